@@ -1,0 +1,34 @@
+"""WaveQ: learn how many bits each layer of a PyTorch network needs, by gradient.
+
+Names are loaded on first use, so that ``waveq --help`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from waveq.attach import WaveQ as WaveQ
+    from waveq.attach import attach as attach
+    from waveq.evaluate import PolicyEvaluator as PolicyEvaluator
+    from waveq.policy import Policy as Policy
+
+_HOME = {
+    "attach": "waveq.attach",
+    "WaveQ": "waveq.attach",
+    "Policy": "waveq.policy",
+    "PolicyEvaluator": "waveq.evaluate",
+}
+
+__all__ = ["Policy", "PolicyEvaluator", "WaveQ", "attach"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'waveq' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])
