@@ -1,0 +1,48 @@
+"""DoReFa-Net's weight quantiser (Zhou et al. 2016, arXiv 1606.06160, eq. 8 and 9)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from waveq.functional import Grid
+from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, check_scale_mode
+
+__all__ = ["DoReFa"]
+
+
+class DoReFa(WeightQuantizer):
+    """u = tanh(w) / max|tanh(w)| rounded to the mid-rise grid: 2^B levels, zero is none of them.
+
+    As published (``scale="none"``) the weights always span [-1, 1] and the gradient flows through the maximum. A
+    network without batch norm then sees every layer's gain jump by 1/max|w|. ``scale="max"`` multiplies the levels by
+    max|w|, ``scale="learned"`` by a parameter that starts there; both treat the maximum as a constant.
+
+    Args:
+        weight: the layer's weights, to start a learned scale from.
+        scale: "none", "max" or "learned".
+    """
+
+    method = "dorefa"
+
+    def __init__(self, weight: Tensor, *, scale: ScaleMode = "none") -> None:
+        super().__init__()
+        self.scale = check_scale_mode(scale)
+        if self.scale == "learned":
+            self.level_scale = nn.Parameter(weight.detach().abs().max().clamp_min(TINY).float())
+
+    def grid(self, total_bits: int | None = None) -> Grid:
+        """Mid-rise for every number of bits."""
+        return Grid.MID_RISE
+
+    def unit(self, weight: Tensor) -> Tensor:
+        """tanh(w) / max|tanh(w)|."""
+        squashed = torch.tanh(weight)
+        largest = squashed.abs().max().clamp_min(TINY)
+        return squashed / (largest if self.scale == "none" else largest.detach())
+
+    def gain(self, weight: Tensor) -> Tensor:
+        """1, max|w| or the learned scale."""
+        if self.scale == "learned":
+            return self.level_scale
+        return weight.new_ones(()) if self.scale == "none" else weight.detach().abs().max()

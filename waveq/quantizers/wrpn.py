@@ -1,0 +1,48 @@
+"""WRPN's weight quantiser (Mishra et al. 2018, arXiv 1709.01134, eq. 1): clip and round on the mid-tread grid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from waveq.functional import Grid
+from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, check_scale_mode
+
+__all__ = ["WRPN"]
+
+
+class WRPN(WeightQuantizer):
+    """u = clip(w / s, -1, 1) rounded to the mid-tread grid: 2^B - 1 levels, zero among them; two bits are ternary.
+
+    As published (``scale="none"``) s = 1, and small weights all round to 0. ``scale="max"`` takes s = max|w|, the usual
+    symmetric quantiser; ``scale="learned"`` trains s, starting from max|w|, with LSQ's gradient through the division
+    and the product, damped by 1/sqrt(N) (Esser et al. 2020, section 2.2). One bit is binary: the mid-rise grid.
+
+    Args:
+        weight: the layer's weights, to start a learned scale from.
+        scale: "none", "max" or "learned".
+    """
+
+    method = "wrpn"
+
+    def __init__(self, weight: Tensor, *, scale: ScaleMode = "none") -> None:
+        super().__init__()
+        self.scale = check_scale_mode(scale)
+        if self.scale == "learned":
+            self.level_scale = nn.Parameter(weight.detach().abs().max().clamp_min(TINY).float())
+
+    def grid(self, total_bits: int | None = None) -> Grid:
+        """Mid-tread from two bits on, mid-rise for one."""
+        return Grid.MID_RISE if total_bits == 1 else Grid.MID_TREAD
+
+    def unit(self, weight: Tensor) -> Tensor:
+        """clip(w / s, -1, 1)."""
+        return torch.clamp(weight / self.gain(weight), -1.0, 1.0)
+
+    def gain(self, weight: Tensor) -> Tensor:
+        """s: 1, max|w| or the learned scale, kept positive."""
+        if self.scale == "learned":
+            damping = weight.numel() ** -0.5
+            damped = self.level_scale * damping
+            return (damped + (self.level_scale - damped).detach()).clamp_min(TINY)
+        return weight.new_ones(()) if self.scale == "none" else weight.detach().abs().max().clamp_min(TINY)
