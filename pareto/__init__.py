@@ -1,0 +1,26 @@
+"""Enumerate, filter and rank policies: knows objectives and bit widths, nothing of networks or chips.
+
+Plain data in, plain data out: a policy is a mapping layer -> total stored bits, many policies are a (N, L)
+uint8 array, results are DataFrames with one column per layer and one per metric.
+"""
+
+from pareto.frontier import frontier, is_efficient
+from pareto.plotdata import plot_data
+from pareto.plotting import plot, plot_sensitivity
+from pareto.sensitivity import sensitivity
+from pareto.space import DesignSpace
+from pareto.tables import LayerTable, as_table, enumerate_costs, score_policies
+
+__all__ = [
+    "DesignSpace",
+    "LayerTable",
+    "as_table",
+    "enumerate_costs",
+    "frontier",
+    "is_efficient",
+    "plot",
+    "plot_data",
+    "plot_sensitivity",
+    "score_policies",
+    "sensitivity",
+]

@@ -1,0 +1,149 @@
+"""What the public doors of this package share: user input into plain arrays, and what is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+__all__ = [
+    "EXACT_INTEGER",
+    "SENSES",
+    "Floats",
+    "Sense",
+    "check_choice",
+    "nearest",
+    "objective_columns",
+    "points_array",
+    "sense_list",
+    "sense_signs",
+]
+
+Floats = npt.NDArray[np.float64]
+Sense = Literal["max", "min"]
+SENSES = ("max", "min")
+EXACT_INTEGER = 2**53  # integers up to here are exact as float64, in which objectives are compared
+
+
+def nearest(name: object, known: Iterable[object]) -> str:
+    """A hint such as ``"; did you mean 'conv1'?"``, or what there is to choose from.
+
+    >>> nearest("energy", ["accuracy", "energy_pj"])
+    "; did you mean 'energy_pj'?"
+    """
+    names = [str(entry) for entry in known]
+    close = difflib.get_close_matches(str(name), names, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    shown = ", ".join(repr(entry) for entry in names[:12])
+    return f"; known: {shown}{', ...' if len(names) > 12 else ''}"
+
+
+def check_choice(argument: str, value: object, allowed: Sequence[str]) -> None:
+    """Refuse a `value` that is not one of the `allowed` words.
+
+    >>> check_choice("keep", "al", ("all", "first"))
+    Traceback (most recent call last):
+    ...
+    ValueError: keep must be one of 'all', 'first', got 'al'; did you mean 'all'?
+    """
+    if value not in allowed:
+        listed = ", ".join(repr(entry) for entry in allowed)
+        close = difflib.get_close_matches(str(value), list(allowed), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{argument} must be one of {listed}, got {value!r}{hint}")
+
+
+def sense_list(sense: object, columns: Sequence[str]) -> list[Sense]:
+    """One of "max", "min" per objective, from a sequence in column order or a mapping by column name."""
+    if isinstance(sense, str) or not isinstance(sense, (Mapping, Sequence)):
+        raise TypeError(f"sense must be a sequence, or a mapping by name, of 'max' and 'min', got {sense!r}")
+    if isinstance(sense, Mapping):
+        for name in sense:
+            if name not in columns:
+                raise ValueError(f"sense names {name!r}, which is not an objective{nearest(name, columns)}")
+        missing = [name for name in columns if name not in sense]
+        if missing:
+            raise ValueError(f"sense does not say 'max' or 'min' for {missing[0]!r}")
+        given = [sense[name] for name in columns]
+    else:
+        given = list(sense)
+    if len(given) != len(columns):
+        raise ValueError(
+            f"sense must have one entry for each of {len(columns)} objectives, it has {len(given)}"
+        )
+    for entry in given:
+        check_choice("each entry of sense", entry, SENSES)
+    return cast(list[Sense], given)
+
+
+def sense_signs(sense: Sequence[Sense]) -> Floats:
+    """+1 where an objective is minimised, -1 where maximised: multiplied by it, smaller is better."""
+    return np.array([1.0 if entry == "min" else -1.0 for entry in sense])
+
+
+def objective_columns(frame: pd.DataFrame, sense: object) -> tuple[list[str], list[Sense]]:
+    """The objective columns that a mapping `sense` names, with their senses, in its order."""
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(f"frame must be a pandas DataFrame, got {type(frame).__name__}")
+    if not isinstance(sense, Mapping) or not sense:
+        raise TypeError(
+            f"sense must be a mapping such as {{'accuracy': 'max', 'energy_pj': 'min'}}, got {sense!r}"
+        )
+    for name in sense:
+        if name not in frame.columns:
+            raise ValueError(
+                f"sense names column {name!r}, which the frame lacks{nearest(name, frame.columns)}"
+            )
+    columns = list(sense)
+    return columns, sense_list(sense, columns)
+
+
+def points_array(points: Any, argument: str = "points") -> tuple[Floats, list[str]]:
+    """An (N, M) float64 array, shared with the input where possible and never written to, and its column
+    names.
+
+    Raises ValueError for a wrong shape, NaN (with its row), or integers that float64 cannot hold.
+    """
+    names: list[str] | None = None
+    if isinstance(points, pd.DataFrame):
+        names = list(points.columns)
+        for name, kind in points.dtypes.items():
+            if not pd.api.types.is_numeric_dtype(kind):
+                raise TypeError(f"{argument}: column {name!r} must hold numbers, its dtype is {kind}")
+        raw = points.to_numpy()
+    else:
+        raw = np.asarray(points)
+    if raw.ndim != 2 or raw.shape[1] == 0:
+        raise ValueError(f"{argument} must have shape (rows, objectives), got shape {raw.shape}")
+    if raw.dtype.kind in "iu" and raw.size and max(abs(int(raw.min())), abs(int(raw.max()))) > EXACT_INTEGER:
+        raise ValueError(f"{argument} holds integers beyond 2**53, which float64 cannot compare exactly")
+    if raw.dtype.kind not in "biuf":
+        try:
+            raw = raw.astype(np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(f"{argument} must hold real numbers, its dtype is {raw.dtype}") from None
+    array = np.asarray(raw, dtype=np.float64)
+    names = [str(column) for column in range(array.shape[1])] if names is None else names
+    _refuse_nan(array, names, argument)
+    return array, names
+
+
+def _refuse_nan(array: Floats, names: Sequence[str], argument: str) -> None:
+    # A sum is NaN when any term is, and needs no mask of N booleans; infinities of both signs also make
+    # one, so a suspicious sum is looked at again.
+    with np.errstate(invalid="ignore", over="ignore"):
+        suspicious = bool(np.isnan(array.sum()))
+    if not suspicious:
+        return
+    rows, columns = np.nonzero(np.isnan(array))
+    if rows.size:
+        row, column = int(rows[0]), names[int(columns[0])]
+        raise ValueError(
+            f"{argument}: row {row} is NaN in column {column!r} ({len(np.unique(rows))} such rows); "
+            "drop or fill them, because NaN neither dominates nor is dominated"
+        )

@@ -1,0 +1,40 @@
+"""The one place that decides how kernels are compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+__all__ = ["jit", "jit_parallel"]
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+# Lazy compilation keeps the import fast, the cache keeps the second process fast. fastmath stays off:
+# infinities are legal objective values. cast: numba is untyped, and a kernel keeps the signature that it was
+# written with.
+
+
+def jit(kernel: Kernel) -> Kernel:
+    """Compile for one thread, releasing the interpreter lock.
+
+    >>> jit(lambda value: value + 1)(2)
+    3
+    """
+    return cast(Kernel, numba.njit(nogil=True, cache=_has_file(kernel))(kernel))
+
+
+def jit_parallel(kernel: Kernel) -> Kernel:
+    """Compile so that ``numba.prange`` runs on all of numba's threads.
+
+    >>> callable(jit_parallel(lambda value: value))
+    True
+    """
+    return cast(Kernel, numba.njit(nogil=True, parallel=True, cache=_has_file(kernel))(kernel))
+
+
+def _has_file(kernel: Callable[..., Any]) -> bool:
+    return not kernel.__code__.co_filename.startswith(
+        "<"
+    )  # doctests and consoles have nothing to cache beside

@@ -1,0 +1,90 @@
+"""Which rows are efficient.
+
+A row dominates another when it is at least as good in every objective and better in one. A row is efficient
+when no row dominates it. The rule for ties follows: equal rows never dominate each other, so all copies of an
+efficient row are efficient (`keep="first"` leaves one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pareto import _kernels
+from pareto._check import check_choice, objective_columns, points_array, sense_list, sense_signs
+
+__all__ = ["frontier", "is_efficient"]
+
+
+def is_efficient(
+    points: Any,
+    *,
+    sense: Sequence[str] | Mapping[str, str],
+    keep: Literal["all", "first"] = "all",
+) -> npt.NDArray[np.bool_]:
+    """Mark the efficient rows of (N, M) objective values.
+
+    Args:
+        points: array or DataFrame of N rows and M objectives, compared as float64. Infinities are values like
+            any other. Never written to.
+        sense: "max" or "min" for each objective, in column order, or by column name for a frame.
+        keep: of equal efficient rows, mark "all" or only the "first".
+
+    Returns:
+        (N,) booleans, in row order.
+
+    Raises:
+        ValueError: NaN (with its row number), a wrong shape, or a wrong sense.
+        TypeError: values that are not numbers.
+
+    >>> is_efficient([[90.0, 2.0], [90.0, 3.0], [95.0, 5.0], [95.0, 5.0]], sense=("max", "min")).tolist()
+    [True, False, True, True]
+    """
+    check_choice("keep", keep, ("all", "first"))
+    array, names = points_array(points)
+    signs = sense_signs(sense_list(sense, names))
+    mask = _efficient(array * signs)
+    if keep == "first":
+        rows = np.flatnonzero(mask)
+        _, first = np.unique(array[rows], axis=0, return_index=True)
+        mask = np.zeros(len(array), dtype=np.bool_)
+        mask[rows[first]] = True
+    return mask
+
+
+def frontier(
+    frame: pd.DataFrame,
+    *,
+    sense: Mapping[str, str],
+    keep: Literal["all", "first"] = "all",
+) -> pd.DataFrame:
+    """The efficient rows of a frame, sorted by the objectives in the order of `sense`, values rising.
+
+    Index labels and all columns stay as they are; `attrs["sense"]` remembers the objectives, which is how
+    `plot` knows its axes. Raises what `is_efficient` raises, and ValueError for a column that the frame
+    lacks.
+
+    >>> frame = pd.DataFrame({"accuracy": [95, 80, 90], "energy_pj": [9, 3, 3]})
+    >>> frontier(frame, sense={"accuracy": "max", "energy_pj": "min"})
+       accuracy  energy_pj
+    2        90          3
+    0        95          9
+    """
+    columns, senses = objective_columns(frame, sense)
+    front = frame.loc[is_efficient(frame[columns], sense=senses, keep=keep)]
+    front = front.sort_values(columns, kind="stable")
+    front.attrs["sense"] = {str(name): entry for name, entry in zip(columns, senses, strict=True)}
+    return front
+
+
+def _efficient(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    if points.shape[1] == 1:
+        return np.asarray(points[:, 0] == points[:, 0].min(initial=np.inf))
+    order = np.lexsort(points.T[::-1])
+    if points.shape[1] == 2:
+        return _kernels.efficient_2d_sorted(points, order)
+    return _kernels.efficient_sorted(points, order)
