@@ -105,9 +105,7 @@ _ENTRIES = (
     _entry("svhn8", "SVHN-8, 7 conv + 1 fc, dropout", _CIFAR, SVHN8_WINDOWS, _any_size(svhn8)),
     _entry("vgg11", "VGG-11 without batch norm, 8 conv + 1 fc", _CIFAR, VGG11_WINDOWS, _any_size(vgg11)),
     _entry("vgg11-bn", "VGG-11 with batch norm", _CIFAR, VGG11_WINDOWS, _any_size(vgg11_bn)),
-    _entry(
-        "resnet20", "ResNet-20, 1x1 shortcuts, 21 conv + 1 fc", _CIFAR, RESNET20_WINDOWS, _any_size(ResNet20)
-    ),
+    _entry("resnet20", "ResNet-20, 1x1 shortcuts, 21 conv + 1 fc", _CIFAR, RESNET20_WINDOWS, _any_size(ResNet20)),
     _entry(
         "alexnet",
         "torchvision's AlexNet, 5 conv + 3 fc",
