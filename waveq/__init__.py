@@ -9,14 +9,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from waveq.attach import WaveQ as WaveQ
-    from waveq.attach import attach as attach
+    from waveq.attachment import WaveQ as WaveQ
+    from waveq.attachment import attach as attach
     from waveq.evaluate import PolicyEvaluator as PolicyEvaluator
     from waveq.policy import Policy as Policy
 
 _HOME = {
-    "attach": "waveq.attach",
-    "WaveQ": "waveq.attach",
+    "attach": "waveq.attachment",
+    "WaveQ": "waveq.attachment",
     "Policy": "waveq.policy",
     "PolicyEvaluator": "waveq.evaluate",
 }
@@ -27,7 +27,9 @@ __all__ = ["Policy", "PolicyEvaluator", "WaveQ", "attach"]
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'waveq' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value  # the next access does not come here
+    return value
 
 
 def __dir__() -> list[str]:

@@ -40,7 +40,10 @@ __all__ = [
     "wave",
 ]
 
-BETA_MIN, BETA_MAX = 1.0, 7.0  # 2 to 8 total bits; beta = 0 is a global minimum of R, where every layer would end
+BETA_MIN, BETA_MAX = (
+    1.0,
+    7.0,
+)  # 2 to 8 total bits; beta = 0 is a global minimum of R, where every layer would end
 MAX_TOTAL_BITS = 9
 _LN2 = math.log(2.0)
 

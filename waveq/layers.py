@@ -7,7 +7,6 @@ import fnmatch
 from collections.abc import Iterable
 
 from torch import nn
-from torch.nn.utils import parametrize
 
 __all__ = ["QUANTIZABLE", "nearest", "quantizable", "resolve_skip"]
 
@@ -39,11 +38,7 @@ def quantizable(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Modu
         >>> list(quantizable(net)), list(quantizable(net, skip=("0",)))
         (['0', '3'], ['3'])
     """
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, QUANTIZABLE) and not isinstance(module, parametrize.ParametrizationList)
-    }
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, QUANTIZABLE)}
     left_out = resolve_skip(skip, layers)
     return {name: module for name, module in layers.items() if name not in left_out}
 

@@ -63,9 +63,7 @@ def make_quantizer(name: str, weight: Tensor, *, scale: ScaleMode = "none") -> W
 
 
 @torch.no_grad()
-def quantize_weight(
-    weight: Tensor, total_bits: int, *, quantizer: str = "dorefa", scale: ScaleMode = "none"
-) -> Tensor:
+def quantize_weight(weight: Tensor, total_bits: int, *, quantizer: str = "dorefa", scale: ScaleMode = "none") -> Tensor:
     """Weights rounded to B total bits by a registered method; no gradient, shape and dtype of weight.
 
     Args:

@@ -63,7 +63,8 @@ def straight_through(value: Tensor, rounded: Tensor) -> Tensor:
         >>> y = straight_through(x, x.detach().round()); y.sum().backward(); y.tolist(), x.grad.tolist()
         ([0.0, 2.0], [1.0, 1.0])
     """
-    return value + (rounded - value).detach()
+    result: Tensor = value + (rounded - value).detach()
+    return result
 
 
 def check_scale_mode(scale: str) -> ScaleMode:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from waveq.functional import Grid
-from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, check_scale_mode
+from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, check_scale_mode, straight_through
 
 __all__ = ["WRPN"]
 
@@ -44,5 +44,5 @@ class WRPN(WeightQuantizer):
         if self.scale == "learned":
             damping = weight.numel() ** -0.5
             damped = self.level_scale * damping
-            return (damped + (self.level_scale - damped).detach()).clamp_min(TINY)
+            return straight_through(damped, self.level_scale).clamp_min(TINY)
         return weight.new_ones(()) if self.scale == "none" else weight.detach().abs().max().clamp_min(TINY)

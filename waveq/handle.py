@@ -1,0 +1,420 @@
+"""The handle that ``attach`` returns: penalty, step, policy, finalize."""
+
+from __future__ import annotations
+
+import math
+import warnings
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from waveq.budget import Budget
+from waveq.diagnosis import BetaRecord, diagnose, forecast_sine, forecast_task
+from waveq.functional import sine_penalty
+from waveq.parametrization import FixedActivation, WaveParametrization
+from waveq.policy import Policy
+from waveq.presets import Preset
+from waveq.schedules import Schedule
+
+__all__ = ["Settings", "WaveLayer", "WaveQ"]
+
+_FORGOTTEN_AFTER = 100  # penalties without a step; gradient accumulation rarely goes that far
+_BALANCE_EVERY = 10  # steps between two looks at the gradients' lengths
+_BALANCE_MEMORY = 0.8
+_TREND_MEMORY = 0.98
+_MAX_BETA_STEP = 0.05  # bits; the task's gradient on beta is noisy, and one step must not cross a level
+
+
+@dataclass(frozen=True)
+class WaveLayer:
+    """A quantised weight: its name, every module that uses it, and their common parametrisation."""
+
+    name: str
+    modules: tuple[nn.Module, ...]
+    state: WaveParametrization
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The float weight under training; ``module.weight`` is the quantised one."""
+        original: nn.Parameter = self.modules[0].parametrizations.weight.original  # type: ignore[union-attr, assignment]
+        return original
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What ``attach`` decided, after presets and overrides."""
+
+    preset: Preset
+    quantizer: str
+    schedule: Schedule
+    total_steps: int | None
+    wave_on: Literal["quantizer", "raw"]
+    order: int
+    balance: bool
+    beta_lr: float
+    beta_range: tuple[float, float]
+    bit_costs: Mapping[str, float]
+    budget: Budget | None
+    skipped: tuple[str, ...]
+    described: Mapping[str, Any] = field(default_factory=dict)
+
+
+class WaveQ:
+    """Learns or keeps the bits of the layers of one model; made by ``attach``.
+
+    Attributes:
+        names: the quantised layers, in ``named_modules()`` order.
+        settings: everything that ``attach`` decided.
+    """
+
+    def __init__(
+        self, model: nn.Module, layers: Mapping[str, WaveLayer], settings: Settings, hooks: Sequence[Any]
+    ) -> None:
+        self._model = model
+        self._layers = dict(layers)
+        self.settings = settings
+        self.names = tuple(layers)
+        self._learned = [layer for layer in layers.values() if layer.state.learns]
+        self._finalized = False
+        self._pending = 0
+        self._hooks = [*hooks, model.register_load_state_dict_post_hook(_sync_after_load(weakref.ref(self)))]
+        self._sync()
+
+    # ------------------------------------------------------------------ progress
+
+    def _sync(self) -> None:
+        """Read the step from the model, where a checkpoint may just have put another one."""
+        self._step = int(self._model.waveq_step)  # type: ignore[arg-type]
+        self._log_price = float(self._model.waveq_dual)  # type: ignore[arg-type]
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps taken."""
+        return self._step
+
+    @property
+    def total_steps(self) -> int | None:
+        """Optimiser steps of the whole run, as told to ``attach``."""
+        return self.settings.total_steps
+
+    @property
+    def phase(self) -> int:
+        """1: task loss only, 2: bits are learned, 3: bits are fixed."""
+        return self.settings.schedule.phase(self._step)
+
+    @property
+    def learning(self) -> bool:
+        """Whether any layer's bits are still free."""
+        return any(layer.state.learns for layer in self._learned)
+
+    def strengths(self) -> tuple[float, float]:
+        """(lambda_w, lambda_beta) now, the price as the budget has driven it."""
+        lambda_w, lambda_beta = self.settings.schedule(self._step)
+        return lambda_w, lambda_beta * math.exp(self._log_price)
+
+    # ------------------------------------------------------------------ training
+
+    def penalty(self) -> Tensor:
+        """The two terms of eq. 2.2 at the present strengths, 0-dim float32; add it to the task loss.
+
+        Call it once for every backward pass: under gradient accumulation it is divided like the task loss.
+
+        Raises:
+            RuntimeError: the model was finalised.
+        """
+        self._require_live("penalty")
+        self._pending += 1
+        if self._pending == _FORGOTTEN_AFTER:
+            warnings.warn(
+                f"penalty() was called {_FORGOTTEN_AFTER} times without step(): the schedule stands still and no bits are "
+                "learned. Call wq.step() after every optimizer.step().",
+                stacklevel=2,
+            )
+        lambda_w, lambda_beta = self.strengths()
+        terms = [self._layer_penalty(layer, lambda_w, lambda_beta) for layer in self._layers.values()]
+        home = terms[0].device
+        return torch.stack([term.to(home) for term in terms]).sum()
+
+    def _layer_penalty(self, layer: WaveLayer, lambda_w: float, lambda_beta: float) -> Tensor:
+        state = layer.state
+        term = state.beta.detach().new_zeros(())
+        if lambda_w != 0.0:
+            u = self._wave_input(layer)
+            beta = state.wave_beta().detach()
+            strength = state.strength if self.settings.balance else 1.0
+            term = lambda_w * strength * sine_penalty(u, beta, grid=state.grid, order=self.settings.order)
+        if state.learns and self.phase == 2:
+            price = lambda_beta * self.settings.bit_costs[layer.name]
+            term = term + price * state.beta
+            if self.settings.preset.sine_moves_beta and lambda_w != 0.0:
+                pull = sine_penalty(u.detach(), state.beta, grid=state.grid, order=self.settings.order)
+                # its value is already in the first term: only the gradient is wanted
+                term = term + lambda_w * (pull - pull.detach())
+        return term
+
+    def _wave_input(self, layer: WaveLayer) -> Tensor:
+        weight = layer.weight
+        wide = weight.float() if weight.dtype in (torch.float16, torch.bfloat16) else weight
+        return wide if self.settings.wave_on == "raw" else layer.state.quantizer.unit(wide)
+
+    def step(self, *, grad_scale: float = 1.0) -> None:
+        """Advance by one optimiser step; call it after ``optimizer.step()``.
+
+        In phase 2 every beta takes its own plain SGD step (averaged over ranks where torch.distributed runs); when
+        phase 3 begins the bits are frozen.
+
+        Args:
+            grad_scale: what the loss was multiplied with before ``backward()`` (``GradScaler.get_scale()``).
+
+        Raises:
+            RuntimeError: the model was finalised.
+        """
+        self._require_live("step")
+        self._pending = 0
+        if self.settings.balance and self._step % _BALANCE_EVERY == 0:
+            self._balance(grad_scale)
+        if self._learned and self.phase == 2:
+            self._move_betas(grad_scale)
+        for layer in self._learned:
+            layer.state.beta.grad = None
+        self._step += 1
+        self._model.waveq_step.fill_(self._step)  # type: ignore[operator]
+        self._enter_phase()
+
+    def _enter_phase(self) -> None:
+        phase = self.phase
+        if phase == 3 and self.learning:
+            self.freeze()
+        if phase >= self.settings.preset.quantize_from_phase:
+            for layer in self._layers.values():
+                if not layer.state.is_quantized:
+                    layer.state.set_quantized(True)
+
+    @torch.no_grad()
+    def _move_betas(self, grad_scale: float) -> None:
+        learned = [layer for layer in self._learned if layer.state.learns]
+        states = [layer.state for layer in learned]
+        if not states or all(state.beta.grad is None for state in states):
+            return
+        home = states[0].beta.device
+        zero = torch.zeros((), device=home)
+        gradient = torch.stack([zero if s.beta.grad is None else s.beta.grad.to(home) for s in states]) / grad_scale
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(gradient)
+            gradient /= dist.get_world_size()
+        if not bool(torch.isfinite(gradient).all()):
+            return  # an overflow of mixed precision: the user's optimizer skips such a step too
+        preset = self.settings.preset
+        low, high = self.settings.beta_range
+        for state, slope in zip(states, gradient.tolist(), strict=True):
+            beta = float(state.beta)
+            velocity = preset.beta_momentum * float(state.velocity) + slope + preset.beta_weight_decay * beta
+            move = max(-_MAX_BETA_STEP, min(_MAX_BETA_STEP, self.settings.beta_lr * velocity))
+            new = min(high, max(low, beta - move))
+            state.velocity.fill_(velocity)
+            state.trend.mul_(_TREND_MEMORY).add_((1.0 - _TREND_MEMORY) * (new - beta))
+            state.beta.fill_(new)
+        if self.settings.budget is not None:
+            self._log_price = self.settings.budget.price_step(self._log_price, self._real_bits())
+            self._model.waveq_dual.fill_(self._log_price)  # type: ignore[operator]
+
+    def _balance(self, grad_scale: float) -> None:
+        """Make lambda_w = 1 mean: the wave's gradient is as long as the layer's own gradient."""
+        lambda_w, _ = self.strengths()
+        if lambda_w == 0.0:
+            return
+        for layer in self._layers.values():
+            weight, state = layer.weight, layer.state
+            if weight.grad is None:
+                continue
+            with torch.enable_grad():
+                wave = sine_penalty(self._wave_input(layer), state.wave_beta().detach(), grid=state.grid)
+                (pull,) = torch.autograd.grad(wave, weight)
+            task, unit = weight.grad.norm() / grad_scale, pull.norm()
+            if not bool(torch.isfinite(task)) or float(unit) == 0.0:
+                continue
+            memory = 0.0 if self._step < _BALANCE_EVERY else _BALANCE_MEMORY
+            state.strength.mul_(memory).add_((1.0 - memory) * float(task / unit))
+
+    # ------------------------------------------------------------------ what has been learned
+
+    def freeze(self) -> None:
+        """Fix the bits now: ceil(beta - hysteresis), within the budget where one is set."""
+        learned = {layer.name: layer.state for layer in self._learned if layer.state.learns}
+        if not learned:
+            return
+        ceiled = {name: int(state.bits()) + 1 for name, state in learned.items()}
+        if self.settings.budget is not None:
+            fixed = {name: bits for name, bits in self.bits().items() if name not in learned}
+            ceiled = self.settings.budget.round(self.betas(), ceiled, fixed)
+        for name, state in learned.items():
+            state.freeze(ceiled[name])
+
+    def bits(self) -> dict[str, int]:
+        """Total bits by layer, as they would be frozen now."""
+        return {name: int(layer.state.bits()) + 1 for name, layer in self._layers.items()}
+
+    def betas(self) -> dict[str, float]:
+        """Real magnitude bits by layer."""
+        return {name: float(layer.state.beta) for name, layer in self._layers.items()}
+
+    def _real_bits(self) -> dict[str, float]:
+        return {
+            name: float(layer.state.beta) + 1.0 if layer.state.learns else float(layer.state.bits_now)
+            for name, layer in self._layers.items()
+        }
+
+    def mean_bits(self) -> float:
+        """Mean total bits over layers; while they are learned beta + 1, so that a progress bar moves smoothly."""
+        bits = self._real_bits()
+        return sum(bits.values()) / len(bits)
+
+    @torch.no_grad()
+    def wave(self) -> dict[str, float]:
+        """Mean sin^2 by layer (R0): 0 when all weights sit on their levels, 1/2 when they are spread evenly."""
+        return {
+            name: float(sine_penalty(self._wave_input(layer), layer.state.wave_beta(), grid=layer.state.grid, order=0))
+            for name, layer in self._layers.items()
+        }
+
+    @torch.no_grad()
+    def forecast(self) -> str:
+        """What the strengths imply, to read before training."""
+        preset, schedule = self.settings.preset, self.settings.schedule
+        if not self.learning:
+            return f"Bits are preset: {', '.join(f'{name} {bits}' for name, bits in self.bits().items())}."
+        middle = (schedule.rise + (schedule.fall or schedule.rise)) // 2
+        lambda_w, lambda_beta = schedule(middle)
+        if self.settings.budget is not None:
+            budget = f"{self.settings.budget.objective} <= {self.settings.budget.limit:g}"
+            return forecast_task(lambda_beta, budget)
+        if not preset.sine_moves_beta:
+            return forecast_task(lambda_beta, None)
+        spread = {layer.name: float(self._wave_input(layer).std()) for layer in self._learned}
+        return forecast_sine(lambda_w, lambda_beta, self.settings.order, self.settings.beta_range, spread)
+
+    def diagnose(self) -> list[str]:
+        """After training: one sentence for each thing that makes the learned bits doubtful."""
+        schedule = self.settings.schedule
+        records = {
+            layer.name: BetaRecord(
+                start=self.settings.preset.beta_init,
+                end=float(layer.state.beta),
+                trend=float(layer.state.trend),
+            )
+            for layer in self._learned
+        }
+        if not records:
+            return []
+        findings = diagnose(records, (schedule.fall or schedule.rise) - schedule.rise)
+        if self.learning:
+            findings.append(
+                f"the bits are not frozen: step {self._step} of {self.total_steps}, phase {self.phase}; phase 3 begins at "
+                f"step {schedule.fall}."
+            )
+        if self.settings.budget is not None and not self.learning:
+            value = self.settings.budget.value(self._real_bits())
+            if value > self.settings.budget.limit * 1.02:
+                findings.append(
+                    f"the budget {self.settings.budget.objective} <= {self.settings.budget.limit:g} was not met: {value:.4g}."
+                )
+        return findings
+
+    def policy(self) -> Policy:
+        """The bits with their betas, scales and provenance.
+
+        Raises:
+            ValueError: a layer's weights hold NaN or infinity.
+        """
+        self._require_finite()
+        layers = self._layers.values()
+        return Policy(
+            self.bits(),
+            activation_bits={
+                layer.name: layer.state.activation_bits for layer in layers if layer.state.activation_bits is not None
+            },
+            betas=self.betas(),
+            scales={layer.name: layer.state.level_scale(layer.weight) for layer in layers},
+            weight_counts={layer.name: layer.weight.numel() for layer in layers},
+            skipped=self.settings.skipped,
+            quantizer=self.settings.quantizer,
+            provenance={**self.settings.described, "steps": self._step, "torch": str(torch.__version__)},
+        )
+
+    # ------------------------------------------------------------------ leaving
+
+    @torch.no_grad()
+    def finalize(self) -> None:
+        """Make plain layers whose weights lie on their grids; activation quantisers stay, without state.
+
+        Bits that are still free are frozen first, with a warning. Afterwards the model has its own classes and plain
+        ``state_dict`` keys, and the handle is spent.
+
+        Raises:
+            RuntimeError: the model was finalised before.
+            ValueError: a layer's weights hold NaN or infinity.
+        """
+        self._require_live("finalize")
+        self._require_finite()
+        if self.learning:
+            warnings.warn(
+                f"finalize() at step {self._step} of {self.total_steps}: the bits were still being learned and are fixed "
+                "as they stand.",
+                stacklevel=2,
+            )
+            self.freeze()
+        values = {name: layer.state.quantize(layer.weight.detach()) for name, layer in self._layers.items()}
+        self._detach(values)
+
+    @torch.no_grad()
+    def remove(self) -> None:
+        """Undo ``attach``: plain layers with the float weights as they are now."""
+        self._require_live("remove")
+        self._detach({})
+
+    def _detach(self, values: Mapping[str, Tensor]) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        for name, layer in self._layers.items():
+            weight, state = layer.weight, layer.state
+            for module in layer.modules:
+                parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+                if name in values and state.activation_bits is not None:
+                    keep = FixedActivation(state.activation_bits, signed=state.signed_now == 1)
+                    module.register_forward_pre_hook(keep)
+            if name in values:
+                weight.copy_(values[name])
+        del self._model.waveq_step, self._model.waveq_dual
+        self._finalized = True
+
+    def _require_live(self, call: str) -> None:
+        if self._finalized:
+            raise RuntimeError(
+                f"{call}() on a finalised model: its weights are plain and on their grid. To train further, attach again."
+            )
+
+    def _require_finite(self) -> None:
+        for layer in self._layers.values():
+            if not bool(torch.isfinite(layer.weight).all()):
+                raise ValueError(
+                    f"the weights of layer {layer.name!r} hold NaN or infinity; training diverged or the checkpoint is damaged"
+                )
+
+    def __repr__(self) -> str:
+        how = f"phase {self.phase}, step {self._step} of {self.total_steps}" if not self._finalized else "finalised"
+        return f"WaveQ({len(self.names)} layers, {self.settings.quantizer}, {how}, mean {self.mean_bits():.2f} bits)"
+
+
+def _sync_after_load(handle: weakref.ref[WaveQ]) -> Callable[[nn.Module, Any], None]:
+    def hook(_module: nn.Module, _incompatible: Any) -> None:
+        alive = handle()
+        if alive is not None and not alive._finalized:
+            alive._sync()
+
+    return hook

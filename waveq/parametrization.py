@@ -1,0 +1,180 @@
+"""The parametrisation that makes a layer's weight a quantised one, and the state that travels in the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from waveq.functional import Grid, ScaleRule, frequency, grid_scale, magnitude_bits
+from waveq.quantizers import quantize_activation
+from waveq.quantizers.base import WeightQuantizer
+
+__all__ = ["STATE", "FixedActivation", "WaveParametrization", "parametrization_of", "quantize_input"]
+
+STATE = ("beta", "total_bits", "quantized", "strength", "velocity", "trend", "activation_signed")
+
+
+class WaveParametrization(nn.Module):
+    """One layer's weight -> quantised weight, registered through ``torch.nn.utils.parametrize``.
+
+    beta is a leaf tensor that requires a gradient while it is learned, and a buffer: it travels in the ``state_dict``,
+    and no optimizer that is built from ``model.parameters()`` sees it.
+
+    Buffers (all 0-dim): ``beta`` float32; ``total_bits`` int64, 0 while they are learned; ``quantized`` bool, whether the
+    forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task; ``velocity``
+    float32, beta's momentum; ``trend`` float32, the running mean of beta's travel per step; ``activation_signed`` int8,
+    whether inputs have a sign (-1 until the first one is seen).
+    """
+
+    beta: Tensor
+    total_bits: Tensor
+    quantized: Tensor
+    strength: Tensor
+    velocity: Tensor
+    trend: Tensor
+    activation_signed: Tensor
+
+    def __init__(
+        self,
+        quantizer: WeightQuantizer,
+        *,
+        beta: float,
+        total_bits: int,
+        quantized: bool,
+        hysteresis: float,
+        scale_rule: ScaleRule,
+        snap: bool,
+        task_moves_beta: bool,
+        activation_bits: int | None,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+        self.hysteresis = hysteresis
+        self.scale_rule = scale_rule
+        self.snap = snap
+        self.task_moves_beta = task_moves_beta
+        self.activation_bits = activation_bits
+        for name, value, dtype in (
+            ("beta", beta, torch.float32),
+            ("total_bits", total_bits, torch.int64),
+            ("quantized", quantized, torch.bool),
+            ("strength", 1.0, torch.float32),
+            ("velocity", 0.0, torch.float32),
+            ("trend", 0.0, torch.float32),
+            ("activation_signed", -1, torch.int8),
+        ):
+            self.register_buffer(name, torch.tensor(value, dtype=dtype, device=device))
+        self._mirror()
+
+    def _mirror(self) -> None:
+        """Copy what decides control flow out of the buffers, so that a forward pass never waits for the device."""
+        self.bits_now = int(self.total_bits)
+        self.is_quantized = bool(self.quantized)
+        self.signed_now = int(self.activation_signed)
+        self.beta = self.beta.detach().requires_grad_(self.learns)
+
+    @property
+    def learns(self) -> bool:
+        """Whether the bits are still free."""
+        return self.bits_now == 0
+
+    @property
+    def grid(self) -> Grid:
+        """The grid at the present bits."""
+        return self.quantizer.grid(self.bits_now or None)
+
+    def set_quantized(self, value: bool) -> None:
+        """Whether the forward pass uses quantised weights."""
+        self.quantized.fill_(value)
+        self.is_quantized = value
+
+    @torch.no_grad()
+    def freeze(self, total_bits: int) -> None:
+        """Fix the bits. A beta that they cannot hold (a budget took bits back) comes down to them."""
+        self.total_bits.fill_(total_bits)
+        if float(self.beta) > total_bits - 1 + self.hysteresis:
+            self.beta.fill_(total_bits - 1)
+        self._mirror()
+
+    def wave_beta(self) -> Tensor:
+        """The beta that sets the grid: the learned one, or the whole bits once frozen with ``snap``."""
+        return self.bits() if self.snap and not self.learns else self.beta
+
+    def bits(self) -> Tensor:
+        """b: magnitude bits, 0-dim float32, no gradient."""
+        if self.learns:
+            return magnitude_bits(self.beta, self.hysteresis)
+        return (self.total_bits - 1).float()
+
+    def stretch(self) -> Tensor:
+        """c(beta), 0-dim; 1 where beta equals the bits."""
+        beta = self.wave_beta()
+        if not self.task_moves_beta:
+            beta = beta.detach()
+        return grid_scale(beta, self.bits(), grid=self.grid, rule=self.scale_rule)
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        """The layer's weights on their grid, in the weights' dtype; computed in float32 at least."""
+        wide = weight.float() if weight.dtype in (torch.float16, torch.bfloat16) else weight
+        if self.bits_now == 1:
+            return self.quantizer.binarize(wide).to(weight.dtype)
+        quantized: Tensor = self.quantizer(wide, self.bits(), self.stretch())
+        return quantized.to(weight.dtype)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """What the layer sees as its weight."""
+        return self.quantize(weight) if self.is_quantized else weight
+
+    @torch.no_grad()
+    def level_scale(self, weight: Tensor) -> float:
+        """Distance between neighbouring levels, in units of the weights."""
+        if self.bits_now == 1:
+            return float(2 * weight.abs().mean())
+        return float(self.quantizer.gain(weight.float()) * self.stretch() / frequency(self.bits(), self.grid))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WaveParametrization:
+        """Move with the model, but keep beta a float32 leaf: ``Module.to`` makes a non-leaf of a buffer with gradient."""
+        kept = {name: getattr(self, name).detach() for name in STATE}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, before in kept.items():
+            after = getattr(self, name).detach()
+            setattr(self, name, after if after.dtype == before.dtype else before.to(after.device))
+        self.beta.requires_grad_(self.learns)
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._mirror()
+
+
+def parametrization_of(module: nn.Module) -> WaveParametrization:
+    """The parametrisation of an attached layer's weight."""
+    found = module.parametrizations.weight[0]  # type: ignore[union-attr, index]
+    assert isinstance(found, WaveParametrization)
+    return found
+
+
+class FixedActivation:
+    """The input quantiser that a finalised layer keeps: no state, only its bits and whether inputs have a sign."""
+
+    def __init__(self, bits: int, *, signed: bool) -> None:
+        self.bits, self.signed = bits, signed
+
+    def __call__(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """A forward pre-hook."""
+        return (quantize_activation(args[0], self.bits, signed=self.signed), *args[1:])
+
+
+def quantize_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Forward pre-hook: quantise a layer's input where its parametrisation says so."""
+    state = parametrization_of(module)
+    if not state.is_quantized or state.activation_bits is None or not args:
+        return None
+    if state.signed_now < 0:
+        state.signed_now = int(bool((args[0].detach() < 0).any()))
+        state.activation_signed.fill_(state.signed_now)
+    return (quantize_activation(args[0], state.activation_bits, signed=bool(state.signed_now)), *args[1:])

@@ -1,0 +1,141 @@
+"""A policy: how many bits each layer gets, with where they came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from waveq.quantizers import check_activation_bits, check_total_bits
+
+__all__ = ["Policy"]
+
+FORMAT = "waveq-policy/1"
+
+
+class Policy(Mapping[str, int]):
+    """Total stored weight bits (sign included) by layer name: an immutable mapping that saves and loads.
+
+    It compares equal to any mapping with the same layers and bits.
+
+    Args:
+        bits: total bits by ``named_modules()`` name, 1 to 9.
+        activation_bits: bits of the layers' inputs; a layer that is missing keeps its inputs in floating point.
+        betas: the real magnitude bits that were learned.
+        scales: distance between neighbouring levels in units of the weights; a weight is ``scale`` times an integer
+            (mid-tread grid) or half-integer (mid-rise grid).
+        weight_counts: weights per layer, for sizes.
+        skipped: layers left in floating point on purpose.
+        quantizer: method that the bits were learned or meant for.
+        provenance: anything that says where the policy came from (JSON values).
+
+    Raises:
+        ValueError: no layers, bits out of range, or an annotation for an unknown layer.
+
+    Example:
+        >>> policy = Policy({"conv1": 8, "fc": 3}, weight_counts={"conv1": 100, "fc": 900})
+        >>> policy["fc"], policy.mean_bits, policy.weight_bytes
+        (3, 5.5, 437.5)
+        >>> policy == {"conv1": 8, "fc": 3}
+        True
+    """
+
+    def __init__(
+        self,
+        bits: Mapping[str, int],
+        *,
+        activation_bits: Mapping[str, int] | None = None,
+        betas: Mapping[str, float] | None = None,
+        scales: Mapping[str, float] | None = None,
+        weight_counts: Mapping[str, int] | None = None,
+        skipped: tuple[str, ...] = (),
+        quantizer: str | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not bits:
+            raise ValueError("a policy needs at least one layer")
+        self._bits = {str(name): check_total_bits(value, layer=str(name)) for name, value in bits.items()}
+        self.activation_bits = self._annotation("activation_bits", activation_bits)
+        for value in self.activation_bits.values():
+            check_activation_bits(value)
+        self.betas = self._annotation("betas", betas)
+        self.scales = self._annotation("scales", scales)
+        self.weight_counts = self._annotation("weight_counts", weight_counts)
+        self.skipped = tuple(skipped)
+        self.quantizer = quantizer
+        self.provenance: Mapping[str, Any] = MappingProxyType(dict(provenance or {}))
+
+    def _annotation(self, what: str, values: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        unknown = sorted(set(values or {}) - set(self._bits))
+        if unknown:
+            raise ValueError(f"{what} names layers that the policy does not have: {', '.join(unknown)}")
+        return MappingProxyType(dict(values or {}))
+
+    def __getitem__(self, name: str) -> int:
+        return self._bits[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bits)
+
+    def __len__(self) -> int:
+        return len(self._bits)
+
+    def __repr__(self) -> str:
+        inner = ", ".join(f"{name}: {bits}" for name, bits in self._bits.items())
+        return f"Policy({inner}; mean {self.mean_bits:.2f} bits)"
+
+    @property
+    def mean_bits(self) -> float:
+        """Mean over layers, each counting once, as the paper reports it."""
+        return sum(self._bits.values()) / len(self._bits)
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of all weights, packed.
+
+        Raises:
+            ValueError: the policy does not know its layers' weight counts.
+        """
+        if set(self.weight_counts) != set(self._bits):
+            raise ValueError("this policy does not say how many weights each layer has (weight_counts)")
+        return float(sum(bits * self.weight_counts[name] for name, bits in self._bits.items())) / 8
+
+    def to_json(self) -> dict[str, Any]:
+        """The policy as JSON values, the form of the file."""
+        return {
+            "format": FORMAT,
+            "bits": dict(self._bits),
+            "activation_bits": dict(self.activation_bits),
+            "betas": dict(self.betas),
+            "scales": dict(self.scales),
+            "weight_counts": dict(self.weight_counts),
+            "skipped": list(self.skipped),
+            "quantizer": self.quantizer,
+            "provenance": dict(self.provenance),
+        }
+
+    def save(self, path: Path | str) -> None:
+        """Write the policy as JSON; the file appears whole or not at all."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(target.name + ".part")
+        partial.write_text(json.dumps(self.to_json(), indent=2) + "\n")
+        partial.replace(target)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Policy:
+        """Read a saved policy, or a plain JSON object of layer names to bits.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not JSON, or a field that is wrong; the message names the file, the field and what was expected.
+        """
+        from waveq.policy_file import read_policy_file
+
+        fields = read_policy_file(Path(path))
+        try:
+            return cls(**fields)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None

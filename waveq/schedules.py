@@ -1,0 +1,136 @@
+"""How strong the two terms of eq. 2.2 are at each optimiser step, and in which of the three phases a step lies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Schedule", "constant", "exponential", "from_callable", "three_phase"]
+
+Profile = Callable[[int], tuple[float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """step -> (lambda_w, lambda_beta), with the two steps that part the phases.
+
+    Phase 1 (before ``rise``) is task loss only, phase 2 (before ``fall``) learns the bits, phase 3 keeps them.
+
+    Attributes:
+        name: "three-phase", "constant", "exponential" or "callable".
+        profile: the strengths at a step.
+        rise: first optimiser step of phase 2.
+        fall: first optimiser step of phase 3; None where no bits are learned.
+    """
+
+    name: str
+    profile: Profile
+    rise: int
+    fall: int | None
+
+    def __call__(self, step: int) -> tuple[float, float]:
+        """(lambda_w, lambda_beta) at an optimiser step counted from 0."""
+        return self.profile(step)
+
+    def phase(self, step: int) -> int:
+        """1, 2 or 3."""
+        if self.fall is None or step >= self.fall:
+            return 3
+        return 1 if step < self.rise else 2
+
+
+def three_phase(
+    total_steps: int,
+    *,
+    lambda_w: float,
+    lambda_beta: float,
+    rise: float | None = None,
+    fall: float | None = None,
+    sharpness: float | None = None,
+) -> Schedule:
+    """Fig. 2e and 9: f1 = (1 + tanh((i - rise)/s))/2, f2 likewise at fall; lambda_w = Lw f1, lambda_beta = Lb (f1 - f2).
+
+    The figure has rise 200, fall 500, s 10 (its listing's ``d`` is ``fall``). The defaults put the phases in Table 4's
+    proportion 4:5:3, that is rise at 1/3 and fall at 3/4 of the run, with s at 1/60 of it.
+
+    Args:
+        total_steps: optimiser steps of the whole run.
+        lambda_w: Lw, the strength of the wave on the weights once risen.
+        lambda_beta: Lb, the price of one bit during phase 2.
+        rise: where phase 2 begins, in steps.
+        fall: where phase 3 begins, in steps.
+        sharpness: s, in steps.
+
+    Raises:
+        ValueError: not 0 <= rise < fall <= total_steps, or a sharpness that is not positive.
+
+    Example:
+        >>> schedule = three_phase(600, lambda_w=1.0, lambda_beta=0.05, rise=200, fall=500, sharpness=10)
+        >>> [tuple(round(x, 3) for x in schedule(i)) for i in (0, 200, 350, 590)]
+        [(0.0, 0.0), (0.5, 0.025), (1.0, 0.05), (1.0, 0.0)]
+    """
+    _check_total(total_steps)
+    start = total_steps / 3 if rise is None else rise
+    end = 3 * total_steps / 4 if fall is None else fall
+    width = max(1.0, total_steps / 60) if sharpness is None else sharpness
+    if not 0 <= start < end <= total_steps or width <= 0:
+        raise ValueError(
+            "a three-phase schedule needs 0 <= rise < fall <= total_steps and sharpness > 0, "
+            f"not {rise=}, {fall=}, {total_steps=}, {sharpness=}"
+        )
+
+    def profile(step: int) -> tuple[float, float]:
+        f1 = 0.5 * (1.0 + math.tanh((step - start) / width))
+        f2 = 0.5 * (1.0 + math.tanh((step - end) / width))
+        return lambda_w * f1, lambda_beta * (f1 - f2)
+
+    return Schedule(name="three-phase", profile=profile, rise=math.ceil(start), fall=math.ceil(end))
+
+
+def constant(total_steps: int | None = None, *, lambda_w: float, lambda_beta: float = 0.0) -> Schedule:
+    """The same strengths at every step; when bits are learned they freeze after 3/4 of the run.
+
+    Example:
+        >>> constant(lambda_w=1.0)(10_000)
+        (1.0, 0.0)
+    """
+    return Schedule(
+        name="constant",
+        profile=lambda _step: (lambda_w, lambda_beta),
+        rise=0,
+        fall=_freeze_step(total_steps, lambda_beta),
+    )
+
+
+def exponential(total_steps: int, *, lambda_w: float, lambda_beta: float = 0.0) -> Schedule:
+    """Section 5, for training from scratch: lambda_w = Lw exp(4 (t/T - 1)), so that weights move freely at first.
+
+    Example:
+        >>> [round(exponential(100, lambda_w=1.0)(t)[0], 3) for t in (0, 50, 100)]
+        [0.018, 0.135, 1.0]
+    """
+    _check_total(total_steps)
+
+    def profile(step: int) -> tuple[float, float]:
+        return lambda_w * math.exp(4.0 * (min(step, total_steps) / total_steps - 1.0)), lambda_beta
+
+    return Schedule(name="exponential", profile=profile, rise=0, fall=_freeze_step(total_steps, lambda_beta))
+
+
+def from_callable(profile: Profile, total_steps: int | None, *, learning: bool) -> Schedule:
+    """A user's own step -> (lambda_w, lambda_beta); learned bits freeze after 3/4 of ``total_steps``."""
+    fall = None
+    if learning:
+        fall = _freeze_step(_check_total(total_steps), 1.0)
+    return Schedule(name="callable", profile=profile, rise=0, fall=fall)
+
+
+def _freeze_step(total_steps: int | None, lambda_beta: float) -> int | None:
+    return None if total_steps is None or lambda_beta == 0.0 else math.ceil(3 * total_steps / 4)
+
+
+def _check_total(total_steps: int | None) -> int:
+    if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
+        raise ValueError(f"total_steps must be a positive whole number of optimiser steps, not {total_steps!r}")
+    return total_steps
