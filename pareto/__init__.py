@@ -4,16 +4,21 @@ Plain data in, plain data out: a policy is a mapping layer -> total stored bits,
 uint8 array, results are DataFrames with one column per layer and one per metric.
 """
 
+from pareto.enumerate import run_campaign
 from pareto.frontier import frontier, is_efficient
 from pareto.plotdata import plot_data
 from pareto.plotting import plot, plot_sensitivity
 from pareto.sensitivity import sensitivity
 from pareto.space import DesignSpace
+from pareto.store import CampaignChangedError, Store, array_digest
 from pareto.tables import LayerTable, as_table, enumerate_costs, score_policies
 
 __all__ = [
+    "CampaignChangedError",
     "DesignSpace",
     "LayerTable",
+    "Store",
+    "array_digest",
     "as_table",
     "enumerate_costs",
     "frontier",
@@ -21,6 +26,7 @@ __all__ = [
     "plot",
     "plot_data",
     "plot_sensitivity",
+    "run_campaign",
     "score_policies",
     "sensitivity",
 ]

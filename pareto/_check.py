@@ -73,9 +73,7 @@ def sense_list(sense: object, columns: Sequence[str]) -> list[Sense]:
     else:
         given = list(sense)
     if len(given) != len(columns):
-        raise ValueError(
-            f"sense must have one entry for each of {len(columns)} objectives, it has {len(given)}"
-        )
+        raise ValueError(f"sense must have one entry for each of {len(columns)} objectives, it has {len(given)}")
     for entry in given:
         check_choice("each entry of sense", entry, SENSES)
     return cast(list[Sense], given)
@@ -91,14 +89,10 @@ def objective_columns(frame: pd.DataFrame, sense: object) -> tuple[list[str], li
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"frame must be a pandas DataFrame, got {type(frame).__name__}")
     if not isinstance(sense, Mapping) or not sense:
-        raise TypeError(
-            f"sense must be a mapping such as {{'accuracy': 'max', 'energy_pj': 'min'}}, got {sense!r}"
-        )
+        raise TypeError(f"sense must be a mapping such as {{'accuracy': 'max', 'energy_pj': 'min'}}, got {sense!r}")
     for name in sense:
         if name not in frame.columns:
-            raise ValueError(
-                f"sense names column {name!r}, which the frame lacks{nearest(name, frame.columns)}"
-            )
+            raise ValueError(f"sense names column {name!r}, which the frame lacks{nearest(name, frame.columns)}")
     columns = list(sense)
     return columns, sense_list(sense, columns)
 

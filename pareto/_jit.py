@@ -35,6 +35,4 @@ def jit_parallel(kernel: Kernel) -> Kernel:
 
 
 def _has_file(kernel: Callable[..., Any]) -> bool:
-    return not kernel.__code__.co_filename.startswith(
-        "<"
-    )  # doctests and consoles have nothing to cache beside
+    return not kernel.__code__.co_filename.startswith("<")  # doctests and consoles have nothing to cache beside

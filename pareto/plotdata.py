@@ -115,9 +115,7 @@ def layer_columns(
     if layers is not None:
         for name in layers:
             if name not in frame.columns:
-                raise ValueError(
-                    f"layers names {name!r}, which the frame lacks{nearest(name, frame.columns)}"
-                )
+                raise ValueError(f"layers names {name!r}, which the frame lacks{nearest(name, frame.columns)}")
         return list(layers)
     if "layers" in frame.attrs and all(name in frame.columns for name in frame.attrs["layers"]):
         return list(frame.attrs["layers"])
@@ -146,9 +144,7 @@ def _marked(label: str, policy: Mapping[str, Any], frame: pd.DataFrame, axes: Ax
         return part
     for name in policy:
         if name not in frame.columns:
-            raise ValueError(
-                f"mark[{label!r}] names layer {name!r}, not a column{nearest(name, frame.columns)}"
-            )
+            raise ValueError(f"mark[{label!r}] names layer {name!r}, not a column{nearest(name, frame.columns)}")
     found = np.ones(len(frame), dtype=np.bool_)
     for name, bits in policy.items():
         found &= frame[name].to_numpy() == bits
@@ -159,9 +155,7 @@ def _marked(label: str, policy: Mapping[str, Any], frame: pd.DataFrame, axes: Ax
             f"give its objective values instead, such as {{{x!r}: ..., {y!r}: ...}}"
         )
     if len(frame.iloc[rows][[x, y]].drop_duplicates()) > 1:
-        raise ValueError(
-            f"mark[{label!r}] matches {len(rows)} rows with different values: name all its layers"
-        )
+        raise ValueError(f"mark[{label!r}] matches {len(rows)} rows with different values: name all its layers")
     return _rows("mark", label, frame.iloc[rows[:1]], axes)
 
 

@@ -122,9 +122,7 @@ def step_line(front: pd.DataFrame, sense_x: str) -> tuple[list[float], list[floa
     return line_x, line_y
 
 
-def plot_sensitivity(
-    table: pd.DataFrame, *, title: str | None = None, unit: str = "points of accuracy"
-) -> Figure:
+def plot_sensitivity(table: pd.DataFrame, *, title: str | None = None, unit: str = "points of accuracy") -> Figure:
     """Bars of the change that each layer's step makes, with its standard error and the mean (figure 5).
 
     Args:

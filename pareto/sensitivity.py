@@ -61,10 +61,7 @@ def sensitivity(
     names, bits = _check_policy(policy, min_bits, max_bits)
     _check_steps(steps, resamples)
     moves = [
-        (layer, step)
-        for step in steps
-        for layer in range(len(names))
-        if min_bits <= bits[layer] + step <= max_bits
+        (layer, step) for step in steps for layer in range(len(names)) if min_bits <= bits[layer] + step <= max_bits
     ]
     policies = np.tile(np.array(bits, dtype=np.uint8), (1 + len(moves), 1))
     for row, (layer, step) in enumerate(moves, start=1):
@@ -111,8 +108,7 @@ def _scores(returned: npt.ArrayLike, names: Sequence[str], policies: Policies) -
     scores = np.asarray(returned)
     if scores.ndim not in (1, 2) or len(scores) != len(policies):
         raise ValueError(
-            f"evaluate must return shape ({len(policies)},) or ({len(policies)}, repeats), "
-            f"it returned {scores.shape}"
+            f"evaluate must return shape ({len(policies)},) or ({len(policies)}, repeats), it returned {scores.shape}"
         )
     if scores.ndim == 2 and scores.shape[1] == 0:
         raise ValueError("evaluate returned no repeats: shape " + str(scores.shape))

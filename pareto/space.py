@@ -119,9 +119,7 @@ class DesignSpace:
             raise ValueError(f"policy must have {len(self.names)} layers, it has {len(bits)}")
         for name, width in zip(self.names, bits, strict=True):
             if width not in self._choices[name]:
-                raise ValueError(
-                    f"policy gives layer {name!r} {width} bits, the space allows {self._choices[name]}"
-                )
+                raise ValueError(f"policy gives layer {name!r} {width} bits, the space allows {self._choices[name]}")
         return np.array(bits, dtype=np.uint8)
 
     def policies(self, start: int = 0, stop: int | None = None) -> Policies:
@@ -131,9 +129,7 @@ class DesignSpace:
         """
         stop = self.size if stop is None else stop
         if not 0 <= start <= stop <= self.size:
-            raise ValueError(
-                f"start and stop must satisfy 0 <= start <= stop <= {self.size}, got {start} and {stop}"
-            )
+            raise ValueError(f"start and stop must satisfy 0 <= start <= stop <= {self.size}, got {start} and {stop}")
         if (stop - start) * len(self.names) > _LARGEST_ARRAY:
             raise ValueError(
                 f"{stop - start} policies of {len(self.names)} layers do not fit one array; "
@@ -151,9 +147,7 @@ class DesignSpace:
                 out[:, column] = widths[first % len(widths)]
                 out[min(stride - offset, rows) :, column] = widths[(first + 1) % len(widths)]
             else:
-                out[:, column] = widths[
-                    (first % len(widths) + (offset + np.arange(rows)) // stride) % len(widths)
-                ]
+                out[:, column] = widths[(first % len(widths) + (offset + np.arange(rows)) // stride) % len(widths)]
             stride *= len(widths)
         return out
 

@@ -76,19 +76,14 @@ def as_table(
         widths = [_as_width(column, argument) for column in table.columns]
         values = table.to_numpy(dtype=np.float64)
         return _from_mapping(
-            {
-                name: dict(zip(widths, row, strict=True))
-                for name, row in zip(table.index, values, strict=True)
-            },
+            {name: dict(zip(widths, row, strict=True)) for name, row in zip(table.index, values, strict=True)},
             argument,
         )
     array = np.asarray(table, dtype=np.float64)
     if array.ndim != 2:
         raise ValueError(f"{argument} must have shape (layers, bit widths), got shape {array.shape}")
     if bits is None:
-        raise ValueError(
-            f"{argument} is an array: say which bit widths its {array.shape[1]} columns are with bits=..."
-        )
+        raise ValueError(f"{argument} is an array: say which bit widths its {array.shape[1]} columns are with bits=...")
     if len(bits) != array.shape[1]:
         raise ValueError(f"{argument} has {array.shape[1]} columns, bits has {len(bits)} entries")
     names = [f"layer{row}" for row in range(len(array))] if names is None else names
@@ -165,9 +160,7 @@ def _restrict(table: LayerTable, space: DesignSpace, argument: str) -> LayerTabl
         known = dict(zip(table.space.choices[name], table.entries[name], strict=True))
         for width in widths:
             if width not in known:
-                raise ValueError(
-                    f"{argument} has no value for layer {name!r} at {width} bits; it has {sorted(known)}"
-                )
+                raise ValueError(f"{argument} has no value for layer {name!r} at {width} bits; it has {sorted(known)}")
         values[name] = np.array([known[width] for width in widths])
     return LayerTable(space=space, entries=values)
 
@@ -181,9 +174,7 @@ def _from_mapping(table: Mapping[Any, Any], argument: str) -> LayerTable:
         wrong = np.flatnonzero(~np.isfinite(numbers))
         if wrong.size:
             width = list(row)[int(wrong[0])]
-            raise ValueError(
-                f"{argument}: layer {name!r} at {width} bits is {numbers[wrong[0]]}, not a finite number"
-            )
+            raise ValueError(f"{argument}: layer {name!r} at {width} bits is {numbers[wrong[0]]}, not a finite number")
         values[name] = numbers
     space = DesignSpace({name: [_as_width(width, argument) for width in row] for name, row in table.items()})
     return LayerTable(space=space, entries=values)

@@ -23,9 +23,7 @@ def rows(data, *kinds):
 def test_every_point_is_in_the_frame(frame):
     front = frontier(frame, sense=SENSE)
     ours = {"conv": 3, "fc": 2}
-    data = plot_data(
-        frame, front, mark={"ours": ours, "rival": {"accuracy": 95, "energy_pj": 3.5}}, budgets=[3.5]
-    )
+    data = plot_data(frame, front, mark={"ours": ours, "rival": {"accuracy": 95, "energy_pj": 3.5}}, budgets=[3.5])
     assert data.attrs["x"] == "energy_pj"
     assert data.attrs["layers"] == ["conv", "fc"]
     assert rows(data, "front") == [
@@ -70,7 +68,5 @@ def test_policies_that_are_not_there_are_named(frame):
         plot_data(frame, front, mark={"ours": {"con": 2, "fc": 2}})
     with pytest.raises(ValueError, match="matches 2 rows with different values"):
         plot_data(frame, front, mark={"ours": {"conv": 2}})
-    with pytest.raises(
-        ValueError, match=r"budget 0.5: no front point has 'energy_pj' within it; the front spans 1..4"
-    ):
+    with pytest.raises(ValueError, match=r"budget 0.5: no front point has 'energy_pj' within it; the front spans 1..4"):
         plot_data(frame, front, budgets=[0.5])

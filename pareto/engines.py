@@ -1,0 +1,219 @@
+"""Where policies are evaluated: this process, local processes, or the workers of a Ray cluster.
+
+An engine takes an `evaluate` and an iterator of units (each some policies) and yields every unit with its
+values, in whatever order they finish. Units are drawn from the iterator only when a worker is about to be
+free. A worker that dies is replaced and its unit done again; an exception inside `evaluate` ends the run.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent import futures
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from pareto.space import Policies
+
+__all__ = ["ENGINES", "Done", "Engine", "Evaluate", "local_processes", "ray_workers", "serial"]
+
+Evaluate = Callable[[Policies], npt.ArrayLike]
+Done = tuple[Policies, npt.NDArray[Any]]
+Engine = Callable[..., Generator[Done, None, None]]
+
+_DEATHS = 3  # a unit whose worker died this often is to blame itself
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def serial(evaluate: Evaluate, units: Iterator[Policies]) -> Generator[Done, None, None]:
+    """One unit after the other in this process.
+
+    >>> [values.tolist() for _, values in serial(lambda rows: rows.sum(axis=1), iter([np.array([[2, 3]])]))]
+    [[5]]
+    """
+    for unit in units:
+        yield unit, np.asarray(evaluate(unit))
+
+
+def local_processes(
+    evaluate: Evaluate, units: Iterator[Policies], *, workers: int | None = None
+) -> Generator[Done, None, None]:
+    """Fresh processes on this machine; `evaluate` is pickled once and sent to each.
+
+    Processes are spawned, not forked: a fork of a process with running threads (torch, numba) may hang. So a
+    script that calls this needs the usual ``if __name__ == "__main__":``. Each gets its share of the cores as
+    threads.
+
+    Raises TypeError when `evaluate` cannot be pickled, RuntimeError when one unit kills its worker three
+    times.
+    """
+    workers = _worker_count(workers)
+    payload = _pickled(evaluate)
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    waiting: deque[Policies] = deque()
+    deaths: Counter[bytes] = Counter()
+    while True:
+        pool = futures.ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(payload, threads)
+        )
+        running: dict[futures.Future[npt.NDArray[Any]], Policies] = {}
+        try:
+            yield from _drain(pool, units, waiting, running, 2 * workers)
+            return
+        except BrokenProcessPool:
+            # The pool does not say whose worker died: count one death for all that were out.
+            for unit in running.values():
+                deaths[unit.tobytes()] += 1
+            worst = max(running.values(), key=lambda unit: deaths[unit.tobytes()])
+            if deaths[worst.tobytes()] >= _DEATHS:
+                raise RuntimeError(
+                    f"worker processes died {_DEATHS} times on units such as {worst[0].tolist()} "
+                    "(out of memory? a script without `if __name__ == '__main__':`?); what was done is stored"
+                ) from None
+            waiting.extend(running.values())
+        finally:
+            _stop(pool)
+
+
+def _stop(pool: futures.ProcessPoolExecutor) -> None:
+    # After an error or Ctrl-C nobody wants the units in flight, and shutdown() would wait for them: minutes where
+    # they train. The public terminate_workers() exists only from Python 3.14 on.
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+
+
+def _drain(
+    pool: futures.ProcessPoolExecutor,
+    units: Iterator[Policies],
+    waiting: deque[Policies],
+    running: dict[futures.Future[npt.NDArray[Any]], Policies],
+    depth: int,
+) -> Generator[Done, None, None]:
+    """Keep `depth` units in the pool until none is left; `running` always holds what is out."""
+    while True:
+        while len(running) < depth:
+            unit = waiting.popleft() if waiting else next(units, None)
+            if unit is None:
+                break
+            try:
+                running[pool.submit(_evaluate_unit, unit)] = unit
+            except BrokenProcessPool:
+                waiting.append(unit)
+                raise
+        if not running:
+            return
+        finished, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+        for future in finished:
+            values = future.result()
+            yield running.pop(future), values
+
+
+_evaluate: Evaluate | None = None  # of a worker process
+
+
+def _start_worker(payload: bytes, threads: int) -> None:
+    global _evaluate
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
+    for variable in _THREAD_VARIABLES:  # torch reads them when it is imported, which unpickling may do
+        os.environ.setdefault(variable, str(threads))
+    numba.set_num_threads(min(threads, numba.get_num_threads()))
+    _evaluate = pickle.loads(payload)
+
+
+def _evaluate_unit(unit: Policies) -> npt.NDArray[Any]:
+    assert _evaluate is not None
+    return np.asarray(_evaluate(unit))
+
+
+def ray_workers(
+    evaluate: Evaluate,
+    units: Iterator[Policies],
+    *,
+    workers: int | None = None,
+    address: str | None = None,
+    resources: Mapping[str, Any] | None = None,
+) -> Generator[Done, None, None]:
+    """Actors of a Ray cluster, each with its own copy of `evaluate`.
+
+    Args:
+        evaluate, units: as for every engine.
+        workers: number of actors; default one a CPU of the cluster.
+        address: of a running cluster ("auto" finds one here); default starts one on this machine for the time
+            of the run.
+        resources: options of each actor, such as ``{"num_gpus": 0.5}``.
+
+    Ray restarts a killed actor and sends its unit again, as often as three times. Packages that `evaluate`
+    needs must be installed on every machine. Raises ModuleNotFoundError where ray is not installed.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("the ray engine needs ray: pip install 'waveq[ray]'") from None
+    started_here = not ray.is_initialized()
+    if started_here:
+        ray.init(address=address, log_to_driver=False)
+    actors = []
+    try:
+        workers = _worker_count(int(ray.cluster_resources().get("CPU", 1)) if workers is None else workers)
+        options = {"num_cpus": 1, "max_restarts": -1, "max_task_retries": _DEATHS, **(resources or {})}
+        shared = ray.put(evaluate)
+        actors = [ray.remote(_Actor).options(**options).remote(shared) for _ in range(workers)]
+        idle = deque(actors * 2)  # two units out per actor: the next one waits while this one runs
+        running: dict[Any, tuple[Policies, Any]] = {}
+        while True:
+            while idle and (unit := next(units, None)) is not None:
+                actor = idle.popleft()
+                running[actor.evaluate.remote(unit)] = unit, actor
+            if not running:
+                return
+            finished, _ = ray.wait(list(running), num_returns=1)
+            for reference in finished:
+                unit, actor = running[reference]
+                values = ray.get(reference)
+                del running[reference]
+                idle.append(actor)
+                yield unit, values
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+        if started_here:
+            ray.shutdown()
+
+
+class _Actor:
+    def __init__(self, evaluate: Evaluate) -> None:
+        self._call = evaluate
+
+    def evaluate(self, unit: Policies) -> npt.NDArray[Any]:
+        # Ray lends arrays as read-only shared memory; torch.from_numpy and in-place code want their own.
+        return np.asarray(self._call(np.array(unit)))
+
+
+ENGINES: dict[str, Engine] = {"processes": local_processes, "ray": ray_workers, "serial": serial}
+
+
+def _worker_count(workers: int | None) -> int:
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    return workers
+
+
+def _pickled(evaluate: Evaluate) -> bytes:
+    try:
+        return pickle.dumps(evaluate)
+    except Exception as error:
+        raise TypeError(
+            f"evaluate cannot be sent to other processes ({error}): define it, or its class, "
+            "at the top of a module, or use engine='serial'"
+        ) from error

@@ -1,0 +1,156 @@
+"""Evaluate every policy that a store lacks: units, engine, store and progress bar put together."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pareto.engines import ENGINES, Evaluate
+from pareto.space import DesignSpace, Policies
+from pareto.store import Store
+
+__all__ = ["run_campaign"]
+
+
+class _Counter(Protocol):
+    def advance(self, rows: int) -> None: ...
+
+
+def run_campaign(
+    policies: DesignSpace | npt.ArrayLike,
+    evaluate: Evaluate,
+    store: Store,
+    *,
+    engine: str = "processes",
+    unit_rows: int = 64,
+    progress: bool = True,
+    **engine_options: Any,
+) -> pd.DataFrame:
+    """Evaluate the policies that `store` lacks and return all of its results.
+
+    Calling it again resumes: what is stored is never computed twice. A kill, an exception or Ctrl-C loses the
+    units in flight and nothing else.
+
+    Args:
+        policies: a DesignSpace, or an (N, L) array in the layer order of the store.
+        evaluate: (n, L) uint8 -> (n,) or (n, M) floats, M being the metrics of the store. It must not depend
+            on which policies come together in one call. Every worker gets one copy and keeps it.
+        store: where results go. Only this process writes to it; other processes may do so at the same time,
+            and then the work is shared: units are taken in random order and skipped when somebody else has
+            done them.
+        engine: "processes" (default), "ray" or "serial".
+        unit_rows: policies handed out at once, neighbours in the order of the design space. A unit is what a
+            kill can lose, and what an evaluator that reuses common prefixes can use.
+        progress: show a bar with rate and time left (on standard error).
+        engine_options: of the engine, such as workers=4, address="auto", resources={"num_gpus": 1}.
+
+    Raises:
+        ValueError: layers that are not the store's, an unknown engine, an `evaluate` whose answer has a wrong
+            shape or NaN; and what the engine raises.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> space = DesignSpace({"conv": (2, 3), "fc": (2, 4)})
+    >>> def evaluate(rows):
+    ...     return rows @ [1.0, 10.0]
+    >>> with Store(folder.name + "/run.sqlite", layers=space.names, fingerprint={"seed": 0}) as store:
+    ...     frame = run_campaign(space, evaluate, store, engine="serial", progress=False)
+    >>> frame["accuracy"].tolist()
+    [22.0, 42.0, 23.0, 43.0]
+    >>> folder.cleanup()
+    """
+    if engine not in ENGINES:
+        near = difflib.get_close_matches(engine, ENGINES, n=1)
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}" + _hint(near))
+    if unit_rows < 1:
+        raise ValueError(f"unit_rows must be at least 1, got {unit_rows}")
+    rows, total = _missing(policies, store)
+    with _progress_bar(total, total - len(rows), enabled=progress) as counter:
+        units = _units(rows, unit_rows, store, counter)
+        # closing: on Ctrl-C between two units the engine ends its workers now, not when it is garbage
+        with closing(ENGINES[engine](evaluate, units, **engine_options)) as finished:
+            for unit, values in finished:
+                store.add(unit, values)
+                counter.advance(len(unit))
+    return store.frame()
+
+
+def _hint(near: list[str]) -> str:
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _missing(policies: DesignSpace | npt.ArrayLike, store: Store) -> tuple[Policies, int]:
+    """The policies without results, in order, and how many policies there are in all."""
+    if isinstance(policies, DesignSpace):
+        if policies.names != store.layers:
+            raise ValueError(f"the design space has layers {policies.names}, the store {store.layers}")
+        rows = policies.policies()
+    else:
+        rows = np.ascontiguousarray(policies, dtype=np.uint8)
+        if rows.ndim != 2 or rows.shape[1] != len(store.layers):
+            raise ValueError(f"policies must have shape (N, {len(store.layers)}), got {rows.shape}")
+        _, first = np.unique(rows, axis=0, return_index=True)
+        rows = rows[np.sort(first)]
+    whole = np.dtype((np.void, rows.shape[1]))  # a policy as one value, so that sets of them can be compared
+    done = np.isin(rows.view(whole).ravel(), np.ascontiguousarray(store.policies()).view(whole).ravel())
+    return rows[~done], len(rows)
+
+
+def _units(rows: Policies, unit_rows: int, store: Store, counter: _Counter) -> Iterator[Policies]:
+    """Runs of neighbouring policies, in random order, less what other writers have stored in the meantime."""
+    starts = np.arange(0, len(rows), unit_rows)
+    np.random.default_rng().shuffle(starts)  # two writers seldom meet; partial results cover the whole space
+    for start in starts:
+        unit = rows[start : start + unit_rows]
+        known = store.known(unit)
+        if known.any():
+            counter.advance(int(known.sum()))
+            unit = unit[~known]
+        if len(unit):
+            yield unit
+
+
+class _Silent:
+    def advance(self, rows: int) -> None:
+        """Count nothing."""
+
+
+class _Bar:
+    def __init__(self, progress: Any, task: Any) -> None:
+        self._progress = progress
+        self._task = task
+
+    def advance(self, rows: int) -> None:
+        """Move the bar by that many policies."""
+        self._progress.advance(self._task, rows)
+
+
+@contextmanager
+def _progress_bar(total: int, done: int, *, enabled: bool) -> Iterator[_Counter]:
+    if not enabled:
+        yield _Silent()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.3g} policies/s")
+
+    columns = (TextColumn("policies"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield _Bar(progress, progress.add_task("policies", total=total, completed=done))

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pareto import DesignSpace, Store, run_campaign
+from tests.pareto.evaluators import Deadly, Slow, failing, value
+
+SPACE = DesignSpace({"conv": (2, 3, 4), "fc1": (2, 3, 4, 5), "fc2": (2, 4)})
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="ray is not installed (pip install 'waveq[ray]')"
+)
+ENGINES = ["processes", pytest.param("ray", marks=needs_ray)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path / "run.sqlite", layers=SPACE.names, fingerprint={"seed": 0}) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One local cluster for all tests: starting it is what takes long."""
+    if importlib.util.find_spec("ray") is None:
+        yield
+        return
+    import ray
+
+    ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
+def complete(frame):
+    np.testing.assert_array_equal(frame[list(SPACE.names)].to_numpy(), SPACE.policies())
+    np.testing.assert_array_equal(frame["accuracy"], value(SPACE.policies()))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_same_results_as_one_process(engine, store, cluster):
+    complete(run_campaign(SPACE, Slow(0.01), store, engine=engine, workers=2, unit_rows=5, progress=False))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_worker_killed_halfway_costs_nothing(engine, store, cluster, tmp_path):
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+    deadly = Deadly(deaths, first=3, times=1)
+    complete(run_campaign(SPACE, deadly, store, engine=engine, workers=2, unit_rows=4, progress=False))
+    assert len(list(deaths.iterdir())) == 1
+
+
+def test_a_unit_that_always_kills_is_given_up_and_the_rest_is_kept(store, tmp_path):
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+    rows = SPACE.policies()
+    run_campaign(rows[rows[:, 0] != 3], value, store, engine="serial", progress=False)
+    with pytest.raises(RuntimeError, match="worker processes died 3 times"):
+        run_campaign(SPACE, Deadly(deaths, first=3, times=99), store, workers=1, progress=False)
+    assert len(store) == 16
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_error_of_evaluate_ends_the_run_with_its_own_words(engine, store, cluster):
+    with pytest.raises(ArithmeticError, match="the model is broken"):
+        run_campaign(SPACE, failing, store, engine=engine, workers=1, unit_rows=4, progress=False)
+    assert not store.known([[4, 4, 4]]).any()
+
+
+def test_what_cannot_be_sent_is_named(store):
+    with pytest.raises(TypeError, match="evaluate cannot be sent to other processes"):
+        run_campaign(SPACE, lambda rows: value(rows), store, progress=False)
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        run_campaign(SPACE, value, store, workers=0, progress=False)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
+def test_missing_ray_says_how_to_get_it(store):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'waveq\[ray\]'"):
+        run_campaign(SPACE, value, store, engine="ray", progress=False)
+
+
+CHILD = """
+import sys
+from pareto import Store, run_campaign
+from tests.pareto.evaluators import Slow
+from tests.pareto.test_engines import SPACE
+if __name__ == "__main__":
+    with Store(sys.argv[1], layers=SPACE.names, fingerprint={"seed": 0}) as store:
+        run_campaign(SPACE, Slow(float(sys.argv[2])), store, workers=2, unit_rows=1, progress=False)
+"""
+
+
+def test_ctrl_c_ends_workers_in_the_middle_of_their_units(tmp_path):
+    script = tmp_path / "campaign.py"
+    script.write_text(CHILD)
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, str(script), str(tmp_path / "run.sqlite"), "600"]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    child = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE)
+    time.sleep(3)
+    child.send_signal(signal.SIGINT)
+    _, complaint = child.communicate(timeout=30)
+    assert child.returncode != 0
+    assert complaint.count(b"Traceback") == 1  # the parent's own, none of the workers
+    assert b"KeyboardInterrupt" in complaint
