@@ -1,0 +1,77 @@
+"""What the verbs share: options, output for people and for machines, and how an interruption says what to do next."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["AsJson", "DataDir", "Interrupted", "Run", "aligned", "emit", "resumable", "say"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where data sets are looked for (default: $WAVEQ_DATA, else data).")
+]
+Run = Annotated[Path | None, typer.Option("--run", help="Run folder that everything is written to.")]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of something that can be resumed; ``hint`` says how."""
+
+    def __init__(self, hint: str) -> None:
+        super().__init__(hint)
+        self.hint = hint
+
+
+@contextmanager
+def resumable(hint: str) -> Iterator[None]:
+    """Add to a Ctrl-C what to call to go on.
+
+    Example:
+        >>> with resumable("Go on with: waveq demo"):
+        ...     pass
+    """
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted(hint) from None
+
+
+def say(text: str) -> None:
+    """One line for people, on standard error, so that standard output stays for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(text: str, data: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print a result: the text, or the same as one JSON object."""
+    print(json.dumps(data, indent=2, default=_plain) if as_json else text, flush=True)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars and arrays, paths and mappings as JSON values."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    return str(value)
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Columns padded to their widest cell, the first ``left`` flush left.
+
+    Example:
+        >>> print(aligned(("layer", "bits"), [("conv1", "4"), ("fc", "16")]))
+        layer  bits
+        conv1     4
+        fc       16
+    """
+    from stripes_sim.text import aligned as align
+
+    return align(head, rows, left=left)
