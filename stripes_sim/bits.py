@@ -1,0 +1,85 @@
+"""Bits per layer, checked at the door: an int for all layers, or a mapping by layer name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["MAX_BITS", "MIN_BITS", "nearest", "resolve_bits"]
+
+MIN_BITS, MAX_BITS = 1, 16
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """``"; did you mean 'conv1'?"`` for the known name most like ``name``, or nothing.
+
+    >>> nearest("cnov1", ["conv1", "fc"])
+    "; did you mean 'conv1'?"
+    """
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def resolve_bits(
+    names: Sequence[str],
+    bits: int | Mapping[str, int],
+    *,
+    argument: str,
+    default_bits: int | None = None,
+) -> npt.NDArray[np.int64]:
+    """The bits of every layer in ``names``, an (L,) int64 array.
+
+    Args:
+        names: layer names, in order; a repeated name gets the same bits each time.
+        bits: total stored bits (sign included), 1 to 16: one int for all, or a mapping by name.
+        argument: what to call ``bits`` in a message.
+        default_bits: bits of layers that the mapping leaves out; without it they are an error.
+
+    Raises:
+        TypeError: bits that are not integers.
+        ValueError: bits outside 1..16, a layer left out, or a name that is no layer.
+
+    >>> resolve_bits(["conv1", "fc"], {"conv1": 3, "fc": 8}, argument="weight_bits")
+    array([3, 8])
+    """
+    if not isinstance(bits, Mapping):
+        return np.full(len(names), _checked(bits, argument, None), dtype=np.int64)
+    known = list(dict.fromkeys(names))
+    unknown = [name for name in bits if name not in set(known)]
+    missing = [] if default_bits is not None else [name for name in known if name not in bits]
+    if unknown:
+        # a misspelt layer is both unknown and missing: its nearest name is what helps
+        name = unknown[0]
+        raise ValueError(
+            f"{argument} names {_listed(unknown)}, which is no layer of this workload"
+            f"{nearest(name, missing or known)} (layers: {_listed(known)})"
+        )
+    if missing:
+        raise ValueError(
+            f"{argument} has no bits for layer {_listed(missing)}; add them, or give default_bits for layers left out"
+        )
+    return np.array(
+        [
+            _checked(bits[name], argument, name) if name in bits else _checked(default_bits, "default_bits", None)
+            for name in names
+        ],
+        dtype=np.int64,
+    )
+
+
+def _checked(value: object, argument: str, name: str | None) -> int:
+    where = f"{argument} of layer {name!r}" if name else argument
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{where} must be an integer from {MIN_BITS} to {MAX_BITS}, but it is {value!r}")
+    number = int(value.__index__())
+    if not MIN_BITS <= number <= MAX_BITS:
+        raise ValueError(f"{where} must be from {MIN_BITS} to {MAX_BITS}, but it is {number}")
+    return number
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown}, ... ({len(names)} in all)"

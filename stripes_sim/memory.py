@@ -1,0 +1,111 @@
+"""Traffic of every layer through DRAM and the two on-chip buffers, and the cycles that it needs.
+
+Layers run one after the other. Tiling rule, for a layer with W bits of weights, I of inputs and O of outputs:
+
+* ``I + O`` fit the activation buffer: the activations stay on chip between layers; only the network's first input is
+  read from DRAM and its last output written. The weights come from DRAM once.
+* otherwise I is read and O written, and
+    - W fits the weight buffer: inputs stream past the resident weights, everything moves once;
+    - it does not: either the filters are cut into ``ceil(W / buffer)`` parts and the inputs are read again for each, or
+      the inputs are cut into ``ceil(I / (buffer / 2))`` parts (half the buffer, the rest holds outputs) and the
+      weights are read again for each; whichever moves less.
+
+``resident_weights`` is for machines that keep the whole network on chip between inferences: no weight is fetched.
+A bit costs the same in every layer, so the whole model stays additive over layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from stripes_sim._packed import Ints, Packed
+from stripes_sim.cycles import ArrayWork, ceil_div
+
+if TYPE_CHECKING:
+    from stripes_sim.hardware import Accelerator
+
+__all__ = ["Traffic", "stored_bits", "traffic"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Bits moved by each layer, float64 of shape (L, B) (sums pass 2^53 only beyond a petabyte).
+
+    ``weight_bytes`` is what storing the layer's weights takes; ``dram_weight_bits`` is the weights' part of the reads.
+    """
+
+    weight_bytes: Floats
+    dram_read_bits: Floats
+    dram_weight_bits: Floats
+    dram_write_bits: Floats
+    weight_buffer_bits: Floats
+    activation_read_bits: Floats
+    activation_write_bits: Floats
+
+
+def stored_bits(hw: Accelerator, bits: Ints) -> Ints:
+    """Bits that one value takes in memory: its own (packed), or a power of two of at least a word (padded)."""
+    if hw.storage == "packed":
+        return bits
+    return np.maximum(hw.data_width_bits, np.asarray(2 ** np.ceil(np.log2(bits)), dtype=np.int64))
+
+
+def traffic(
+    work: Packed, hw: Accelerator, array: ArrayWork, weight_bits: Ints, activation_bits: Ints, batch: int = 1
+) -> Traffic:
+    """What moves, for bits that broadcast to (L, B).
+
+    A matmul has no stored weights: both its operands come through the activation buffer.
+    """
+    weight_stored, activation_stored = stored_bits(hw, weight_bits), stored_bits(hw, activation_bits)
+    weight_values = np.where(work.matmul | work.embedding, 0, work.weight_count)
+    weights = weight_values * weight_stored
+    inputs = batch * work.input_count * activation_stored
+    outputs = batch * work.output_count * activation_stored
+
+    fits = inputs + outputs <= 8 * hw.activation_buffer_bytes
+    weight_parts = np.maximum(ceil_div(weights, 8 * hw.weight_buffer_bytes), 1)
+    input_parts = np.maximum(ceil_div(inputs, 4 * hw.activation_buffer_bytes), 1)
+    stored = 0 if hw.resident_weights else 1
+    filters_cut = weight_parts * inputs + stored * weights
+    inputs_cut = inputs + stored * input_parts * weights
+    cut_inputs = ~fits & (weight_parts > 1) & (inputs_cut < filters_cut)
+    weight_reads = stored * weights * np.where(cut_inputs, input_parts, 1)
+    input_reads = inputs * np.where(fits, work.first, np.where(cut_inputs, 1, weight_parts))
+    # a lookup reads its rows from the table off chip, wherever the activations are
+    rows = np.where(work.embedding, batch * work.output_count * weight_stored, 0)
+
+    reads = np.where(work.embedding, rows, weight_reads + input_reads)
+    writes = np.where(fits & ~work.last, 0, outputs)
+    windows = np.where(work.spatial, work.windows * work.phases, work.tokens) * work.copies * batch
+    visited = windows * work.taps * work.in_channels * array.filter_steps
+    second_operand = np.where(work.matmul, work.copies * batch * work.in_channels * work.out_channels, 0)
+    return Traffic(
+        weight_bytes=np.asarray(np.broadcast_to(weights / 8, reads.shape), dtype=np.float64),
+        dram_read_bits=reads.astype(np.float64),
+        dram_weight_bits=weight_reads.astype(np.float64),
+        dram_write_bits=writes.astype(np.float64),
+        weight_buffer_bits=(weights * array.passes * work.copies).astype(np.float64),
+        activation_read_bits=np.where(work.embedding, 0, (visited + second_operand) * activation_stored).astype(
+            np.float64
+        ),
+        activation_write_bits=(outputs + np.where(work.embedding, 0, input_reads)).astype(np.float64),
+    )
+
+
+def memory_cycles(hw: Accelerator, moved: Traffic) -> dict[str, Floats]:
+    """Cycles that each level needs for its traffic, by level; reads and writes share a port."""
+    dram_bits_per_cycle = 8 * hw.dram_bytes_per_s / hw.clock_hz
+    return {
+        "weight buffer": np.ceil(moved.weight_buffer_bits / hw.weight_buffer_bits_per_cycle),
+        "activation buffer": np.ceil(
+            (moved.activation_read_bits + moved.activation_write_bits) / hw.activation_buffer_bits_per_cycle
+        ),
+        "DRAM": np.ceil((moved.dram_read_bits + moved.dram_write_bits) / dram_bits_per_cycle),
+    }

@@ -1,0 +1,217 @@
+"""What a run returns: totals, a frame with one row a layer, savings against named baselines, a printed table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from stripes_sim._packed import Ints
+from stripes_sim.layers import LayerShape
+from stripes_sim.simulate import LEVELS, PARTS, LayerCosts, layer_costs
+
+if TYPE_CHECKING:
+    from stripes_sim.hardware import Accelerator
+
+__all__ = ["LEFT_OUT", "Result", "Saving"]
+
+LEFT_OUT = "not counted: biases, norms, activation functions, pooling and element-wise sums (no array work)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saving:
+    """How a run compares with a named baseline: ``speedup`` and ``energy_ratio`` are baseline over run."""
+
+    baseline: str
+    baseline_cycles: float
+    baseline_energy_pj: float
+    speedup: float
+    energy_ratio: float
+
+    @property
+    def energy_saving(self) -> float:
+        """The share of the baseline's energy that is saved, 0.75 for a quarter of it."""
+        return 1 - 1 / self.energy_ratio
+
+    def __str__(self) -> str:
+        return (
+            f"{self.speedup:.2f}x fewer cycles, {self.energy_saving:.1%} less energy ({self.energy_ratio:.2f}x)"
+            f" than {self.baseline}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Result:
+    """Costs of one workload at one policy on one machine, for one batch.
+
+    Prints as a table. Totals are plain numbers, ``frame`` has the layers, ``score`` is a plain dict.
+    """
+
+    hardware: Accelerator
+    layers: tuple[LayerShape, ...]
+    weight_bits: Ints
+    activation_bits: Ints
+    batch: int
+    costs: LayerCosts
+
+    @property
+    def compute_cycles(self) -> int:
+        """Cycles of the array alone, no memory stalls."""
+        return int(self.costs.array.compute_cycles.sum())
+
+    @property
+    def cycles(self) -> float:
+        """Cycles with memory: each layer takes as long as the slowest of array, buffers and DRAM."""
+        return float(self.costs.cycles.sum())
+
+    @property
+    def energy_pj(self) -> float:
+        """Energy of all layers and parts."""
+        return float(self.costs.total_pj.sum())
+
+    @property
+    def seconds(self) -> float:
+        """``cycles`` at the machine's clock."""
+        return self.cycles / self.hardware.clock_hz
+
+    @property
+    def weight_bytes(self) -> float:
+        """What the weights take in memory."""
+        return float(self.costs.moved.weight_bytes.sum())
+
+    @property
+    def breakdown_pj(self) -> dict[str, float]:
+        """Energy by part, summed over layers."""
+        return {part: float(values.sum()) for part, values in self.costs.energy_pj.items()}
+
+    @property
+    def score(self) -> dict[str, float]:
+        """The totals as plain numbers."""
+        return {
+            "cycles": self.cycles,
+            "compute_cycles": float(self.compute_cycles),
+            "energy_pj": self.energy_pj,
+            "weight_bytes": self.weight_bytes,
+            **{f"{part}_pj": value for part, value in self.breakdown_pj.items()},
+        }
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row a layer.
+
+        ``weight_bits`` of a matmul or lookup are its activation bits. ``utilisation`` is the share of PE slots with
+        work among the tiles that run (as DNNsim counts); ``array_utilisation`` the share of all lanes of all tiles
+        that do a multiply-accumulate, idle tiles and tails included. ``bound`` names the slowest level.
+        """
+        costs, array, moved = self.costs, self.costs.array, self.costs.moved
+        stationary = np.where([[layer.has_weights] for layer in self.layers], self.weight_bits, self.activation_bits)
+        lanes = self.hardware.lanes * self.hardware.columns * self.hardware.rows * self.hardware.tiles
+        slots = array.scheduled_pes + array.idle_pes
+        busiest = lanes * np.maximum(array.compute_cycles, 1)
+        columns = {
+            "macs": self.batch * costs.work.macs,
+            "weight_bits": stationary,
+            "activation_bits": self.activation_bits,
+            "compute_cycles": array.compute_cycles,
+            "cycles": costs.cycles,
+            "utilisation": array.scheduled_pes / np.maximum(slots, 1),
+            "array_utilisation": self._lane_cycles / busiest,
+            "weight_bytes": moved.weight_bytes,
+            "dram_bytes": (moved.dram_read_bits + moved.dram_write_bits) / 8,
+            **{f"{part}_pj": costs.energy_pj[part] for part in PARTS},
+            "energy_pj": costs.total_pj,
+            "scheduled_pes": array.scheduled_pes,
+            "idle_pes": array.idle_pes,
+            "dram_weight_reads": array.dram_weight_reads,
+            "buffer_weight_reads": array.buffer_weight_reads,
+        }
+        frame = pd.DataFrame(
+            {key: np.broadcast_to(values, (len(self.layers), 1))[:, 0] for key, values in columns.items()}
+        )
+        frame.insert(0, "name", [layer.name for layer in self.layers])
+        frame.insert(1, "kind", [layer.kind for layer in self.layers])
+        frame.insert(list(frame.columns).index("cycles") + 1, "bound", [LEVELS[level] for level in costs.bound[:, 0]])
+        return frame
+
+    @property
+    def _lane_cycles(self) -> Ints:
+        """Lane-cycles that multiply-accumulates take at these bits."""
+        hw, macs = self.hardware, self.batch * self.costs.work.macs
+        weight = np.where(self.costs.work.matmul, self.activation_bits, self.weight_bits)
+        if hw.serial == "weights":
+            return np.asarray(macs * weight)
+        if hw.serial == "activations":
+            return np.asarray(macs * self.activation_bits)
+        if hw.serial == "both":
+            return np.asarray(macs * weight * -(-self.activation_bits // hw.serial_bits))
+        if hw.serial == "spatial":
+            fusion = [np.maximum(hw.pe_width_bits // np.maximum(b, 2), 1) for b in (weight, self.activation_bits)]
+            return np.asarray(-(-macs // (fusion[0] * fusion[1])))
+        return np.asarray(macs)
+
+    def at(self, weight_bits: int) -> Result:
+        """The same workload, machine, activations and batch with all weights at ``weight_bits``."""
+        uniform = np.full_like(self.weight_bits, weight_bits)
+        costs = layer_costs(self.hardware, self.layers, uniform, self.activation_bits, batch=self.batch)
+        return replace(self, weight_bits=uniform, costs=costs)
+
+    def saving(self, baseline: Result | int) -> Saving:
+        """Compare with another run, or with all weights at that many bits on the same machine.
+
+        >>> from stripes_sim import LayerShape, Stripes
+        >>> fc = LayerShape(name="fc", kind="linear", in_channels=512, out_channels=256)
+        >>> print(Stripes().run([fc], 4).saving(16).baseline)
+        Stripes (serial weights) with all weights at 16 bits, activations at 16 bits
+        """
+        other = baseline if isinstance(baseline, Result) else self.at(baseline)
+        return Saving(
+            baseline=other.title,
+            baseline_cycles=other.cycles,
+            baseline_energy_pj=other.energy_pj,
+            speedup=other.cycles / self.cycles,
+            energy_ratio=other.energy_pj / self.energy_pj,
+        )
+
+    @property
+    def savings(self) -> tuple[Saving, Saving]:
+        """Against all weights at 16 bits and at 8 bits, on the same machine."""
+        return self.saving(16), self.saving(8)
+
+    @property
+    def title(self) -> str:
+        """Machine and bits in one line."""
+        weighted = [bits for bits, layer in zip(self.weight_bits[:, 0], self.layers, strict=True) if layer.has_weights]
+        weights = _bits_text("all weights", weighted)
+        streamed = _bits_text("activations", list(self.activation_bits[:, 0]))
+        kind = {
+            "weights": "serial weights",
+            "activations": "serial activations",
+            "both": "both operands serial",
+            "none": "bit-parallel",
+            "spatial": "spatially composed",
+        }[self.hardware.serial]
+        batch = f", batch {self.batch}" if self.batch > 1 else ""
+        return f"{self.hardware.name} ({kind}) with {weights}, {streamed}{batch}"
+
+    def table(self, *, breakdown: bool = False) -> str:
+        """The printed table: layers, totals, savings against the 16-bit and 8-bit baselines, and what is left out."""
+        from stripes_sim.text import result_text
+
+        return result_text(self, breakdown=breakdown)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    __repr__ = __str__
+
+
+def _bits_text(what: str, bits: Sequence[int]) -> str:
+    if not bits:
+        return f"no {what}"
+    if min(bits) == max(bits):
+        return f"{what} at {bits[0]} bit{'s' if bits[0] > 1 else ''}"
+    return f"{what.removeprefix('all ')} at {min(bits)} to {max(bits)} bits (mean of layers {np.mean(bits):.2f})"
