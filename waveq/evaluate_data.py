@@ -1,0 +1,96 @@
+"""The samples that policies are evaluated on: from any loader, in a fixed order, as often as needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, RandomSampler
+
+__all__ = ["Batch", "EvaluationData"]
+
+Batch = tuple[Tensor, Tensor]
+_HELD_BYTES = 1 << 30
+
+
+class EvaluationData:
+    """Batches (x, y) that come in the same order at every pass.
+
+    Data up to a limit are read once and held in memory; more than that is read from the loader again at every pass.
+
+    Args:
+        loader: an iterable of (x, y) batches, or one (x, y) pair of tensors.
+        held_bytes: how much data may be held in memory.
+
+    Raises:
+        TypeError: batches that are not (x, y) tensors.
+        ValueError: no samples; labels that are not (n,) integers; an endless or shuffled loader too large to hold.
+
+    Example:
+        >>> data = EvaluationData([(torch.zeros(2, 3), torch.tensor([0, 1])), (torch.zeros(1, 3), torch.tensor([1]))])
+        >>> len(data), data.labels.tolist(), [len(x) for x, _ in data]
+        (3, [0, 1, 1], [2, 1])
+    """
+
+    def __init__(self, loader: Any, *, held_bytes: int = _HELD_BYTES) -> None:
+        self._held: list[Batch] | None = []
+        self._source: Iterable[Batch] = [loader] if _is_pair(loader) else loader
+        if not isinstance(self._source, Iterable):
+            raise TypeError(
+                f"loader must be an iterable of (x, y) batches or one (x, y) pair, not {type(loader).__name__}"
+            )
+        labels, size = [], 0
+        for index, item in enumerate(self._source):
+            x, y = _checked(item, index)
+            labels.append(y.cpu())
+            size += x.nbytes
+            if self._held is not None and size <= held_bytes:
+                self._held.append((x, y))
+                continue
+            if self._held is not None:
+                self._refuse_what_cannot_be_read_again(held_bytes)
+            self._held = None
+        if not labels:
+            raise ValueError("loader gave no batch: nothing to evaluate on")
+        self.labels: Tensor = torch.cat(labels).long()
+        if self._held is not None:
+            self._source = self._held  # a worker process then receives tensors, not the loader
+
+    def _refuse_what_cannot_be_read_again(self, held_bytes: int) -> None:
+        limit = f"{held_bytes / 2**20:.0f} MiB, more than are held in memory"
+        if iter(self._source) is self._source:
+            raise ValueError(f"loader is an iterator that gives data once, over {limit}; give a DataLoader or a list")
+        if isinstance(self._source, DataLoader) and isinstance(self._source.sampler, RandomSampler):
+            raise ValueError(
+                f"loader shuffles data of over {limit}; use shuffle=False so that every pass has one order"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index, item in enumerate(self._source):
+            yield _checked(item, index)
+
+    @property
+    def largest_batch(self) -> int | None:
+        """Samples in the largest batch; None where batches are not held."""
+        return max(len(y) for _, y in self._held) if self._held is not None else None
+
+
+def _is_pair(loader: Any) -> bool:
+    return isinstance(loader, tuple | list) and len(loader) == 2 and all(isinstance(part, Tensor) for part in loader)
+
+
+def _checked(item: Any, index: int) -> Batch:
+    if not isinstance(item, tuple | list) or len(item) < 2 or not all(isinstance(part, Tensor) for part in item[:2]):
+        raise TypeError(f"loader: batch {index} must be a pair of tensors (x, y), not {type(item).__name__}")
+    x, y = item[0], item[1]
+    if y.ndim != 1 or y.is_floating_point() or y.is_complex() or x.ndim < 1 or len(x) != len(y):
+        raise ValueError(
+            f"loader: batch {index} must hold x of shape (n, ...) and class numbers y of shape (n,), "
+            f"not {tuple(x.shape)} and {tuple(y.shape)} {y.dtype}"
+        )
+    return x, y
