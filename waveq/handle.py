@@ -6,63 +6,25 @@ import math
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from waveq.budget import Budget
+from waveq.balance import rebalance
+from waveq.beta_motion import move_betas
 from waveq.diagnosis import BetaRecord, diagnose, forecast_sine, forecast_task
 from waveq.functional import sine_penalty
-from waveq.parametrization import FixedActivation, WaveParametrization
+from waveq.parametrization import FixedActivation
 from waveq.policy import Policy
-from waveq.presets import Preset
-from waveq.schedules import Schedule
+from waveq.settings import Settings, WaveLayer
 
-__all__ = ["Settings", "WaveLayer", "WaveQ"]
+__all__ = ["WaveQ"]
 
 _FORGOTTEN_AFTER = 100  # penalties without a step; gradient accumulation rarely goes that far
 _BALANCE_EVERY = 10  # steps between two looks at the gradients' lengths
-_BALANCE_MEMORY = 0.8
-_TREND_MEMORY = 0.98
-_MAX_BETA_STEP = 0.05  # bits; the task's gradient on beta is noisy, and one step must not cross a level
-
-
-@dataclass(frozen=True)
-class WaveLayer:
-    """A quantised weight: its name, every module that uses it, and their common parametrisation."""
-
-    name: str
-    modules: tuple[nn.Module, ...]
-    state: WaveParametrization
-
-    @property
-    def weight(self) -> nn.Parameter:
-        """The float weight under training; ``module.weight`` is the quantised one."""
-        original: nn.Parameter = self.modules[0].parametrizations.weight.original  # type: ignore[union-attr, assignment]
-        return original
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What ``attach`` decided, after presets and overrides."""
-
-    preset: Preset
-    quantizer: str
-    schedule: Schedule
-    total_steps: int | None
-    wave_on: Literal["quantizer", "raw"]
-    order: int
-    balance: bool
-    beta_lr: float
-    beta_range: tuple[float, float]
-    bit_costs: Mapping[str, float]
-    budget: Budget | None
-    skipped: tuple[str, ...]
-    described: Mapping[str, Any] = field(default_factory=dict)
+_PRICE_UNIT = 2.0**-32  # the buffer counts in these: whole numbers survive Module.to(dtype), and all devices have them
 
 
 class WaveQ:
@@ -91,7 +53,7 @@ class WaveQ:
     def _sync(self) -> None:
         """Read the step from the model, where a checkpoint may just have put another one."""
         self._step = int(self._model.waveq_step)  # type: ignore[arg-type]
-        self._log_price = float(self._model.waveq_dual)  # type: ignore[arg-type]
+        self._log_price = int(self._model.waveq_dual) * _PRICE_UNIT  # type: ignore[arg-type]
 
     @property
     def steps(self) -> int:
@@ -145,7 +107,7 @@ class WaveQ:
         state = layer.state
         term = state.beta.detach().new_zeros(())
         if lambda_w != 0.0:
-            u = self._wave_input(layer)
+            u = layer.wave_input(self.settings.wave_on)
             beta = state.wave_beta().detach()
             strength = state.strength if self.settings.balance else 1.0
             term = lambda_w * strength * sine_penalty(u, beta, grid=state.grid, order=self.settings.order)
@@ -157,11 +119,6 @@ class WaveQ:
                 # its value is already in the first term: only the gradient is wanted
                 term = term + lambda_w * (pull - pull.detach())
         return term
-
-    def _wave_input(self, layer: WaveLayer) -> Tensor:
-        weight = layer.weight
-        wide = weight.float() if weight.dtype in (torch.float16, torch.bfloat16) else weight
-        return wide if self.settings.wave_on == "raw" else layer.state.quantizer.unit(wide)
 
     def step(self, *, grad_scale: float = 1.0) -> None:
         """Advance by one optimiser step; call it after ``optimizer.step()``.
@@ -177,15 +134,25 @@ class WaveQ:
         """
         self._require_live("step")
         self._pending = 0
-        if self.settings.balance and self._step % _BALANCE_EVERY == 0:
-            self._balance(grad_scale)
-        if self._learned and self.phase == 2:
-            self._move_betas(grad_scale)
+        if self.settings.balance and self._step % _BALANCE_EVERY == 0 and self.strengths()[0] != 0.0:
+            for layer in self._layers.values():
+                rebalance(layer, self.settings)
+        if (
+            self.phase == 2
+            and move_betas(self._learned, self.settings, grad_scale)
+            and self.settings.budget is not None
+        ):
+            self._set_price(self.settings.budget.price_step(self._log_price, self._real_bits()))
         for layer in self._learned:
             layer.state.beta.grad = None
         self._step += 1
         self._model.waveq_step.fill_(self._step)  # type: ignore[operator]
         self._enter_phase()
+
+    def _set_price(self, log_price: float) -> None:
+        units = round(log_price / _PRICE_UNIT)
+        self._log_price = units * _PRICE_UNIT
+        self._model.waveq_dual.fill_(units)  # type: ignore[operator]
 
     def _enter_phase(self) -> None:
         phase = self.phase
@@ -195,52 +162,6 @@ class WaveQ:
             for layer in self._layers.values():
                 if not layer.state.is_quantized:
                     layer.state.set_quantized(True)
-
-    @torch.no_grad()
-    def _move_betas(self, grad_scale: float) -> None:
-        learned = [layer for layer in self._learned if layer.state.learns]
-        states = [layer.state for layer in learned]
-        if not states or all(state.beta.grad is None for state in states):
-            return
-        home = states[0].beta.device
-        zero = torch.zeros((), device=home)
-        gradient = torch.stack([zero if s.beta.grad is None else s.beta.grad.to(home) for s in states]) / grad_scale
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(gradient)
-            gradient /= dist.get_world_size()
-        if not bool(torch.isfinite(gradient).all()):
-            return  # an overflow of mixed precision: the user's optimizer skips such a step too
-        preset = self.settings.preset
-        low, high = self.settings.beta_range
-        for state, slope in zip(states, gradient.tolist(), strict=True):
-            beta = float(state.beta)
-            velocity = preset.beta_momentum * float(state.velocity) + slope + preset.beta_weight_decay * beta
-            move = max(-_MAX_BETA_STEP, min(_MAX_BETA_STEP, self.settings.beta_lr * velocity))
-            new = min(high, max(low, beta - move))
-            state.velocity.fill_(velocity)
-            state.trend.mul_(_TREND_MEMORY).add_((1.0 - _TREND_MEMORY) * (new - beta))
-            state.beta.fill_(new)
-        if self.settings.budget is not None:
-            self._log_price = self.settings.budget.price_step(self._log_price, self._real_bits())
-            self._model.waveq_dual.fill_(self._log_price)  # type: ignore[operator]
-
-    def _balance(self, grad_scale: float) -> None:
-        """Make lambda_w = 1 mean: the wave's gradient is as long as the layer's own gradient."""
-        lambda_w, _ = self.strengths()
-        if lambda_w == 0.0:
-            return
-        for layer in self._layers.values():
-            weight, state = layer.weight, layer.state
-            if weight.grad is None:
-                continue
-            with torch.enable_grad():
-                wave = sine_penalty(self._wave_input(layer), state.wave_beta().detach(), grid=state.grid)
-                (pull,) = torch.autograd.grad(wave, weight)
-            task, unit = weight.grad.norm() / grad_scale, pull.norm()
-            if not bool(torch.isfinite(task)) or float(unit) == 0.0:
-                continue
-            memory = 0.0 if self._step < _BALANCE_EVERY else _BALANCE_MEMORY
-            state.strength.mul_(memory).add_((1.0 - memory) * float(task / unit))
 
     # ------------------------------------------------------------------ what has been learned
 
@@ -279,7 +200,11 @@ class WaveQ:
     def wave(self) -> dict[str, float]:
         """Mean sin^2 by layer (R0): 0 when all weights sit on their levels, 1/2 when they are spread evenly."""
         return {
-            name: float(sine_penalty(self._wave_input(layer), layer.state.wave_beta(), grid=layer.state.grid, order=0))
+            name: float(
+                sine_penalty(
+                    layer.wave_input(self.settings.wave_on), layer.state.wave_beta(), grid=layer.state.grid, order=0
+                )
+            )
             for name, layer in self._layers.items()
         }
 
@@ -296,7 +221,7 @@ class WaveQ:
             return forecast_task(lambda_beta, budget)
         if not preset.sine_moves_beta:
             return forecast_task(lambda_beta, None)
-        spread = {layer.name: float(self._wave_input(layer).std()) for layer in self._learned}
+        spread = {layer.name: float(layer.wave_input(self.settings.wave_on).std()) for layer in self._learned}
         return forecast_sine(lambda_w, lambda_beta, self.settings.order, self.settings.beta_range, spread)
 
     def diagnose(self) -> list[str]:
@@ -340,7 +265,9 @@ class WaveQ:
                 layer.name: layer.state.activation_bits for layer in layers if layer.state.activation_bits is not None
             },
             betas=self.betas(),
-            scales={layer.name: layer.state.level_scale(layer.weight) for layer in layers},
+            scales={
+                layer.name: scale for layer in layers if (scale := layer.state.level_scale(layer.weight)) is not None
+            },
             weight_counts={layer.name: layer.weight.numel() for layer in layers},
             skipped=self.settings.skipped,
             quantizer=self.settings.quantizer,
@@ -385,8 +312,10 @@ class WaveQ:
             weight, state = layer.weight, layer.state
             for module in layer.modules:
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
-                if name in values and state.activation_bits is not None:
-                    keep = FixedActivation(state.activation_bits, signed=state.signed_now == 1)
+                if name in values and state.activation is not None:
+                    keep = FixedActivation(
+                        state.activation.bits, signed=state.signed_now == 1, quantizer=state.activation
+                    )
                     module.register_forward_pre_hook(keep)
             if name in values:
                 weight.copy_(values[name])

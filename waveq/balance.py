@@ -1,0 +1,54 @@
+"""How strong the wave must be so that lambda_w = 1 means: as long as the task's own gradient, layer by layer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from waveq.functional import frequency, phase
+from waveq.settings import Settings, WaveLayer
+
+__all__ = ["rebalance"]
+
+_MEMORY = 0.8  # of the running mean over looks
+_UNMEASURED = 1.0  # the strength before the first look
+
+
+@torch.no_grad()
+def rebalance(layer: WaveLayer, settings: Settings) -> None:
+    """Update one layer's strength from the gradient that its weight holds after the optimizer's step.
+
+    strength = |task gradient| / |wave gradient of spread-out weights|.
+
+    - The task's part of the gradient is what is orthogonal to the wave's own pull: the gradient holds both, and a strength
+      that followed their sum would feed on itself.
+    - The pull is measured as if its phase were random. Weights that reached their levels feel none, and a strength that
+      made up for that would grow without bound and throw them off again.
+    """
+    weight, state = layer.weight, layer.state
+    if weight.grad is None:
+        return
+    pull, length = _pull_and_length(layer, settings)
+    gradient = weight.grad.float()
+    along = (gradient * pull).sum() / pull.square().sum().clamp_min(torch.finfo(pull.dtype).tiny)
+    ratio = (gradient - along * pull).norm() / length
+    memory = torch.where(state.strength == _UNMEASURED, 0.0, _MEMORY)
+    mixed = memory * state.strength + (1.0 - memory) * ratio
+    # overflow of mixed precision, or a layer that the wave cannot move: keep what was
+    state.strength.copy_(torch.where(torch.isfinite(ratio), mixed, state.strength))
+
+
+def _pull_and_length(layer: WaveLayer, settings: Settings) -> tuple[Tensor, Tensor]:
+    """The wave's gradient in the weights, and its root mean square length over all shifts of the wave."""
+    state, weight = layer.state, layer.weight
+    with torch.enable_grad():
+        u = layer.wave_input(settings.wave_on)
+    beta = state.wave_beta().detach()
+    theta2 = 2.0 * math.pi * phase(u.detach(), beta, state.grid)
+    amplitude = math.pi * frequency(beta, state.grid) * torch.exp2(-settings.order * beta) / u.numel()
+    (pull,) = torch.autograd.grad(u, weight, amplitude * torch.sin(theta2), retain_graph=True)
+    (across,) = torch.autograd.grad(u, weight, amplitude * torch.cos(theta2))
+    pull, across = pull.float(), across.float()
+    return pull, ((pull.square().sum() + across.square().sum()) / 2.0).sqrt()

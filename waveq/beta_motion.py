@@ -1,0 +1,60 @@
+"""beta's own plain SGD: never the user's optimizer, which would cancel or shrink its price."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from waveq.parametrization import WaveParametrization
+from waveq.settings import Settings, WaveLayer
+
+__all__ = ["move_betas"]
+
+_TREND_MEMORY = 0.98
+_MAX_STEP = 0.05  # bits; the task's gradient on beta is noisy, and one step must not cross a level
+
+
+@torch.no_grad()
+def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: float) -> bool:
+    """One SGD step of every beta that is still learned, on gradients averaged over ranks.
+
+    Args:
+        layers: the layers whose bits are learned.
+        settings: rate, clamps, and the preset's momentum and decay.
+        grad_scale: what the loss was multiplied with before ``backward()``.
+
+    Returns:
+        Whether they moved: not without gradients, nor on an overflow of mixed precision, where the user's optimizer
+        skips its step too.
+    """
+    states = [layer.state for layer in layers if layer.state.learns]
+    if not states or all(state.beta.grad is None for state in states):
+        return False
+    gradient = _gradient(states) / grad_scale
+    if not bool(torch.isfinite(gradient).all()):
+        return False
+    preset = settings.preset
+    low, high = settings.beta_range
+    for state, slope in zip(states, gradient.tolist(), strict=True):
+        beta = float(state.beta)
+        velocity = preset.beta_momentum * float(state.velocity) + slope + preset.beta_weight_decay * beta
+        move = max(-_MAX_STEP, min(_MAX_STEP, settings.beta_lr * velocity))
+        new = min(high, max(low, beta - move))
+        state.velocity.fill_(velocity)
+        state.trend.mul_(_TREND_MEMORY).add_((1.0 - _TREND_MEMORY) * (new - beta))
+        state.beta.fill_(new)
+    return True
+
+
+def _gradient(states: Sequence[WaveParametrization]) -> Tensor:
+    """All betas' gradients on one device, the mean over ranks where torch.distributed runs."""
+    home = states[0].beta.device
+    zero = torch.zeros((), device=home)
+    gradient = torch.stack([zero if s.beta.grad is None else s.beta.grad.to(home) for s in states])
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(gradient)
+        gradient /= dist.get_world_size()
+    return gradient
