@@ -12,14 +12,21 @@ from torch.nn.utils import parametrize
 from waveq.budget import CostTable, parse_budget, relative_bit_costs
 from waveq.checkpoint import ROOT_STATE, accept_plain_root, accept_plain_weight
 from waveq.functional import BETA_MIN, ScaleRule
-from waveq.handle import Settings, WaveLayer, WaveQ
+from waveq.handle import WaveQ
 from waveq.layers import nearest, quantizable, resolve_skip
 from waveq.parametrization import WaveParametrization, quantize_input
 from waveq.policy import Policy
 from waveq.presets import Preset, get_preset
-from waveq.quantizers import check_activation_bits, check_total_bits, make_quantizer
+from waveq.quantizers import (
+    check_activation_bits,
+    check_total_bits,
+    make_activation_quantizer,
+    make_quantizer,
+    quantizer_class,
+)
 from waveq.quantizers.base import ScaleMode
 from waveq.schedules import Profile, Schedule, constant, exponential, from_callable, three_phase
+from waveq.settings import Settings, WaveLayer
 
 __all__ = ["WaveQ", "attach"]
 
@@ -38,6 +45,7 @@ def attach(
     scale: ScaleMode | None = None,
     first_last: int | None = None,
     activation_bits: int | Mapping[str, int] | None = None,
+    activation_quantizer: str | None = None,
     lambda_w: float | None = None,
     lambda_beta: float | None = None,
     target: Mapping[str, float] | None = None,
@@ -60,10 +68,13 @@ def attach(
         preset: "recommended", "paper" or "released"; None in any argument below means what the preset says.
         schedule: "three-phase" (default when learning), "constant" (default for preset bits), "exponential", or a
             callable from step to (lambda_w, lambda_beta).
-        scale: output scale of the levels: "none", "max" or "learned".
+        scale: output scale of the levels: "none", "max" or "learned". Methods that learn their own levels (LSQ,
+            LQ-Nets, DSQ, TTQ) have "learned" alone and take it by themselves.
         first_last: total bits of the first and the last layer, which are then not learned.
-        activation_bits: bits of the layers' inputs, 1 to 8 (DoReFa's quantiser): one number for all but the network's
-            first layer, or a mapping by layer name. A layer whose first input holds negative values gets a signed grid.
+        activation_bits: bits of the layers' inputs, 1 to 8: one number for all but the network's first layer, or a
+            mapping by layer name. A layer whose first input holds negative values gets a signed grid.
+        activation_quantizer: their method, see ``waveq.quantizers.activation_quantizer_names()``; None takes the one
+            that the weight quantiser was published with. What it learns is in ``model.parameters()``.
         lambda_w: strength of the wave on the weights.
         lambda_beta: price of one bit.
         target: a budget instead of a price: {"mean_bits": 3.85}, or a share of the 8-bit cost, {"energy_pj": 0.4}.
@@ -76,7 +87,7 @@ def attach(
 
     Raises:
         ValueError: unknown layer, method, preset or schedule; bits out of range; NaN weights; learned bits without
-            total_steps; nothing to quantise.
+            total_steps; nothing to quantise; a scale, or learned bits, that the quantiser does not have.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -93,7 +104,11 @@ def attach(
     budget = _resolve_budget(target, list(layers), layer_costs, learning)
     costs = relative_bit_costs(list(layers), layer_costs)
     inputs = _resolve_activations(activation_bits, list(layers), next(iter(quantizable(model))))
-    built = _build_layers(layers, chosen, inputs, choices, quantizer, scale or choices.scale, scale_rule, learning)
+    if activation_quantizer is not None and not inputs:
+        raise ValueError(f"activation_quantizer={activation_quantizer!r} needs activation_bits, the bits of the inputs")
+    chosen_scale = _resolve_scale(scale, quantizer, choices)
+    method = activation_quantizer or quantizer_class(quantizer).activation
+    built = _build_layers(layers, chosen, inputs, method, choices, quantizer, chosen_scale, scale_rule, learning)
     hooks = _register(model, built)
     settings = Settings(
         preset=choices,
@@ -111,7 +126,8 @@ def attach(
         described={
             "preset": preset,
             "quantizer": quantizer,
-            "scale": scale or choices.scale,
+            "scale": chosen_scale,
+            "activation_quantizer": method if inputs else None,
             "schedule": plan.name,
             "total_steps": total_steps,
             "target": dict(target) if target else None,
@@ -232,6 +248,12 @@ def _resolve_budget(
     return parse_budget(target, names, layer_costs)
 
 
+def _resolve_scale(scale: ScaleMode | None, quantizer: str, preset: Preset) -> ScaleMode:
+    """The user's wish as it is; else the preset's where the method has it; else the method's own."""
+    modes = quantizer_class(quantizer).scale_modes
+    return scale or (preset.scale if preset.scale in modes else modes[0])
+
+
 def _resolve_beta_lr(beta_lr: float | None, preset: Preset, schedule: Schedule) -> float:
     """The rate at which the price alone would take beta down its whole range twice during phase 2."""
     if beta_lr is not None:
@@ -251,6 +273,7 @@ def _build_layers(
     layers: Mapping[str, nn.Module],
     chosen: Mapping[str, int],
     inputs: Mapping[str, int],
+    activation_quantizer: str,
     preset: Preset,
     quantizer: str,
     scale: ScaleMode,
@@ -271,7 +294,7 @@ def _build_layers(
                     f"layers {first!r} and {other!r} share one weight but have {chosen[first]} and {chosen[other]} bits"
                 )
         state = WaveParametrization(
-            make_quantizer(quantizer, weight, scale=scale),
+            make_quantizer(quantizer, weight, total_bits=chosen[first] or None, scale=scale, layer=first),
             beta=float(chosen[first] - 1) if chosen[first] else preset.beta_init,
             total_bits=chosen[first],
             quantized=not learning or preset.quantize_from_phase == 1,
@@ -279,7 +302,11 @@ def _build_layers(
             scale_rule=scale_rule,
             snap=preset.snap,
             task_moves_beta=preset.task_moves_beta,
-            activation_bits=inputs.get(first),
+            activation=(
+                make_activation_quantizer(activation_quantizer, inputs[first]).to(weight.device)
+                if first in inputs
+                else None
+            ),
             device=weight.device,
         )
         built[first] = WaveLayer(first, tuple(layers[name] for name in (first, *others)), state)
@@ -297,7 +324,7 @@ def _register(model: nn.Module, built: Mapping[str, WaveLayer]) -> list[Any]:
     device = next(iter(built.values())).state.beta.device
     step, dual = ROOT_STATE
     model.register_buffer(step, torch.zeros((), dtype=torch.int64, device=device))
-    model.register_buffer(dual, torch.zeros((), dtype=torch.float64, device=device))
+    model.register_buffer(dual, torch.zeros((), dtype=torch.int64, device=device))
     return hooks
 
 

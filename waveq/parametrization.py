@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from waveq.functional import Grid, ScaleRule, frequency, grid_scale, magnitude_bits
-from waveq.quantizers import quantize_activation
+from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
+from waveq.quantizers import ActivationQuantizer, DoReFaActivation
 from waveq.quantizers.base import WeightQuantizer
 
 __all__ = ["STATE", "FixedActivation", "WaveParametrization", "parametrization_of", "quantize_input"]
@@ -48,7 +49,7 @@ class WaveParametrization(nn.Module):
         scale_rule: ScaleRule,
         snap: bool,
         task_moves_beta: bool,
-        activation_bits: int | None,
+        activation: ActivationQuantizer | None,
         device: torch.device,
     ) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class WaveParametrization(nn.Module):
         self.scale_rule = scale_rule
         self.snap = snap
         self.task_moves_beta = task_moves_beta
-        self.activation_bits = activation_bits
+        self.activation = activation
         for name, value, dtype in (
             ("beta", beta, torch.float32),
             ("total_bits", total_bits, torch.int64),
@@ -76,6 +77,11 @@ class WaveParametrization(nn.Module):
         self.is_quantized = bool(self.quantized)
         self.signed_now = int(self.activation_signed)
         self.beta = self.beta.detach().requires_grad_(self.learns)
+
+    @property
+    def activation_bits(self) -> int | None:
+        """Bits of the layer's inputs; None leaves them in floating point."""
+        return None if self.activation is None else self.activation.bits
 
     @property
     def learns(self) -> bool:
@@ -130,11 +136,10 @@ class WaveParametrization(nn.Module):
         return self.quantize(weight) if self.is_quantized else weight
 
     @torch.no_grad()
-    def level_scale(self, weight: Tensor) -> float:
-        """Distance between neighbouring levels, in units of the weights."""
-        if self.bits_now == 1:
-            return float(2 * weight.abs().mean())
-        return float(self.quantizer.gain(weight.float()) * self.stretch() / frequency(self.bits(), self.grid))
+    def level_scale(self, weight: Tensor) -> float | None:
+        """Distance between neighbouring levels, in units of the weights; None where it is not one number."""
+        pitch = self.quantizer.pitch(weight.float(), self.bits(), self.stretch())
+        return None if pitch is None else float(pitch)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WaveParametrization:
         """Move with the model, but keep beta a float32 leaf: ``Module.to`` makes a non-leaf of a buffer with gradient."""
@@ -159,22 +164,33 @@ def parametrization_of(module: nn.Module) -> WaveParametrization:
 
 
 class FixedActivation:
-    """The input quantiser that a finalised layer keeps: no state, only its bits and whether inputs have a sign."""
+    """The input quantiser that a finalised layer keeps: nothing of it is in the ``state_dict``.
 
-    def __init__(self, bits: int, *, signed: bool) -> None:
+    Attributes:
+        bits: bits of the inputs.
+        signed: whether inputs have a sign.
+        quantizer: the method with its ranges or levels as they were learned; None is DoReFa's, which has none.
+    """
+
+    def __init__(self, bits: int, *, signed: bool, quantizer: ActivationQuantizer | None = None) -> None:
         self.bits, self.signed = bits, signed
+        self.quantizer = DoReFaActivation(bits) if quantizer is None else copy.deepcopy(quantizer).eval()
+        self.quantizer.requires_grad_(False)
 
     def __call__(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """A forward pre-hook."""
-        return (quantize_activation(args[0], self.bits, signed=self.signed), *args[1:])
+        for tensor in self.quantizer.state_dict().values():
+            if tensor.device != args[0].device:  # it is no part of the model, so that model.to() does not move it
+                self.quantizer.to(args[0].device)
+        return (self.quantizer(args[0], signed=self.signed), *args[1:])
 
 
 def quantize_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """Forward pre-hook: quantise a layer's input where its parametrisation says so."""
     state = parametrization_of(module)
-    if not state.is_quantized or state.activation_bits is None or not args:
+    if not state.is_quantized or state.activation is None or not args:
         return None
     if state.signed_now < 0:
         state.signed_now = int(bool((args[0].detach() < 0).any()))
         state.activation_signed.fill_(state.signed_now)
-    return (quantize_activation(args[0], state.activation_bits, signed=bool(state.signed_now)), *args[1:])
+    return (state.activation(args[0], signed=bool(state.signed_now)), *args[1:])

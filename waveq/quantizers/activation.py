@@ -1,13 +1,68 @@
-"""DoReFa's activation quantiser (arXiv 1606.06160, eq. 11), and what it does where activations have a sign."""
+"""What every activation quantiser has, and DoReFa's (arXiv 1606.06160, eq. 11), also where activations have a sign."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from waveq.quantizers.base import straight_through
 
-__all__ = ["check_activation_bits", "quantize_activation"]
+__all__ = [
+    "ActivationQuantizer",
+    "DoReFaActivation",
+    "check_activation_bits",
+    "mean_over_ranks",
+    "quantize_activation",
+    "round_on_unit_range",
+]
+
+
+class ActivationQuantizer(nn.Module):
+    """One layer's input quantiser. What it learns are its parameters: the user's optimizer trains them.
+
+    Attributes:
+        method: the name in the registry.
+        fewest_bits: the least bits that the method is defined for; the most are 8.
+        bits: k, of this layer.
+
+    Args:
+        bits: k.
+
+    Raises:
+        ValueError: bits that the method does not have.
+    """
+
+    method: ClassVar[str] = ""
+    fewest_bits: ClassVar[int] = 1
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = check_activation_bits(bits)
+        if bits < self.fewest_bits:
+            raise ValueError(f"activation quantizer {self.method!r} has {self.fewest_bits} to 8 bits, not {bits}")
+
+    def forward(self, x: Tensor, *, signed: bool = False) -> Tensor:
+        """x on its levels, in the dtype of x; computed in float32 at least."""
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        quantized: Tensor = self.quantize(wide, signed)
+        return quantized.to(x.dtype)
+
+    def quantize(self, x: Tensor, signed: bool) -> Tensor:
+        """x, float32 or wider, on its levels; ``signed`` says whether negative values carry information."""
+        raise NotImplementedError
+
+
+class DoReFaActivation(ActivationQuantizer):
+    """``quantize_activation`` with fixed bits; nothing is learned, the range is [0, 1] (or [-1, 1])."""
+
+    method = "dorefa"
+
+    def quantize(self, x: Tensor, signed: bool) -> Tensor:
+        """See ``quantize_activation``."""
+        return quantize_activation(x, self.bits, signed=signed)
 
 
 def quantize_activation(x: Tensor, bits: int, *, signed: bool = False) -> Tensor:
@@ -32,10 +87,29 @@ def quantize_activation(x: Tensor, bits: int, *, signed: bool = False) -> Tensor
     """
     check_activation_bits(bits)
     clipped = torch.clamp(x, -1.0 if signed else 0.0, 1.0)
+    return straight_through(clipped, round_on_unit_range(clipped.detach(), bits, signed=signed))
+
+
+def round_on_unit_range(x: Tensor, bits: int, *, signed: bool) -> Tensor:
+    """Values of [0, 1], or of [-1, 1] with ``signed``, on the levels of k bits; the shape and dtype of x.
+
+    Example:
+        >>> round_on_unit_range(torch.tensor([0.3, 1.0]), 2, signed=False)
+        tensor([0.3333, 1.0000])
+    """
     if signed and bits == 1:
-        return straight_through(clipped, torch.where(clipped.detach() < 0, -1.0, 1.0).to(x.dtype))
-    steps = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
-    return straight_through(clipped, torch.round(clipped.detach() * steps) / steps)
+        return torch.where(x < 0, -1.0, 1.0).to(x.dtype)
+    steps = float(2 ** (bits - 1) - 1 if signed else 2**bits - 1)
+    return torch.round(x * steps) / steps
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean over all processes where torch.distributed runs; for starting values that all ranks must share."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+        value /= dist.get_world_size()
+    return value
 
 
 def check_activation_bits(bits: object) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from waveq.functional import Grid, round_to_grid
+from waveq.functional import MAX_TOTAL_BITS, Grid, frequency, round_to_grid
 
-__all__ = ["TINY", "ScaleMode", "WeightQuantizer", "check_scale_mode", "straight_through"]
+__all__ = ["TINY", "ScaleMode", "WeightQuantizer", "check_scale_mode", "damped", "kept_positive", "straight_through"]
 
 ScaleMode = Literal["none", "max", "learned"]
 TINY = 1e-12  # an all-zero layer divides by this instead of by 0
@@ -19,16 +19,41 @@ class WeightQuantizer(nn.Module):
     """One layer's quantiser: w_q = gain(w) * Q(unit(w)), with Q the rounding to the grid on [-1, 1].
 
     A method says which tensor is rounded (``unit``, the u of the wave), on which grid (``grid``) and by what the levels
-    are multiplied (``gain``). A method that does not fit this form overrides ``forward``; its ``unit`` and ``grid``
-    must still put the zeros of the wave on its levels.
+    are multiplied (``gain``). A method that does not fit this form overrides ``forward``; its ``coordinate`` and
+    ``grid`` must still put the zeros of the wave on its levels. Where levels are not equally far apart (LQ-Nets, TTQ)
+    the coordinate is piecewise linear: neighbouring levels are one period of the wave apart, and the crests between
+    them lie where the rounding changes.
 
     Attributes:
         method: the name in the registry.
+        activation: the activation quantiser that the method was published with.
+        scale_modes: the scales that the method can have; the first is taken where nobody asks.
+        bit_counts: the total bits that the method is defined for.
+        learns_bits: whether its grid stretches with a real beta, so that bits can be learned.
         scale: how the levels are scaled: "none" (as DoReFa and WRPN were published), "max" or "learned".
+
+    Args:
+        weight: the layer's weights; they start what is learned and are not kept.
+        total_bits: B of this layer; None while bits are learned.
+        scale: one of ``scale_modes``; None takes the first.
+
+    Raises:
+        ValueError: a scale that the method does not have.
     """
 
-    method: str = ""
-    scale: ScaleMode = "none"
+    method: ClassVar[str] = ""
+    activation: ClassVar[str] = "dorefa"
+    scale_modes: ClassVar[tuple[ScaleMode, ...]] = get_args(ScaleMode)
+    bit_counts: ClassVar[range] = range(1, MAX_TOTAL_BITS + 1)
+    learns_bits: ClassVar[bool] = True
+    scale: ScaleMode
+
+    def __init__(self, weight: Tensor, *, total_bits: int | None = None, scale: ScaleMode | None = None) -> None:
+        super().__init__()
+        self.scale = self.scale_modes[0] if scale is None else check_scale_mode(scale)
+        if self.scale not in self.scale_modes:
+            known = " or ".join(map(repr, self.scale_modes))
+            raise ValueError(f"quantizer {self.method!r} has its own levels and takes scale {known}, not {scale!r}")
 
     def grid(self, total_bits: int | None = None) -> Grid:
         """The grid at a number of total bits; None asks for the grid while bits are learned (2 and more)."""
@@ -38,9 +63,19 @@ class WeightQuantizer(nn.Module):
         """u: what is rounded, |u| <= 1 wherever levels exist; shape of weight, differentiable."""
         raise NotImplementedError
 
+    def coordinate(self, weight: Tensor, beta: Tensor) -> Tensor:
+        """The tensor that the wave acts on at a beta (0-dim): ``unit``, unless its range depends on beta."""
+        return self.unit(weight)
+
     def gain(self, weight: Tensor) -> Tensor:
-        """The factor from grid to weights, 0-dim, positive."""
+        """The factor from grid to weights, 0-dim, positive; only for levels that are equally far apart."""
         raise NotImplementedError
+
+    def pitch(self, weight: Tensor, bits: Tensor, grid_scale: Tensor) -> Tensor | None:
+        """Distance between neighbouring levels in units of the weights, 0-dim; None where it is not one number."""
+        if not bits.any():
+            return 2 * weight.abs().mean()
+        return self.gain(weight) * grid_scale / frequency(bits, self.grid())
 
     def forward(self, weight: Tensor, bits: Tensor, grid_scale: Tensor | None = None) -> Tensor:
         """Quantised weights for b = ``bits`` magnitude bits (0-dim) and the stretch c(beta) of the grid.
@@ -63,8 +98,29 @@ def straight_through(value: Tensor, rounded: Tensor) -> Tensor:
         >>> y = straight_through(x, x.detach().round()); y.sum().backward(); y.tolist(), x.grad.tolist()
         ([0.0, 2.0], [1.0, 1.0])
     """
-    result: Tensor = value + (rounded - value).detach()
-    return result
+    return rounded.detach() + (value - value.detach())  # in this order the result is exactly ``rounded``
+
+
+def damped(parameter: Tensor, factor: float) -> Tensor:
+    """``parameter`` going forward, ``factor`` times the gradient going back (LSQ's gradient scale).
+
+    Example:
+        >>> s = torch.tensor(3.0, requires_grad=True)
+        >>> y = damped(s, 0.5); y.backward(); y.item(), s.grad.item()
+        (3.0, 0.5)
+    """
+    return straight_through(factor * parameter, parameter)
+
+
+def kept_positive(parameter: Tensor, least: float = TINY) -> Tensor:
+    """max(parameter, least) with the gradient of ``parameter``: a step that overshoots below zero can come back.
+
+    Example:
+        >>> s = torch.tensor(-1.0, requires_grad=True)
+        >>> y = kept_positive(s, 0.25); y.backward(); y.item(), s.grad.item()
+        (0.25, 1.0)
+    """
+    return straight_through(parameter, parameter.detach().clamp_min(least))
 
 
 def check_scale_mode(scale: str) -> ScaleMode:

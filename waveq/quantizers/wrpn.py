@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from waveq.functional import Grid
-from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, check_scale_mode, straight_through
+from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, straight_through
 
 __all__ = ["WRPN"]
 
@@ -20,14 +20,14 @@ class WRPN(WeightQuantizer):
 
     Args:
         weight: the layer's weights, to start a learned scale from.
+        total_bits: not needed; the range is the same for every number of bits.
         scale: "none", "max" or "learned".
     """
 
     method = "wrpn"
 
-    def __init__(self, weight: Tensor, *, scale: ScaleMode = "none") -> None:
-        super().__init__()
-        self.scale = check_scale_mode(scale)
+    def __init__(self, weight: Tensor, *, total_bits: int | None = None, scale: ScaleMode | None = None) -> None:
+        super().__init__(weight, total_bits=total_bits, scale=scale)
         if self.scale == "learned":
             self.level_scale = nn.Parameter(weight.detach().abs().max().clamp_min(TINY).float())
 
