@@ -39,7 +39,7 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
     preset = settings.preset
     low, high = settings.beta_range
     for state, slope in zip(states, gradient.tolist(), strict=True):
-        beta = float(state.beta)
+        beta = state.beta.detach().item()
         velocity = preset.beta_momentum * float(state.velocity) + slope + preset.beta_weight_decay * beta
         move = max(-_MAX_STEP, min(_MAX_STEP, settings.beta_lr * velocity))
         new = min(high, max(low, beta - move))

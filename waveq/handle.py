@@ -183,11 +183,11 @@ class WaveQ:
 
     def betas(self) -> dict[str, float]:
         """Real magnitude bits by layer."""
-        return {name: float(layer.state.beta) for name, layer in self._layers.items()}
+        return {name: layer.state.beta.detach().item() for name, layer in self._layers.items()}
 
     def _real_bits(self) -> dict[str, float]:
         return {
-            name: float(layer.state.beta) + 1.0 if layer.state.learns else float(layer.state.bits_now)
+            name: layer.state.beta.detach().item() + 1.0 if layer.state.learns else float(layer.state.bits_now)
             for name, layer in self._layers.items()
         }
 
@@ -230,7 +230,7 @@ class WaveQ:
         records = {
             layer.name: BetaRecord(
                 start=self.settings.preset.beta_init,
-                end=float(layer.state.beta),
+                end=layer.state.beta.detach().item(),
                 trend=float(layer.state.trend),
             )
             for layer in self._learned

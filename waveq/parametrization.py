@@ -102,7 +102,7 @@ class WaveParametrization(nn.Module):
     def freeze(self, total_bits: int) -> None:
         """Fix the bits. A beta that they cannot hold (a budget took bits back) comes down to them."""
         self.total_bits.fill_(total_bits)
-        if float(self.beta) > total_bits - 1 + self.hysteresis:
+        if self.beta.detach().item() > total_bits - 1 + self.hysteresis:
             self.beta.fill_(total_bits - 1)
         self._mirror()
 
