@@ -15,9 +15,15 @@ from stripes_sim.hardware import DaDianNao as DaDianNao
 from stripes_sim.hardware import Loom as Loom
 from stripes_sim.hardware import Stripes as Stripes
 from stripes_sim.layers import LayerShape as LayerShape
+from stripes_sim.machines import Machine as Machine
+from stripes_sim.machines import hardware_names as hardware_names
+from stripes_sim.machines import load_hardware as load_hardware
+from stripes_sim.machines import load_machine as load_machine
 from stripes_sim.result import Result as Result
 from stripes_sim.result import Saving as Saving
 from stripes_sim.trace import trace as trace
+from stripes_sim.workload import read_workload as read_workload
+from stripes_sim.workload import write_workload as write_workload
 
 __all__ = [
     "Accelerator",
@@ -26,9 +32,15 @@ __all__ = [
     "DaDianNao",
     "LayerShape",
     "Loom",
+    "Machine",
     "Result",
     "Saving",
     "Stripes",
     "cost_table",
+    "hardware_names",
+    "load_hardware",
+    "load_machine",
+    "read_workload",
     "trace",
+    "write_workload",
 ]

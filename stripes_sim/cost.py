@@ -124,6 +124,14 @@ class CostTable:
             slopes = costs[:, self.bits.index(from_bits + 1)] - costs[:, self.bits.index(from_bits)]
         return {name: float(slope) for name, slope in zip(self.names, slopes, strict=True)}
 
+    def by_layer(self, objective: str = "energy_pj") -> dict[str, dict[int, float]]:
+        """The table of one objective as plain data: layer -> bits -> cost, what `waveq` takes as ``layer_costs``."""
+        self._check_objective(objective)
+        return {
+            name: dict(zip(self.bits, row, strict=True))
+            for name, row in zip(self.names, self.costs[objective].tolist(), strict=True)
+        }
+
     def to_frame(self) -> pd.DataFrame:
         """The whole table in long form: name, bits and one column per objective; for CSV files and other tools."""
         columns = {key: values.ravel() for key, values in self.costs.items()}

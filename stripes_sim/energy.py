@@ -7,6 +7,7 @@ All constants are for 45 nm and 0.9 V unless ``node_nm`` says otherwise; `scale_
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -161,7 +162,7 @@ def buffer_pj_per_bit(hw: Accelerator, access: Literal["read", "write"]) -> floa
     sizes, values = np.array(list(known), dtype=float), np.array(list(known.values()))
     size = float(max(hw.buffer_bank_bytes, sizes[0]))
     per_byte = float(np.exp(np.interp(np.log(size), np.log(sizes), np.log(values))))
-    return float(per_byte) * max(1.0, size / float(sizes[-1])) ** 0.5 / 8 * scale_energy(hw)
+    return per_byte * math.sqrt(max(1.0, size / float(sizes[-1]))) / 8 * scale_energy(hw)
 
 
 def mac_pj(hw: Accelerator, weight_bits: Floats, activation_bits: Floats) -> Floats:

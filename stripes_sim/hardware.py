@@ -204,6 +204,7 @@ class BitFusion(Accelerator):
     clock_hz: float = 500e6
     weight_buffer_bytes: int = 64 * 1024
     activation_buffer_bytes: int = 48 * 1024
-    weight_buffer_bits_per_cycle: int = 4096
+    weight_buffer_bits_per_cycle: int = 16384
     activation_buffer_bits_per_cycle: int = 1024
+    buffer_bank_bytes: int = 2048
     dram_bytes_per_s: float = 12e9

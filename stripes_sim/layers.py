@@ -202,5 +202,10 @@ class LayerShape:
             if value not in ((), 0, None) and value != 1 and set(value) != {1}:
                 raise ValueError(f"layer {self.name!r}: a {self.kind} layer has no {field}, but it is {value!r}")
             object.__setattr__(self, field, ())
+        for field, none in (("stride", 1), ("padding", 0), ("dilation", 1), ("output_padding", 0)):
+            value = getattr(self, field)
+            if value != none and set(value) != {none}:
+                raise ValueError(f"layer {self.name!r}: a {self.kind} layer has no {field}, but it is {value!r}")
+            object.__setattr__(self, field, (none,))
         if self.groups != 1:
             raise ValueError(f"layer {self.name!r}: a {self.kind} layer has no groups, but groups={self.groups}")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from stripes_sim._operators import HARMLESS, LOOKUPS, PRODUCTS
 from stripes_sim.layers import LayerShape
 
 if TYPE_CHECKING:
@@ -19,32 +20,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["trace"]
-
-_PRODUCTS = {
-    "mm": (0, 1),
-    "addmm": (1, 2),
-    "bmm": (0, 1),
-    "baddbmm": (1, 2),
-    "addbmm": (1, 2),
-    "mv": (0, 1),
-    "addmv": (1, 2),
-}
-_LOOKUPS = {"embedding", "_embedding_bag", "_embedding_bag_forward_only", "embedding_bag"}
-# These move or combine values one by one: a weight that only meets them (positions, scales, tokens) is no layer.
-_HARMLESS = frozenset(
-    """
-    add sub mul div neg rsub pow sqrt rsqrt exp log abs tanh sigmoid relu clamp clamp_min clamp_max sign round where
-    softmax _softmax log_softmax maximum minimum addcmul addcdiv lerp gelu silu erf sin cos eq ne lt le gt ge
-    mean sum var std var_mean amax amin max min linalg_vector_norm norm cumsum prod argmax
-    view _unsafe_view reshape t transpose permute expand slice select unsqueeze squeeze cat stack split
-    split_with_sizes unbind chunk flip roll repeat index index_select gather clone copy _to_copy to detach alias
-    lift_fresh as_strided contiguous constant_pad_nd pad unfold im2col diagonal tril triu masked_fill scatter
-    native_layer_norm layer_norm native_group_norm group_norm native_batch_norm _native_batch_norm_legit
-    _native_batch_norm_legit_no_training _prelu_kernel prelu _fused_rms_norm rms_norm zeros_like ones_like
-    empty_like full_like new_zeros new_ones _weight_norm_interface _weight_norm is_same_size
-    upsample_bilinear2d upsample_bicubic2d upsample_nearest2d _upsample_bicubic2d_aa _assert_async
-    """.split()
-)
 
 
 def trace(
@@ -220,7 +195,7 @@ def _recorder(shadow: nn.Module, where: list[str]) -> Any:
             owned = [self.owner(tensor) for tensor in tensors]
             if not self.count(name, args, result):
                 big = [o for o, tensor in zip(owned, tensors, strict=True) if o and tensor.dim() > 1]
-                if big and name.rstrip("_") not in _HARMLESS:
+                if big and name.rstrip("_") not in HARMLESS:
                     raise _UnknownLayerError(
                         f"layer {big[0]!r}: its weight goes into {func}, which is no layer that stripes_sim knows how "
                         "to price (convolutions, linear layers, matrix products, lookups)"
@@ -235,11 +210,11 @@ def _recorder(shadow: nn.Module, where: list[str]) -> Any:
             """Record the layer behind an operator; False if it is none."""
             if name in ("convolution", "_convolution", "convolution_overrideable"):
                 self.convolution(*args)
-            elif name in _PRODUCTS:
-                self.product(*(args[i] for i in _PRODUCTS[name]))
+            elif name in PRODUCTS:
+                self.product(*(args[i] for i in PRODUCTS[name]))
             elif name.startswith("_scaled_dot_product"):
                 self.attention(*args[:3])
-            elif name in _LOOKUPS:
+            elif name in LOOKUPS:
                 table, ids = args[0], args[1]
                 owner = self.owner(table) or where[-1]
                 self.add(owner, "embedding", table.shape[0], table.shape[1], tokens=ids.numel())

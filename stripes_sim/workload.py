@@ -1,0 +1,141 @@
+"""Workloads as files: CSV for spreadsheets, JSON for tools; neither needs torch.
+
+One row (object) a layer, columns (keys) as the fields of `LayerShape`. Sizes over several axes are written ``3x3`` in
+CSV and ``[3, 3]`` in JSON. Columns may be left out where `LayerShape` has a default; blank lines are skipped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from stripes_sim.bits import nearest
+from stripes_sim.layers import LayerShape
+
+__all__ = ["read_workload", "write_workload"]
+
+_FIELDS = {field.name: field.default for field in fields(LayerShape)}
+_TEXTS = ("name", "kind")
+_REQUIRED = ("name", "kind", "in_channels", "out_channels")
+
+
+def read_workload(path: str | Path) -> list[LayerShape]:
+    """The layers of a ``.csv`` or ``.json`` file.
+
+    Raises:
+        ValueError: the file cannot be read, has an unknown or missing column, or a value that is no size; the message
+            names file, line, column and value.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ValueError(f"workload {file}: cannot be read ({reason})") from None
+    if file.suffix.lower() == ".json":
+        rows = _json_rows(file, text)
+    elif file.suffix.lower() == ".csv":
+        rows = _csv_rows(file, text)
+    else:
+        raise ValueError(f"workload {file}: the name must end in .csv or .json")
+    if not rows:
+        raise ValueError(f"workload {file}: no layers in it")
+    return [_layer(place, row) for place, row in rows]
+
+
+def write_workload(path: str | Path, layers: Sequence[LayerShape]) -> None:
+    """Write layers to a ``.csv`` or ``.json`` file that `read_workload` gives back unchanged.
+
+    >>> import tempfile, pathlib
+    >>> fc = LayerShape(name="fc", kind="linear", in_channels=512, out_channels=10)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder) / "net.csv"
+    ...     write_workload(file, [fc])
+    ...     read_workload(file) == [fc]
+    True
+    """
+    file = Path(path)
+    rows = [{key: getattr(layer, key) for key in _FIELDS} for layer in layers]
+    if file.suffix.lower() == ".json":
+        file.write_text(json.dumps([_compact(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    elif file.suffix.lower() == ".csv":
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, list(_FIELDS), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([{key: _cell(value) for key, value in row.items()} for row in rows])
+        file.write_text(buffer.getvalue(), encoding="utf-8")
+    else:
+        raise ValueError(f"workload {file}: the name must end in .csv or .json")
+
+
+def _csv_rows(file: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    header = [name.strip() for name in reader.fieldnames or []]
+    _check_columns(f"workload {file}, header", header)
+    reader.fieldnames = header
+    rows = []
+    for row in reader:
+        place = f"workload {file}, line {reader.line_num}"
+        if None in row:
+            raise ValueError(f"{place}: more cells than the header has columns ({len(header)})")
+        cells = {key: (value or "").strip() for key, value in row.items()}
+        if any(cells.values()):
+            rows.append((place, {key: _parsed(place, key, cell) for key, cell in cells.items() if cell}))
+    return rows
+
+
+def _json_rows(file: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"workload {file}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    if not isinstance(data, list) or not all(isinstance(row, Mapping) for row in data):
+        raise ValueError(f"workload {file}: must be a list of objects, one a layer")
+    rows = [(f"workload {file}, layer {number}", dict(row)) for number, row in enumerate(data, start=1)]
+    for place, row in rows:
+        _check_columns(place, list(row))
+    return [(place, {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}) for place, row in rows]
+
+
+def _check_columns(place: str, columns: Sequence[str]) -> None:
+    for column in columns:
+        if column not in _FIELDS:
+            raise ValueError(
+                f"{place}: unknown column {column!r}{nearest(column, [*_FIELDS])} (known: {', '.join(_FIELDS)})"
+            )
+    for column in _REQUIRED:
+        if column not in columns:
+            raise ValueError(f"{place}: column {column!r} is missing")
+
+
+def _parsed(place: str, column: str, cell: str) -> Any:
+    if column in _TEXTS:
+        return cell
+    try:
+        numbers = tuple(int(part) for part in cell.lower().split("x"))
+    except ValueError:
+        raise ValueError(f"{place}: {column} must be a whole number or sizes such as 3x3, but it is {cell!r}") from None
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def _layer(place: str, row: dict[str, Any]) -> LayerShape:
+    for column in _REQUIRED:
+        if column not in row:
+            raise ValueError(f"{place}: {column} is empty")
+    try:
+        return LayerShape(**row)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def _cell(value: Any) -> str:
+    return "x".join(str(number) for number in value) if isinstance(value, tuple) else str(value)
+
+
+def _compact(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key in _REQUIRED or value != _FIELDS[key]}

@@ -1,0 +1,123 @@
+"""Slow twins of stripes_sim: the array stepped through in loops, costs added one policy at a time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from stripes_sim import Accelerator, LayerShape
+
+
+def step_through(layer: LayerShape, hw: Accelerator, weight_bits: int, activation_bits: int) -> dict[str, int]:
+    """Walk over groups, window sets, filter steps and tiles of a convolution; count cycles and PE slots as they pass.
+
+    Written from the description of the tile (Stripes, MICRO 2016), not from the closed form; no batch, no transposition.
+    """
+    ab, wb = math.ceil(activation_bits / hw.pe_width_bits), math.ceil(weight_bits / hw.pe_width_bits)
+    columns, rows, lanes, tiles = hw.columns // ab, hw.rows // wb, hw.lanes, hw.tiles
+    channels, kernel, stride = layer.in_channels, list(layer.kernel_size), list(layer.stride)
+    outputs = list(layer.output_size)
+    if channels == 3 and layer.groups == 1 and max(stride) > 1 and hw.space_to_depth and set(layer.dilation) == {1}:
+        kernel = [math.ceil(k / s) for k, s in zip(kernel, stride, strict=True)]
+        channels *= math.prod(stride)
+    windows = list(itertools.product(*(range(n) for n in outputs)))
+    taps = list(itertools.product(*(range(k) for k in kernel)))
+    per_group = channels // layer.groups
+    if per_group == 1 and channels > 1:
+        # diagonal: lane i and row i work on channel i, one tile
+        lanes = rows = min(lanes, rows)
+        tiles = 1
+        groups = [range(i, min(i + rows, layer.out_channels)) for i in range(0, layer.out_channels, rows)]
+        lane_steps = 1
+    else:
+        size = layer.out_channels // layer.groups
+        groups = [range(g * size, (g + 1) * size) for g in range(layer.groups)]
+        lane_steps = len(range(0, per_group, lanes))
+    serial = {
+        "weights": min(weight_bits, hw.pe_width_bits),
+        "activations": min(activation_bits, hw.pe_width_bits),
+        "both": min(weight_bits, hw.pe_width_bits)
+        * math.ceil(min(activation_bits, hw.pe_width_bits) / hw.serial_bits),
+        "none": 1,
+    }[hw.serial]
+    cycles = scheduled = idle = 0
+    for filters in groups:
+        filter_sets = [filters[i : i + rows] for i in range(0, len(filters), rows)]
+        for start in range(0, len(windows), columns):
+            at_once = windows[start : start + columns]
+            for step in range(0, len(filter_sets), tiles):
+                for _ in taps:
+                    for _ in range(lane_steps):
+                        cycles += serial
+                        for tile in filter_sets[step : step + tiles]:
+                            busy = len(at_once) * ab * len(tile) * wb
+                            scheduled += busy
+                            idle += hw.columns * hw.rows - busy
+    return {"compute_cycles": cycles, "scheduled_pes": scheduled, "idle_pes": idle}
+
+
+def fully_connected(layer: LayerShape, hw: Accelerator, weight_bits: int, activation_bits: int) -> int:
+    """Cycles of one token, the columns followed cycle by cycle."""
+    weight, activation = min(weight_bits, hw.pe_width_bits), min(activation_bits, hw.pe_width_bits)
+    columns = hw.columns // math.ceil(activation_bits / hw.pe_width_bits)
+    rows = hw.rows // math.ceil(weight_bits / hw.pe_width_bits)
+    filter_steps = math.ceil(math.ceil(layer.out_channels / rows) / hw.tiles)
+    steps = filter_steps * math.ceil(layer.in_channels / hw.lanes)
+    if hw.serial == "none":
+        return steps
+    if hw.serial == "weights":
+        # every column takes a step; all advance by one bit plane a cycle, at most pe_width_bits planes in all
+        time = 0.0
+        left = steps
+        while left > 0:
+            busy = min(columns, left)
+            time += weight * max(1.0, busy / hw.pe_width_bits)
+            left -= busy
+        return math.ceil(time)
+    planes = steps * weight if hw.serial == "both" else steps
+    hold = math.ceil(activation / hw.serial_bits) if hw.serial == "both" else activation
+    free_at = [0] * columns
+    now = end = 0
+    for plane in range(planes):
+        column = plane % columns
+        now = max(now, free_at[column])
+        free_at[column] = now + hold
+        end = max(end, free_at[column])
+        now += 1
+    return end
+
+
+def totals(table: Mapping[str, np.ndarray], bits: Sequence[int], policies: np.ndarray) -> dict[str, np.ndarray]:
+    """Vectorised NumPy twin of the compiled scoring: gather, then add."""
+    index = np.searchsorted(np.asarray(bits), policies)
+    layers = np.arange(policies.shape[1])
+    return {key: costs[layers, index].sum(axis=1) for key, costs in table.items()}
+
+
+def best_under_budget(loss: np.ndarray, cost: np.ndarray, budget: float) -> tuple[float, int]:
+    """Least loss of all policies whose cost stays within the budget, and how many do; one policy at a time."""
+    best, count = math.inf, 0
+    for choice in itertools.product(range(loss.shape[1]), repeat=loss.shape[0]):
+        if sum(cost[layer, bit] for layer, bit in enumerate(choice)) <= budget:
+            count += 1
+            best = min(best, sum(loss[layer, bit] for layer, bit in enumerate(choice)))
+    return best, count
+
+
+def frontier(loss: np.ndarray, cost: np.ndarray) -> list[tuple[float, float]]:
+    """All (cost, loss) pairs of the space that no other pair beats, by comparing each with each, without duplicates."""
+    points = {
+        (
+            round(float(sum(cost[layer, bit] for layer, bit in enumerate(choice))), 9),
+            round(float(sum(loss[layer, bit] for layer, bit in enumerate(choice))), 9),
+        )
+        for choice in itertools.product(range(loss.shape[1]), repeat=loss.shape[0])
+    }
+    return sorted(
+        point
+        for point in points
+        if not any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
+    )
