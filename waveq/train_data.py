@@ -1,0 +1,102 @@
+"""The order of training data as a function of (seed, epoch, batch), so that a run can go on from any step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from waveq.zoo._augment import Augmentation
+from waveq.zoo._splits import Split
+
+__all__ = ["EpochLoader", "mixed_seed"]
+
+_MODULUS = (1 << 61) - 1  # a prime: the products below stay spread out, and fit a generator's seed
+
+
+def mixed_seed(*parts: int) -> int:
+    """One seed from several numbers; any change of any of them gives unrelated draws.
+
+    Example:
+        >>> mixed_seed(0, 1) == mixed_seed(0, 1), mixed_seed(0, 1) == mixed_seed(1, 0)
+        (True, False)
+    """
+    state = 0x9E3779B97F4A7C15 % _MODULUS
+    for part in parts:
+        state = (state * 0xBF58476D1CE4E5B9 + part + 1) * 0x94D049BB133111EB % _MODULUS
+    return state
+
+
+class EpochLoader:
+    """Batches of one epoch after another: x float32 (N, C, H, W), y int64 (N,).
+
+    Every `iter()` is the next epoch, in an order drawn from (seed, epoch). A batch is cut from the order first and
+    shared by the processes afterwards, so that `world_size` processes see together what one would have seen. What
+    does not fill a batch is left out (other images in every epoch). `state_dict()` is the next epoch and batch.
+
+    Args:
+        split: the training images.
+        batch_size: images of a batch, over all processes.
+        seed: of the run.
+        augmentation: None leaves images as they are.
+        rank: which share is ours.
+        world_size: how many share a batch.
+
+    Raises:
+        ValueError: a batch cannot be shared evenly.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        batch_size = min(batch_size, len(split) // world_size * world_size)
+        if batch_size == 0 or batch_size % world_size:
+            raise ValueError(f"batch_size: {batch_size} images cannot be shared by {world_size} processes")
+        self._split = split
+        self._batch_size = batch_size
+        self._seed = seed
+        self._augmentation = augmentation
+        self._rows = slice(rank, None, world_size)
+        self._epoch = 0
+        self._batch = 0
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return len(self._split) // self._batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        epoch, start = self._epoch, self._batch
+        order = self.order(epoch)
+        for batch in range(start, len(self)):
+            # before the batch goes out: whoever holds it and asks, hears what comes next
+            self._epoch, self._batch = (epoch, batch + 1) if batch + 1 < len(self) else (epoch + 1, 0)
+            yield self.fetch(order, epoch, batch)
+
+    def order(self, epoch: int) -> Tensor:
+        """Indices of all training images in the order of that epoch, int64 (N,)."""
+        generator = torch.Generator().manual_seed(mixed_seed(self._seed, epoch))
+        return torch.randperm(len(self._split), generator=generator)
+
+    def fetch(self, order: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
+        """Our share of one batch."""
+        indices = order[batch * self._batch_size : (batch + 1) * self._batch_size]
+        return self._split.batch(
+            indices, augmentation=self._augmentation, seed=mixed_seed(self._seed, epoch, batch), rows=self._rows
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the next batch is."""
+        return {"epoch": self._epoch, "batch": self._batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there at the next `iter()`."""
+        self._epoch, self._batch = int(state["epoch"]), int(state["batch"])

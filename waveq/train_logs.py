@@ -1,0 +1,104 @@
+"""Metrics as CSV that a resumed run continues, and Lightning's chatter kept to what matters."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from waveq.train_module import Classifier as _Classifier  # torchvision before lightning, see there
+
+from lightning.pytorch.loggers.logger import Logger  # isort: skip
+
+__all__ = ["MetricsCsv", "quiet_lightning"]
+
+assert _Classifier is not None
+
+_CHATTY = ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric")
+
+# What Lightning warns of although it is meant, or has been taken care of; anything else is shown.
+_MEANT = (
+    r".*is smaller than the logging interval",  # rows are written by Recorder, not by self.log
+    r".*module\(s\) in eval mode at the start of training",  # a network may keep parts in eval mode
+    r"You are using `torch.load` with `weights_only=False`",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside torch and lightning
+)
+
+
+class MetricsCsv(Logger):
+    """One row per call, appended to a file; columns are fixed by the first row that has all of them.
+
+    Lightning's CSVLogger begins anew when a run is resumed; this one drops the rows that lie behind the checkpoint
+    and goes on.
+
+    Args:
+        path: the file.
+        columns: names of all columns but "step".
+        from_step: keep the rows up to this step of a file that exists; 0 begins anew.
+    """
+
+    def __init__(self, path: Path, columns: tuple[str, ...], *, from_step: int) -> None:
+        super().__init__()
+        self._path = path
+        self._columns = ("step", *columns)
+        kept = self._rows_until(from_step) if from_step and path.exists() else []
+        self._file = path.open("w", newline="")
+        self._writer = csv.DictWriter(self._file, self._columns, restval="", extrasaction="ignore")
+        self._writer.writeheader()
+        self._writer.writerows(kept)
+
+    def _rows_until(self, step: int) -> list[dict[str, str]]:
+        with self._path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]
+        return [row for row in rows if int(row["step"]) <= step]
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append a row; whole numbers are written as such."""
+        row: dict[str, Any] = {"step": step}
+        for name, value in metrics.items():
+            whole = math.isfinite(value) and value == int(value)
+            row[name] = int(value) if whole else f"{value:.6g}"
+        self._writer.writerow(row)
+
+    def log_hyperparams(self, *_args: Any, **_kwargs: Any) -> None:
+        """The run folder holds the config already."""
+
+    @property
+    def name(self) -> str:
+        """Lightning asks for it; the folder says it."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Lightning asks for it; the folder says it."""
+        return ""
+
+    def save(self) -> None:
+        """Hand the rows to the operating system."""
+        self._file.flush()
+
+    def finalize(self, status: str) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Within, Lightning's greetings and the warnings listed above are not shown."""
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in _MEANT:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
