@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -16,6 +17,11 @@ from waveq.quantizers.activation import (
 )
 from waveq.quantizers.base import ScaleMode, WeightQuantizer
 from waveq.quantizers.dorefa import DoReFa
+from waveq.quantizers.dsq import DSQ, DSQActivation
+from waveq.quantizers.lqnets import LQNets, LQNetsActivation
+from waveq.quantizers.lsq import LSQ, LSQActivation
+from waveq.quantizers.pact import PACT, PACTActivation
+from waveq.quantizers.ttq import TTQ
 from waveq.quantizers.wrpn import WRPN
 
 __all__ = [
@@ -33,8 +39,13 @@ __all__ = [
     "quantizer_names",
 ]
 
-_REGISTRY: dict[str, type[WeightQuantizer]] = {method.method: method for method in (DoReFa, WRPN)}
-_ACTIVATIONS: dict[str, type[ActivationQuantizer]] = {method.method: method for method in (DoReFaActivation,)}
+_REGISTRY: dict[str, type[WeightQuantizer]] = {
+    method.method: method for method in (DoReFa, WRPN, PACT, LSQ, LQNets, DSQ, TTQ)
+}
+_ACTIVATIONS: dict[str, type[ActivationQuantizer]] = {
+    method.method: method
+    for method in (DoReFaActivation, PACTActivation, LSQActivation, LQNetsActivation, DSQActivation)
+}
 
 
 def quantizer_names() -> tuple[str, ...]:
@@ -163,9 +174,9 @@ def quantize_weight(
 def check_total_bits(total_bits: object, *, layer: str | None = None) -> int:
     """The bits as an int, or a ValueError that names the layer and the range."""
     where = f" of layer {layer!r}" if layer else ""
-    whole = isinstance(total_bits, int) and not isinstance(total_bits, bool)
+    whole = isinstance(total_bits, Integral) and not isinstance(total_bits, bool)  # numpy's integers are welcome
     if not whole or not 1 <= total_bits <= MAX_TOTAL_BITS:  # type: ignore[operator]
         raise ValueError(
             f"the bits{where} must be a whole number from 1 to {MAX_TOTAL_BITS} (sign included), not {total_bits!r}"
         )
-    return total_bits  # type: ignore[return-value]
+    return int(total_bits)  # type: ignore[call-overload, no-any-return]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -12,6 +12,7 @@ from waveq.quantizers.base import straight_through
 
 __all__ = [
     "ActivationQuantizer",
+    "DataStarted",
     "DoReFaActivation",
     "check_activation_bits",
     "mean_over_ranks",
@@ -53,6 +54,45 @@ class ActivationQuantizer(nn.Module):
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         """x, float32 or wider, on its levels; ``signed`` says whether negative values carry information."""
         raise NotImplementedError
+
+
+class DataStarted(ActivationQuantizer):
+    """An input quantiser whose range or levels start from the first batch that it sees in training.
+
+    Batches in evaluation that come before start it too, each anew, but leave it open: the first training batch has the
+    last word. A batch of zeros says nothing and leaves it open as well.
+
+    Attributes:
+        started: whether a training batch has set the start; bool, 0-dim, travels in the ``state_dict``.
+    """
+
+    started: Tensor
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(bits)
+        self.register_buffer("started", torch.tensor(False))
+        self._begun = False  # a copy of ``started``, so that a forward pass never waits for the device
+
+    def start(self, x: Tensor, signed: bool) -> None:
+        """Set what is learned from a batch; runs without gradient."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, *, signed: bool = False) -> Tensor:
+        """x on its levels, in the dtype of x."""
+        if not self._begun:
+            self._begin(x.detach(), signed)
+        return super().forward(x, signed=signed)
+
+    @torch.no_grad()
+    def _begin(self, x: Tensor, signed: bool) -> None:
+        self.start(x.float(), signed)
+        if self.training and bool(x.any()):
+            self.started.fill_(True)
+            self._begun = True
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._begun = bool(self.started)
 
 
 class DoReFaActivation(ActivationQuantizer):
@@ -112,8 +152,9 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     return value
 
 
-def check_activation_bits(bits: object) -> int:
-    """The bits, or a ValueError that names the range."""
-    if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 8:
-        raise ValueError(f"activation bits must be a whole number from 1 to 8, not {bits!r}")
-    return bits
+def check_activation_bits(bits: object, *, layer: str | None = None) -> int:
+    """The bits as an int, or a ValueError that names the layer and the range."""
+    if isinstance(bits, bool) or not isinstance(bits, Integral) or not 1 <= bits <= 8:
+        where = f" of layer {layer!r}" if layer else ""
+        raise ValueError(f"activation bits{where} must be a whole number from 1 to 8, not {bits!r}")
+    return int(bits)

@@ -101,7 +101,7 @@ def straight_through(value: Tensor, rounded: Tensor) -> Tensor:
     return rounded.detach() + (value - value.detach())  # in this order the result is exactly ``rounded``
 
 
-def damped(parameter: Tensor, factor: float) -> Tensor:
+def damped(parameter: Tensor, factor: Tensor | float) -> Tensor:
     """``parameter`` going forward, ``factor`` times the gradient going back (LSQ's gradient scale).
 
     Example:

@@ -1,0 +1,42 @@
+"""The wave's coordinate where levels are not equally far apart: linear between knots, one knot a level or threshold."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from waveq.quantizers.base import TINY, straight_through
+
+__all__ = ["piecewise_coordinate"]
+
+_STEEPEST = 10.0  # times the mean slope
+
+
+def piecewise_coordinate(values: Tensor, knots: Tensor, heights: Tensor) -> Tensor:
+    """Linear interpolation, row by row, constant outside the outermost knots; the shape of values.
+
+    The wave on this coordinate is zero at each knot that has a grid level for its height. Its pull grows with the
+    slope, that is with how close the levels lie; where two levels (almost) coincide the slope in the gradient, not the
+    value, is capped at 10 times the mean, lest the few weights between them be thrown out.
+
+    Args:
+        values: (rows, n).
+        knots: (rows, m), ascending in each row; constants.
+        heights: (m,), the coordinate at the knots, ascending.
+
+    Example:
+        >>> knots, heights = torch.tensor([[-1.0, 0.0, 4.0]]), torch.tensor([-1.0, 0.0, 1.0])
+        >>> piecewise_coordinate(torch.tensor([[-0.5, 1.0, 9.0]]), knots, heights)
+        tensor([[-0.5000,  0.2500,  1.0000]])
+    """
+    fixed, points = knots.detach(), values.detach()
+    segment = torch.searchsorted(fixed[:, 1:-1].contiguous(), points.contiguous())
+    left = fixed.gather(1, segment)
+    gap = fixed.gather(1, segment + 1) - left
+    slope = (heights[segment + 1] - heights[segment]) / gap.clamp_min(TINY)
+    along = points - left
+    inside = (along >= 0.0) & (along <= gap)
+    height = heights[segment] + torch.minimum(along.clamp_min(0.0), gap) * slope
+    extent = (fixed[:, -1:] - fixed[:, :1]).clamp_min(TINY)
+    steepest = _STEEPEST * (heights[-1] - heights[0]) / extent
+    return straight_through(values * (torch.minimum(slope, steepest) * inside), height)

@@ -1,0 +1,149 @@
+"""LSQ, learned step size quantisation (Esser et al. 2020, arXiv 1902.08153), for weights and activations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from waveq.functional import Grid
+from waveq.quantizers.activation import DataStarted, mean_over_ranks
+from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, damped, kept_positive, straight_through
+
+__all__ = ["LSQ", "LSQActivation", "lsq_start", "lsq_steps", "quantize_by_step"]
+
+_LEARNED_START_BITS = 4  # whose range a layer with learned bits starts from
+
+
+class LSQ(WeightQuantizer):
+    """w_q = s round(clip(w/s, -Q_N, Q_P)) with Q_N = 2^(B-1), Q_P = 2^(B-1) - 1 and the step s learned (eq. 1 and 2).
+
+    s starts at 2 E|w| / sqrt(Q_P); its gradient (eq. 3) is scaled by 1 / sqrt(N Q_P), N the layer's number of weights.
+    The levels are the mid-tread grid of u = w / (s Q_P) with one more level below -1.
+
+    While bits are learned the range s Q_P is what stays when beta moves: the step at b magnitude bits is the range
+    over 2^b - 1, stretched by c(beta). It starts as the range of 4 bits, because LSQ's start at 8 bits would leave the
+    outer three quarters of the levels empty.
+
+    s is kept positive: below zero it counts as (almost) zero and keeps its gradient, so that it comes back. The wave
+    moves the weights alone; through s it would find its own trivial minimum, a step so large that all weights are 0.
+
+    Args:
+        weight: the layer's weights, to start the step from.
+        total_bits: B, 2 to 9; None while bits are learned.
+        scale: "learned" alone.
+    """
+
+    method = "lsq"
+    activation = "lsq"
+    scale_modes = ("learned",)
+    bit_counts = range(2, 10)
+
+    reference_steps: Tensor
+
+    def __init__(self, weight: Tensor, *, total_bits: int | None = None, scale: ScaleMode | None = None) -> None:
+        super().__init__(weight, total_bits=total_bits, scale=scale)
+        _, most = lsq_steps(total_bits or _LEARNED_START_BITS, signed=True)
+        self.step = nn.Parameter(lsq_start(weight.detach().float(), most))
+        self.register_buffer("reference_steps", torch.tensor(float(most), device=weight.device))
+
+    def grid(self, total_bits: int | None = None) -> Grid:
+        """Mid-tread for every number of bits."""
+        return Grid.MID_TREAD
+
+    def gain(self, weight: Tensor) -> Tensor:
+        """The range s Q_P, positive."""
+        return kept_positive(self.step) * self.reference_steps
+
+    def unit(self, weight: Tensor) -> Tensor:
+        """clip(w / (s Q_P), -1, 1), with s as a constant; the level below -1 is left out."""
+        return torch.clamp(weight / self.gain(weight).detach(), -1.0, 1.0)
+
+    def coordinate(self, weight: Tensor, beta: Tensor) -> Tensor:
+        """w / (s Q_P), clipped to the levels at beta: from -1 - 1/(2^beta - 1) to 1."""
+        lowest = -1.0 - 1.0 / (torch.exp2(beta.detach()) - 1.0)
+        return torch.clamp(weight / self.gain(weight).detach(), lowest, torch.ones_like(lowest))
+
+    def forward(self, weight: Tensor, bits: Tensor, grid_scale: Tensor | None = None) -> Tensor:
+        """Quantised weights; see the class."""
+        most = torch.exp2(bits) - 1.0
+        ratio = self.reference_steps / most
+        if grid_scale is not None:
+            ratio = ratio * grid_scale
+        # divided by ratio^2, the gradient moves the step at these bits as if it were the parameter
+        factor = (weight.numel() * most).rsqrt() / ratio.detach().square()
+        step = damped(kept_positive(self.step), factor) * ratio
+        return quantize_by_step(weight, step, most + 1.0, most)
+
+
+class LSQActivation(DataStarted):
+    """x_q = s round(clip(x/s, 0, Q_P)), Q_P = 2^k - 1; inputs with a sign take Q_N = 2^(k-1), Q_P = 2^(k-1) - 1.
+
+    s starts at 2 E|x| / sqrt(Q_P) of the first training batch. Its gradient is scaled by 1 / sqrt(N Q_P), N the number
+    of features of one sample. s is kept positive as for weights.
+
+    Args:
+        bits: k, 2 to 8.
+
+    Example:
+        >>> lsq = LSQActivation(2)
+        >>> y = lsq(torch.tensor([[0.1, 0.9, 2.0, 9.0]]))
+        >>> round(lsq.step.item(), 4), y.unique().numel()
+        (3.4641, 3)
+    """
+
+    method = "lsq"
+    fewest_bits = 2
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(bits)
+        self.step = nn.Parameter(torch.tensor(1.0))
+
+    def start(self, x: Tensor, signed: bool) -> None:
+        """s from a batch."""
+        _, most = lsq_steps(self.bits, signed=signed)
+        self.step.copy_(mean_over_ranks(lsq_start(x, most)))
+
+    def quantize(self, x: Tensor, signed: bool) -> Tensor:
+        """The values on the levels of the learned step."""
+        least, most = lsq_steps(self.bits, signed=signed)
+        features = max(1, x.numel() // max(1, x.shape[0])) if x.ndim > 1 else x.numel()
+        step = damped(kept_positive(self.step.to(x.dtype)), (features * most) ** -0.5)
+        return quantize_by_step(x, step, x.new_tensor(float(least)), x.new_tensor(float(most)))
+
+
+def lsq_steps(bits: int, *, signed: bool) -> tuple[int, int]:
+    """(Q_N, Q_P): the steps below and above zero.
+
+    Example:
+        >>> lsq_steps(3, signed=True), lsq_steps(3, signed=False)
+        ((4, 3), (0, 7))
+    """
+    return (2 ** (bits - 1), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+
+def lsq_start(values: Tensor, most: int) -> Tensor:
+    """2 E|v| / sqrt(Q_P), 0-dim, and not quite zero for values that all are.
+
+    Example:
+        >>> lsq_start(torch.tensor([-1.0, 3.0]), 4).item()
+        2.0
+    """
+    return (2.0 * values.abs().mean() / most**0.5).clamp_min(TINY)
+
+
+def quantize_by_step(values: Tensor, step: Tensor, least: Tensor, most: Tensor) -> Tensor:
+    """s round(clip(v/s, -Q_N, Q_P)) with the gradients of eq. 3 and 5; all but the values are 0-dim.
+
+    With respect to v: 1 inside the range and 0 outside. With respect to s: round(v/s) - v/s inside, -Q_N for
+    v/s <= -Q_N, Q_P for v/s >= Q_P (at equality too, where ``clamp`` would take the inner form).
+
+    Example:
+        >>> s = torch.tensor(0.5, requires_grad=True)
+        >>> y = quantize_by_step(torch.tensor([0.3, 9.0]), s, torch.tensor(2.0), torch.tensor(1.0))
+        >>> y.sum().backward(); y.tolist(), round(s.grad.item(), 4)
+        ([0.5, 0.5], 1.4)
+    """
+    index = values / step
+    index = torch.where(index >= most, most, torch.where(index <= -least, -least, index))
+    rounded: Tensor = straight_through(index, index.detach().round())
+    return rounded * step
