@@ -22,10 +22,10 @@ def rebalance(layer: WaveLayer, settings: Settings) -> None:
 
     strength = |task gradient| / |wave gradient of spread-out weights|.
 
-    - The task's part of the gradient is what is orthogonal to the wave's own pull: the gradient holds both, and a strength
-      that followed their sum would feed on itself.
-    - The pull is measured as if its phase were random. Weights that reached their levels feel none, and a strength that
-      made up for that would grow without bound and throw them off again.
+    - The task's part of the gradient is what is orthogonal to the wave's own pull: the gradient holds both, and a
+      strength that followed their sum would feed on itself.
+    - The pull is measured as if its phase were random. Weights that reached their levels feel none, and a strength
+      that made up for that would grow without bound and throw them off again.
     """
     weight, state = layer.weight, layer.state
     if weight.grad is None:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 from waveq.functional import BETA_MIN
 
-__all__ = ["Budget", "CostTable", "parse_budget", "relative_bit_costs"]
+__all__ = ["Budget", "CostTable", "merge_costs", "parse_budget", "relative_bit_costs"]
 
 # What each number of total bits costs in a layer, any unit: a plain weight per bit, or cost by total bits.
 CostTable = Mapping[str, float | Mapping[int, float]]
 
 REFERENCE_BITS = 8  # shares are of the cost at 8 bits in every layer
-_GAIN = 0.02  # relative change of the price per step and unit of relative excess
-_PRICE_RANGE = 1e3  # the price stays within this factor of where it began
+_LEAST_BITS = int(BETA_MIN) + 1
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,6 @@ class Budget:
             return cost / len(total_bits)
         return cost / sum(self.table[name][REFERENCE_BITS] for name in total_bits)
 
-    def price_step(self, log_price: float, total_bits: Mapping[str, float]) -> float:
-        """One step of dual ascent on the logarithm of the price of a bit."""
-        excess = self.value(total_bits) / self.limit - 1.0
-        bound = math.log(_PRICE_RANGE)
-        return min(bound, max(-bound, log_price + _GAIN * max(-5.0, min(5.0, 20.0 * excess))))
-
     def round(self, betas: Mapping[str, float], ceiled: Mapping[str, int], fixed: Mapping[str, int]) -> dict[str, int]:
         """Whole total bits within the limit: start from the ceilings, take back the least used bits first.
 
@@ -55,7 +48,7 @@ class Budget:
         """
         chosen = dict(ceiled)
         while self.value({**chosen, **fixed}) > self.limit * (1 + 1e-9):
-            lowerable = [name for name in chosen if chosen[name] - 1 > BETA_MIN]
+            lowerable = [name for name in chosen if chosen[name] > _LEAST_BITS]
             if not lowerable:
                 break
             used = {name: betas[name] - (chosen[name] - 2) for name in lowerable}
@@ -70,36 +63,96 @@ def _interpolate(costs: Mapping[int, float], bits: float) -> float:
     return costs[low] + (bits - low) * (costs[low + 1] - costs[low])
 
 
-def parse_budget(target: Mapping[str, float], names: Sequence[str], layer_costs: CostTable | None) -> Budget:
+def parse_budget(
+    target: Mapping[str, float], chosen: Mapping[str, int], layer_costs: CostTable | None, *, most_bits: int = 8
+) -> Budget:
     """Check ``target={"mean_bits": 3.85}`` or ``{"energy_pj": 0.4}`` and find the costs it speaks of.
 
+    Args:
+        target: one objective and its limit.
+        chosen: total bits by layer, 0 where they are learned.
+        layer_costs: cost by layer and total bits, for shares.
+        most_bits: where learned bits begin.
+
     Raises:
-        ValueError: not exactly one objective, a limit out of range, or a share without costs by bits.
+        TypeError: the target is no mapping.
+        ValueError: not exactly one objective, a limit out of range or out of reach, or a share without costs by bits.
 
     Example:
-        >>> parse_budget({"mean_bits": 4.0}, ["a", "b"], None).value({"a": 3.0, "b": 4.5})
+        >>> parse_budget({"mean_bits": 4.0}, {"a": 0, "b": 0}, None).value({"a": 3.0, "b": 4.5})
         3.75
     """
+    if not isinstance(target, Mapping):
+        raise TypeError(f"target must name an objective, such as {{'mean_bits': 4.0}}, not {target!r}")
     if len(target) != 1:
         raise ValueError(f"target takes one objective, such as {{'mean_bits': 4.0}}, not {dict(target)!r}")
     ((objective, limit),) = target.items()
+    if isinstance(limit, bool) or not isinstance(limit, int | float):
+        raise ValueError(f"target {objective} must be a number, not {limit!r}")
     if objective == "mean_bits":
-        if not BETA_MIN + 1 <= limit <= 9:
-            raise ValueError(f"target mean_bits must be 2 to 9 total bits, not {limit!r}")
-        return Budget(objective, float(limit), {name: {b: float(b) for b in range(1, 10)} for name in names})
-    if not 0 < limit <= 1:
-        raise ValueError(f"target {objective} is a share of the cost at {REFERENCE_BITS} bits, 0 to 1, not {limit!r}")
-    table = {name: costs for name, costs in (layer_costs or {}).items() if isinstance(costs, Mapping)}
-    missing = [name for name in names if not set(range(2, REFERENCE_BITS + 1)) <= set(table.get(name, {}))]
-    if missing:
+        if not _LEAST_BITS <= limit <= 9:
+            raise ValueError(f"target mean_bits must be {_LEAST_BITS} to 9 total bits, not {limit!r}")
+        table: Mapping[str, Mapping[int, float]] = {name: {b: float(b) for b in range(1, 10)} for name in chosen}
+    else:
+        if not 0 < limit <= 1:
+            raise ValueError(
+                f"target {objective} is a share of the cost at {REFERENCE_BITS} bits, 0 to 1, not {limit!r} "
+                "(the mean over layers is called mean_bits)"
+            )
+        table = _costs_by_bits(objective, chosen, layer_costs, most_bits)
+    budget = Budget(objective, float(limit), table)
+    lowest = budget.value({name: bits or _LEAST_BITS for name, bits in chosen.items()})
+    if limit < lowest - 1e-9:
         raise ValueError(
-            f"target {objective} needs layer_costs with the cost of 2 to {REFERENCE_BITS} bits in every layer "
-            f"(from stripes_sim.cost_table); missing for: {', '.join(missing)}"
+            f"target {objective} = {limit} cannot be met: with {_LEAST_BITS} bits in every layer that is learned it is "
+            f"still {lowest:.3f}"
         )
-    lowest = sum(table[name][2] for name in names) / sum(table[name][REFERENCE_BITS] for name in names)
-    if limit < lowest:
-        raise ValueError(f"target {objective} = {limit} cannot be met: 2 bits in every layer still cost {lowest:.3f}")
-    return Budget(objective, float(limit), {name: table[name] for name in names})
+    return budget
+
+
+def _costs_by_bits(
+    objective: str, chosen: Mapping[str, int], layer_costs: CostTable | None, most_bits: int
+) -> dict[str, Mapping[int, float]]:
+    table = {name: costs for name, costs in (layer_costs or {}).items() if isinstance(costs, Mapping)}
+    learned = set(range(_LEAST_BITS, max(REFERENCE_BITS, most_bits) + 1))
+    for name, bits in chosen.items():
+        needed = {bits, REFERENCE_BITS} if bits else learned
+        missing = sorted(needed - set(table.get(name, {})))
+        if missing:
+            raise ValueError(
+                f"target {objective} needs layer_costs with the cost by total bits of every layer (from "
+                f"stripes_sim.cost_table); layer {name!r} lacks {', '.join(map(str, missing))} bits"
+            )
+        for count in needed:
+            cost = table[name][count]
+            if not (math.isfinite(cost) and cost > 0):
+                raise ValueError(f"layer_costs[{name!r}][{count}] must be positive and finite, not {cost!r}")
+    return {name: table[name] for name in chosen}
+
+
+def merge_costs(layer_costs: CostTable | None, shared: Mapping[str, Sequence[str]]) -> CostTable | None:
+    """Costs by weight: layers that share one weight share its bits, and together pay for them.
+
+    Args:
+        layer_costs: cost by layer.
+        shared: names of the layers that use each weight, by the first of them.
+
+    Example:
+        >>> merge_costs({"a": 1.0, "b": 2.0, "c": 4.0}, {"a": ("a", "c"), "b": ("b",)})
+        {'a': 5.0, 'b': 2.0}
+    """
+    if layer_costs is None:
+        return None
+    merged: dict[str, float | Mapping[int, float]] = {}
+    for first, names in shared.items():
+        costs = [layer_costs[name] for name in names if name in layer_costs]
+        tables = [cost for cost in costs if isinstance(cost, Mapping)]
+        if tables and len(tables) == len(costs):
+            common = set.intersection(*(set(table) for table in tables))
+            merged[first] = {bits: sum(table[bits] for table in tables) for bits in sorted(common)}
+        elif costs:
+            merged[first] = sum(_per_bit(cost) for cost in costs)
+    return merged
 
 
 def relative_bit_costs(names: Sequence[str], layer_costs: CostTable | None) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from waveq.diagnosis import BetaRecord, diagnose, forecast_sine, forecast_task
 from waveq.functional import sine_penalty
 from waveq.parametrization import FixedActivation
 from waveq.policy import Policy
+from waveq.price import next_log_price, pressure, price_factor
 from waveq.settings import Settings, WaveLayer
 
 __all__ = ["WaveQ"]
@@ -43,10 +43,14 @@ class WaveQ:
         self.settings = settings
         self.names = tuple(layers)
         self._learned = [layer for layer in layers.values() if layer.state.learns]
-        self._finalized = False
+        self._left = ""  # how the model was left: "finalised" or "removed"
+        self._last_policy: Policy | None = None
         self._pending = 0
-        self._hooks = [*hooks, model.register_load_state_dict_post_hook(_sync_after_load(weakref.ref(self)))]
+        after_load = _sync_after_load(weakref.ref(self))
+        self._hooks = [*hooks, model.register_load_state_dict_post_hook(after_load)]  # type: ignore[no-untyped-call]
+        self._first_cost = 0.0 if settings.budget is None else settings.budget.value(self._real_bits())
         self._sync()
+        self._enter_phase()  # schedules without a first phase quantise from the first step on
 
     # ------------------------------------------------------------------ progress
 
@@ -54,6 +58,7 @@ class WaveQ:
         """Read the step from the model, where a checkpoint may just have put another one."""
         self._step = int(self._model.waveq_step)  # type: ignore[arg-type]
         self._log_price = int(self._model.waveq_dual) * _PRICE_UNIT  # type: ignore[arg-type]
+        self._weigh()
 
     @property
     def steps(self) -> int:
@@ -78,7 +83,7 @@ class WaveQ:
     def strengths(self) -> tuple[float, float]:
         """(lambda_w, lambda_beta) now, the price as the budget has driven it."""
         lambda_w, lambda_beta = self.settings.schedule(self._step)
-        return lambda_w, lambda_beta * math.exp(self._log_price)
+        return lambda_w, lambda_beta * self._price_factor
 
     # ------------------------------------------------------------------ training
 
@@ -88,14 +93,14 @@ class WaveQ:
         Call it once for every backward pass: under gradient accumulation it is divided like the task loss.
 
         Raises:
-            RuntimeError: the model was finalised.
+            RuntimeError: the model was finalised, or the method removed from it.
         """
         self._require_live("penalty")
-        self._pending += 1
+        self._pending += torch.is_grad_enabled()  # looking at the value needs no step
         if self._pending == _FORGOTTEN_AFTER:
             warnings.warn(
-                f"penalty() was called {_FORGOTTEN_AFTER} times without step(): the schedule stands still and no bits are "
-                "learned. Call wq.step() after every optimizer.step().",
+                f"penalty() was called {_FORGOTTEN_AFTER} times without step(): the schedule stands still and no bits "
+                "are learned. Call wq.step() after every optimizer.step().",
                 stacklevel=2,
             )
         lambda_w, lambda_beta = self.strengths()
@@ -127,32 +132,48 @@ class WaveQ:
         phase 3 begins the bits are frozen.
 
         Args:
-            grad_scale: what the loss was multiplied with before ``backward()`` (``GradScaler.get_scale()``).
+            grad_scale: what the loss was multiplied with before ``backward()``: ``GradScaler.get_scale()``, read before
+                ``update()``. Gradients of the weights are taken as the optimizer saw them, unscaled.
 
         Raises:
-            RuntimeError: the model was finalised.
+            RuntimeError: the model was finalised, or the method removed from it.
         """
         self._require_live("step")
         self._pending = 0
         if self.settings.balance and self._step % _BALANCE_EVERY == 0 and self.strengths()[0] != 0.0:
             for layer in self._layers.values():
                 rebalance(layer, self.settings)
-        if (
-            self.phase == 2
-            and move_betas(self._learned, self.settings, grad_scale)
-            and self.settings.budget is not None
-        ):
-            self._set_price(self.settings.budget.price_step(self._log_price, self._real_bits()))
+        if self.phase == 2 and move_betas(self._learned, self.settings, grad_scale):
+            self._ascend()
         for layer in self._learned:
             layer.state.beta.grad = None
         self._step += 1
         self._model.waveq_step.fill_(self._step)  # type: ignore[operator]
         self._enter_phase()
+        self._weigh()
 
-    def _set_price(self, log_price: float) -> None:
-        units = round(log_price / _PRICE_UNIT)
+    def _ascend(self) -> None:
+        """One step of the dual variable, where a budget is set."""
+        if self.settings.budget is None:
+            return
+        units = round(next_log_price(self._log_price, self._push, self._phase2_steps) / _PRICE_UNIT)
         self._log_price = units * _PRICE_UNIT
         self._model.waveq_dual.fill_(units)  # type: ignore[operator]
+
+    def _weigh(self) -> None:
+        """What the budget makes of the schedule's price until the next step."""
+        self._push, self._price_factor = 0.0, 1.0
+        if self.settings.budget is None:
+            return
+        progress = min(1.0, max(0.0, (self._step - self.settings.schedule.rise) / self._phase2_steps))
+        limit, cost = self.settings.budget.limit, self.settings.budget.value(self._real_bits())
+        self._push = pressure(cost, start=self._first_cost, limit=limit, progress=progress)
+        self._price_factor = price_factor(self._log_price, self._push)
+
+    @property
+    def _phase2_steps(self) -> int:
+        schedule = self.settings.schedule
+        return max(1, (schedule.fall or schedule.rise) - schedule.rise)
 
     def _enter_phase(self) -> None:
         phase = self.phase
@@ -199,6 +220,7 @@ class WaveQ:
     @torch.no_grad()
     def wave(self) -> dict[str, float]:
         """Mean sin^2 by layer (R0): 0 when all weights sit on their levels, 1/2 when they are spread evenly."""
+        self._require_live("wave")
         return {
             name: float(
                 sine_penalty(
@@ -211,6 +233,7 @@ class WaveQ:
     @torch.no_grad()
     def forecast(self) -> str:
         """What the strengths imply, to read before training."""
+        self._require_live("forecast")
         preset, schedule = self.settings.preset, self.settings.schedule
         if not self.learning:
             return f"Bits are preset: {', '.join(f'{name} {bits}' for name, bits in self.bits().items())}."
@@ -221,7 +244,9 @@ class WaveQ:
             return forecast_task(lambda_beta, budget)
         if not preset.sine_moves_beta:
             return forecast_task(lambda_beta, None)
-        spread = {layer.name: float(layer.wave_input(self.settings.wave_on).std()) for layer in self._learned}
+        spread = {
+            layer.name: float(layer.wave_input(self.settings.wave_on).std(correction=0)) for layer in self._learned
+        }
         return forecast_sine(lambda_w, lambda_beta, self.settings.order, self.settings.beta_range, spread)
 
     def diagnose(self) -> list[str]:
@@ -240,23 +265,28 @@ class WaveQ:
         findings = diagnose(records, (schedule.fall or schedule.rise) - schedule.rise)
         if self.learning:
             findings.append(
-                f"the bits are not frozen: step {self._step} of {self.total_steps}, phase {self.phase}; phase 3 begins at "
-                f"step {schedule.fall}."
+                f"the bits are not frozen: step {self._step} of {self.total_steps}, phase {self.phase}; phase 3 begins "
+                f"at step {schedule.fall}."
             )
         if self.settings.budget is not None and not self.learning:
             value = self.settings.budget.value(self._real_bits())
             if value > self.settings.budget.limit * 1.02:
                 findings.append(
-                    f"the budget {self.settings.budget.objective} <= {self.settings.budget.limit:g} was not met: {value:.4g}."
+                    f"the budget {self.settings.budget.objective} <= {self.settings.budget.limit:g} was not met: "
+                    f"{value:.4g}."
                 )
         return findings
 
     def policy(self) -> Policy:
-        """The bits with their betas, scales and provenance.
+        """The bits with their betas, scales and provenance; after ``finalize`` those it was finalised with.
 
         Raises:
+            RuntimeError: ``remove`` took the method off the model.
             ValueError: a layer's weights hold NaN or infinity.
         """
+        if self._last_policy is not None:
+            return self._last_policy
+        self._require_live("policy")
         self._require_finite()
         layers = self._layers.values()
         return Policy(
@@ -281,7 +311,7 @@ class WaveQ:
         """Make plain layers whose weights lie on their grids; activation quantisers stay, without state.
 
         Bits that are still free are frozen first, with a warning. Afterwards the model has its own classes and plain
-        ``state_dict`` keys, and the handle is spent.
+        ``state_dict`` keys, and of the handle only what was learned is left: ``policy()``, ``bits()``, ``betas()``.
 
         Raises:
             RuntimeError: the model was finalised before.
@@ -291,21 +321,22 @@ class WaveQ:
         self._require_finite()
         if self.learning:
             warnings.warn(
-                f"finalize() at step {self._step} of {self.total_steps}: the bits were still being learned and are fixed "
-                "as they stand.",
-                stacklevel=2,
+                f"finalize() at step {self._step} of {self.total_steps}: the bits were still being learned and are "
+                "fixed as they stand.",
+                stacklevel=3,  # no_grad's wrapper lies between
             )
             self.freeze()
+        self._last_policy = self.policy()
         values = {name: layer.state.quantize(layer.weight.detach()) for name, layer in self._layers.items()}
-        self._detach(values)
+        self._detach(values, "finalised")
 
     @torch.no_grad()
     def remove(self) -> None:
         """Undo ``attach``: plain layers with the float weights as they are now."""
         self._require_live("remove")
-        self._detach({})
+        self._detach({}, "removed")
 
-    def _detach(self, values: Mapping[str, Tensor]) -> None:
+    def _detach(self, values: Mapping[str, Tensor], how: str) -> None:
         for hook in self._hooks:
             hook.remove()
         for name, layer in self._layers.items():
@@ -320,30 +351,34 @@ class WaveQ:
             if name in values:
                 weight.copy_(values[name])
         del self._model.waveq_step, self._model.waveq_dual
-        self._finalized = True
+        self._left = how
 
     def _require_live(self, call: str) -> None:
-        if self._finalized:
+        if self._left == "finalised":
             raise RuntimeError(
-                f"{call}() on a finalised model: its weights are plain and on their grid. To train further, attach again."
+                f"{call}() on a finalised model: its weights are plain and on their grid. To train further, attach it "
+                "again; to keep its bits, attach(model, bits=wq.policy())."
             )
+        if self._left:
+            raise RuntimeError(f"{call}() after remove(): the model is plain again. To train it, attach again.")
 
     def _require_finite(self) -> None:
         for layer in self._layers.values():
             if not bool(torch.isfinite(layer.weight).all()):
                 raise ValueError(
-                    f"the weights of layer {layer.name!r} hold NaN or infinity; training diverged or the checkpoint is damaged"
+                    f"the weights of layer {layer.name!r} hold NaN or infinity: training diverged, or the checkpoint "
+                    "is damaged"
                 )
 
     def __repr__(self) -> str:
-        how = f"phase {self.phase}, step {self._step} of {self.total_steps}" if not self._finalized else "finalised"
+        how = self._left or f"phase {self.phase}, step {self._step} of {self.total_steps}"
         return f"WaveQ({len(self.names)} layers, {self.settings.quantizer}, {how}, mean {self.mean_bits():.2f} bits)"
 
 
 def _sync_after_load(handle: weakref.ref[WaveQ]) -> Callable[[nn.Module, Any], None]:
     def hook(_module: nn.Module, _incompatible: Any) -> None:
         alive = handle()
-        if alive is not None and not alive._finalized:
+        if alive is not None and not alive._left:
             alive._sync()
 
     return hook

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
-__all__ = ["Schedule", "constant", "exponential", "from_callable", "three_phase"]
+__all__ = ["Schedule", "check_total_steps", "constant", "exponential", "from_callable", "three_phase"]
 
 Profile = Callable[[int], tuple[float, float]]
 
@@ -49,7 +50,7 @@ def three_phase(
     fall: float | None = None,
     sharpness: float | None = None,
 ) -> Schedule:
-    """Fig. 2e and 9: f1 = (1 + tanh((i - rise)/s))/2, f2 likewise at fall; lambda_w = Lw f1, lambda_beta = Lb (f1 - f2).
+    """Fig. 2e and 9: f1 = (1 + tanh((i - rise)/s))/2, f2 alike at fall; lambda_w = Lw f1, lambda_beta = Lb (f1 - f2).
 
     The figure has rise 200, fall 500, s 10 (its listing's ``d`` is ``fall``). The defaults put the phases in Table 4's
     proportion 4:5:3, that is rise at 1/3 and fall at 3/4 of the run, with s at 1/60 of it.
@@ -70,7 +71,7 @@ def three_phase(
         >>> [tuple(round(x, 3) for x in schedule(i)) for i in (0, 200, 350, 590)]
         [(0.0, 0.0), (0.5, 0.025), (1.0, 0.05), (1.0, 0.0)]
     """
-    _check_total(total_steps)
+    check_total_steps(total_steps)
     start = total_steps / 3 if rise is None else rise
     end = 3 * total_steps / 4 if fall is None else fall
     width = max(1.0, total_steps / 60) if sharpness is None else sharpness
@@ -110,7 +111,7 @@ def exponential(total_steps: int, *, lambda_w: float, lambda_beta: float = 0.0) 
         >>> [round(exponential(100, lambda_w=1.0)(t)[0], 3) for t in (0, 50, 100)]
         [0.018, 0.135, 1.0]
     """
-    _check_total(total_steps)
+    check_total_steps(total_steps)
 
     def profile(step: int) -> tuple[float, float]:
         return lambda_w * math.exp(4.0 * (min(step, total_steps) / total_steps - 1.0)), lambda_beta
@@ -120,9 +121,7 @@ def exponential(total_steps: int, *, lambda_w: float, lambda_beta: float = 0.0) 
 
 def from_callable(profile: Profile, total_steps: int | None, *, learning: bool) -> Schedule:
     """A user's own step -> (lambda_w, lambda_beta); learned bits freeze after 3/4 of ``total_steps``."""
-    fall = None
-    if learning:
-        fall = _freeze_step(_check_total(total_steps), 1.0)
+    fall = _freeze_step(check_total_steps(total_steps), 1.0) if learning else None
     return Schedule(name="callable", profile=profile, rise=0, fall=fall)
 
 
@@ -130,7 +129,8 @@ def _freeze_step(total_steps: int | None, lambda_beta: float) -> int | None:
     return None if total_steps is None or lambda_beta == 0.0 else math.ceil(3 * total_steps / 4)
 
 
-def _check_total(total_steps: int | None) -> int:
-    if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
+def check_total_steps(total_steps: object) -> int:
+    """The steps as an int, or a ValueError."""
+    if isinstance(total_steps, bool) or not isinstance(total_steps, Integral) or total_steps < 1:
         raise ValueError(f"total_steps must be a positive whole number of optimiser steps, not {total_steps!r}")
-    return total_steps
+    return int(total_steps)
