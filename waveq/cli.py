@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from waveq import cli_data, cli_hardware
+from waveq import cli_data, cli_demo, cli_score, cli_space, cli_train
 from waveq.cli_common import Interrupted, say
 
 __all__ = ["app", "main"]
@@ -32,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help is quicker, and pipes well
 )
-for module in (cli_data, cli_hardware):
+for module in (cli_demo, cli_train, cli_score, cli_space, cli_data):
     module.register(app)
 
 

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["AsJson", "DataDir", "Interrupted", "Run", "aligned", "emit", "resumable", "say"]
+__all__ = ["AsJson", "DataDir", "Interrupted", "Quiet", "Run", "aligned", "emit", "resumable", "say"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where data sets are looked for (default: $WAVEQ_DATA, else data).")
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
 Run = Annotated[Path | None, typer.Option("--run", help="Run folder that everything is written to.")]
 
 

@@ -11,7 +11,11 @@ __all__ = ["data", "register"]
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("data", epilog="Example: waveq data --data-dir ~/datasets")(data)
+    app.command(
+        "data",
+        epilog="Example: waveq data --data-dir ~/datasets",
+        short_help="Where each data set is looked for, what is there.",
+    )(data)
 
 
 def data(data_dir: DataDir = None, as_json: AsJson = False) -> None:

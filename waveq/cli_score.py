@@ -1,0 +1,132 @@
+"""``waveq score`` and ``waveq hardware``: what a policy costs on an accelerator, and what that accelerator is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from waveq.cli_common import AsJson, Run, emit, say
+
+if TYPE_CHECKING:
+    from stripes_sim import LayerShape
+
+__all__ = ["hardware", "register", "score"]
+
+Hardware = Annotated[str, typer.Option(help="An accelerator by name, or a TOML file; see: waveq hardware")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command(
+        "score",
+        epilog="Example: waveq score runs/demo --breakdown    or: waveq score 4 --model resnet18",
+        short_help="Cycles and energy of a policy, layer by layer.",
+    )(score)
+    app.command(
+        "hardware",
+        epilog="Example: waveq hardware stripes    or: waveq hardware my_chip.toml",
+        short_help="Parameters of an accelerator, with units and sources.",
+    )(hardware)
+
+
+def score(
+    policy: Annotated[str, typer.Argument(help="A run folder, a policy file, or one number of bits for all layers.")],
+    model: Annotated[str | None, typer.Option(help="Network of the zoo that a policy file or number is for.")] = None,
+    input_size: Annotated[int | None, typer.Option(help="Side of its images in pixels.")] = None,
+    in_channels: Annotated[int | None, typer.Option(help="Channels of its images.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Its classes.")] = None,
+    workload: Annotated[
+        Path | None, typer.Option(help="Layer shapes from a CSV or JSON file instead of --model.")
+    ] = None,
+    hardware: Hardware = "stripes",
+    activation_bits: Annotated[
+        int | None, typer.Option(help="Bits of all activations (default: the policy's, 16).")
+    ] = None,
+    default_bits: Annotated[int | None, typer.Option(help="Bits of layers that the policy leaves out.")] = None,
+    batch: Annotated[int, typer.Option(help="Images of one run of the accelerator.")] = 1,
+    breakdown: Annotated[bool, typer.Option("--breakdown", help="Energy by part, and a picture of it.")] = False,
+    run: Run = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cycles and energy of a policy on a bit-serial accelerator, with the saving against 16 and 8 bits."""
+    from stripes_sim import load_hardware
+
+    machine = load_hardware(hardware)
+    source = Path(policy)
+    if source.is_dir():
+        _refuse_sizes(model, workload)
+        from waveq.trained_run import TrainedRun
+
+        trained = TrainedRun(source)
+        weights: Any = trained.weight_bits()
+        streamed: Any = trained.activation_bits()
+        layers, folder = trained.layers, run or source
+    else:
+        layers = _workload(model, workload, input_size, in_channels, num_classes)
+        weights, streamed = _policy(policy, layers)
+        folder = run or Path("runs") / f"score-{source.stem}-{model or (workload.stem if workload else '')}"
+    streamed = streamed if activation_bits is None else activation_bits
+    result = machine.run(layers, weights, streamed, batch=batch, default_bits=default_bits)
+    from waveq.codesign import save_score
+    from waveq.pricing import result_data
+
+    say(f"written to {folder}: {', '.join(save_score(result, folder, breakdown=breakdown))}")
+    emit(result.table(breakdown=breakdown), {**result_data(result), "run": str(folder)}, as_json=as_json)
+
+
+def hardware(
+    name: Annotated[str | None, typer.Argument(help="An accelerator by name, or a TOML file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The parameters of an accelerator with their units and sources; without a name, which there are."""
+    from stripes_sim import hardware_names, load_machine
+
+    if name is None:
+        emit("\n".join(hardware_names()), {"hardware": hardware_names()}, as_json=as_json)
+        return
+    machine = load_machine(name)
+    emit(str(machine), {"origin": machine.origin, "parameters": machine.rows()}, as_json=as_json)
+
+
+def _refuse_sizes(model: str | None, workload: Path | None) -> None:
+    if model is not None or workload is not None:
+        raise ValueError("a run folder knows its network: leave --model and --workload out")
+
+
+def _workload(
+    model: str | None, workload: Path | None, input_size: int | None, in_channels: int | None, num_classes: int | None
+) -> list[LayerShape]:
+    if (model is None) == (workload is None):
+        raise ValueError("say which network the policy is for: --model NAME, or --workload FILE")
+    if workload is not None:
+        from stripes_sim import read_workload
+
+        return read_workload(workload)
+    import torch
+
+    from stripes_sim import trace
+    from waveq.zoo import build, network
+
+    entry = network(str(model))
+    channels, side = in_channels or entry.in_channels, input_size or entry.input_size
+    with torch.device("meta"):
+        net = build(entry.name, num_classes=num_classes, in_channels=channels, input_size=side)
+    return trace(net, (channels, side, side))
+
+
+def _policy(text: str, layers: list[LayerShape]) -> tuple[Any, Any]:
+    """Weight and activation bits from a policy file or a number."""
+    from waveq.trained_run import FLOAT_BITS
+
+    if text.isdigit():
+        return int(text), FLOAT_BITS
+    if not Path(text).exists():
+        raise ValueError(f"policy {text}: neither a run folder, a policy file nor a number of bits")
+    from waveq.policy import Policy
+
+    policy = Policy.load(text)
+    skipped = dict.fromkeys(policy.skipped, FLOAT_BITS)
+    streamed = {layer.name: policy.activation_bits.get(layer.name, FLOAT_BITS) for layer in layers}
+    return {**skipped, **policy}, streamed
