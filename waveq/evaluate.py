@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable, Mapping
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from waveq.attachment import _resolve_activations
-from waveq.evaluate_data import EvaluationData
-from waveq.evaluate_weights import WeightBank, as_policies, plain_layers
+from waveq._prefix_replay import Replay, UntraceableError
+from waveq._prefix_scores import count_hits, predicted_classes
+from waveq.arguments import resolve_activations
+from waveq.evaluate_data import EvaluationData, Stretch
+from waveq.evaluate_weights import Policies, WeightBank, as_policies, plain_layers
 from waveq.layers import nearest, quantizable
 from waveq.parametrization import FixedActivation
 from waveq.quantizers import quantizer_names
 from waveq.quantizers.base import ScaleMode, check_scale_mode
 
 __all__ = ["PolicyEvaluator"]
+
+Scores = Iterator[tuple[int, Tensor]]
+_WORTH_A_TAPE = 8  # policies; recording a tape costs about as much as a few passes over the data
 
 
 class PolicyEvaluator:
@@ -41,10 +47,14 @@ class PolicyEvaluator:
         activation_bits: bits of the layers' inputs, 1 to 8 (DoReFa's quantiser, inputs clipped to [0, 1]): one number
             for all but the network's first layer, or a mapping by layer name. A layer whose first batch of inputs
             holds negative values gets a signed grid. A Policy's own ``activation_bits`` are not read.
+        share_prefixes: run what several policies have in common once. The scores are the same to the last bit (that is
+            checked on the data before it is relied upon); False is for comparing.
+        memory_bytes: bound on the activations that are alive at once; sets the samples that are taken at a time.
 
     Attributes:
         names: the quantised layers, in ``named_modules()`` order: the columns of a policy array.
         labels: (samples,) int64 class numbers.
+        plain_reason: why prefixes are not shared; None where they are.
 
     Raises:
         TypeError: a loader or policy of a wrong form.
@@ -69,6 +79,8 @@ class PolicyEvaluator:
         scale: ScaleMode = "max",
         skip: Iterable[str] = (),
         activation_bits: int | Mapping[str, int] | None = None,
+        share_prefixes: bool = True,
+        memory_bytes: int = 1 << 30,
     ) -> None:
         if quantizer not in quantizer_names():
             raise ValueError(f"unknown quantizer {quantizer!r}{nearest(quantizer, quantizer_names())}")
@@ -81,8 +93,14 @@ class PolicyEvaluator:
         self._layers = {name: self._model.get_submodule(name) for name in self.names}
         self._device: torch.device = next(iter(self._layers.values())).weight.device  # type: ignore[assignment]
         self._bank = WeightBank(self._layers, quantizer=quantizer, scale=scale)
-        self.activation_bits = _resolve_activations(activation_bits, list(self.names), next(iter(quantizable(model))))
+        self.activation_bits = resolve_activations(activation_bits, list(self.names), next(iter(quantizable(model))))
         self._quantize_inputs()
+        self.plain_reason = None if share_prefixes else "share_prefixes=False"
+        self._replay = Replay(self._model, self.names, self._bank, self._device, memory_bytes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process records its own tapes: they hold compiled code."""
+        return {**self.__dict__, "_replay": self._replay.without_tapes()}
 
     @property
     def labels(self) -> Tensor:
@@ -95,39 +113,78 @@ class PolicyEvaluator:
         Args:
             policies: (N, L) array of total bits with the columns of ``names``, a mapping or Policy, or a list of them.
         """
-        return np.asarray(self.correct(policies, each=True).mean(axis=1), dtype=np.float64)
+        rows = as_policies(policies, self.names)
+        labels, hits, lock = self.labels.numpy(), np.zeros(len(rows), dtype=np.int64), threading.Lock()
+
+        def count(part: slice, scores: Scores) -> None:
+            mine = np.zeros(len(rows), dtype=np.int64)
+            for row, values in scores:
+                mine[row] = count_hits(values, labels[part])
+            with lock:
+                np.add(hits, mine, out=hits)
+
+        self._visit(rows, count)
+        return hits / len(self._data)
 
     def predictions(self, policies: Any) -> npt.NDArray[np.int64]:
         """Predicted classes, (N, samples) int64; the first class wins a tie."""
         rows = as_policies(policies, self.names)
         found = np.empty((len(rows), len(self._data)), dtype=np.int64)
-        with torch.no_grad():
-            start = 0
-            for x, y in self._data:
-                images = x.to(self._device)
-                for index, row in enumerate(rows):
-                    found[index, start : start + len(y)] = self._scores(row, images).argmax(dim=1).cpu().numpy()
-                start += len(y)
+
+        def store(part: slice, scores: Scores) -> None:
+            for row, values in scores:
+                found[row, part] = predicted_classes(values)
+
+        self._visit(rows, store)
         return found
 
-    def correct(self, policy: Any, *, each: bool = False) -> npt.NDArray[np.bool_]:
-        """Which samples are predicted right, (samples,) bool; with ``each`` (N, samples) for N policies."""
-        right: npt.NDArray[np.bool_] = self.predictions(policy) == self.labels.numpy()
+    def correct(self, policies: Any, *, each: bool = False) -> npt.NDArray[np.bool_]:
+        """Which samples are predicted right by one policy, (samples,) bool; with ``each`` (N, samples) for N policies.
+
+        Raises:
+            ValueError: several policies without ``each``.
+        """
+        right: npt.NDArray[np.bool_] = self.predictions(policies) == self.labels.numpy()
         if each:
             return right
         if len(right) != 1:
-            raise ValueError(
-                f"correct() takes one policy, not {len(right)}; for several use correct(policies, each=True)"
-            )
+            raise ValueError(f"correct() takes one policy, not {len(right)}; for several use correct(..., each=True)")
         return right.reshape(-1)
 
-    def _scores(self, row: npt.NDArray[np.uint8], x: Tensor) -> Tensor:
-        weights = {f"{name}.weight": self._bank.weight(name, int(b)) for name, b in zip(self.names, row, strict=True)}
-        scores = functional_call(self._model, weights, (x,), tie_weights=True)
-        if not isinstance(scores, Tensor) or scores.ndim != 2:
-            shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise TypeError(f"model must return class scores of shape (n, classes), it returned {shape}")
-        return scores
+    def _visit(self, rows: Policies, consume: Callable[[slice, Scores], None]) -> None:
+        """Hand out the scores of every policy for every sample, part by part; parts count from the first sample."""
+        if not len(rows):
+            return
+        for stretch in self._data.stretches():
+
+            def shifted(part: slice, scores: Scores, start: int = stretch.start) -> None:
+                consume(slice(part.start + start, part.stop + start), scores)
+
+            if self._may_share(rows, stretch):
+                try:
+                    self._replay.visit(rows, stretch, shifted)
+                    continue
+                except UntraceableError as reason:
+                    self._give_up_sharing(str(reason))
+            self._visit_plainly(rows, stretch, shifted)
+
+    def _may_share(self, rows: Policies, stretch: Stretch) -> bool:
+        return self.plain_reason is None and (len(rows) >= _WORTH_A_TAPE or self._replay.knows(stretch))
+
+    def _give_up_sharing(self, reason: str) -> None:
+        self.plain_reason = reason
+        warnings.warn(f"policies are evaluated one by one, prefixes cannot be shared: {reason}", stacklevel=5)
+
+    def _visit_plainly(self, rows: Policies, stretch: Stretch, consume: Callable[[slice, Scores], None]) -> None:
+        start = 0
+        for x in torch.split(stretch.x, list(stretch.lengths)):
+            consume(slice(start, start + len(x)), self._plain_scores(rows, x.to(self._device)))
+            start += len(x)
+
+    def _plain_scores(self, rows: Policies, x: Tensor) -> Scores:
+        for index, row in enumerate(rows.tolist()):
+            with torch.no_grad():
+                yield index, self._bank.scores(self._model, dict(zip(self.names, row, strict=True)), x)
 
     def _quantize_inputs(self) -> None:
         """Hook the input quantisers; the float model's first batch shows which layers' inputs have a sign."""

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
-__all__ = ["Batch", "EvaluationData"]
+__all__ = ["Batch", "EvaluationData", "Stretch"]
 
 Batch = tuple[Tensor, Tensor]
 _HELD_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Neighbouring samples of one shape, and the lengths of the batches in which the loader gave them."""
+
+    start: int
+    x: Tensor
+    lengths: tuple[int, ...]
+
+    def telling_batches(self) -> list[slice]:
+        """The first batch of each length, and the last one."""
+        stops = list(itertools.accumulate(self.lengths))
+        firsts = {self.lengths.index(length) for length in self.lengths} | {len(self.lengths) - 1}
+        return [slice(stops[index] - self.lengths[index], stops[index]) for index in sorted(firsts)]
 
 
 class EvaluationData:
@@ -36,6 +53,7 @@ class EvaluationData:
 
     def __init__(self, loader: Any, *, held_bytes: int = _HELD_BYTES) -> None:
         self._held: list[Batch] | None = []
+        self._whole: Tensor | None = None
         self._source: Iterable[Batch] = [loader] if _is_pair(loader) else loader
         if not isinstance(self._source, Iterable):
             raise TypeError(
@@ -56,7 +74,16 @@ class EvaluationData:
             raise ValueError("loader gave no batch: nothing to evaluate on")
         self.labels: Tensor = torch.cat(labels).long()
         if self._held is not None:
-            self._source = self._held  # a worker process then receives tensors, not the loader
+            self._hold(self._held)
+
+    def _hold(self, batches: list[Batch]) -> None:
+        """Keep one tensor where shapes allow it, the batches being views of it; other processes receive no loader."""
+        if len({(x.shape[1:], x.dtype, x.device) for x, _ in batches}) == 1:
+            self._whole = torch.cat([x for x, _ in batches])
+            lengths = [len(y) for _, y in batches]
+            parts = zip(torch.split(self._whole, lengths), (y for _, y in batches), strict=True)
+            batches = list(parts)
+        self._source = self._held = batches
 
     def _refuse_what_cannot_be_read_again(self, held_bytes: int) -> None:
         limit = f"{held_bytes / 2**20:.0f} MiB, more than are held in memory"
@@ -74,10 +101,15 @@ class EvaluationData:
         for index, item in enumerate(self._source):
             yield _checked(item, index)
 
-    @property
-    def largest_batch(self) -> int | None:
-        """Samples in the largest batch; None where batches are not held."""
-        return max(len(y) for _, y in self._held) if self._held is not None else None
+    def stretches(self) -> Iterator[Stretch]:
+        """All samples in order: in one piece where they are held and have one shape, else batch by batch."""
+        if self._whole is not None and self._held is not None:
+            yield Stretch(0, self._whole, tuple(len(y) for _, y in self._held))
+            return
+        start = 0
+        for x, y in self:
+            yield Stretch(start, x, (len(y),))
+            start += len(y)
 
 
 def _is_pair(loader: Any) -> bool:

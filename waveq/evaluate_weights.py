@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.utils import parametrize
 
 from waveq.functional import MAX_TOTAL_BITS
@@ -65,6 +66,23 @@ class WeightBank:
                 self._float[name], total_bits, quantizer=self._quantizer, scale=self._scale
             ).contiguous()
         return self._done[key]
+
+    def float_weight(self, name: str) -> Tensor:
+        """The layer's own weights."""
+        return self._float[name]
+
+    def scores(self, model: nn.Module, policy: Mapping[str, int], x: Tensor) -> Tensor:
+        """The model's own scores (n, classes) with the weights of one policy: the plain way.
+
+        Raises:
+            TypeError: the model returns something else.
+        """
+        weights = {f"{name}.weight": self.weight(name, int(bits)) for name, bits in policy.items()}
+        scores = functional_call(model, weights, (x,), tie_weights=False)
+        if not isinstance(scores, Tensor) or scores.ndim != 2:
+            shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise TypeError(f"model must return class scores of shape (n, classes), it returned {shape}")
+        return scores
 
 
 def as_policies(policies: Any, names: tuple[str, ...]) -> Policies:

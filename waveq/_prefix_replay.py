@@ -1,0 +1,192 @@
+"""When and in what chunks a tape stands in for the model: only where it gives the same scores to the last bit.
+
+A matrix product may sum in another order when its shape changes. So before a tape is used for a stretch of data, one
+policy's scores from the chunks are compared bit by bit with those of the model itself on the loader's own batches.
+Chunks that fail are doubled, up to the whole stretch; if nothing passes, no tape is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from waveq._prefix_tape import Tape, UntraceableError, record_tape
+from waveq._prefix_walk import PolicyTree, PreparedWeights, grow_tree, walk
+from waveq.evaluate_data import Stretch
+from waveq.evaluate_weights import Policies, WeightBank
+
+__all__ = ["Replay", "UntraceableError"]
+
+_CACHE_BYTES = 1 << 20  # half of a usual second-level cache: what one segment reads and writes should fit
+_CHUNK_RANGE = (32, 1024)
+_PROBE_SAMPLES = 4  # to learn sizes; a single sample might be treated specially
+
+Consume = Callable[[slice, Iterator[tuple[int, Tensor]]], None]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a stretch of data is cut, and a tape for each size of chunk."""
+
+    parts: tuple[slice, ...]
+    tapes: dict[int, Tape]
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        return next(iter(self.tapes.values())).order
+
+
+class Replay:
+    """Predicts stretches of data with many policies at once.
+
+    Args:
+        model: in evaluation mode, without gradients.
+        names: the quantised layers.
+        bank: their weights.
+        device: where the model is.
+        memory_bytes: bound on the activations that are alive at once, over all threads.
+    """
+
+    def __init__(
+        self, model: nn.Module, names: tuple[str, ...], bank: WeightBank, device: torch.device, memory_bytes: int
+    ) -> None:
+        self._model, self._names, self._bank, self._device = model, names, bank, device
+        self._memory_bytes = memory_bytes
+        self._plans: dict[tuple[object, ...], _Plan] = {}
+
+    def without_tapes(self) -> Replay:
+        """The same, with everything still to be recorded."""
+        return Replay(self._model, self._names, self._bank, self._device, self._memory_bytes)
+
+    def knows(self, stretch: Stretch) -> bool:
+        """Whether a tape for such data is already there."""
+        return _key(stretch) in self._plans
+
+    def visit(self, policies: Policies, stretch: Stretch, consume: Consume) -> None:
+        """Run every sample under every policy (N, L).
+
+        Args:
+            policies: (N, L).
+            stretch: the samples.
+            consume: called with (samples of the stretch, iterator of (policy, scores)), from several threads, each
+                with its own samples. Scores are valid until the next ones are asked for.
+
+        Raises:
+            UntraceableError: no tape gives the model's own scores; the message says why. Nothing was consumed.
+        """
+        plan = self._plan(policies, stretch)
+        tree = grow_tree(policies, plan.order)
+        prepared = {size: self._prepare(tape, tree) for size, tape in plan.tapes.items()}
+
+        def work(part: slice) -> None:
+            with torch.inference_mode():
+                x = stretch.x[part].to(self._device)
+                consume(part, walk(plan.tapes[len(x)], tree, prepared[len(x)], x))
+
+        threads = _threads(self._device)
+        if threads == 1:
+            for part in plan.parts:
+                work(part)
+            return
+        with _one_thread_per_operation(), ThreadPoolExecutor(threads) as pool:
+            _run_all(pool, work, plan.parts, at_once=2 * threads)
+
+    def _prepare(self, tape: Tape, tree: PolicyTree) -> PreparedWeights:
+        return PreparedWeights(tape, lambda layer, bits: self._bank.weight(self._names[layer], bits), tree.rows)
+
+    def _plan(self, policies: Policies, stretch: Stretch) -> _Plan:
+        key = _key(stretch)
+        if key not in self._plans:
+            self._plans[key] = self._find_plan(policies, stretch)
+        return self._plans[key]
+
+    def _find_plan(self, policies: Policies, stretch: Stretch) -> _Plan:
+        total = len(stretch.x)
+        chunk = self._first_chunk(policies, stretch)
+        while True:
+            parts = tuple(slice(start, min(start + chunk, total)) for start in range(0, total, chunk))
+            sizes = {part.stop - part.start for part in parts}
+            plan = _Plan(parts, {size: self._record(stretch.x[:size]) for size in sizes})
+            if self._agrees(plan, policies[:1], stretch):
+                return plan
+            if chunk >= total:
+                raise UntraceableError("replayed scores differ from the model's own in their last bits")
+            chunk = min(2 * chunk, total)
+
+    def _record(self, x: Tensor) -> Tape:
+        weights = {name: self._bank.float_weight(name) for name in self._names}
+        return record_tape(self._model, weights, x.to(self._device))
+
+    def _first_chunk(self, policies: Policies, stretch: Stretch) -> int:
+        """As many samples as fit the cache where most of the work is, within the memory and a share for each thread."""
+        total, threads = len(stretch.x), _threads(self._device)
+        tape = self._record(stretch.x[: min(_PROBE_SAMPLES, total)])
+        runs = grow_tree(policies, tape.order).segments_run()
+        hot = (runs * np.array(tape.segment_bytes)).sum() / runs.sum() if len(runs) else tape.start_bytes
+        fitting = int(np.clip(_CACHE_BYTES / max(hot, 1), *_CHUNK_RANGE))
+        allowed = self._memory_bytes // (threads * max(1, tape.sample_bytes))
+        return max(1, min(fitting, allowed, -(-total // threads)))
+
+    def _agrees(self, plan: _Plan, policy: Policies, stretch: Stretch) -> bool:
+        """Whether chunks give the scores of the loader's batches, for the first batch of each length and the last."""
+        bits = dict(zip(self._names, map(int, policy[0]), strict=True))
+        for batch in stretch.telling_batches():
+            with torch.inference_mode():
+                expected = self._bank.scores(self._model, bits, stretch.x[batch].to(self._device))
+            touched = [part for part in plan.parts if part.start < batch.stop and part.stop > batch.start]
+            found = torch.cat([self._replayed(plan, policy, stretch.x[part]) for part in touched])
+            first = batch.start - touched[0].start
+            if not torch.equal(found[first : first + len(expected)], expected):
+                return False
+        return True
+
+    def _replayed(self, plan: _Plan, policy: Policies, x: Tensor) -> Tensor:
+        tape = plan.tapes[len(x)]
+        tree = grow_tree(policy, tape.order)
+        with _one_thread_per_operation(), torch.inference_mode():
+            ((_, scores),) = walk(tape, tree, self._prepare(tape, tree), x.to(self._device))
+        return scores
+
+
+def _key(stretch: Stretch) -> tuple[object, ...]:
+    return stretch.x.shape, stretch.x.dtype, stretch.lengths
+
+
+def _threads(device: torch.device) -> int:
+    """Threads that each work on their own chunk; a GPU is kept busy by one."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+@contextlib.contextmanager
+def _one_thread_per_operation() -> Iterator[None]:
+    """Chunks run side by side, each operation on one core: small operations gain nothing from more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run_all(
+    pool: ThreadPoolExecutor, work: Callable[[slice], None], parts: tuple[slice, ...], *, at_once: int
+) -> None:
+    """Do all parts with a bounded number of them waiting, so that an error or Ctrl-C ends the run soon."""
+    waiting: deque[Future[None]] = deque()
+    try:
+        for part in parts:
+            if len(waiting) >= at_once:
+                waiting.popleft().result()
+            waiting.append(pool.submit(work, part))
+        while waiting:
+            waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
