@@ -16,6 +16,7 @@ __all__ = [
     "DataStarted",
     "DoReFaActivation",
     "check_activation_bits",
+    "features_of",
     "mean_over_ranks",
     "quantize_activation",
     "round_on_unit_range",
@@ -144,6 +145,16 @@ def round_on_unit_range(x: Tensor, bits: int, *, signed: bool) -> Tensor:
     return torch.round(x * steps) / steps
 
 
+def features_of(x: Tensor) -> int:
+    """Values in one sample, at least 1; a tensor without a batch axis is one sample.
+
+    Example:
+        >>> features_of(torch.zeros(8, 3, 5)), features_of(torch.zeros(7))
+        (15, 7)
+    """
+    return max(1, x[0].numel() if x.ndim > 1 and len(x) else x.numel())
+
+
 def mean_over_ranks(value: Tensor) -> Tensor:
     """The mean over all processes where torch.distributed runs; for starting values that all ranks must share."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
@@ -155,7 +166,7 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 
 def check_activation_bits(bits: object, *, layer: str | None = None) -> int:
     """The bits as an int, or a ValueError that names the layer and the range."""
-    if isinstance(bits, bool) or not isinstance(bits, Integral) or not 1 <= bits <= 8:
+    if isinstance(bits, bool) or not isinstance(bits, Integral) or not 1 <= bits <= 8:  # type: ignore[operator]
         where = f" of layer {layer!r}" if layer else ""
         raise ValueError(f"activation bits{where} must be a whole number from 1 to 8, not {bits!r}")
     return int(bits)

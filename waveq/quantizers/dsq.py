@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from waveq.functional import Grid, frequency
-from waveq.quantizers.activation import DataStarted, mean_over_ranks
-from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, kept_positive, straight_through
+from waveq.quantizers.activation import DataStarted, features_of, mean_over_ranks
+from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, damped, kept_positive, straight_through
 
 __all__ = ["DSQ", "DSQActivation", "soft_round"]
 
@@ -22,8 +22,9 @@ class DSQ(WeightQuantizer):
     (eq. 3 to 7), which meets the levels at the bin's ends. Going forward the sign of the tanh stands in its place.
     The range r starts at max|w| and a at 0.2; r is kept positive and a between 0.001 and 0.5.
 
-    Difference from the paper: its range [l, u] has two ends; ours is symmetric, so that a weight stays a number times a
-    half-integer (the mid-rise grid), which every export understands.
+    Differences from the paper: its range [l, u] has two ends; ours is symmetric, so that a weight stays a number times
+    a half-integer (the mid-rise grid), which every export understands. The gradients of r and a, sums over N weights,
+    are scaled by 1/sqrt(N), LSQ's cure: unscaled, r runs away at rates that every other method trains well at.
 
     The wave moves the weights alone, not r.
 
@@ -48,7 +49,7 @@ class DSQ(WeightQuantizer):
 
     def gain(self, weight: Tensor) -> Tensor:
         """r, positive."""
-        return kept_positive(self.level_scale)
+        return damped(kept_positive(self.level_scale), weight.numel() ** -0.5)
 
     def unit(self, weight: Tensor) -> Tensor:
         """clip(w / r, -1, 1), with r as a constant."""
@@ -64,7 +65,8 @@ class DSQ(WeightQuantizer):
         pitch = self.gain(weight) / steps
         if grid_scale is not None:
             pitch = pitch * grid_scale
-        return (soft_round(weight / pitch + steps, 2.0 * steps, kept_soft(self.softness)) - steps) * pitch
+        softness = damped(kept_soft(self.softness), weight.numel() ** -0.5)
+        return (soft_round(weight / pitch + steps, 2.0 * steps, softness) - steps) * pitch
 
     def binarize(self, weight: Tensor) -> Tensor:
         """One bit: -r or r, with the soft gradient."""
@@ -73,6 +75,8 @@ class DSQ(WeightQuantizer):
 
 class DSQActivation(DataStarted):
     """DSQ on [0, r], 2^k levels; inputs with a sign take [-r, r]. r starts at the first training batch's max|x|.
+
+    The gradients of r and a are scaled by 1/sqrt(N), N the number of features of one sample.
 
     Args:
         bits: k, 1 to 8.
@@ -97,8 +101,9 @@ class DSQActivation(DataStarted):
         """The values on the levels of the learned range."""
         most = 2.0**self.bits - 1.0
         offset = most / 2.0 if signed else 0.0
-        pitch = kept_positive(self.range.to(x.dtype)) / (most - offset)
-        softness = kept_soft(self.softness.to(x.dtype))
+        damping = features_of(x) ** -0.5
+        pitch = damped(kept_positive(self.range.to(x.dtype)), damping) / (most - offset)
+        softness = damped(kept_soft(self.softness.to(x.dtype)), damping)
         return (soft_round(x / pitch + offset, x.new_tensor(most), softness) - offset) * pitch
 
 

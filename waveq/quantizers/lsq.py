@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from waveq.functional import Grid
-from waveq.quantizers.activation import DataStarted, mean_over_ranks
+from waveq.quantizers.activation import DataStarted, features_of, mean_over_ranks
 from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, damped, kept_positive, straight_through
 
 __all__ = ["LSQ", "LSQActivation", "lsq_start", "lsq_steps", "quantize_by_step"]
@@ -106,8 +106,7 @@ class LSQActivation(DataStarted):
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         """The values on the levels of the learned step."""
         least, most = lsq_steps(self.bits, signed=signed)
-        features = max(1, x.numel() // max(1, x.shape[0])) if x.ndim > 1 else x.numel()
-        step = damped(kept_positive(self.step.to(x.dtype)), (features * most) ** -0.5)
+        step = damped(kept_positive(self.step.to(x.dtype)), (features_of(x) * most) ** -0.5)
         return quantize_by_step(x, step, x.new_tensor(float(least)), x.new_tensor(float(most)))
 
 
@@ -145,5 +144,5 @@ def quantize_by_step(values: Tensor, step: Tensor, least: Tensor, most: Tensor) 
     """
     index = values / step
     index = torch.where(index >= most, most, torch.where(index <= -least, -least, index))
-    rounded: Tensor = straight_through(index, index.detach().round())
-    return rounded * step
+    quantized: Tensor = straight_through(index, index.detach().round()) * step
+    return quantized

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from waveq.functional import Grid
 from waveq.quantizers._piecewise import piecewise_coordinate
-from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, kept_positive
+from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, damped, kept_positive
 
 __all__ = ["TTQ"]
 
@@ -20,8 +20,10 @@ class TTQ(WeightQuantizer):
     Gradients (eq. 7 and 8): to W_p the sum over the positive weights, to W_n minus the sum over the negative ones; to
     the weights themselves, W_p, 1 or W_n times the gradient of the quantised weight, by their level.
 
-    W_p and W_n start at the mean size of the weights on their level, the best fit (tensorpack starts both at 1, which
-    makes the gain of a layer without batch norm jump), and are kept positive.
+    Differences from the paper: W_p and W_n start at the mean size of the weights on their level, the best fit
+    (tensorpack starts both at 1, which makes the gain of a layer without batch norm jump), and are kept positive. Their
+    gradients, sums over up to N weights, are scaled by 1/sqrt(N), LSQ's cure: unscaled, the levels run away at rates
+    that every other method trains well at.
 
     The wave's coordinate is -1, 0, 1 on the levels and -1/2, 1/2 on the thresholds, linear between: the wave pulls
     each weight to the level that it is rounded to. Should W_p be learned below the threshold, all weights above
@@ -68,7 +70,11 @@ class TTQ(WeightQuantizer):
     def forward(self, weight: Tensor, bits: Tensor, grid_scale: Tensor | None = None) -> Tensor:
         """Quantised weights; there is but one number of bits."""
         threshold = self._threshold(weight)
-        positive, negative = kept_positive(self.positive), kept_positive(self.negative)
+        damping = weight.numel() ** -0.5
+        positive, negative = (
+            damped(kept_positive(self.positive), damping),
+            damped(kept_positive(self.negative), damping),
+        )
         up, down = weight.detach() > threshold, weight.detach() < -threshold
         levels = torch.where(up, positive, torch.where(down, -negative, torch.zeros_like(positive)))
         slope = torch.where(up, positive, torch.where(down, negative, torch.ones_like(positive))).detach()
