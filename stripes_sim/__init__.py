@@ -9,6 +9,7 @@
 
 from stripes_sim.cost import CostTable as CostTable
 from stripes_sim.cost import cost_table as cost_table
+from stripes_sim.explore import explore as explore
 from stripes_sim.hardware import Accelerator as Accelerator
 from stripes_sim.hardware import BitFusion as BitFusion
 from stripes_sim.hardware import DaDianNao as DaDianNao
@@ -19,17 +20,25 @@ from stripes_sim.machines import Machine as Machine
 from stripes_sim.machines import hardware_names as hardware_names
 from stripes_sim.machines import load_hardware as load_hardware
 from stripes_sim.machines import load_machine as load_machine
+from stripes_sim.plotting import plot_breakdown as plot_breakdown
+from stripes_sim.plotting import plot_exploration as plot_exploration
 from stripes_sim.result import Result as Result
 from stripes_sim.result import Saving as Saving
+from stripes_sim.stream import Best as Best
+from stripes_sim.stream import Front as Front
+from stripes_sim.stream import stream_best as stream_best
+from stripes_sim.stream import stream_front as stream_front
 from stripes_sim.trace import trace as trace
 from stripes_sim.workload import read_workload as read_workload
 from stripes_sim.workload import write_workload as write_workload
 
 __all__ = [
     "Accelerator",
+    "Best",
     "BitFusion",
     "CostTable",
     "DaDianNao",
+    "Front",
     "LayerShape",
     "Loom",
     "Machine",
@@ -37,10 +46,15 @@ __all__ = [
     "Saving",
     "Stripes",
     "cost_table",
+    "explore",
     "hardware_names",
     "load_hardware",
     "load_machine",
+    "plot_breakdown",
+    "plot_exploration",
     "read_workload",
+    "stream_best",
+    "stream_front",
     "trace",
     "write_workload",
 ]

@@ -1,102 +1,141 @@
-"""Compiled loops over many policies. No checks here: `stripes_sim.cost` has made them.
+"""Compiled loops over many policies. No checks here: `stripes_sim.scoring` has made them.
 
-Policies come as bytes, costs as tables over groups of layers: with S bit choices, g layers share one table of
-``S**g`` sums, so a policy of L layers takes L/g lookups instead of L.
+Eight layers' bits are one 64-bit word. Less the smallest bits, each byte is a code of 3 (or 4) bits, and two shifts
+bring neighbouring codes together, so one lookup serves four (or two) layers:
+
+    bytes        ....0ccc ....0bbb ....            (3-bit codes)
+    x | x >> 5   pairs of 6 bits at every 16th bit
+    y | y >> 10  quads of 12 bits at every 32nd bit
+
+Tables hold the sums of two objectives side by side, so that both arrive with one cache line.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic
 
-__all__ = ["score"]
+__all__ = ["CHUNK", "score_pairs", "score_quads"]
 
-CHUNK = 1024
+CHUNK = 512
+_EACH_BYTE = np.uint64(0x0101010101010101)
+_SIX_OF_16 = np.uint64(0x003F003F003F003F)
+_TWELVE = np.uint64(4095)
+_BY_1, _BY_5, _BY_8, _BY_10, _BY_16, _BY_32 = (np.uint64(n) for n in (1, 5, 8, 10, 16, 32))
+
+
+def _read_word(_typing: Any, array: Any, _offset: Any) -> Any:
+    """Eight bytes from any offset as one word, first byte lowest; NumPy views would ask for aligned offsets."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(64).as_pointer())
+        word = builder.load(pointer)
+        word.align = 1
+        return word if sys.byteorder == "little" else builder.bswap(word)
+
+    return types.uint64(array, types.uint64), generate
+
+
+_load_word: Any = intrinsic(_read_word)
 
 
 @numba.njit(cache=True, nogil=True)
-def _widest(flat: Any, start: int, stop: int, low: int) -> Any:
-    """Largest ``byte - low`` in wrapping bytes: more than ``high - low`` when any byte is out of range."""
-    widest = np.uint8(0)
-    smallest = np.uint8(low)
-    for i in range(start, stop):
-        widest = max(widest, np.uint8(flat[i] - smallest))
-    return np.int64(widest)
-
-
-@numba.njit(cache=True, nogil=True)
-def _sum_row(flat: Any, at: Any, size: Any, span: Any, low: Any, table: Any, rest: Any) -> tuple[float, float]:
-    # unsigned indices: signed ones would be tested for "counts from the end" at each access
-    one, two = np.uint64(1), np.uint64(2)
-    entries, groups = np.uint64(table.shape[1]), np.uint64(table.shape[0])
-    sums = table.reshape(-1)
-    first = second = 0.0
-    base = np.uint64(0)
-    if size == np.uint64(3):
-        shift = low * (span * span + span + one)
-        for _ in range(groups):
-            a, b, c = np.uint64(flat[at]), np.uint64(flat[at + one]), np.uint64(flat[at + two])
-            code = (base + (a * span + b) * span + c - shift) * two
-            first += sums[code]
-            second += sums[code + one]
-            at += np.uint64(3)
-            base += entries
-    elif size == two:
-        shift = low * (span + one)
-        for _ in range(groups):
-            a, b = np.uint64(flat[at]), np.uint64(flat[at + one])
-            code = (base + a * span + b - shift) * two
-            first += sums[code]
-            second += sums[code + one]
-            at += two
-            base += entries
-    else:
-        for _ in range(groups):
-            code = (base + np.uint64(flat[at]) - low) * two
-            first += sums[code]
-            second += sums[code + one]
-            at += one
-            base += entries
-    for layer in range(rest.shape[0]):
-        code = np.uint64(flat[at]) - low
-        first += rest[layer, code, 0]
-        second += rest[layer, code, 1]
-        at += one
-    return first, second
+def _outside(flat: Any, start: int, stop: int, low: int, high: int) -> Any:
+    part = flat[start:stop]
+    smallest, span = np.uint8(low), np.uint8(high - low)
+    outside = np.uint8(0)
+    for i in range(part.shape[0]):
+        # wrapping subtraction: what is below the smallest becomes very large
+        if np.uint8(part[i] - smallest) > span:
+            outside = np.uint8(1)
+    return outside
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)
-def score(flat: Any, layers: int, size: int, low: int, high: int, table: Any, rest: Any, fixed: Any, out: Any) -> int:
-    """Two totals for each policy: ``fixed`` plus the sum of its groups' and remaining layers' costs.
+def score_quads(flat: Any, layers: int, low: int, high: int, table: Any, fixed: Any, out: Any) -> int:
+    """Two totals for each policy: ``fixed`` plus the sum over words of eight layers.
 
     Args:
-        flat: (N * layers,) uint8, policy after policy.
+        flat: uint8, policy after policy; eight bytes can be read from the start of every word of every policy.
         layers: L.
-        size: layers per group, 1 to 3.
-        low, high: smallest and largest bits of the tables, S = high - low + 1 choices.
-        table: (L // size, S**size, 2) float64.
-        rest: (L % size, S, 2) float64, the layers after the last whole group.
+        low, high: smallest and largest bits of the table, at most 8 choices.
+        table: (W, 2, 4096, 2) float64, W = ceil(L / 8): for each word two quads of 3-bit codes.
         fixed: (2,) float64.
         out: (2, N) float64, written.
 
     Returns:
         The number of chunks with bits outside low..high; their rows are not written.
     """
-    n = flat.shape[0] // layers
+    n, words = out.shape[1], table.shape[0]
+    sums = table.reshape(-1)
+    shift = np.uint64(low) * _EACH_BYTE
+    # the last word reaches into the next policy: those bytes become code 0, which costs nothing there
+    ours = ~np.uint64(0) >> np.uint64(8 * (8 * words - layers))
+    step = np.uint64(2 * 4096)
     bad = 0
     for chunk in numba.prange((n + CHUNK - 1) // CHUNK):
         start, stop = chunk * CHUNK, min(n, (chunk + 1) * CHUNK)
-        if _widest(flat, start * layers, stop * layers, low) > high - low:
+        if _outside(flat, start * layers, stop * layers, low, high):
             bad += 1
         else:
-            at = np.uint64(start * layers)
             for row in range(start, stop):
-                first, second = _sum_row(
-                    flat, at, np.uint64(size), np.uint64(high - low + 1), np.uint64(low), table, rest
-                )
-                out[0, row] = fixed[0] + first
-                out[1, row] = fixed[1] + second
-                at += np.uint64(layers)
+                at, base = np.uint64(row * layers), np.uint64(0)
+                first, second = fixed[0], fixed[1]
+                for w in range(words):
+                    x = _load_word(flat, at) - shift
+                    x &= ours if w == words - 1 else ~np.uint64(0)
+                    y = (x | (x >> _BY_5)) & _SIX_OF_16
+                    y |= y >> _BY_10
+                    a = base + ((y & _TWELVE) << _BY_1)
+                    b = base + step + (((y >> _BY_32) & _TWELVE) << _BY_1)
+                    first += sums[a] + sums[b]
+                    second += sums[a + _BY_1] + sums[b + _BY_1]
+                    base += step << _BY_1
+                    at += _BY_8
+                out[0, row] = first
+                out[1, row] = second
+    return bad
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def score_pairs(flat: Any, layers: int, low: int, high: int, code_bits: int, table: Any, fixed: Any, out: Any) -> int:
+    """As `score_quads`, one lookup for two layers: for tables of many layers, or of up to 16 choices of bits.
+
+    ``code_bits`` is 3 or 4, ``table`` (W, 4, 4**code_bits, 2): for each word four pairs of codes.
+    """
+    n, words = out.shape[1], table.shape[0]
+    sums = table.reshape(-1)
+    shift = np.uint64(low) * _EACH_BYTE
+    ours = ~np.uint64(0) >> np.uint64(8 * (8 * words - layers))
+    entries = np.uint64(1) << np.uint64(2 * code_bits)
+    together = np.uint64(8 - code_bits)
+    bad = 0
+    for chunk in numba.prange((n + CHUNK - 1) // CHUNK):
+        start, stop = chunk * CHUNK, min(n, (chunk + 1) * CHUNK)
+        if _outside(flat, start * layers, stop * layers, low, high):
+            bad += 1
+        else:
+            for row in range(start, stop):
+                at, base = np.uint64(row * layers), np.uint64(0)
+                first, second = fixed[0], fixed[1]
+                for w in range(words):
+                    x = _load_word(flat, at) - shift
+                    x &= ours if w == words - 1 else ~np.uint64(0)
+                    y = x | (x >> together)
+                    for _ in range(4):
+                        a = base + ((y & (entries - _BY_1)) << _BY_1)
+                        first += sums[a]
+                        second += sums[a + _BY_1]
+                        base += entries << _BY_1
+                        y >>= _BY_16
+                    at += _BY_8
+                out[0, row] = first
+                out[1, row] = second
     return bad

@@ -85,7 +85,7 @@ class CostTable:
         from stripes_sim.scoring import totals
 
         for objective in objectives:
-            self._check_objective(objective)
+            self.check_objective(objective)
         block = self._policies(policies)
         columns = totals(self, block, tuple(objectives))
         # each column is its own contiguous array already: pandas need not copy them into one block
@@ -111,7 +111,7 @@ class CostTable:
         >>> cost_table([fc], Stripes()).marginal("compute_cycles")
         {'fc': 2.0}
         """
-        self._check_objective(objective)
+        self.check_objective(objective)
         costs = self.costs[objective]
         if from_bits is None:
             if len(self.bits) < 2:
@@ -126,7 +126,7 @@ class CostTable:
 
     def by_layer(self, objective: str = "energy_pj") -> dict[str, dict[int, float]]:
         """The table of one objective as plain data: layer -> bits -> cost, what `waveq` takes as ``layer_costs``."""
-        self._check_objective(objective)
+        self.check_objective(objective)
         return {
             name: dict(zip(self.bits, row, strict=True))
             for name, row in zip(self.names, self.costs[objective].tolist(), strict=True)
@@ -138,7 +138,8 @@ class CostTable:
         index = {"name": np.repeat(self.names, len(self.bits)), "bits": np.tile(self.bits, len(self.names))}
         return pd.DataFrame({**index, **columns})
 
-    def _check_objective(self, objective: str) -> None:
+    def check_objective(self, objective: str) -> None:
+        """Raise ValueError unless the table has it."""
         if objective not in self.costs:
             raise ValueError(
                 f"objective must be one of {OBJECTIVES}, but it is {objective!r}{nearest(objective, OBJECTIVES)}"

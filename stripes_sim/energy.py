@@ -84,6 +84,22 @@ CONSTANTS: dict[str, Constant] = {
         source=_SYNTHESIS,
         status="measured",
     ),
+    "serial_pe": Constant(
+        what="bit-serial PE, 8 lanes, 8-bit parallel operand, one cycle, as synthesised",
+        value=0.28125,
+        unit="pJ/cycle",
+        node_nm=28,
+        source="BitSim (yc2367/BitSim, sim/stripes.py, PE_ENERGY)",
+        status="measured",
+    ),
+    "place_and_route": Constant(
+        what="factor from synthesis to layout for the serial PE",
+        value=1.5,
+        unit="",
+        node_nm=None,
+        source="BitSim (yc2367/BitSim, sim/stripes.py)",
+        status="published",
+    ),
     "accumulator_bits": Constant(
         what="width of the accumulator behind an adder tree",
         value=32,
@@ -168,29 +184,41 @@ def buffer_pj_per_bit(hw: Accelerator, access: Literal["read", "write"]) -> floa
 def mac_pj(hw: Accelerator, weight_bits: Floats, activation_bits: Floats) -> Floats:
     """Energy of one multiply-accumulate, float64 of the broadcast shape.
 
-    Parallel: a W x W multiplier and an accumulation, whatever the bits. Serial: every cycle each lane adds the
-    parallel operand into the PE's adder tree (its width plus log2(lanes) bits), and the PE shifts and accumulates
-    once, shared by its lanes. Both operands serial: 1-bit products instead. Spatial: a fusion unit's cycle, shared
-    by the products that it holds. Idle lanes are clock-gated: tails cost time and leakage only.
+    Parallel: a W x W multiplier and an accumulation, whatever the bits. Serial: a lane's share of the PE in every
+    cycle of the serial operand, in proportion to the bits that it adds (see `_lane_pj`). Both operands serial: the same
+    with digits instead of the parallel operand. Spatial: a fusion unit's cycle, shared by the products that it holds.
+    Idle lanes are clock-gated: tails cost time and leakage only.
     """
     add, accumulator = CONSTANTS["add_per_bit"].value, CONSTANTS["accumulator_bits"].value
     width = float(hw.pe_width_bits)
-    tree = np.log2(hw.lanes)
     weight, activation = np.broadcast_arrays(weight_bits, activation_bits)
     pes = np.ceil(weight / width) * np.ceil(activation / width)
     if hw.serial == "none":
         multiply = CONSTANTS["multiply_square"].value * width**2 + CONSTANTS["multiply_linear"].value * width
-        energy = pes * (multiply + add * accumulator)
+        energy = pes * (multiply + add * accumulator) * scale_energy(hw)
     elif hw.serial == "spatial":
         products = np.maximum(width // np.maximum(activation, 2), 1) * np.maximum(width // np.maximum(weight, 2), 1)
-        energy = CONSTANTS["fusion_unit"].value * (width / 8) ** 2 * pes / products
+        energy = CONSTANTS["fusion_unit"].value * (width / 8) ** 2 * pes / products * scale_energy(hw)
     elif hw.serial == "both":
-        cycles = weight * np.ceil(activation / hw.serial_bits)
-        energy = cycles * add * (hw.serial_bits + tree + accumulator / hw.lanes)
+        energy = weight * np.ceil(activation / hw.serial_bits) * _lane_pj(hw, np.float64(hw.serial_bits))
     else:
         serial, parallel = (weight, activation) if hw.serial == "weights" else (activation, weight)
-        energy = serial * add * (parallel + tree + accumulator / hw.lanes)
-    return np.asarray(energy * scale_energy(hw), dtype=np.float64)
+        energy = serial * _lane_pj(hw, parallel)
+    return np.asarray(energy, dtype=np.float64)
+
+
+def _lane_pj(hw: Accelerator, parallel_bits: Floats | np.float64) -> Floats:
+    """One lane of a serial PE for one cycle.
+
+    The measured PE's energy is spread over the bits that its adders handle: n lanes of w bits take an adder tree of
+    about n (w + 1) bits and one accumulator, so a lane handles w + 1 + accumulator / n. Other widths and lane counts
+    cost in proportion.
+    """
+    pe, layout = CONSTANTS["serial_pe"], CONSTANTS["place_and_route"].value
+    accumulator = CONSTANTS["accumulator_bits"].value
+    measured_lanes, measured_bits = 8, 8
+    per_bit = pe.value * layout / measured_lanes / (measured_bits + 1 + accumulator / measured_lanes)
+    return np.asarray(per_bit * (parallel_bits + 1 + accumulator / hw.lanes) * scale_energy(hw, pe.node_nm or 28))
 
 
 def dram_pj_per_bit(hw: Accelerator) -> float:

@@ -77,7 +77,7 @@ class Accelerator:
     activation_buffer_bytes: int = 4 * 2**20
     weight_buffer_bits_per_cycle: int = 65536
     activation_buffer_bits_per_cycle: int = 4096
-    buffer_bank_bytes: int = 16384
+    buffer_bank_bytes: int = 4096
     buffer_banks: int = 256
     buffer_bank_width_bits: int = 256
     resident_weights: bool = False

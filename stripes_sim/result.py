@@ -89,6 +89,20 @@ class Result:
         return {part: float(values.sum()) for part, values in self.costs.energy_pj.items()}
 
     @property
+    def utilisation(self) -> float:
+        """Share of all lanes and cycles, memory stalls included, that did a multiply-accumulate's work."""
+        hw = self.hardware
+        return float(self._lane_cycles.sum() / (hw.lanes * hw.columns * hw.rows * hw.tiles * max(self.cycles, 1.0)))
+
+    @property
+    def bound(self) -> str:
+        """The level that most cycles were spent waiting for."""
+        waited = {
+            level: float(self.costs.cycles[self.costs.bound == number].sum()) for number, level in enumerate(LEVELS)
+        }
+        return max(waited, key=lambda level: waited[level])
+
+    @property
     def score(self) -> dict[str, float]:
         """The totals as plain numbers."""
         return {

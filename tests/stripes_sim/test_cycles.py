@@ -54,7 +54,9 @@ def test_every_dnnsim_case_matches_in_all_counters(shared_data):
     for case in dnnsim_cases(shared_data):
         layer, hw = rebuilt(case, "dnnsim")
         row = hw.run([layer], case["wgt_prec"], case["act_prec"]).frame.iloc[0]
-        assert {ours: row[ours] for ours in COUNTERS} == {ours: case[theirs] for ours, theirs in COUNTERS.items()}, case["id"]
+        assert {ours: row[ours] for ours in COUNTERS} == {ours: case[theirs] for ours, theirs in COUNTERS.items()}, (
+            case["id"]
+        )
         assert row["utilisation"] == pytest.approx(case["pe_utilisation"], abs=1e-6)
 
 
@@ -77,7 +79,9 @@ def test_closed_form_counts_what_stepping_through_counts(layer, hw, weight_bits,
 
 
 @given(st.integers(1, 60), st.integers(1, 60), machines(), bit_counts, bit_counts)
-def test_fully_connected_layer_counts_what_following_the_columns_counts(inputs, outputs, hw, weight_bits, activation_bits):
+def test_fully_connected_layer_counts_what_following_the_columns_counts(
+    inputs, outputs, hw, weight_bits, activation_bits
+):
     layer = LayerShape(name="fc", kind="linear", in_channels=inputs, out_channels=outputs)
     expected = slow.fully_connected(layer, hw, weight_bits, activation_bits)
     shared = slow.step_through(
@@ -133,7 +137,9 @@ def test_only_one_kernel_axis_decides_a_folded_output_in_compat_mode():
 
 
 def test_a_first_layer_can_stay_unfolded():
-    image = LayerShape(name="c", kind="conv", in_channels=3, out_channels=96, kernel_size=11, input_size=(227, 227), stride=4)
+    image = LayerShape(
+        name="c", kind="conv", in_channels=3, out_channels=96, kernel_size=11, input_size=(227, 227), stride=4
+    )
     folded, plain = Stripes().run([image], 1), Stripes(space_to_depth=False).run([image], 1)
     assert folded.compute_cycles == 190 * 9 * 3
     assert plain.compute_cycles == 190 * 121
@@ -166,7 +172,14 @@ def test_copies_batch_and_attention_products_multiply_the_work():
 
 def test_transposed_convolution_multiplies_by_no_inserted_zero():
     up = LayerShape(
-        name="up", kind="conv_transpose", in_channels=16, out_channels=16, kernel_size=4, input_size=(8, 8), stride=2, padding=1
+        name="up",
+        kind="conv_transpose",
+        in_channels=16,
+        out_channels=16,
+        kernel_size=4,
+        input_size=(8, 8),
+        stride=2,
+        padding=1,
     )
     assert up.output_size == (16, 16)
     # four phases of 8 x 8 outputs, 2 x 2 taps each
@@ -178,14 +191,23 @@ def test_transposed_convolution_multiplies_by_no_inserted_zero():
 def test_bitfusion_splits_units_by_the_published_factor():
     layer = LayerShape(name="c", kind="linear", in_channels=4096, out_channels=320, tokens=7)
     steps = 7 * 10
-    for weight_bits, activation_bits, depth in ((2, 2, 16), (4, 4, 64), (3, 4, 64), (5, 8, 256), (8, 8, 256), (1, 1, 16)):
+    for weight_bits, activation_bits, depth in (
+        (2, 2, 16),
+        (4, 4, 64),
+        (3, 4, 64),
+        (5, 8, 256),
+        (8, 8, 256),
+        (1, 1, 16),
+    ):
         assert BitFusion().run([layer], weight_bits, activation_bits).compute_cycles == steps * depth
     assert BitFusion().run([layer], 16, 8).compute_cycles == 2 * steps * 256
     assert BitFusion().run([layer], 16, 16).compute_cycles == 4 * steps * 256
 
 
 def test_bitfusion_unrolls_the_first_layer():
-    image = LayerShape(name="c", kind="conv", in_channels=3, out_channels=32, kernel_size=3, input_size=(8, 8), padding=1)
+    image = LayerShape(
+        name="c", kind="conv", in_channels=3, out_channels=32, kernel_size=3, input_size=(8, 8), padding=1
+    )
     assert BitFusion().run([image], 8, 8).compute_cycles == 64 * 2
     assert BitFusion(space_to_depth=False).run([image], 8, 8).compute_cycles == 64 * 9
 
