@@ -204,7 +204,8 @@ def round_to_grid(u: Tensor, bits: Tensor, *, grid: Grid, scale: Tensor | None =
     pitch = 1.0 / steps if scale is None else scale / steps
     index = torch.clamp(u / pitch, -steps, steps)
     rounded = torch.round(index - grid.shift) + grid.shift
-    return (index + (rounded - index).detach()) * pitch
+    # summed in this order the index is exactly a whole or half number: weights lie on the grid to the last bit
+    return (rounded.detach() + (index - index.detach())) * pitch
 
 
 def grid_levels(total_bits: int, grid: Grid) -> Tensor:

@@ -39,7 +39,10 @@ class WaveLayer:
             return wide
         # An all-zero layer divides by its largest weight's stand-in, which would blow the crest's rounding noise up.
         alive = (weight.detach() != 0).any()
-        return self.state.quantizer.coordinate(wide, self.state.wave_beta().detach()) * alive
+        quantizer = self.state.quantizer
+        if self.state.bits_now == 1:
+            return quantizer.binary_coordinate(wide) * alive
+        return quantizer.coordinate(wide, self.state.wave_beta().detach()) * alive
 
 
 @dataclass(frozen=True, kw_only=True)
