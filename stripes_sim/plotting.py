@@ -154,13 +154,17 @@ def _axis(column: str) -> str:
 
 def _few_ticks(axis: Axis, values: pd.Series[float]) -> None:
     """Ticks at 1, 2 and 5 of a decade where a logarithmic axis spans little; plain numbers where they are short."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, StrMethodFormatter
 
     if values.max() < 100 * values.min():
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
         axis.set_minor_formatter(NullFormatter())
-        if values.max() < 1e5:
-            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        short = values.max() < 1e5
+        axis.set_major_formatter(
+            StrMethodFormatter("{x:g}")
+            if short
+            else LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(9, 9))
+        )
 
 
 def _plain(axes: Axes) -> None:

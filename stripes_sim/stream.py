@@ -76,7 +76,7 @@ def stream_best(table: CostTable, loss: Loss, *, budget: float, objective: str =
     >>> from stripes_sim import LayerShape, Stripes, cost_table
     >>> net = [LayerShape(name=n, kind="linear", in_channels=512, out_channels=256) for n in ("a", "b")]
     >>> table = cost_table(net, Stripes(), bits=(2, 4, 8))
-    >>> best = stream_best(table, [[3, 1, 0], [9, 2, 0]], budget=20, objective="compute_cycles")
+    >>> best = stream_best(table, [[3, 1, 0], [9, 4, 0]], budget=20, objective="compute_cycles")
     >>> best.policy, best.loss, best.within
     ({'a': 2, 'b': 8}, 3.0, 6)
     """
