@@ -178,7 +178,7 @@ def resolve_schedule(
     if learning and total_steps is None:
         raise ValueError(
             'bits="learn" needs total_steps, the optimiser steps of the whole run: attach(model, total_steps=epochs * '
-            "len(loader)). Bits are learned from a third of the run on and frozen after three quarters."
+            "len(loader)). It sets when the bits are learned and when they freeze."
         )
     if lambda_beta is not None and not learning:
         raise ValueError(
@@ -198,8 +198,17 @@ def resolve_schedule(
         raise ValueError(f"unknown schedule {kind!r}{nearest(kind, _SCHEDULES)}")
     if total_steps is None:
         raise ValueError(f"the {kind} schedule needs total_steps, the optimiser steps of the whole run")
-    make = three_phase if kind == "three-phase" else exponential
-    return make(total_steps, lambda_w=strength_w, lambda_beta=price)
+    if kind == "exponential":
+        return exponential(total_steps, lambda_w=strength_w, lambda_beta=price)
+    rise, fall = (share * total_steps for share in preset.phases)
+    return three_phase(
+        total_steps,
+        lambda_w=strength_w,
+        lambda_beta=price,
+        rise=rise,
+        fall=fall,
+        wave_rise=preset.wave_rise * total_steps,
+    )
 
 
 def _own_schedule(

@@ -18,13 +18,14 @@ _MAX_STEP = 0.05  # bits; the task's gradient on beta is noisy, and one step mus
 
 
 @torch.no_grad()
-def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: float) -> bool:
+def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: float, progress: float) -> bool:
     """One SGD step of every beta that is still learned, on gradients averaged over ranks.
 
     Args:
         layers: the layers whose bits are learned.
         settings: rate, clamps, and the preset's momentum and decay.
         grad_scale: what the loss was multiplied with before ``backward()``.
+        progress: how much of phase 2 is over, 0 to 1.
 
     Returns:
         Whether they moved: not without gradients, nor on an overflow of mixed precision, where the user's optimizer
@@ -38,13 +39,15 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
         return False
     preset = settings.preset
     low, high = settings.beta_range
+    pace = 1.0 if progress <= 1.0 - preset.settle else (1.0 - progress) / preset.settle
     for state, slope in zip(states, gradient.tolist(), strict=True):
         beta = state.beta.detach().item()
         velocity = preset.beta_momentum * float(state.velocity) + slope + preset.beta_weight_decay * beta
         move = max(-_MAX_STEP, min(_MAX_STEP, settings.beta_lr * velocity))
-        new = min(high, max(low, beta - move))
+        new = min(high, max(low, beta - pace * move))
+        held = new in (low, high)  # at a clamp there is no travel, whatever the gradient says
         state.velocity.fill_(velocity)
-        state.trend.mul_(_TREND_MEMORY).add_((1.0 - _TREND_MEMORY) * (new - beta))
+        state.trend.mul_(_TREND_MEMORY).add_(0.0 if held else -(1.0 - _TREND_MEMORY) * move)
         state.beta.fill_(new)
     return True
 

@@ -38,13 +38,13 @@ def forecast_sine(
 
     Example:
         >>> print(forecast_sine(1.0, 0.05, 1, (1.0, 7.0), {"conv1": 0.3}))
-        lambda_w 1 and lambda_beta 0.05 imply beta = 2.79, 4 total bits, in every layer (the sine alone; spread-out weights).
+        lambda_w 1 and lambda_beta 0.05 imply beta = 2.79, 4 total bits, in every layer (sine alone, weights spread out).
     """
     beta = equilibrium_beta(lambda_w, lambda_beta, order=order)
     held = min(clamp[1], max(clamp[0], beta))
     text = (
-        f"lambda_w {lambda_w:g} and lambda_beta {lambda_beta:g} imply beta = {held:.2f}, {math.ceil(held) + 1} total bits, "
-        "in every layer (the sine alone; spread-out weights)."
+        f"lambda_w {lambda_w:g} and lambda_beta {lambda_beta:g} imply beta = {held:.2f}, {math.ceil(held) + 1} total "
+        "bits, in every layer (sine alone, weights spread out)."
     )
     weak = [name for name, std in spread.items() if lambda_beta > 0.5 * std * lambda_w]
     if weak:
@@ -95,8 +95,8 @@ def diagnose(records: Mapping[str, BetaRecord], phase2_steps: int) -> list[str]:
         ),
         (
             moving,
-            "beta was still moving when the bits froze in: {}. Its value was set by time, not by balance: train longer, "
-            "or raise beta_lr.",
+            "beta was still moving when the bits froze in: {}. Its value was set by time, not by balance: train "
+            "longer, or raise beta_lr.",
         ),
     ]
     return [text.format(_listing(names)) for names, text in findings if names]

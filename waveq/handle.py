@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from waveq.balance import rebalance
+from waveq._kernels.rounding import forget_weights
+from waveq.balance import rebalance_all
 from waveq.beta_motion import move_betas
 from waveq.diagnosis import BetaRecord, diagnose, forecast_sine, forecast_task
 from waveq.functional import sine_penalty
 from waveq.parametrization import FixedActivation
+from waveq.penalty import Strengths, penalty
 from waveq.policy import Policy
 from waveq.price import next_log_price, pressure, price_factor
 from waveq.settings import Settings, WaveLayer
@@ -104,26 +106,8 @@ class WaveQ:
                 stacklevel=2,
             )
         lambda_w, lambda_beta = self.strengths()
-        terms = [self._layer_penalty(layer, lambda_w, lambda_beta) for layer in self._layers.values()]
-        home = terms[0].device
-        return torch.stack([term.to(home) for term in terms]).sum()
-
-    def _layer_penalty(self, layer: WaveLayer, lambda_w: float, lambda_beta: float) -> Tensor:
-        state = layer.state
-        term = state.beta.detach().new_zeros(())
-        if lambda_w != 0.0:
-            u = layer.wave_input(self.settings.wave_on)
-            beta = state.wave_beta().detach()
-            strength = state.strength if self.settings.balance else 1.0
-            term = lambda_w * strength * sine_penalty(u, beta, grid=state.grid, order=self.settings.order)
-        if state.learns and self.phase == 2:
-            price = lambda_beta * self.settings.bit_costs[layer.name]
-            term = term + price * state.beta
-            if self.settings.preset.sine_moves_beta and lambda_w != 0.0:
-                pull = sine_penalty(u.detach(), state.beta, grid=state.grid, order=self.settings.order)
-                # its value is already in the first term: only the gradient is wanted
-                term = term + lambda_w * (pull - pull.detach())
-        return term
+        strengths = Strengths(lambda_w, lambda_beta, learning=self.phase == 2)
+        return penalty(list(self._layers.values()), self.settings, strengths)
 
     def step(self, *, grad_scale: float = 1.0) -> None:
         """Advance by one optimiser step; call it after ``optimizer.step()``.
@@ -141,12 +125,14 @@ class WaveQ:
         self._require_live("step")
         self._pending = 0
         if self.settings.balance and self._step % _BALANCE_EVERY == 0 and self.strengths()[0] != 0.0:
-            for layer in self._layers.values():
-                rebalance(layer, self.settings)
-        if self.phase == 2 and move_betas(self._learned, self.settings, grad_scale):
+            rebalance_all(list(self._layers.values()), self.settings)
+        if self.phase == 2 and move_betas(self._learned, self.settings, grad_scale, self._phase2_progress):
             self._ascend()
         for layer in self._learned:
             layer.state.beta.grad = None
+        forget_weights()
+        for layer in self._layers.values():
+            layer.state.memory.clear()  # frees the quantised weights
         self._step += 1
         self._model.waveq_step.fill_(self._step)  # type: ignore[operator]
         self._enter_phase()
@@ -165,10 +151,13 @@ class WaveQ:
         self._push, self._price_factor = 0.0, 1.0
         if self.settings.budget is None:
             return
-        progress = min(1.0, max(0.0, (self._step - self.settings.schedule.rise) / self._phase2_steps))
         limit, cost = self.settings.budget.limit, self.settings.budget.value(self._real_bits())
-        self._push = pressure(cost, start=self._first_cost, limit=limit, progress=progress)
+        self._push = pressure(cost, start=self._first_cost, limit=limit, progress=self._phase2_progress)
         self._price_factor = price_factor(self._log_price, self._push)
+
+    @property
+    def _phase2_progress(self) -> float:
+        return min(1.0, max(0.0, (self._step - self.settings.schedule.rise) / self._phase2_steps))
 
     @property
     def _phase2_steps(self) -> int:

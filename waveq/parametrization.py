@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from waveq._kernels.rounding import WeightMemory, fused_round
+from waveq.backends import engine_for
 from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
 from waveq.quantizers import ActivationQuantizer, DoReFaActivation
 from waveq.quantizers.base import WeightQuantizer
@@ -24,7 +26,7 @@ class WaveParametrization(nn.Module):
     beta is a leaf tensor that requires a gradient while it is learned, and a buffer: it travels in the ``state_dict``,
     and no optimizer that is built from ``model.parameters()`` sees it.
 
-    Buffers (all 0-dim): ``beta`` float32; ``total_bits`` int64, 0 while they are learned; ``quantized`` bool, whether the
+    Buffers (all 0-dim): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` bool, whether the
     forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task; ``velocity``
     float32, beta's momentum; ``trend`` float32, the running mean of beta's travel per step; ``activation_signed`` int8,
     whether inputs have a sign (-1 until the first one is seen).
@@ -59,6 +61,7 @@ class WaveParametrization(nn.Module):
         self.snap = snap
         self.task_moves_beta = task_moves_beta
         self.activation = activation
+        self.memory = WeightMemory()
         for name, value, dtype in (
             ("beta", beta, torch.float32),
             ("total_bits", total_bits, torch.int64),
@@ -128,8 +131,23 @@ class WaveParametrization(nn.Module):
         wide = weight.float() if weight.dtype in (torch.float16, torch.bfloat16) else weight
         if self.bits_now == 1:
             return self.quantizer.binarize(wide).to(weight.dtype)
+        fused = self._quantize_fused(weight)
+        if fused is not None:
+            return fused
         quantized: Tensor = self.quantizer(wide, self.bits(), self.stretch())
         return quantized.to(weight.dtype)
+
+    def _quantize_fused(self, weight: Tensor) -> Tensor | None:
+        """The same by a compiled kernel, once for a weight as long as it does not change; None where there is none."""
+        engine = engine_for(weight) if self.quantizer.compiles() else None
+        if engine is None:
+            return None
+        largest = self.memory.largest(weight, engine)
+        rounding = self.quantizer.rounding_recipe(weight, largest, self.bits(), self.stretch())
+        learned = [parameter._version for parameter in self.quantizer.parameters()]
+        beta = self.beta.detach().item() if self.beta.device.type == "cpu" else id(self.beta)
+        key = (beta, self.beta._version, self.bits_now, self.hysteresis, self.scale_rule, self.snap, *learned)
+        return fused_round(engine, weight, rounding, self.memory, key)
 
     def forward(self, weight: Tensor) -> Tensor:
         """What the layer sees as its weight."""
@@ -142,7 +160,7 @@ class WaveParametrization(nn.Module):
         return None if pitch is None else float(pitch)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WaveParametrization:
-        """Move with the model, but keep beta a float32 leaf: ``Module.to`` makes a non-leaf of a buffer with gradient."""
+        """Move with the model; beta stays a float32 leaf, of which ``Module.to`` alone would make a non-leaf."""
         kept = {name: getattr(self, name).detach() for name in STATE}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, before in kept.items():

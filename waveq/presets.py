@@ -18,6 +18,9 @@ class Preset:
 
     Attributes:
         name: how users ask for it.
+        phases: where phase 2 and phase 3 begin, as shares of the run (three-phase schedule).
+        wave_rise: where the wave on the weights rises, as a share of the run.
+        settle: the share of phase 2, its end, over which beta's rate falls to 0, so that beta comes to rest.
         order: k of R_k (eq. 2.5).
         wave_on: which tensor the wave acts on: what the quantiser rounds, or the raw weights.
         scale: output scale of the quantised weights.
@@ -38,6 +41,9 @@ class Preset:
     """
 
     name: Literal["paper", "released", "recommended"]
+    phases: tuple[float, float]
+    wave_rise: float
+    settle: float
     order: int
     wave_on: Literal["quantizer", "raw"]
     scale: ScaleMode
@@ -60,6 +66,9 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     "paper": Preset(
         name="paper",
+        phases=(1 / 3, 3 / 4),  # Table 4's proportion 4:5:3
+        wave_rise=1 / 3,
+        settle=0.0,
         order=1,
         wave_on="quantizer",
         scale="none",
@@ -85,6 +94,9 @@ PRESETS: dict[str, Preset] = {
     ),
     "released": Preset(
         name="released",
+        phases=(0.2, 0.8),  # r = 0.2 T, d = 0.8 T in the scripts
+        wave_rise=0.2,
+        settle=0.0,
         order=1,
         wave_on="raw",
         scale="none",
@@ -111,6 +123,9 @@ PRESETS: dict[str, Preset] = {
     ),
     "recommended": Preset(
         name="recommended",
+        phases=(0.05, 0.5),
+        wave_rise=0.6,
+        settle=0.5,
         order=1,
         wave_on="quantizer",
         scale="max",
@@ -128,6 +143,8 @@ PRESETS: dict[str, Preset] = {
         hysteresis=0.05,
         snap=True,
         differences=(
+            "Bits are learned early, from 5 % to 50 % of the run, and beta's rate falls to 0 before they freeze: half "
+            "the run is left to the weights, and the wave rises only then.",
             "The task loss moves beta through the stretch of the grid; the sine acts on the weights alone.",
             "The wave's strength is a share of the task gradient, layer by layer, so that no strength is set by hand.",
             "Quantised weights keep the layer's own range (max|w|).",

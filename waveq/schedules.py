@@ -49,6 +49,7 @@ def three_phase(
     rise: float | None = None,
     fall: float | None = None,
     sharpness: float | None = None,
+    wave_rise: float | None = None,
 ) -> Schedule:
     """Fig. 2e and 9: f1 = (1 + tanh((i - rise)/s))/2, f2 alike at fall; lambda_w = Lw f1, lambda_beta = Lb (f1 - f2).
 
@@ -62,6 +63,7 @@ def three_phase(
         rise: where phase 2 begins, in steps.
         fall: where phase 3 begins, in steps.
         sharpness: s, in steps.
+        wave_rise: where lambda_w rises, in steps; None is ``rise``, as in the figure.
 
     Raises:
         ValueError: not 0 <= rise < fall <= total_steps, or a sharpness that is not positive.
@@ -75,6 +77,7 @@ def three_phase(
     start = total_steps / 3 if rise is None else rise
     end = 3 * total_steps / 4 if fall is None else fall
     width = max(1.0, total_steps / 60) if sharpness is None else sharpness
+    wave_start = start if wave_rise is None else wave_rise
     if not 0 <= start < end <= total_steps or width <= 0:
         raise ValueError(
             "a three-phase schedule needs 0 <= rise < fall <= total_steps and sharpness > 0, "
@@ -84,7 +87,8 @@ def three_phase(
     def profile(step: int) -> tuple[float, float]:
         f1 = 0.5 * (1.0 + math.tanh((step - start) / width))
         f2 = 0.5 * (1.0 + math.tanh((step - end) / width))
-        return lambda_w * f1, lambda_beta * (f1 - f2)
+        f_wave = 0.5 * (1.0 + math.tanh((step - wave_start) / width))
+        return lambda_w * f_wave, lambda_beta * (f1 - f2)
 
     return Schedule(name="three-phase", profile=profile, rise=math.ceil(start), fall=math.ceil(end))
 
