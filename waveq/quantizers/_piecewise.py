@@ -37,6 +37,8 @@ def piecewise_coordinate(values: Tensor, knots: Tensor, heights: Tensor) -> Tens
     along = points - left
     inside = (along >= 0.0) & (along <= gap)
     height = heights[segment] + torch.minimum(along.clamp_min(0.0), gap) * slope
+    height = torch.where(points > fixed[:, -1:], heights[-1], height)  # the outermost knots may coincide
+    height = torch.where(points < fixed[:, :1], heights[0], height)
     extent = (fixed[:, -1:] - fixed[:, :1]).clamp_min(TINY)
     steepest = _STEEPEST * (heights[-1] - heights[0]) / extent
     return straight_through(values * (torch.minimum(slope, steepest) * inside), height)

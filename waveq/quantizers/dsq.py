@@ -19,7 +19,8 @@ class DSQ(WeightQuantizer):
     """2^B levels from -r to r, rounded to the nearest, with the gradient of a soft staircase; r and a are learned.
 
     Within the bin of width D and centre m the soft value is m + (D/2) tanh(k (x - m)) / (1 - a), k = ln(2/a - 1) / D
-    (eq. 3 to 7), which meets the levels at the bin's ends. Going forward the sign of the tanh stands in its place.
+    (eq. 3 to 7), which meets the levels at the bin's ends. Going forward the sign of the tanh stands in its place, also
+    in the product rule that gives r its gradient (as the rounded value does in LSQ's step).
     The range r starts at max|w| and a at 0.2; r is kept positive and a between 0.001 and 0.5.
 
     Differences from the paper: its range [l, u] has two ends; ours is symmetric, so that a weight stays a number times
@@ -67,6 +68,10 @@ class DSQ(WeightQuantizer):
             pitch = pitch * grid_scale
         softness = damped(kept_soft(self.softness), weight.numel() ** -0.5)
         return (soft_round(weight / pitch + steps, 2.0 * steps, softness) - steps) * pitch
+
+    def binary_coordinate(self, weight: Tensor) -> Tensor:
+        """The same as for more bits."""
+        return self.unit(weight)
 
     def binarize(self, weight: Tensor) -> Tensor:
         """One bit: -r or r, with the soft gradient."""

@@ -84,6 +84,10 @@ class LQNets(WeightQuantizer):
                 self.basis.copy_(moved_basis(rows, self.basis.to(rows.dtype), codes))
         return straight_through(weight, values.reshape(weight.shape))
 
+    def binary_coordinate(self, weight: Tensor) -> Tensor:
+        """The same as for more bits."""
+        return self.unit(weight)
+
     def binarize(self, weight: Tensor) -> Tensor:
         """One bit: the same as for more."""
         return self(weight, weight.new_zeros(()))  # type: ignore[no-any-return]

@@ -127,7 +127,8 @@ def lsq_start(values: Tensor, most: int) -> Tensor:
         >>> lsq_start(torch.tensor([-1.0, 3.0]), 4).item()
         2.0
     """
-    return (2.0 * values.abs().mean() / most**0.5).clamp_min(TINY)
+    start: Tensor = 2.0 * values.abs().mean() / float(most) ** 0.5
+    return start.clamp_min(TINY)
 
 
 def quantize_by_step(values: Tensor, step: Tensor, least: Tensor, most: Tensor) -> Tensor:
