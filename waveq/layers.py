@@ -51,6 +51,8 @@ def resolve_skip(skip: Iterable[str], names: Iterable[str]) -> set[str]:
     left_out: set[str] = set()
     for entry in skip:
         hits = fnmatch.filter(known, entry)
+        if not hits and any(name.startswith(f"{entry}.") for name in known):
+            raise ValueError(f"skip names {entry!r}, which holds layers but is none; for all of them write '{entry}.*'")
         if not hits:
             raise ValueError(f"skip names {entry!r}, which matches no layer{nearest(entry, known)}")
         left_out.update(hits)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -54,24 +56,29 @@ class Policy(Mapping[str, int]):
         quantizer: str | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
+        if not isinstance(bits, Mapping):
+            raise TypeError(f"bits must be a mapping of layers to total bits, not {bits!r}")
         if not bits:
             raise ValueError("a policy needs at least one layer")
         self._bits = {str(name): check_total_bits(value, layer=str(name)) for name, value in bits.items()}
-        self.activation_bits = self._annotation("activation_bits", activation_bits)
-        for value in self.activation_bits.values():
-            check_activation_bits(value)
-        self.betas = self._annotation("betas", betas)
-        self.scales = self._annotation("scales", scales)
-        self.weight_counts = self._annotation("weight_counts", weight_counts)
+        self.activation_bits = self._annotation("activation_bits", activation_bits, _activation_bits)
+        self.betas = self._annotation("betas", betas, _finite)
+        self.scales = self._annotation("scales", scales, _finite)
+        self.weight_counts = self._annotation("weight_counts", weight_counts, _count)
         self.skipped = tuple(skipped)
         self.quantizer = quantizer
         self.provenance: Mapping[str, Any] = MappingProxyType(dict(provenance or {}))
 
-    def _annotation(self, what: str, values: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    def _annotation(
+        self, what: str, values: Mapping[str, Any] | None, check: Callable[[str, str, Any], Any]
+    ) -> Mapping[str, Any]:
         unknown = sorted(set(values or {}) - set(self._bits))
         if unknown:
             raise ValueError(f"{what} names layers that the policy does not have: {', '.join(unknown)}")
-        return MappingProxyType(dict(values or {}))
+        return MappingProxyType({name: check(what, name, value) for name, value in (values or {}).items()})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _from_json, (self.to_json(),)
 
     def __getitem__(self, name: str) -> int:
         return self._bits[name]
@@ -121,7 +128,7 @@ class Policy(Mapping[str, int]):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(target.name + ".part")
-        partial.write_text(json.dumps(self.to_json(), indent=2) + "\n")
+        partial.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
         partial.replace(target)
 
     @classmethod
@@ -139,3 +146,23 @@ class Policy(Mapping[str, int]):
             return cls(**fields)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
+
+
+def _from_json(fields: dict[str, Any]) -> Policy:
+    return Policy(**{name: value for name, value in fields.items() if name != "format"})
+
+
+def _activation_bits(_what: str, name: str, value: Any) -> int:
+    return check_activation_bits(value, layer=name)
+
+
+def _finite(what: str, name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"{what}[{name!r}] must be a finite number, not {value!r}")
+    return float(value)
+
+
+def _count(what: str, name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise ValueError(f"{what}[{name!r}] must be a number of weights, not {value!r}")
+    return int(value)

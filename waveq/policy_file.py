@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import reprlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +34,10 @@ class _PlainPolicy(BaseModel):
 def read_policy_file(path: Path) -> dict[str, Any]:
     """The arguments of ``Policy`` that a file holds."""
     try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+    except _TwiceError as error:
+        raise ValueError(f"{path} names {error} twice") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not a policy: it is not valid JSON ({error})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a policy: expected a JSON object, found {type(content).__name__}")
@@ -46,6 +49,19 @@ def read_policy_file(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {_first_problem(error)}") from None
 
 
+class _TwiceError(Exception):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON allows a name twice and keeps the last: here one of the two would be lost without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(repr(next(name for name in names if names.count(name) > 1)))
+    return found
+
+
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
@@ -53,4 +69,6 @@ def _first_problem(error: ValidationError) -> str:
         near = difflib.get_close_matches(where, _PolicyFile.model_fields, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"unknown field {where!r}{hint} (known: {', '.join(_PolicyFile.model_fields)})"
-    return f"field {where!r} is {problem['input']!r}: {problem['msg']}"
+    if problem["type"] == "missing":
+        return f"field {where!r} is missing"
+    return f"field {where!r} is {reprlib.repr(problem['input'])}: {problem['msg']}"
