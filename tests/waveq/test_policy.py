@@ -101,7 +101,7 @@ def test_repr_names_layers_and_mean() -> None:
         ({"bits": {"fc": True}}, "not True"),
         ({"bits": {"fc": 3}, "betas": {"fx": 2.0}}, "betas names layers that the policy does not have: fx"),
         ({"bits": {"fc": 3}, "activation_bits": {"fc": 9}}, "activation bits of layer 'fc' must be .* 1 to 8, not 9"),
-        ({"bits": {"fc": 3}, "betas": {"fc": float("nan")}}, rr"betas\['fc'\] must be a finite number, not nan"),
+        ({"bits": {"fc": 3}, "betas": {"fc": float("nan")}}, r"betas\['fc'\] must be a finite number, not nan"),
         ({"bits": {"fc": 3}, "scales": {"fc": "big"}}, r"scales\['fc'\] must be a finite number, not 'big'"),
         (
             {"bits": {"fc": 3}, "weight_counts": {"fc": -1}},
