@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from waveq import cli_data, cli_demo, cli_score, cli_space, cli_train
+from waveq import cli_data, cli_demo, cli_explore, cli_score, cli_space, cli_train
 from waveq.cli_common import Interrupted, say
 
 __all__ = ["app", "main"]
@@ -32,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help is quicker, and pipes well
 )
-for module in (cli_demo, cli_train, cli_score, cli_space, cli_data):
+for module in (cli_demo, cli_train, cli_score, cli_explore, cli_space, cli_data):
     module.register(app)
 
 
@@ -57,13 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(end.exit_code)
     except _CLICK_ERROR as error:
         return _usage_error(error)
-    except (typer.Abort, KeyboardInterrupt) as stop:
-        return _interrupted(stop)
+    except Interrupted as stop:
+        say(f"stopped. {stop}")
+        return INTERRUPTED
+    except (typer.Abort, KeyboardInterrupt):
+        say("stopped.")
+        return INTERRUPTED
     except BrokenPipeError:  # `waveq score ... | head` has read enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the interpreter flushes it at exit
         return 0
     except Exception as error:
         return _failure(error)
+    if outcome == INTERRUPTED:  # how newer typer reports a Ctrl-C
+        say("stopped.")
     return int(outcome) if isinstance(outcome, int) else 0
 
 
@@ -76,12 +82,6 @@ def _usage_error(error: Any) -> int:
     where = error.ctx.command_path if getattr(error, "ctx", None) else "waveq"
     say(f"{message} See: {where} --help")
     return BAD_INPUT
-
-
-def _interrupted(stop: BaseException) -> int:
-    cause = stop if isinstance(stop, Interrupted) else stop.__cause__ or stop.__context__
-    say(f"stopped. {cause.hint}" if isinstance(cause, Interrupted) else "stopped.")
-    return INTERRUPTED
 
 
 def _failure(error: Exception) -> int:

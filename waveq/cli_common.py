@@ -21,12 +21,11 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard er
 Run = Annotated[Path | None, typer.Option("--run", help="Run folder that everything is written to.")]
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C in the middle of something that can be resumed; ``hint`` says how."""
+class Interrupted(Exception):  # noqa: N818  (it is none)
+    """Ctrl-C in the middle of something that can be resumed; its text says how.
 
-    def __init__(self, hint: str) -> None:
-        super().__init__(hint)
-        self.hint = hint
+    No KeyboardInterrupt: that one the parser of the command line keeps for itself.
+    """
 
 
 @contextmanager
@@ -34,13 +33,11 @@ def resumable(hint: str) -> Iterator[None]:
     """Add to a Ctrl-C what to call to go on.
 
     Example:
-        >>> with resumable("Go on with: waveq demo"):
+        >>> with resumable("go on with: waveq demo"):
         ...     pass
     """
     try:
         yield
-    except Interrupted:
-        raise
     except KeyboardInterrupt:
         raise Interrupted(hint) from None
 

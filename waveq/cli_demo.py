@@ -48,7 +48,7 @@ def demo(
     silent = quiet or as_json
     # A third of the training images is held out: a tenth would be 143, too few to tell policies apart.
     config = load_recipe("digits", run_dir=run, seed=seed, validation=0.3, threads=1, progress=not silent)
-    with resumable(f"Everything so far is in {run}; the same command goes on from there"):
+    with resumable(f"Everything so far is in {run}; the same command goes on from there."):
         design = codesign(config, hardware=hardware, choices=parse_bits(bits), say=_nothing if silent else say)
     emit(demo_text(design), design.to_dict(), as_json=as_json)
 

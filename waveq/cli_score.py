@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from waveq.cli_common import AsJson, Run, emit, say
-
-if TYPE_CHECKING:
-    from stripes_sim import LayerShape
 
 __all__ = ["hardware", "register", "score"]
 
@@ -52,26 +49,15 @@ def score(
 ) -> None:
     """Cycles and energy of a policy on a bit-serial accelerator, with the saving against 16 and 8 bits."""
     from stripes_sim import load_hardware
-
-    machine = load_hardware(hardware)
-    source = Path(policy)
-    if source.is_dir():
-        _refuse_sizes(model, workload)
-        from waveq.trained_run import TrainedRun
-
-        trained = TrainedRun(source)
-        weights: Any = trained.weight_bits()
-        streamed: Any = trained.activation_bits()
-        layers, folder = trained.layers, run or source
-    else:
-        layers = _workload(model, workload, input_size, in_channels, num_classes)
-        weights, streamed = _policy(policy, layers)
-        folder = run or Path("runs") / f"score-{source.stem}-{model or (workload.stem if workload else '')}"
-    streamed = streamed if activation_bits is None else activation_bits
-    result = machine.run(layers, weights, streamed, batch=batch, default_bits=default_bits)
+    from waveq.cli_workload import Sizes, priced_policy
     from waveq.codesign import save_score
     from waveq.pricing import result_data
 
+    machine = load_hardware(hardware)
+    priced = priced_policy(policy, model, workload, Sizes(input_size, in_channels, num_classes))
+    streamed = priced.activation_bits if activation_bits is None else activation_bits
+    result = machine.run(priced.layers, priced.weight_bits, streamed, batch=batch, default_bits=default_bits)
+    folder = run or priced.folder("score")
     say(f"written to {folder}: {', '.join(save_score(result, folder, breakdown=breakdown))}")
     emit(result.table(breakdown=breakdown), {**result_data(result), "run": str(folder)}, as_json=as_json)
 
@@ -88,45 +74,3 @@ def hardware(
         return
     machine = load_machine(name)
     emit(str(machine), {"origin": machine.origin, "parameters": machine.rows()}, as_json=as_json)
-
-
-def _refuse_sizes(model: str | None, workload: Path | None) -> None:
-    if model is not None or workload is not None:
-        raise ValueError("a run folder knows its network: leave --model and --workload out")
-
-
-def _workload(
-    model: str | None, workload: Path | None, input_size: int | None, in_channels: int | None, num_classes: int | None
-) -> list[LayerShape]:
-    if (model is None) == (workload is None):
-        raise ValueError("say which network the policy is for: --model NAME, or --workload FILE")
-    if workload is not None:
-        from stripes_sim import read_workload
-
-        return read_workload(workload)
-    import torch
-
-    from stripes_sim import trace
-    from waveq.zoo import build, network
-
-    entry = network(str(model))
-    channels, side = in_channels or entry.in_channels, input_size or entry.input_size
-    with torch.device("meta"):
-        net = build(entry.name, num_classes=num_classes, in_channels=channels, input_size=side)
-    return trace(net, (channels, side, side))
-
-
-def _policy(text: str, layers: list[LayerShape]) -> tuple[Any, Any]:
-    """Weight and activation bits from a policy file or a number."""
-    from waveq.trained_run import FLOAT_BITS
-
-    if text.isdigit():
-        return int(text), FLOAT_BITS
-    if not Path(text).exists():
-        raise ValueError(f"policy {text}: neither a run folder, a policy file nor a number of bits")
-    from waveq.policy import Policy
-
-    policy = Policy.load(text)
-    skipped = dict.fromkeys(policy.skipped, FLOAT_BITS)
-    streamed = {layer.name: policy.activation_bits.get(layer.name, FLOAT_BITS) for layer in layers}
-    return {**skipped, **policy}, streamed

@@ -62,7 +62,7 @@ def enumerate_policies(
 
     trained = TrainedRun(run)
     options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
-    with resumable(f"What was evaluated is in {run / STORE}; the same command goes on from there"):
+    with resumable(f"What was evaluated is in {run / STORE}; the same command goes on from there."):
         frame = enumerate_run(
             trained,
             load_hardware(hardware),
@@ -96,9 +96,8 @@ def frontier(
 ) -> None:
     """The policies that no other one beats, as a table and a picture, with the learned policy marked."""
     from pareto import frontier as efficient_rows
-    from pareto import plot
     from waveq.design_space import FRONT, SENSE, TABLE, place_run, read_table
-    from waveq.pictures import save_figure
+    from waveq.pictures import frontier_figure, save_figure
     from waveq.policy import Policy
     from waveq.pricing import write_frame
     from waveq.report import OWN_LABEL, placement_sentence
@@ -111,7 +110,8 @@ def frontier(
     folder = out or (source if is_run else source.parent)
     write_frame(folder / FRONT, front)
     mark = {} if own is None else {OWN_LABEL if policy is None else policy.stem: dict(own)}
-    figure = plot(frame, front, mark=mark, budgets=budget or (), layers=None if own is None else list(own))
+    layers = None if own is None else list(own)
+    figure = frontier_figure(frame, sense=chosen, mark=mark, budgets=budget or (), layers=layers)
     save_figure(figure, folder / "frontier.png")
     lines = [_table(front), f"{len(front)} of {len(frame):,} policies are efficient"]
     data: dict[str, Any] = {"policies": len(frame), "frontier": front.to_dict("records"), "sense": chosen}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from waveq.cli_common import AsJson, DataDir, Quiet, Run, aligned, emit, say
+from waveq.cli_common import AsJson, DataDir, Quiet, Run, aligned, emit, resumable, say
 
 if TYPE_CHECKING:
     from waveq.train import TrainResult
@@ -113,7 +113,8 @@ def train(
     from waveq.train import train as train_run
 
     silent = quiet or as_json
-    result = train_run(config, say=_nothing if silent else say)
+    with resumable(f"Everything is in {config.folder}, and the same command goes on from there."):
+        result = train_run(config, say=_nothing if silent else say)
     emit(result_text(result), result.to_dict(), as_json=as_json)
 
 

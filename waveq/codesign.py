@@ -138,9 +138,10 @@ def save_score(result: Result, folder: Path, *, breakdown: bool) -> list[str]:
     write_text(folder / "score.json", json.dumps(result_data(result), indent=2, default=float) + "\n")
     names = ["score.txt", "score.csv", "score.json"]
     if breakdown:
-        from waveq.pictures import save_breakdown
+        from stripes_sim import plot_breakdown
+        from waveq.pictures import save_figure
 
-        save_breakdown(result, folder / "breakdown.png")
+        save_figure(plot_breakdown(result), folder / "breakdown.png")
         names.append("breakdown.png")
     return names
 

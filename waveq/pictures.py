@@ -1,10 +1,11 @@
-"""Pictures of a run that are not pareto's: energy by part, and how the bits were learned.
+"""Pictures of a run: how the bits were learned, and pareto's frontier in units that people read.
 
-Colours are Okabe and Ito's, each part has its own hatch besides. matplotlib is imported inside the functions.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart. matplotlib is imported inside the functions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from stripes_sim import Result
-
-__all__ = ["breakdown_data", "learning_data", "save_breakdown", "save_figure", "save_learning"]
+__all__ = ["frontier_figure", "learning_data", "save_figure", "save_learning"]
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-_HATCHES = ("", "//", "..", "xx", "--")
+_MICROJOULE = "Energy (µJ)"
 _LINES = ("-", "--", "-.", ":")
 
 
@@ -31,39 +30,28 @@ def save_figure(figure: Figure, path: Path) -> None:
     draft.replace(path)
 
 
-def breakdown_data(result: Result) -> pd.DataFrame:
-    """Energy in microjoule, one row a layer and one column a part; the parts add up to the result's energy."""
-    from stripes_sim.simulate import PARTS
+def frontier_figure(
+    frame: pd.DataFrame,
+    *,
+    sense: Mapping[str, str],
+    mark: Mapping[str, Mapping[str, Any]],
+    budgets: Sequence[float] = (),
+    layers: Sequence[str] | None = None,
+) -> Figure:
+    """`pareto.plot` of a table of policies, with energy in microjoule on the axis; arguments and errors are its own.
 
-    frame = result.frame
-    parts = {part.replace("_", " ").replace("dram", "DRAM"): frame[f"{part}_pj"].to_numpy() / 1e6 for part in PARTS}
-    bits = [f"{name} ({width})" for name, width in zip(frame["name"], frame["weight_bits"], strict=True)]
-    return pd.DataFrame(parts, index=bits)
+    Budgets are in the unit of the table's column.
+    """
+    from pareto import frontier, plot
+    from pareto.plotdata import axes_of
 
-
-def save_breakdown(result: Result, path: Path) -> None:
-    """Stacked bars: what each layer spends, and on what."""
-    data = breakdown_data(result)
-    figure, axes = _figure(width=max(6.4, 0.3 * len(data) + 2.0))
-    below = pd.Series(0.0, index=data.index)
-    for number, part in enumerate(data.columns):
-        axes.bar(
-            range(len(data)),
-            data[part],
-            bottom=below,
-            label=part,
-            color=_COLOURS[number % len(_COLOURS)],
-            hatch=_HATCHES[number % len(_HATCHES)],
-            edgecolor="black",
-            linewidth=0.6,
-        )
-        below = below + data[part]
-    axes.set_xticks(range(len(data)), list(data.index), rotation=90 if len(data) > 6 else 0)
-    axes.set_xlabel("Layer (its weight bits)")
-    axes.set_ylabel("Energy (µJ)")
-    axes.set_title(f"{result.hardware.name}: {result.energy_pj / 1e6:.3g} µJ", fontsize=10)
-    axes.legend(fontsize=9, framealpha=0.92)
-    save_figure(figure, path)
+    if "energy_pj" not in sense or "energy_pj" not in frame.columns:
+        return plot(frame, frontier(frame, sense=sense), mark=mark, budgets=budgets, layers=layers)
+    across, _ = axes_of(frame, sense, None, None)
+    readable = frame.assign(energy_pj=frame["energy_pj"] / 1e6).rename(columns={"energy_pj": _MICROJOULE})
+    names = {_MICROJOULE if name == "energy_pj" else name: direction for name, direction in sense.items()}
+    limits = [budget / 1e6 if across == "energy_pj" else budget for budget in budgets]
+    return plot(readable, frontier(readable, sense=names), mark=mark, budgets=limits, layers=layers)
 
 
 def learning_data(metrics: Path) -> pd.DataFrame:
