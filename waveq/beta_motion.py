@@ -15,11 +15,15 @@ __all__ = ["move_betas"]
 
 _TREND_MEMORY = 0.98
 _MAX_STEP = 0.05  # bits; the task's gradient on beta is noisy, and one step must not cross a level
+_LEAST_COST = 0.1  # layers whose bits cost less than this share of the mean are paced as if they cost it
 
 
 @torch.no_grad()
 def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: float, progress: float) -> bool:
     """One SGD step of every beta that is still learned, on gradients averaged over ranks.
+
+    Each layer's rate is divided by its relative cost per bit: where beta rests does not depend on it, and a layer whose
+    bits are cheap gets there as soon as the others.
 
     Args:
         layers: the layers whose bits are learned.
@@ -31,7 +35,8 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
         Whether they moved: not without gradients, nor on an overflow of mixed precision, where the user's optimizer
         skips its step too.
     """
-    states = [layer.state for layer in layers if layer.state.learns]
+    learning = [layer for layer in layers if layer.state.learns]
+    states = [layer.state for layer in learning]
     if not states or all(state.beta.grad is None for state in states):
         return False
     gradient = _gradient(states) / grad_scale
@@ -40,10 +45,11 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
     preset = settings.preset
     low, high = settings.beta_range
     pace = 1.0 if progress <= 1.0 - preset.settle else (1.0 - progress) / preset.settle
-    for state, slope in zip(states, gradient.tolist(), strict=True):
+    for layer, slope in zip(learning, gradient.tolist(), strict=True):
+        state, rate = layer.state, settings.beta_lr / max(settings.bit_costs[layer.name], _LEAST_COST)
         beta = state.beta.detach().item()
         velocity = preset.beta_momentum * float(state.velocity) + slope + preset.beta_weight_decay * beta
-        move = max(-_MAX_STEP, min(_MAX_STEP, settings.beta_lr * velocity))
+        move = max(-_MAX_STEP, min(_MAX_STEP, rate * velocity))
         new = min(high, max(low, beta - pace * move))
         held = new in (low, high)  # at a clamp there is no travel, whatever the gradient says
         state.velocity.fill_(velocity)
