@@ -198,7 +198,7 @@ def signals_noted() -> Iterator[Callable[[], bool]]:
 
 
 class Checkpoints(Callback):
-    """Writes `last.ckpt` after whole optimizer steps: at the end of epochs, every so often, and when asked to stop.
+    """Writes `last.ckpt` after whole optimizer steps: every so many seconds, and when asked to stop.
 
     With several processes all of them agree on the step.
     """
@@ -221,25 +221,25 @@ class Checkpoints(Callback):
         if trainer.global_step == self._seen_steps or batch_index + 1 == trainer.num_training_batches:
             return
         self._seen_steps = trainer.global_step
-        stop, due = self._agreed(trainer)
-        if stop or due:
-            self._save(trainer)
-        if stop:
-            raise StopRequested
+        self._save_when_due(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Always."""
+        """After the last step of an epoch."""
         self._seen_steps = trainer.global_step
-        stop, _ = self._agreed(trainer)
-        self._save(trainer)
-        if stop:
-            raise StopRequested
+        self._save_when_due(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the place in the data."""
         loader = trainer.train_dataloader
         assert isinstance(loader, EpochLoader)
         checkpoint[LOADER_STATE] = loader.state_dict()
+
+    def _save_when_due(self, trainer: Trainer) -> None:
+        stop, due = self._agreed(trainer)
+        if stop or due:
+            self._save(trainer)
+        if stop:
+            raise StopRequested
 
     def _agreed(self, trainer: Trainer) -> tuple[bool, bool]:
         due = time.monotonic() - self._last_time > self._seconds

@@ -128,8 +128,8 @@ class TrainConfig(BaseModel):
     """Go on where the run folder stopped; False refuses a folder that holds a run."""
     log_every: PositiveInt = 20
     """Steps between two rows of metrics."""
-    checkpoint_seconds: float = Field(default=60, ge=0)
-    """Time between two checkpoints within an epoch; one is written at the end of every epoch anyway."""
+    checkpoint_seconds: float = Field(default=30, ge=0)
+    """Time between two checkpoints: what a crash or a power cut can lose."""
     progress: bool = True
     """Whether a progress bar is drawn."""
 

@@ -72,8 +72,11 @@ def _start(config: TrainConfig, rank: int, port: int) -> subprocess.Popen[bytes]
         "MASTER_PORT": str(port),
         "PYTHONPATH": os.pathsep.join(paths),
     }
-    command = [sys.executable, "-m", "waveq.train_launch", str(config.folder / "config.json")]
-    return subprocess.Popen(command, env=environment)
+    return subprocess.Popen(_command(config), env=environment)
+
+
+def _command(config: TrainConfig) -> list[str]:
+    return [sys.executable, "-m", "waveq.train_launch", str(config.folder / "config.json")]
 
 
 def _free_port() -> int:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from waveq.train_module import Classifier as _Classifier  # torchvision before lightning, see there
 
@@ -47,10 +47,13 @@ class MetricsCsv(Logger):
         self._path = path
         self._columns = ("step", *columns)
         kept = self._rows_until(from_step) if from_step and path.exists() else []
-        self._file = path.open("w", newline="")
-        self._writer = csv.DictWriter(self._file, self._columns, restval="", extrasaction="ignore")
-        self._writer.writeheader()
-        self._writer.writerows(kept)
+        with path.open("w", newline="") as file:
+            writer = self._writer(file)
+            writer.writeheader()
+            writer.writerows(kept)
+
+    def _writer(self, file: TextIO) -> csv.DictWriter[str]:
+        return csv.DictWriter(file, self._columns, restval="", extrasaction="ignore")
 
     def _rows_until(self, step: int) -> list[dict[str, str]]:
         with self._path.open(newline="") as file:
@@ -63,7 +66,8 @@ class MetricsCsv(Logger):
         for name, value in metrics.items():
             whole = math.isfinite(value) and value == int(value)
             row[name] = int(value) if whole else f"{value:.6g}"
-        self._writer.writerow(row)
+        with self._path.open("a", newline="") as file:  # not held open: a crash loses nothing
+            self._writer(file).writerow(row)
 
     def log_hyperparams(self, *_args: Any, **_kwargs: Any) -> None:
         """The run folder holds the config already."""
@@ -77,14 +81,6 @@ class MetricsCsv(Logger):
     def version(self) -> str:
         """Lightning asks for it; the folder says it."""
         return ""
-
-    def save(self) -> None:
-        """Hand the rows to the operating system."""
-        self._file.flush()
-
-    def finalize(self, status: str) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 @contextmanager

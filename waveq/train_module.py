@@ -51,6 +51,14 @@ class Classifier(LightningModule):
         self._rate = rate
         self._total_steps = total_steps
 
+    def __setattr__(self, name: str, value: object) -> None:
+        # Lightning notes the name of every hook here, some 45 times a step, and nn.Module looks into six registers
+        # for every attribute. On small networks that is a tenth of the step.
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W)."""
         logits: Tensor = self.network(images)
