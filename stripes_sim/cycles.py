@@ -222,7 +222,8 @@ def _spatial(work: Packed, hw: Accelerator, weight_bits: Ints, activation_bits: 
 
     A unit of W bits (8) is a grid of 2-bit multipliers, so it does ``floor(W/Pa) * floor(W/Pw)`` products at once,
     operands counted as at least 2 bits: 3 bits cost what 4 do, 5 to 7 what 8 do. Operands beyond W take two passes
-    each. The first layer is unrolled to a matrix product, so that its few channels do not leave lanes idle.
+    each. Layers that read the image (the first, and any with three channels) are unrolled to a matrix product, so that
+    few channels do not leave lanes idle.
     """
     width = hw.pe_width_bits
     if width < 2:
@@ -231,7 +232,7 @@ def _spatial(work: Packed, hw: Accelerator, weight_bits: Ints, activation_bits: 
     passes = ceil_div(activation_bits, width) * ceil_div(weight_bits, width)
     channels = work.in_channels // work.groups
     spread = hw.lanes * fusion
-    unroll = work.first & work.spatial & hw.space_to_depth
+    unroll = (work.first | (work.in_channels == 3)) & work.spatial & hw.space_to_depth
     depth = np.where(unroll, ceil_div(work.taps * channels, spread), work.taps * ceil_div(channels, spread))
     filter_sets = ceil_div(ceil_div(work.out_channels, work.groups), hw.rows)
     filter_steps = ceil_div(filter_sets, hw.tiles)

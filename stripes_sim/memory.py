@@ -6,9 +6,11 @@ Layers run one after the other. Tiling rule, for a layer with W bits of weights,
   read from DRAM and its last output written. The weights come from DRAM once.
 * otherwise I is read and O written, and
     - W fits the weight buffer: inputs stream past the resident weights, everything moves once;
-    - it does not: either the filters are cut into ``ceil(W / buffer)`` parts and the inputs are read again for each, or
-      the inputs are cut into ``ceil(I / (buffer / 2))`` parts (half the buffer, the rest holds outputs) and the
-      weights are read again for each; whichever moves less.
+    - it does not: the layer is cut, in whichever of three ways moves least:
+      filters into ``ceil(W / buffer)`` parts, the inputs being read again for each;
+      inputs (windows, tokens, samples) into ``ceil(I / (buffer / 2))`` parts, half the buffer being for outputs, and
+      the weights read again for each; or input channels into as many parts, inputs and weights being read once and
+      32-bit partial sums of all outputs written and read back between the parts.
 
 ``resident_weights`` is for machines that keep the whole network on chip between inferences: no weight is fetched.
 A bit costs the same in every layer, so the whole model stays additive over layers.
@@ -24,6 +26,7 @@ import numpy.typing as npt
 
 from stripes_sim._packed import Ints, Packed
 from stripes_sim.cycles import ArrayWork, ceil_div
+from stripes_sim.energy import CONSTANTS
 
 if TYPE_CHECKING:
     from stripes_sim.hardware import Accelerator
@@ -73,16 +76,23 @@ def traffic(
     weight_parts = np.maximum(ceil_div(weights, 8 * hw.weight_buffer_bytes), 1)
     input_parts = np.maximum(ceil_div(inputs, 4 * hw.activation_buffer_bytes), 1)
     stored = 0 if hw.resident_weights else 1
-    filters_cut = weight_parts * inputs + stored * weights
-    inputs_cut = inputs + stored * input_parts * weights
-    cut_inputs = ~fits & (weight_parts > 1) & (inputs_cut < filters_cut)
-    weight_reads = stored * weights * np.where(cut_inputs, input_parts, 1)
-    input_reads = inputs * np.where(fits, work.first, np.where(cut_inputs, 1, weight_parts))
+    partial_sums = (input_parts - 1) * batch * work.output_count * int(CONSTANTS["accumulator_bits"].value)
+    cut = ~fits & (weight_parts > 1)
+    by_filters = weight_parts * inputs + stored * weights
+    by_inputs = inputs + stored * input_parts * weights
+    by_channels = inputs + stored * weights + 2 * partial_sums
+    least = np.minimum(np.minimum(by_filters, by_inputs), by_channels)
+    channels_cut = cut & (by_channels == least)
+    inputs_cut = cut & (by_inputs == least) & ~channels_cut
+    filters_cut = cut & ~channels_cut & ~inputs_cut
+    weight_reads = stored * weights * np.where(inputs_cut, input_parts, 1)
+    input_reads = inputs * np.where(fits, work.first, np.where(filters_cut, weight_parts, 1))
+    spills = np.where(channels_cut, partial_sums, 0)
     # a lookup reads its rows from the table off chip, wherever the activations are
     rows = np.where(work.embedding, batch * work.output_count * weight_stored, 0)
 
-    reads = np.where(work.embedding, rows, weight_reads + input_reads)
-    writes = np.where(fits & ~work.last, 0, outputs)
+    reads = np.where(work.embedding, rows, weight_reads + input_reads + spills)
+    writes = np.where(fits & ~work.last, 0, outputs) + spills
     windows = np.where(work.spatial, work.windows * work.phases, work.tokens) * work.copies * batch
     visited = windows * work.taps * work.in_channels * array.filter_steps
     second_operand = np.where(work.matmul, work.copies * batch * work.in_channels * work.out_channels, 0)
@@ -95,7 +105,7 @@ def traffic(
         activation_read_bits=np.where(work.embedding, 0, (visited + second_operand) * activation_stored).astype(
             np.float64
         ),
-        activation_write_bits=(outputs + np.where(work.embedding, 0, input_reads)).astype(np.float64),
+        activation_write_bits=(outputs + np.where(work.embedding, 0, input_reads + spills)).astype(np.float64),
     )
 
 
