@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from waveq.attachment import WaveQ as WaveQ
     from waveq.attachment import attach as attach
+    from waveq.backends import backend as backend
     from waveq.evaluate import PolicyEvaluator as PolicyEvaluator
     from waveq.policy import Policy as Policy
 
@@ -19,9 +20,10 @@ _HOME = {
     "WaveQ": "waveq.attachment",
     "Policy": "waveq.policy",
     "PolicyEvaluator": "waveq.evaluate",
+    "backend": "waveq.backends",
 }
 
-__all__ = ["Policy", "PolicyEvaluator", "WaveQ", "attach"]
+__all__ = ["Policy", "PolicyEvaluator", "WaveQ", "attach", "backend"]
 
 
 def __getattr__(name: str) -> object:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from waveq._kernels.interface import Engine
 from waveq.functional import frequency, phase
+from waveq.penalty import engine_of, wave_row
 from waveq.settings import Settings, WaveLayer
 
-__all__ = ["rebalance"]
+__all__ = ["rebalance", "rebalance_all"]
 
 _MEMORY = 0.8  # of the running mean over looks
 _UNMEASURED = 1.0  # the strength before the first look
@@ -27,17 +30,47 @@ def rebalance(layer: WaveLayer, settings: Settings) -> None:
     - The pull is measured as if its phase were random. Weights that reached their levels feel none, and a strength
       that made up for that would grow without bound and throw them off again.
     """
-    weight, state = layer.weight, layer.state
+    weight = layer.weight
     if weight.grad is None:
         return
     pull, length = _pull_and_length(layer, settings)
     gradient = weight.grad.float()
     along = (gradient * pull).sum() / pull.square().sum().clamp_min(torch.finfo(pull.dtype).tiny)
-    ratio = (gradient - along * pull).norm() / length
+    _remember(layer, (gradient - along * pull).norm() / length)
+
+
+def _remember(layer: WaveLayer, ratio: Tensor) -> None:
+    state = layer.state
     memory = torch.where(state.strength == _UNMEASURED, 0.0, _MEMORY)
     mixed = memory * state.strength + (1.0 - memory) * ratio
     # overflow of mixed precision, or a layer that the wave cannot move: keep what was
     state.strength.copy_(torch.where(torch.isfinite(ratio), mixed, state.strength))
+
+
+@torch.no_grad()
+def rebalance_all(layers: Sequence[WaveLayer], settings: Settings) -> None:
+    """``rebalance`` for all layers; those that an engine can take in one pass, from four sums each."""
+    fused: dict[tuple[Engine, torch.device], list[WaveLayer]] = {}
+    for layer in layers:
+        engine = engine_of(layer, settings)
+        if (
+            engine is None or layer.state.quantizer.scale == "none"
+        ):  # there the largest weight's gradient is a sum of its own
+            rebalance(layer, settings)
+        elif layer.weight.grad is not None:
+            fused.setdefault((engine, layer.weight.device), []).append(layer)
+    for (engine, _), group in fused.items():
+        _rebalance_fused(engine, group, settings)
+
+
+def _rebalance_fused(engine: Engine, layers: Sequence[WaveLayer], settings: Settings) -> None:
+    beta = torch.stack([layer.state.wave_beta().detach() for layer in layers])
+    rows = [wave_row(layer, settings, engine, b) for layer, b in zip(layers, beta.unbind(), strict=True)]
+    gradients = [layer.weight.grad for layer in layers if layer.weight.grad is not None]
+    pulls, twins, along, tasks = engine.balance(rows, beta, settings.order, gradients).unbind(1)
+    across = (tasks - along.square() / pulls.clamp_min(torch.finfo(pulls.dtype).tiny)).clamp_min(0.0)
+    for layer, ratio in zip(layers, (across / ((pulls + twins) / 2.0)).sqrt().float().unbind(), strict=True):
+        _remember(layer, ratio)
 
 
 def _pull_and_length(layer: WaveLayer, settings: Settings) -> tuple[Tensor, Tensor]:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from waveq.functional import MAX_TOTAL_BITS, Grid, frequency, round_to_grid
+from waveq.quantizers.recipe import TINY, Coordinate, Rounding
 
 __all__ = ["TINY", "ScaleMode", "WeightQuantizer", "check_scale_mode", "damped", "kept_positive", "straight_through"]
 
 ScaleMode = Literal["none", "max", "learned"]
-TINY = 1e-12  # an all-zero layer divides by this instead of by 0
+_FORMULAS = ("unit", "coordinate", "gain", "forward", "grid")
 
 
 class WeightQuantizer(nn.Module):
@@ -67,6 +68,10 @@ class WeightQuantizer(nn.Module):
         """The tensor that the wave acts on at a beta (0-dim): ``unit``, unless its range depends on beta."""
         return self.unit(weight)
 
+    def binary_coordinate(self, weight: Tensor) -> Tensor:
+        """The tensor that the wave acts on where a layer has one bit: clip(w / E|w|, -1, 1), with the levels -1 and 1."""
+        return torch.clamp(weight / weight.detach().abs().mean().clamp_min(TINY), -1.0, 1.0)
+
     def gain(self, weight: Tensor) -> Tensor:
         """The factor from grid to weights, 0-dim, positive; only for levels that are equally far apart."""
         raise NotImplementedError
@@ -83,6 +88,28 @@ class WeightQuantizer(nn.Module):
         One bit in total (b = 0) is for ``binarize``; here b >= 1.
         """
         return self.gain(weight) * round_to_grid(self.unit(weight), bits, grid=self.grid(), scale=grid_scale)
+
+    def compiles(self) -> bool:
+        """Whether the two recipes below stand for this method's formulas; subclasses that change a formula say no."""
+        return False
+
+    def coordinate_recipe(self, weight: Tensor, largest: Tensor, beta: Tensor) -> Coordinate:
+        """What a compiled kernel needs to compute ``coordinate``.
+
+        Args:
+            weight: its shape counts, its values are not read.
+            largest: max|w|, 0-dim, constant.
+            beta: 0-dim, constant.
+        """
+        raise NotImplementedError
+
+    def rounding_recipe(self, weight: Tensor, largest: Tensor, bits: Tensor, grid_scale: Tensor) -> Rounding:
+        """What a compiled kernel needs to compute ``forward``."""
+        raise NotImplementedError
+
+    def computes_as(self, owner: type[WeightQuantizer]) -> bool:
+        """Whether no subclass has changed the formulas that ``owner``'s recipes stand for."""
+        return all(getattr(type(self), name) is getattr(owner, name) for name in _FORMULAS)
 
     def binarize(self, weight: Tensor) -> Tensor:
         """One bit: sign(w) E|w| with 0 -> +E|w|, straight-through (DoReFa eq. 7; WRPN uses the same)."""

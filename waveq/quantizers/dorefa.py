@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from waveq.functional import Grid
-from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer
+from waveq.functional import Grid, frequency
+from waveq.quantizers.base import ScaleMode, WeightQuantizer
+from waveq.quantizers.recipe import TINY, Coordinate, Rounding
 
 __all__ = ["DoReFa"]
 
@@ -38,11 +39,33 @@ class DoReFa(WeightQuantizer):
     def unit(self, weight: Tensor) -> Tensor:
         """tanh(w) / max|tanh(w)|."""
         squashed = torch.tanh(weight)
-        largest = squashed.abs().max().clamp_min(TINY)
-        return squashed / (largest if self.scale == "none" else largest.detach())
+        largest = squashed.abs().max()
+        if self.scale == "none":  # no gain takes the factor back that an all-zero layer's gradients would get
+            return squashed / torch.where(largest > TINY, largest, 1.0)
+        return squashed / largest.detach().clamp_min(TINY)
 
     def gain(self, weight: Tensor) -> Tensor:
         """1, max|w| or the learned scale."""
         if self.scale == "learned":
             return self.level_scale
-        return weight.new_ones(()) if self.scale == "none" else weight.detach().abs().max()
+        return weight.new_ones(()) if self.scale == "none" else weight.detach().abs().max().clamp_min(TINY)
+
+    def compiles(self) -> bool:
+        """Yes, unless a subclass has other formulas."""
+        return self.computes_as(DoReFa)
+
+    def coordinate_recipe(self, weight: Tensor, largest: Tensor, beta: Tensor) -> Coordinate:
+        """tanh over its own largest value; see ``unit``."""
+        most = torch.tanh(largest)
+        divisor = torch.where(most > TINY, most, 1.0) if self.scale == "none" else most.clamp_min(TINY)
+        return Coordinate("tanh", divisor, largest, 0.0, 0.0, through_largest=self.scale == "none")
+
+    def rounding_recipe(self, weight: Tensor, largest: Tensor, bits: Tensor, grid_scale: Tensor) -> Rounding:
+        """See ``forward``."""
+        coordinate = self.coordinate_recipe(weight, largest, bits)
+        steps = frequency(bits, self.grid())
+        if self.scale == "learned":
+            gain: Tensor = self.level_scale
+        else:
+            gain = torch.ones_like(largest) if self.scale == "none" else largest.clamp_min(TINY)
+        return Rounding(coordinate, grid_scale / steps, gain, -steps, steps, self.grid().shift)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from waveq.functional import Grid
-from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, straight_through
+from waveq.functional import Grid, frequency
+from waveq.quantizers.base import ScaleMode, WeightQuantizer, straight_through
+from waveq.quantizers.recipe import TINY, Coordinate, Rounding
 
 __all__ = ["WRPN"]
 
@@ -46,3 +47,18 @@ class WRPN(WeightQuantizer):
             damped = self.level_scale * damping
             return straight_through(damped, self.level_scale).clamp_min(TINY)
         return weight.new_ones(()) if self.scale == "none" else weight.detach().abs().max().clamp_min(TINY)
+
+    def compiles(self) -> bool:
+        """Yes, unless a subclass has other formulas."""
+        return self.computes_as(WRPN)
+
+    def coordinate_recipe(self, weight: Tensor, largest: Tensor, beta: Tensor) -> Coordinate:
+        """See ``unit``."""
+        scale = largest.clamp_min(TINY) if self.scale == "max" else self.gain(weight)
+        return Coordinate("clip", scale, largest, -1.0, 1.0)
+
+    def rounding_recipe(self, weight: Tensor, largest: Tensor, bits: Tensor, grid_scale: Tensor) -> Rounding:
+        """See ``forward``."""
+        coordinate = self.coordinate_recipe(weight, largest, bits)
+        steps = frequency(bits, self.grid())
+        return Rounding(coordinate, grid_scale / steps, coordinate.divisor, -steps, steps, self.grid().shift)

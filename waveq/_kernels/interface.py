@@ -1,0 +1,88 @@
+"""What an engine computes: plain data in, tensors out, no autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from waveq.functional import Grid
+from waveq.quantizers.recipe import Coordinate, Rounding
+
+__all__ = ["Engine", "RoundingGradients", "WaveRow", "WaveSums"]
+
+
+@dataclass(frozen=True, slots=True)
+class WaveRow:
+    """One layer's part in a pass over all layers.
+
+    Attributes:
+        weight: the float weights; float32, bfloat16 or float16 (``TorchEngine``: any).
+        coordinate: how u follows from them.
+        grid: where the zeros of the wave lie.
+    """
+
+    weight: Tensor
+    coordinate: Coordinate
+    grid: Grid
+
+
+@dataclass(frozen=True, slots=True)
+class WaveSums:
+    """Per layer, each of shape (L,), float32 at least, over the N weights of the layer.
+
+    Attributes:
+        sine: mean sin^2(theta).
+        moment: mean u sin(2 theta).
+        inside: the same over the weights that no clip holds.
+        gradients: strength times dR_k/dw, one tensor a layer, in the layout and dtype of the weights; None unless
+            asked for.
+    """
+
+    sine: Tensor
+    moment: Tensor
+    inside: Tensor
+    gradients: list[Tensor] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundingGradients:
+    """What goes back through one rounding: the tensor for the weights, and 0-dim ones for divisor, pitch and gain."""
+
+    weight: Tensor
+    divisor: Tensor
+    pitch: Tensor
+    gain: Tensor
+
+
+class Engine(Protocol):
+    """One implementation of all kernels; ``name`` is what ``waveq.backend()`` shows."""
+
+    name: str
+
+    def takes(self, dtype: torch.dtype) -> bool:
+        """Whether the kernels exist for this dtype."""
+
+    def largest(self, weights: Sequence[Tensor]) -> list[Tensor]:
+        """max|w| of each tensor, 0-dim float32 at least; NaN where a weight is NaN."""
+
+    def wave(self, rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int, *, gradients: bool) -> WaveSums:
+        """One pass over all layers; beta and strength have shape (L,)."""
+
+    def balance(self, rows: Sequence[WaveRow], beta: Tensor, order: int, tasks: Sequence[Tensor]) -> Tensor:
+        """(L, 4): sums of pull^2, of its quarter-period twin^2, of task * pull and of task^2."""
+
+    def round(self, weight: Tensor, rounding: Rounding) -> Tensor:
+        """gain * pitch * (whole steps), in the dtype and layout of the weights."""
+
+    def round_backward(self, weight: Tensor, rounding: Rounding, gradient: Tensor) -> RoundingGradients:
+        """The straight-through gradients; u is computed again from the weights."""
+
+    def clip_round(self, x: Tensor, low: float, steps: float) -> Tensor:
+        """round(clip(x, low, 1) steps) / steps."""
+
+    def clip_round_backward(self, x: Tensor, low: float, gradient: Tensor) -> Tensor:
+        """The gradient where low <= x <= 1, zero elsewhere."""

@@ -1,0 +1,213 @@
+"""The kernels on the CPU, compiled by Numba: float32, and half precision widened to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from waveq._kernels import numba_kernels as kernels
+from waveq._kernels.interface import RoundingGradients, WaveRow, WaveSums
+from waveq._kernels.lanes import squash_tanh
+from waveq._kernels.storage import dense, flat, like, widened
+from waveq._kernels.threads import CHUNK, count_chunks, share_chunks
+from waveq.quantizers.recipe import TINY, Coordinate, Rounding
+
+__all__ = ["NumbaEngine"]
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+Table = npt.NDArray[Any]
+
+
+class NumbaEngine:
+    """See ``interface.Engine``. Sums are float32 within 4096 weights and float64 beyond."""
+
+    name = "numba"
+
+    def takes(self, dtype: torch.dtype) -> bool:
+        """float32 and the half precisions, which are widened first."""
+        return dtype in _DTYPES
+
+    def largest(self, weights: Sequence[Tensor]) -> list[Tensor]:
+        """max|w| of each tensor."""
+        return [_largest(weight) for weight in weights]
+
+    def wave(self, rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int, *, gradients: bool) -> WaveSums:
+        """One call for all layers."""
+        walk = _Walk(rows, beta.tolist())
+        slope = _slopes(walk, strength.tolist(), order)
+        walk.numbers[:, 5] = slope
+        outs = [torch.empty_like(weight) for weight in walk.weights] if gradients else []
+        addresses = np.array([out.data_ptr() for out in outs] or [0] * len(rows), np.int64)
+        partial = np.zeros((walk.chunks, 4))
+        share_chunks(
+            kernels.wave_chunks,
+            walk.chunks,
+            walk.edges,
+            walk.addresses,
+            addresses,
+            walk.sizes,
+            walk.tanh,
+            walk.numbers,
+            partial,
+        )
+        sums = walk.by_layer(partial)
+        for i, (row, out) in enumerate(zip(rows, outs, strict=False)):
+            if row.coordinate.through_largest:
+                push = -slope[i] * sums[i, 1] / walk.numbers[i, 0]
+                _push_largest(walk.weights[i], out, row.coordinate, push, partial[walk.edges[i] : walk.edges[i + 1], 3])
+        means = torch.from_numpy((sums[:, :3] / walk.sizes[:, None]).astype(np.float32))
+        kept = [out.to(row.weight.dtype) for out, row in zip(outs, rows, strict=True)] if gradients else None
+        return WaveSums(means[:, 0], means[:, 1], means[:, 2], kept)
+
+    def balance(self, rows: Sequence[WaveRow], beta: Tensor, order: int, tasks: Sequence[Tensor]) -> Tensor:
+        """One call for all layers."""
+        walk = _Walk(rows, beta.tolist())
+        wide = [like(widened(task.detach()), weight) for task, weight in zip(tasks, walk.weights, strict=True)]
+        addresses = np.array([task.data_ptr() for task in wide], np.int64)
+        partial = np.zeros((walk.chunks, 4))
+        share_chunks(
+            kernels.balance_chunks,
+            walk.chunks,
+            walk.edges,
+            walk.addresses,
+            addresses,
+            walk.sizes,
+            walk.tanh,
+            walk.numbers,
+            partial,
+        )
+        amplitude = _slopes(walk, [1.0] * len(rows), order)[:, None]
+        return torch.from_numpy(
+            walk.by_layer(partial) * np.hstack([amplitude**2, amplitude**2, amplitude, amplitude**0])
+        )
+
+    def round(self, weight: Tensor, rounding: Rounding) -> Tensor:
+        """Weights on their levels."""
+        wide = dense(widened(weight.detach()))
+        out = torch.empty_like(wide)
+        chunks, tanh = count_chunks(wide.numel()), rounding.coordinate.squash == "tanh"
+        arguments = (wide.data_ptr(), out.data_ptr(), wide.numel(), tanh, _rounding_row(rounding))
+        share_chunks(kernels.round_chunks, chunks, *arguments)
+        return out.to(weight.dtype)
+
+    def round_backward(self, weight: Tensor, rounding: Rounding, gradient: Tensor) -> RoundingGradients:
+        """The straight-through gradients."""
+        wide = dense(widened(weight.detach()))
+        above = like(widened(gradient.detach()), wide)
+        out = torch.empty_like(wide)
+        coordinate, row = rounding.coordinate, _rounding_row(rounding)
+        chunks, tanh = count_chunks(wide.numel()), coordinate.squash == "tanh"
+        ties = np.float32(_largest_to_find(coordinate))
+        partial = np.zeros((chunks, 4))
+        tables = (wide.data_ptr(), above.data_ptr(), out.data_ptr(), wide.numel())
+        share_chunks(kernels.round_backward_chunks, chunks, *tables, tanh, rounding.closed, row, ties, partial)
+        by_pitch, by_gain, by_divisor, _ = partial.sum(axis=0).tolist()
+        divisor, pitch, gain = float(row[0]), float(row[3]), float(row[4])
+        by_divisor *= -gain / divisor
+        if coordinate.through_largest:
+            _push_largest(wide, out, coordinate, by_divisor, partial[:, 3])
+        number = rounding.pitch.new_tensor
+        return RoundingGradients(
+            out.to(weight.dtype), number(by_divisor), number(gain * by_pitch), number(pitch * by_gain)
+        )
+
+    def clip_round(self, x: Tensor, low: float, steps: float) -> Tensor:
+        """Activations on their levels."""
+        wide = dense(widened(x.detach()))
+        out = torch.empty_like(wide)
+        chunks, bounds = count_chunks(wide.numel()), (np.float32(low), np.float32(steps))
+        share_chunks(kernels.clip_round_chunks, chunks, wide.data_ptr(), out.data_ptr(), wide.numel(), *bounds)
+        return out.to(x.dtype)
+
+    def clip_round_backward(self, x: Tensor, low: float, gradient: Tensor) -> Tensor:
+        """The gradient inside the range."""
+        wide = dense(widened(x.detach()))
+        above = like(widened(gradient.detach()), wide)
+        out = torch.empty_like(wide)
+        addresses = (wide.data_ptr(), above.data_ptr(), out.data_ptr())
+        chunks = count_chunks(wide.numel())
+        share_chunks(kernels.clip_round_backward_chunks, chunks, *addresses, wide.numel(), np.float32(low))
+        return out.to(x.dtype)
+
+
+class _Walk:
+    """Tables for one pass over all layers; keeps the widened weights alive while addresses point at them."""
+
+    def __init__(self, rows: Sequence[WaveRow], betas: Sequence[float]) -> None:
+        self.weights = [dense(widened(row.weight.detach())) for row in rows]
+        self.sizes = np.array([weight.numel() for weight in self.weights], np.int64)
+        self.addresses = np.array([weight.data_ptr() for weight in self.weights], np.int64)
+        self.edges = np.concatenate([[0], np.cumsum(-(-self.sizes // CHUNK))])
+        self.chunks = int(self.edges[-1])
+        self.tanh = np.array([row.coordinate.squash == "tanh" for row in rows])
+        self.damping_base = np.exp2(-np.array(betas))
+        self.numbers = np.array([_wave_row(row, beta) for row, beta in zip(rows, betas, strict=True)], np.float32)
+
+    def by_layer(self, partial: Table) -> Table:
+        """Sums over each layer's chunks, in their order."""
+        sums: Table = np.add.reduceat(partial, self.edges[:-1], axis=0)
+        return sums
+
+
+def _wave_row(row: WaveRow, beta: float) -> tuple[float, ...]:
+    c = row.coordinate
+    silent = c.largest is not None and float(c.largest) == 0.0
+    divisor = math.inf if silent else _divisor(c)
+    periods = 2.0**beta - row.grid.deficit
+    low, high = (-math.inf, math.inf) if c.squash == "tanh" else (_number(c.low), _number(c.high))
+    return divisor, low, high, periods, row.grid.shift, 0.0, _largest_to_find(c)
+
+
+def _divisor(c: Coordinate) -> float:
+    """The divisor; max|tanh w| by the kernels' own tanh, so that the largest u is exactly 1."""
+    if c.squash == "tanh" and c.largest is not None:
+        most = float(squash_tanh(np.float32(c.largest.item())))
+        if most > TINY:
+            return most
+    return float(c.divisor.detach())
+
+
+def _slopes(walk: _Walk, strength: Sequence[float], order: int) -> Table:
+    """strength pi n / (N 2^(k beta)): what sin(2 theta) is multiplied with to be the gradient in u."""
+    periods = walk.numbers[:, 3].astype(np.float64)
+    slopes: Table = np.array(strength) * math.pi * periods * walk.damping_base**order / walk.sizes
+    return slopes
+
+
+def _rounding_row(rounding: Rounding) -> Table:
+    c = rounding.coordinate
+    numbers = (_divisor(c), c.low, c.high, rounding.pitch, rounding.gain, rounding.low, rounding.high, rounding.shift)
+    return np.array([_number(number) for number in numbers], np.float32)
+
+
+def _number(value: Tensor | float) -> float:
+    return value.item() if isinstance(value, Tensor) else value
+
+
+def _largest(weight: Tensor) -> Tensor:
+    wide = dense(widened(weight.detach()))
+    chunks = count_chunks(wide.numel())
+    partial = np.zeros(chunks, np.float32)
+    share_chunks(kernels.largest_chunks, chunks, wide.data_ptr(), wide.numel(), partial)
+    return torch.tensor(partial.max())
+
+
+def _largest_to_find(coordinate: Coordinate) -> float:
+    return float(coordinate.largest) if coordinate.through_largest and coordinate.largest is not None else 0.0
+
+
+def _push_largest(weight: Tensor, out: Tensor, coordinate: Coordinate, push: float, counts: Table) -> None:
+    """Add the gradient of max|tanh w| times ``push``, split among the weights that are the largest."""
+    assert coordinate.largest is not None
+    w, g, largest = flat(weight).numpy(), flat(out).numpy(), np.float32(float(coordinate.largest))
+    total = counts.sum()
+    for k in np.flatnonzero(counts):
+        part = slice(k * CHUNK, (k + 1) * CHUNK)
+        at = np.abs(w[part]) == largest
+        g[part][at] += (push / total * np.sign(w[part]) * (1.0 - np.tanh(w[part]) ** 2))[at]

@@ -1,0 +1,282 @@
+"""The loops: one chunk of one layer at a time, so that what is read stays in the first-level cache.
+
+Every kernel takes the first and the last chunk of its share, tables with one entry a layer, and a table of partial sums
+with one row a chunk: the caller adds those up in their order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from waveq._kernels.lanes import add, floats_at, jit_loop, sine_and_cosine_of_half_turns, squash_tanh, whole
+from waveq._kernels.threads import CHUNK
+
+__all__ = [
+    "balance_chunks",
+    "clip_round_backward_chunks",
+    "clip_round_chunks",
+    "largest_chunks",
+    "round_backward_chunks",
+    "round_chunks",
+    "wave_chunks",
+]
+
+_ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+Array = Any  # numba's arrays; kernels are checked by their tests, not by mypy
+
+
+@jit_loop
+def _chunk(address: int, start: int, size: int) -> Array:
+    return carray(floats_at(address + 4 * start), min(CHUNK, size - start))
+
+
+@jit_loop
+def _largest(w: Array) -> float:
+    largest, spoiled = _ZERO, _ZERO
+    for i in range(w.size):
+        size = abs(w[i])
+        largest = size if size > largest else largest
+        spoiled = add(spoiled, size - size)  # 0, or NaN where w is not finite: comparisons would pass over a NaN
+    return largest + spoiled
+
+
+@jit_loop
+def largest_chunks(first: int, last: int, address: int, size: int, partial: Array) -> None:
+    """max|w| by chunk."""
+    for k in range(first, last):
+        partial[k] = _largest(_chunk(address, k * CHUNK, size))
+
+
+@jit_loop
+def _count_equal(w: Array, largest: float) -> float:
+    count = _ZERO
+    for i in range(w.size):
+        count = add(count, _ONE if abs(w[i]) == largest else _ZERO)
+    return count
+
+
+@jit_loop
+def _clip(x: float, low: float, high: float) -> float:
+    x = low if x < low else x  # written so that a NaN stays one
+    return high if x > high else x
+
+
+@jit_loop
+def _wave_tanh(w: Array, g: Array, divisor: float, periods: float, shift: float, slope: float) -> tuple[float, float]:
+    inverse = _ONE / divisor
+    steep = slope * inverse
+    value, moment = _ZERO, _ZERO
+    for i in range(w.size):
+        t = squash_tanh(w[i])
+        u = t * inverse
+        sine, cosine = sine_and_cosine_of_half_turns(u * periods, shift)
+        double = _TWO * sine * cosine
+        value = add(value, sine * sine)
+        moment = add(moment, u * double)
+        g[i] = steep * double * (_ONE - t * t)
+    return value, moment
+
+
+@jit_loop
+def _wave_clip(
+    w: Array, g: Array, divisor: float, low: float, high: float, periods: float, shift: float, slope: float
+) -> tuple[float, float, float]:
+    steep = slope / divisor
+    value, moment, inside = _ZERO, _ZERO, _ZERO
+    for i in range(w.size):
+        x = w[i] / divisor
+        u = _clip(x, low, high)
+        sine, cosine = sine_and_cosine_of_half_turns(u * periods, shift)
+        double = _TWO * sine * cosine
+        free = _ONE if x == u else _ZERO
+        value = add(value, sine * sine)
+        moment = add(moment, u * double)
+        inside = add(inside, free * (u * double))
+        g[i] = steep * double * free
+    return value, moment, inside
+
+
+@jit_loop
+def wave_chunks(
+    first: int,
+    last: int,
+    edges: Array,
+    weights: Array,
+    gradients: Array,
+    sizes: Array,
+    tanh: Array,
+    numbers: Array,
+    partial: Array,
+) -> None:
+    """Value, both moments and the gradient, all layers in one pass.
+
+    ``numbers`` has the columns divisor, low, high, periods, shift, slope, largest (0 where no ties are to be counted);
+    ``partial`` has sin^2, u sin(2 theta), the same inside the clip, and the number of weights as large as the largest.
+    An address of 0 in ``gradients`` means that none is wanted.
+    """
+    spare = np.empty(CHUNK, np.float32)
+    layer = 0
+    for k in range(first, last):
+        while k >= edges[layer + 1]:
+            layer += 1
+        start, size, row = (k - edges[layer]) * CHUNK, sizes[layer], numbers[layer]
+        w = _chunk(weights[layer], start, size)
+        g = spare[: w.size] if gradients[layer] == 0 else _chunk(gradients[layer], start, size)
+        if tanh[layer]:
+            value, moment = _wave_tanh(w, g, row[0], row[3], row[4], row[5])
+            inside = moment
+        else:
+            value, moment, inside = _wave_clip(w, g, row[0], row[1], row[2], row[3], row[4], row[5])
+        partial[k, 0], partial[k, 1], partial[k, 2] = value, moment, inside
+        if row[6] > _ZERO:
+            partial[k, 3] = _count_equal(w, row[6])
+
+
+@jit_loop
+def _balance(
+    w: Array, task: Array, tanh: bool, divisor: float, low: float, high: float, periods: float, shift: float
+) -> tuple[float, float, float, float]:
+    pulls, twins, along, tasks = _ZERO, _ZERO, _ZERO, _ZERO
+    for i in range(w.size):
+        t = squash_tanh(w[i]) if tanh else w[i]
+        x = t / divisor
+        u = _clip(x, low, high)
+        slope = (_ONE - t * t if tanh else (_ONE if x == u else _ZERO)) / divisor
+        sine, cosine = sine_and_cosine_of_half_turns(u * periods, shift)
+        pull = _TWO * sine * cosine * slope
+        twin = (cosine * cosine - sine * sine) * slope
+        pulls = add(pulls, pull * pull)
+        twins = add(twins, twin * twin)
+        along = add(along, pull * task[i])
+        tasks = add(tasks, task[i] * task[i])
+    return pulls, twins, along, tasks
+
+
+@jit_loop
+def balance_chunks(
+    first: int,
+    last: int,
+    edges: Array,
+    weights: Array,
+    tasks: Array,
+    sizes: Array,
+    tanh: Array,
+    numbers: Array,
+    partial: Array,
+) -> None:
+    """Lengths of the wave's pull (without its amplitude), of its quarter-period twin and of the task's gradient."""
+    layer = 0
+    for k in range(first, last):
+        while k >= edges[layer + 1]:
+            layer += 1
+        start, size, row = (k - edges[layer]) * CHUNK, sizes[layer], numbers[layer]
+        w, task = _chunk(weights[layer], start, size), _chunk(tasks[layer], start, size)
+        sums = _balance(w, task, tanh[layer], row[0], row[1], row[2], row[3], row[4])
+        partial[k, 0], partial[k, 1], partial[k, 2], partial[k, 3] = sums
+
+
+@jit_loop
+def _round(w: Array, out: Array, tanh: bool, row: Array) -> None:
+    divisor, clip_low, clip_high, pitch, gain, low, high, shift = (
+        row[0],
+        row[1],
+        row[2],
+        row[3],
+        row[4],
+        row[5],
+        row[6],
+        row[7],
+    )
+    for i in range(w.size):
+        u = squash_tanh(w[i]) / divisor if tanh else _clip(w[i] / divisor, clip_low, clip_high)
+        out[i] = gain * ((whole(_clip(u / pitch, low, high) - shift) + shift) * pitch)
+
+
+@jit_loop
+def round_chunks(first: int, last: int, weight: int, out: int, size: int, tanh: bool, row: Array) -> None:
+    """Weights on their levels; ``row``: divisor, the clip's ends, pitch, gain, lowest and highest level, shift."""
+    for k in range(first, last):
+        _round(_chunk(weight, k * CHUNK, size), _chunk(out, k * CHUNK, size), tanh, row)
+
+
+@jit_loop
+def _round_backward(w: Array, g: Array, out: Array, tanh: bool, closed: bool, row: Array) -> tuple[float, float, float]:
+    divisor, clip_low, clip_high, pitch, gain, low, high, shift = (
+        row[0],
+        row[1],
+        row[2],
+        row[3],
+        row[4],
+        row[5],
+        row[6],
+        row[7],
+    )
+    by_pitch, by_gain, by_divisor = _ZERO, _ZERO, _ZERO
+    for i in range(w.size):
+        t = squash_tanh(w[i]) if tanh else w[i]
+        scaled = t / divisor
+        u = scaled if tanh else _clip(scaled, clip_low, clip_high)
+        slope = _ONE - t * t if tanh else (_ONE if u == scaled else _ZERO)
+        x = u / pitch
+        level = _clip(x, low, high)
+        steps = whole(level - shift) + shift
+        within = x == level if closed else (x > low) & (x < high)
+        passed = g[i] if within else _ZERO
+        by_pitch = add(by_pitch, g[i] * steps - passed * x)
+        by_gain = add(by_gain, g[i] * steps)
+        by_divisor = add(by_divisor, (passed * u if tanh else passed * u * slope))
+        out[i] = gain * passed * slope / divisor
+    return by_pitch, by_gain, by_divisor
+
+
+@jit_loop
+def round_backward_chunks(
+    first: int,
+    last: int,
+    weight: int,
+    gradient: int,
+    out: int,
+    size: int,
+    tanh: bool,
+    closed: bool,
+    row: Array,
+    largest: float,
+    partial: Array,
+) -> None:
+    """The straight-through gradient; partial sums for pitch, gain and divisor, and the number of largest weights."""
+    for k in range(first, last):
+        w = _chunk(weight, k * CHUNK, size)
+        g, o = _chunk(gradient, k * CHUNK, size), _chunk(out, k * CHUNK, size)
+        partial[k, 0], partial[k, 1], partial[k, 2] = _round_backward(w, g, o, tanh, closed, row)
+        if largest > _ZERO:
+            partial[k, 3] = _count_equal(w, largest)
+
+
+@jit_loop
+def _clip_round(x: Array, out: Array, low: float, steps: float) -> None:
+    for i in range(x.size):
+        out[i] = whole(_clip(x[i], low, _ONE) * steps) / steps
+
+
+@jit_loop
+def clip_round_chunks(first: int, last: int, x: int, out: int, size: int, low: float, steps: float) -> None:
+    """round(clip(x, low, 1) steps) / steps."""
+    for k in range(first, last):
+        _clip_round(_chunk(x, k * CHUNK, size), _chunk(out, k * CHUNK, size), low, steps)
+
+
+@jit_loop
+def _clip_round_backward(x: Array, g: Array, out: Array, low: float) -> None:
+    for i in range(x.size):
+        out[i] = g[i] if low <= x[i] <= _ONE else _ZERO
+
+
+@jit_loop
+def clip_round_backward_chunks(first: int, last: int, x: int, gradient: int, out: int, size: int, low: float) -> None:
+    """The gradient where low <= x <= 1, zero elsewhere."""
+    for k in range(first, last):
+        g, o = _chunk(gradient, k * CHUNK, size), _chunk(out, k * CHUNK, size)
+        _clip_round_backward(_chunk(x, k * CHUNK, size), g, o, low)

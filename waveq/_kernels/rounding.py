@@ -1,0 +1,168 @@
+"""Weights and activations on their levels behind autograd functions that keep nothing but their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from waveq._kernels.interface import Engine
+from waveq.quantizers.recipe import Rounding
+
+__all__ = ["WeightMemory", "forget_weights", "fused_clip_round", "fused_round"]
+
+_generation = 0
+
+
+def forget_weights(*_unused: Any) -> None:
+    """What is remembered of any weight no longer counts; called after every optimizer's step.
+
+    An optimizer that writes through ``.data`` leaves a tensor's version as it was, so the version alone will not do.
+    """
+    global _generation
+    _generation += 1
+
+
+register_optimizer_step_post_hook(forget_weights)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A weight at one moment, and what was computed from it."""
+
+    address: int
+    version: int
+    generation: int
+    used: bool = False
+    largest: Tensor | None = None
+    key: Hashable = None
+    rounded: Tensor | None = None
+
+
+class WeightMemory:
+    """What was computed of one layer's weight since it last changed: its largest value, its quantised values.
+
+    A weight counts as unchanged while its address, its version and the number of optimizer steps in the process are
+    the same, and, once a backward pass has gone through, while its gradient is being accumulated: a training loop that
+    updates ``.data`` by hand clears the gradient before its next forward pass. Without gradients (evaluation, where
+    averaged weights may be swapped in) nothing is remembered.
+    """
+
+    def __init__(self) -> None:
+        self._seen: _Seen | None = None
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> WeightMemory:
+        return WeightMemory()
+
+    def __reduce__(self) -> tuple[type[WeightMemory], tuple[()]]:
+        return WeightMemory, ()
+
+    def clear(self) -> None:
+        """Forget, and free the quantised values."""
+        self._seen = None
+
+    def mark_used(self) -> None:
+        """A backward pass has gone through what is remembered."""
+        if self._seen is not None:
+            self._seen.used = True
+
+    def largest(self, weight: Tensor, engine: Engine) -> Tensor:
+        """max|w|, 0-dim."""
+        seen = self._of(weight)
+        if seen.largest is None:
+            (seen.largest,) = engine.largest([weight])
+        return seen.largest
+
+    def rounded(self, weight: Tensor, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """The quantised values for a key that names all else that they depend on."""
+        seen = self._of(weight)
+        if seen.rounded is None or seen.key != key or seen.rounded._version != 0:
+            seen.key, seen.rounded = key, make()
+        return seen.rounded
+
+    def _of(self, weight: Tensor) -> _Seen:
+        address, version, seen = weight.data_ptr(), weight._version, self._seen
+        if not torch.is_grad_enabled():
+            return _Seen(address, version, _generation)
+        if (
+            seen is None
+            or (seen.address, seen.version, seen.generation) != (address, version, _generation)
+            or (seen.used and (not weight.is_leaf or weight.grad is None))
+        ):
+            seen = self._seen = _Seen(address, version, _generation)
+        return seen
+
+
+def fused_round(engine: Engine, weight: Tensor, rounding: Rounding, memory: WeightMemory, key: Hashable) -> Tensor:
+    """Quantised weights in the dtype and layout of the weights, differentiable in weight, divisor, pitch and gain.
+
+    Args:
+        engine: who computes.
+        weight: the float weights.
+        rounding: where the levels lie.
+        memory: where to look whether this was computed before. Each call still makes its own node in the graph, so that
+            one call's backward pass frees nothing of another's.
+        key: names everything but the weight that the values depend on.
+    """
+    values = memory.rounded(weight, key, lambda: engine.round(weight, rounding))
+    result: Tensor = _FusedRound.apply(  # type: ignore[no-untyped-call]
+        engine, rounding, memory, (values,), weight, rounding.coordinate.divisor, rounding.pitch, rounding.gain
+    )
+    return result
+
+
+class _FusedRound(torch.autograd.Function):
+    """Keeps the weights, which are there anyway, and 0-dim numbers; u is computed again on the way back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        engine: Engine,
+        rounding: Rounding,
+        memory: WeightMemory,
+        values: tuple[Tensor],
+        weight: Tensor,
+        divisor: Tensor,
+        pitch: Tensor,
+        gain: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(weight, divisor, pitch, gain)
+        ctx.engine, ctx.rounding, ctx.memory = engine, rounding, memory
+        return values[0].detach()
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        weight, divisor, pitch, gain = ctx.saved_tensors
+        coordinate = replace(ctx.rounding.coordinate, divisor=divisor)
+        rounding = replace(ctx.rounding, coordinate=coordinate, pitch=pitch, gain=gain)
+        ctx.memory.mark_used()
+        grads = ctx.engine.round_backward(weight, rounding, above)
+        values = (grads.weight, grads.divisor, grads.pitch, grads.gain)
+        wanted = ctx.needs_input_grad[4:]
+        return (None,) * 4 + tuple(value if need else None for value, need in zip(values, wanted, strict=True))
+
+
+def fused_clip_round(engine: Engine, x: Tensor, *, low: float, steps: float) -> Tensor:
+    """round(clip(x, low, 1) steps) / steps with the gradient inside the range; x alone is kept for it."""
+    result: Tensor = _FusedClipRound.apply(engine, low, steps, x)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _FusedClipRound(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, engine: Engine, low: float, steps: float, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.engine, ctx.low = engine, low
+        return engine.clip_round(x, low, steps)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        return None, None, None, ctx.engine.clip_round_backward(x, ctx.low, above)

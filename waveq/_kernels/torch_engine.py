@@ -1,0 +1,124 @@
+"""The same passes in closed forms of plain torch: the twin that the compiled kernels are compared with.
+
+It takes every dtype and device, and is what float64 weights use, so that ``gradcheck`` goes through the same autograd
+functions as training does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from waveq._kernels.interface import RoundingGradients, WaveRow, WaveSums
+from waveq._kernels.storage import widened
+from waveq.functional import frequency, phase
+from waveq.quantizers.recipe import Coordinate, Rounding
+
+__all__ = ["TorchEngine"]
+
+
+class TorchEngine:
+    """See ``interface.Engine``."""
+
+    name = "torch"
+
+    def takes(self, dtype: torch.dtype) -> bool:
+        """Every floating dtype."""
+        return dtype.is_floating_point
+
+    def largest(self, weights: Sequence[Tensor]) -> list[Tensor]:
+        """max|w| of each tensor."""
+        return [widened(weight.detach()).abs().max() for weight in weights]
+
+    def wave(self, rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int, *, gradients: bool) -> WaveSums:
+        """Layer by layer, a handful of passes each."""
+        means, pulls = [], []
+        for row, b, a in zip(rows, beta.detach(), strength, strict=True):
+            wide = widened(row.weight.detach())
+            u, slope, free = _coordinate(wide, row.coordinate, silence=True)
+            theta2 = 2.0 * math.pi * phase(u, b.to(u.dtype), row.grid)
+            sine = torch.sin(theta2)
+            means.append(
+                torch.stack([(1.0 - torch.cos(theta2)).mean() / 2.0, (u * sine).mean(), (u * sine * free).mean()])
+            )
+            if gradients:
+                du = a * math.pi * frequency(b, row.grid) * torch.exp2(-order * b) / u.numel() * sine
+                push = -(du * u).sum() / row.coordinate.divisor.detach()
+                pulls.append(_push_largest(du * slope, wide, row.coordinate, push).to(row.weight.dtype))
+        table = torch.stack(means)
+        return WaveSums(table[:, 0], table[:, 1], table[:, 2], pulls if gradients else None)
+
+    def balance(self, rows: Sequence[WaveRow], beta: Tensor, order: int, tasks: Sequence[Tensor]) -> Tensor:
+        """Layer by layer."""
+        sums = []
+        for row, b, task in zip(rows, beta.detach(), tasks, strict=True):
+            u, slope, _ = _coordinate(widened(row.weight.detach()), row.coordinate, silence=True)
+            theta2 = 2.0 * math.pi * phase(u, b.to(u.dtype), row.grid)
+            amplitude = math.pi * frequency(b, row.grid) * torch.exp2(-order * b) / u.numel()
+            pull, twin, task = (
+                amplitude * torch.sin(theta2) * slope,
+                amplitude * torch.cos(theta2) * slope,
+                widened(task),
+            )
+            products = (pull.square(), twin.square(), task * pull, task.square())
+            sums.append(torch.stack([product.sum() for product in products]))
+        return torch.stack(sums)
+
+    def round(self, weight: Tensor, rounding: Rounding) -> Tensor:
+        """Weights on their levels."""
+        u, _, _ = _coordinate(widened(weight.detach()), rounding.coordinate)
+        _, steps, _ = _steps(u, rounding)
+        return (rounding.gain.detach() * (steps * rounding.pitch.detach())).to(weight.dtype)
+
+    def round_backward(self, weight: Tensor, rounding: Rounding, gradient: Tensor) -> RoundingGradients:
+        """The straight-through gradients."""
+        c, gain, pitch = rounding.coordinate, rounding.gain.detach(), rounding.pitch.detach()
+        wide, g = widened(weight.detach()), widened(gradient.detach())
+        u, slope, free = _coordinate(wide, c)
+        x, steps, within = _steps(u, rounding)
+        passed = g * within
+        by_divisor = -gain / c.divisor.detach() * (passed * u * free).sum()
+        out = _push_largest(gain * passed * slope, wide, c, by_divisor)
+        by_pitch = gain * (g * steps - passed * x).sum()
+        return RoundingGradients(out.to(weight.dtype), by_divisor, by_pitch, pitch * (g * steps).sum())
+
+    def clip_round(self, x: Tensor, low: float, steps: float) -> Tensor:
+        """Activations on their levels."""
+        return (torch.round(widened(x.detach()).clamp(low, 1.0) * steps) / steps).to(x.dtype)
+
+    def clip_round_backward(self, x: Tensor, low: float, gradient: Tensor) -> Tensor:
+        """The gradient inside the range."""
+        return torch.where((x.detach() >= low) & (x.detach() <= 1.0), gradient, 0.0)
+
+
+def _coordinate(wide: Tensor, c: Coordinate, *, silence: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """u, du/dw with the divisor held, and 1 where no clip holds the weight; ``silence`` all-zero layers."""
+    divisor = c.divisor.detach()
+    if silence and c.largest is not None:
+        divisor = torch.where(c.largest == 0, math.inf, divisor)
+    if c.squash == "tanh":
+        t = torch.tanh(wide)
+        return t / divisor, (1.0 - t.square()) / divisor, torch.ones_like(t)
+    x = wide / divisor
+    u = torch.clamp(x, c.low, c.high)  # type: ignore[arg-type]
+    free = (x == u).to(x.dtype)
+    return u, free / divisor, free
+
+
+def _steps(u: Tensor, rounding: Rounding) -> tuple[Tensor, Tensor, Tensor]:
+    """u in steps, the level in steps, and 1 where no outermost level holds it."""
+    x = u / rounding.pitch.detach()
+    level = torch.clamp(x, rounding.low, rounding.high)  # type: ignore[arg-type]
+    within = x == level if rounding.closed else (x > rounding.low) & (x < rounding.high)
+    return x, torch.round(level - rounding.shift) + rounding.shift, within.to(x.dtype)
+
+
+def _push_largest(out: Tensor, wide: Tensor, c: Coordinate, push: Tensor) -> Tensor:
+    """Add the gradient of max|tanh w| times ``push``, split among the weights that are the largest."""
+    if not c.through_largest:
+        return out
+    at = (wide.abs() == c.largest).to(out.dtype)
+    return out + push * at / at.sum() * wide.sign() * (1.0 - torch.tanh(wide).square())
