@@ -41,6 +41,7 @@ CHOICES = (2, 3, 4, 5, 8)
 SENSE = {"accuracy": "max", "energy_pj": "min"}
 STORE, TABLE, FRONT, SENSITIVITY = "enumeration.sqlite", "policies.csv", "frontier.csv", "sensitivity.csv"
 _LARGEST_SPACE = 1_000_000
+UNIT_ROWS = 256  # policies between two commits: what a kill can lose, and what a walk over prefixes can share
 
 
 class Percent:
@@ -141,7 +142,7 @@ def enumerate_run(
     identity = fingerprint(run, evaluator, part)
     with Store(run.path / STORE, layers=evaluator.names, fingerprint=identity) as store:
         frame = run_campaign(
-            wanted, Percent(evaluator), store, engine=engine, progress=progress, unit_rows=256, **engine_options
+            wanted, Percent(evaluator), store, engine=engine, progress=progress, unit_rows=UNIT_ROWS, **engine_options
         )
     frame = _only(frame, wanted, evaluator.names)
     costs = price_policies(run, hardware, evaluator.names, frame[list(evaluator.names)].to_numpy(dtype=np.uint8))
