@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,7 @@ class Classifier(LightningModule):
         self._rate = rate
         self._total_steps = total_steps
 
-    def __setattr__(self, name: str, value: object) -> None:
+    def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the name of every hook here, some 45 times a step, and nn.Module looks into six registers
         # for every attribute. On small networks that is a tenth of the step.
         if name == "_current_fx_name":

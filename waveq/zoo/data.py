@@ -16,6 +16,7 @@ from torch import Tensor
 
 from waveq.zoo._augment import Augmentation
 from waveq.zoo._folders import FolderSplit, list_folder
+from waveq.zoo._names import by_name
 from waveq.zoo._sources import SOURCES, Source, data_root, find
 from waveq.zoo._splits import MemorySplit, fit_images, stratified_cut
 
@@ -108,13 +109,7 @@ def source(name: str) -> Source:
         >>> source("CIFAR-10").size
         32
     """
-    plain = {known.replace("-", ""): known for known in SOURCES} | _ALIASES
-    key = str(name).lower().replace("-", "").replace("_", "")
-    if key in plain:
-        return SOURCES[plain[key]]
-    near = difflib.get_close_matches(key, plain, n=1, cutoff=0.5)
-    hint = f"; did you mean {plain[near[0]]!r}?" if near else ""
-    raise ValueError(f"dataset: no dataset is called {name!r}{hint} (known: {', '.join(SOURCES)})")
+    return by_name("dataset", name, SOURCES, _ALIASES)
 
 
 def load_data(

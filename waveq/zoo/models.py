@@ -7,12 +7,12 @@ windows does not fit into, and then says which size does.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
+from waveq.zoo._names import by_name
 from waveq.zoo._resnet import RESNET20_WINDOWS, ResNet20
 from waveq.zoo._small import DIGITSNET, LENET, SIMPLENET5, ConvPoolNet, Plan
 from waveq.zoo._stacked import SVHN8_WINDOWS, VGG11_WINDOWS, svhn8, vgg11, vgg11_bn
@@ -155,13 +155,7 @@ def network(name: str) -> Network:
         >>> network("VGG11_BN").name
         'vgg11-bn'
     """
-    plain = {_plain(known): known for known in _NETWORKS}
-    key = _plain(str(name))
-    if key in plain:
-        return _NETWORKS[plain[key]]
-    near = difflib.get_close_matches(key, plain, n=1, cutoff=0.5)
-    hint = f"; did you mean {plain[near[0]]!r}?" if near else ""
-    raise ValueError(f"model: no network is called {name!r}{hint} (known: {', '.join(_NETWORKS)})")
+    return by_name("model", name, _NETWORKS)
 
 
 def build(
@@ -210,10 +204,6 @@ def build(
             f"by {width} (networks that can be widened: {able})"
         )
     return entry.make(num_classes=classes, in_channels=channels, input_size=size, width=width)
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("-", "").replace("_", "")
 
 
 def _positive(argument: str, value: int) -> int:
