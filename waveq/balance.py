@@ -53,9 +53,8 @@ def rebalance_all(layers: Sequence[WaveLayer], settings: Settings) -> None:
     fused: dict[tuple[Engine, torch.device], list[WaveLayer]] = {}
     for layer in layers:
         engine = engine_of(layer, settings)
-        if (
-            engine is None or layer.state.quantizer.scale == "none"
-        ):  # there the largest weight's gradient is a sum of its own
+        # without a scale the largest weight's gradient holds a sum over all others, which the four sums do not have
+        if engine is None or layer.state.quantizer.scale == "none":
             rebalance(layer, settings)
         elif layer.weight.grad is not None:
             fused.setdefault((engine, layer.weight.device), []).append(layer)

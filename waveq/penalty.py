@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from waveq._kernels.interface import Engine, WaveRow
+from waveq._kernels.recipe import Coordinate
 from waveq._kernels.wave import fused_wave
 from waveq.backends import engine_for
 from waveq.functional import sine_penalty
-from waveq.quantizers.recipe import Coordinate
 from waveq.settings import Settings, WaveLayer
 
 __all__ = ["Strengths", "engine_of", "penalty", "plain_penalty", "wave_row"]

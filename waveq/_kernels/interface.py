@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from waveq._kernels.recipe import Coordinate, Rounding
 from waveq.functional import Grid
-from waveq.quantizers.recipe import Coordinate, Rounding
 
 __all__ = ["Engine", "RoundingGradients", "WaveRow", "WaveSums"]
 

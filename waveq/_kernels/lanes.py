@@ -1,4 +1,4 @@
-"""Scalar mathematics that LLVM turns into vector instructions: float32 in, float32 out, no branch, no library call.
+"""Scalar mathematics that LLVM turns into vector instructions: Real32 in, float32 out, no branch, no library call.
 
 Coefficients are minimax fits made for these ranges (least squares, reweighted until the error is level), the relative
 error of each stated beside it. libm's sinf and tanhf are scalar calls, eight to sixteen times slower in a loop.
@@ -16,6 +16,7 @@ from numba.extending import intrinsic
 
 __all__ = ["add", "floats_at", "jit_loop", "sine_and_cosine_of_half_turns", "squash_tanh", "whole"]
 
+Real = Any  # numba infers float32
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 # contract: a * b + c in one instruction, which also makes the range reduction p - round(p) more exact.
@@ -32,7 +33,7 @@ def jit_loop(kernel: Kernel) -> Kernel:
 
 
 @numba.njit(fastmath=_SUM_FLAGS, nogil=True, cache=True, error_model="numpy")
-def add(total: float, value: float) -> float:
+def add(total: Real, value: Real) -> Real:
     """total + value, where the order of a loop's additions is the compiler's."""
     return total + value
 
@@ -42,7 +43,7 @@ _ZERO, _ONE, _HALF = np.float32(0.0), np.float32(1.0), np.float32(0.5)
 
 
 @jit_loop
-def whole(x: float) -> float:
+def whole(x: Real) -> Real:
     """The nearest whole number, halves to even, for |x| < 2^22."""
     return (x + _MAGIC) - _MAGIC
 
@@ -55,7 +56,7 @@ _C0, _C1, _C2, _C3, _C4, _C5 = (
 
 
 @jit_loop
-def sine_and_cosine_of_half_turns(turns: float, shift: float) -> tuple[float, float]:
+def sine_and_cosine_of_half_turns(turns: Real, shift: Real) -> tuple[Real, Real]:
     """sin and cos of pi (turns + shift) up to a common sign, shift being 0 or 1/2.
 
     The wave needs sin^2 and sin cos alone, where that sign drops out. Near a level both are exact to the last bits,
@@ -81,7 +82,7 @@ _FAR = np.float32(9.0)
 
 
 @jit_loop
-def squash_tanh(x: float) -> float:
+def squash_tanh(x: Real) -> Real:
     """tanh(x) to 3e-7 relative, at most 1 in size."""
     x = _FAR if x > _FAR else x
     x = -_FAR if x < -_FAR else x

@@ -14,9 +14,9 @@ from torch import Tensor
 from waveq._kernels import numba_kernels as kernels
 from waveq._kernels.interface import RoundingGradients, WaveRow, WaveSums
 from waveq._kernels.lanes import squash_tanh
+from waveq._kernels.recipe import TINY, Coordinate, Rounding
 from waveq._kernels.storage import dense, flat, like, widened
 from waveq._kernels.threads import CHUNK, count_chunks, share_chunks
-from waveq.quantizers.recipe import TINY, Coordinate, Rounding
 
 __all__ = ["NumbaEngine"]
 
@@ -83,9 +83,8 @@ class NumbaEngine:
             partial,
         )
         amplitude = _slopes(walk, [1.0] * len(rows), order)[:, None]
-        return torch.from_numpy(
-            walk.by_layer(partial) * np.hstack([amplitude**2, amplitude**2, amplitude, amplitude**0])
-        )
+        scale = np.hstack([amplitude**2, amplitude**2, amplitude, np.ones_like(amplitude)])
+        return torch.from_numpy(walk.by_layer(partial) * scale)
 
     def round(self, weight: Tensor, rounding: Rounding) -> Tensor:
         """Weights on their levels."""
@@ -167,7 +166,7 @@ def _wave_row(row: WaveRow, beta: float) -> tuple[float, ...]:
 def _divisor(c: Coordinate) -> float:
     """The divisor; max|tanh w| by the kernels' own tanh, so that the largest u is exactly 1."""
     if c.squash == "tanh" and c.largest is not None:
-        most = float(squash_tanh(np.float32(c.largest.item())))
+        most: float = squash_tanh(np.float32(c.largest.item()))
         if most > TINY:
             return most
     return float(c.divisor.detach())

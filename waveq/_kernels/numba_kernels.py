@@ -25,7 +25,8 @@ __all__ = [
 ]
 
 _ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
-Array = Any  # numba's arrays; kernels are checked by their tests, not by mypy
+Array = Any  # numba's arrays and float32; kernels are checked by their tests, not by mypy
+Real = Any
 
 
 @jit_loop
@@ -34,7 +35,7 @@ def _chunk(address: int, start: int, size: int) -> Array:
 
 
 @jit_loop
-def _largest(w: Array) -> float:
+def _largest(w: Array) -> Real:
     largest, spoiled = _ZERO, _ZERO
     for i in range(w.size):
         size = abs(w[i])
@@ -51,7 +52,7 @@ def largest_chunks(first: int, last: int, address: int, size: int, partial: Arra
 
 
 @jit_loop
-def _count_equal(w: Array, largest: float) -> float:
+def _count_equal(w: Array, largest: Real) -> Real:
     count = _ZERO
     for i in range(w.size):
         count = add(count, _ONE if abs(w[i]) == largest else _ZERO)
@@ -59,13 +60,13 @@ def _count_equal(w: Array, largest: float) -> float:
 
 
 @jit_loop
-def _clip(x: float, low: float, high: float) -> float:
+def _clip(x: Real, low: Real, high: Real) -> Real:
     x = low if x < low else x  # written so that a NaN stays one
     return high if x > high else x
 
 
 @jit_loop
-def _wave_tanh(w: Array, g: Array, divisor: float, periods: float, shift: float, slope: float) -> tuple[float, float]:
+def _wave_tanh(w: Array, g: Array, divisor: Real, periods: Real, shift: Real, slope: Real) -> tuple[Real, Real]:
     inverse = _ONE / divisor
     steep = slope * inverse
     value, moment = _ZERO, _ZERO
@@ -82,8 +83,8 @@ def _wave_tanh(w: Array, g: Array, divisor: float, periods: float, shift: float,
 
 @jit_loop
 def _wave_clip(
-    w: Array, g: Array, divisor: float, low: float, high: float, periods: float, shift: float, slope: float
-) -> tuple[float, float, float]:
+    w: Array, g: Array, divisor: Real, low: Real, high: Real, periods: Real, shift: Real, slope: Real
+) -> tuple[Real, Real, Real]:
     steep = slope / divisor
     value, moment, inside = _ZERO, _ZERO, _ZERO
     for i in range(w.size):
@@ -137,8 +138,8 @@ def wave_chunks(
 
 @jit_loop
 def _balance(
-    w: Array, task: Array, tanh: bool, divisor: float, low: float, high: float, periods: float, shift: float
-) -> tuple[float, float, float, float]:
+    w: Array, task: Array, tanh: bool, divisor: Real, low: Real, high: Real, periods: Real, shift: Real
+) -> tuple[Real, Real, Real, Real]:
     pulls, twins, along, tasks = _ZERO, _ZERO, _ZERO, _ZERO
     for i in range(w.size):
         t = squash_tanh(w[i]) if tanh else w[i]
@@ -203,7 +204,7 @@ def round_chunks(first: int, last: int, weight: int, out: int, size: int, tanh: 
 
 
 @jit_loop
-def _round_backward(w: Array, g: Array, out: Array, tanh: bool, closed: bool, row: Array) -> tuple[float, float, float]:
+def _round_backward(w: Array, g: Array, out: Array, tanh: bool, closed: bool, row: Array) -> tuple[Real, Real, Real]:
     divisor, clip_low, clip_high, pitch, gain, low, high, shift = (
         row[0],
         row[1],
@@ -243,7 +244,7 @@ def round_backward_chunks(
     tanh: bool,
     closed: bool,
     row: Array,
-    largest: float,
+    largest: Real,
     partial: Array,
 ) -> None:
     """The straight-through gradient; partial sums for pitch, gain and divisor, and the number of largest weights."""
@@ -256,26 +257,26 @@ def round_backward_chunks(
 
 
 @jit_loop
-def _clip_round(x: Array, out: Array, low: float, steps: float) -> None:
+def _clip_round(x: Array, out: Array, low: Real, steps: Real) -> None:
     for i in range(x.size):
         out[i] = whole(_clip(x[i], low, _ONE) * steps) / steps
 
 
 @jit_loop
-def clip_round_chunks(first: int, last: int, x: int, out: int, size: int, low: float, steps: float) -> None:
+def clip_round_chunks(first: int, last: int, x: int, out: int, size: int, low: Real, steps: Real) -> None:
     """round(clip(x, low, 1) steps) / steps."""
     for k in range(first, last):
         _clip_round(_chunk(x, k * CHUNK, size), _chunk(out, k * CHUNK, size), low, steps)
 
 
 @jit_loop
-def _clip_round_backward(x: Array, g: Array, out: Array, low: float) -> None:
+def _clip_round_backward(x: Array, g: Array, out: Array, low: Real) -> None:
     for i in range(x.size):
         out[i] = g[i] if low <= x[i] <= _ONE else _ZERO
 
 
 @jit_loop
-def clip_round_backward_chunks(first: int, last: int, x: int, gradient: int, out: int, size: int, low: float) -> None:
+def clip_round_backward_chunks(first: int, last: int, x: int, gradient: int, out: int, size: int, low: Real) -> None:
     """The gradient where low <= x <= 1, zero elsewhere."""
     for k in range(first, last):
         g, o = _chunk(gradient, k * CHUNK, size), _chunk(out, k * CHUNK, size)

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from waveq._kernels.interface import Engine
-from waveq.quantizers.recipe import Rounding
+from waveq._kernels.recipe import Rounding
 
 __all__ = ["WeightMemory", "forget_weights", "fused_clip_round", "fused_round"]
 
@@ -98,19 +98,24 @@ class WeightMemory:
         return seen
 
 
-def fused_round(engine: Engine, weight: Tensor, rounding: Rounding, memory: WeightMemory, key: Hashable) -> Tensor:
+def fused_round(
+    engine: Engine, weight: Tensor, rounding: Rounding, memory: WeightMemory | None = None, key: Hashable = None
+) -> Tensor:
     """Quantised weights in the dtype and layout of the weights, differentiable in weight, divisor, pitch and gain.
 
     Args:
         engine: who computes.
         weight: the float weights.
         rounding: where the levels lie.
-        memory: where to look whether this was computed before. Each call still makes its own node in the graph, so that
-            one call's backward pass frees nothing of another's.
+        memory: where to look whether this was computed before; None computes it. Each call still makes its own node in
+            the graph, so that one call's backward pass frees nothing of another's.
         key: names everything but the weight that the values depend on.
     """
+    memory = WeightMemory() if memory is None else memory
     values = memory.rounded(weight, key, lambda: engine.round(weight, rounding))
-    result: Tensor = _FusedRound.apply(  # type: ignore[no-untyped-call]
+    if not torch.is_grad_enabled():
+        return values
+    result: Tensor = _FusedRound.apply(
         engine, rounding, memory, (values,), weight, rounding.coordinate.divisor, rounding.pitch, rounding.gain
     )
     return result
@@ -150,7 +155,7 @@ class _FusedRound(torch.autograd.Function):
 
 def fused_clip_round(engine: Engine, x: Tensor, *, low: float, steps: float) -> Tensor:
     """round(clip(x, low, 1) steps) / steps with the gradient inside the range; x alone is kept for it."""
-    result: Tensor = _FusedClipRound.apply(engine, low, steps, x)  # type: ignore[no-untyped-call]
+    result: Tensor = _FusedClipRound.apply(engine, low, steps, x)
     return result
 
 

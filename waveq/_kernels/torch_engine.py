@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from waveq._kernels.interface import RoundingGradients, WaveRow, WaveSums
+from waveq._kernels.recipe import Coordinate, Rounding
 from waveq._kernels.storage import widened
 from waveq.functional import frequency, phase
-from waveq.quantizers.recipe import Coordinate, Rounding
 
 __all__ = ["TorchEngine"]
 
@@ -104,7 +104,7 @@ def _coordinate(wide: Tensor, c: Coordinate, *, silence: bool = False) -> tuple[
         return t / divisor, (1.0 - t.square()) / divisor, torch.ones_like(t)
     x = wide / divisor
     u = torch.clamp(x, c.low, c.high)  # type: ignore[arg-type]
-    free = (x == u).to(x.dtype)
+    free = torch.eq(x, u).to(x.dtype)
     return u, free / divisor, free
 
 
@@ -112,7 +112,7 @@ def _steps(u: Tensor, rounding: Rounding) -> tuple[Tensor, Tensor, Tensor]:
     """u in steps, the level in steps, and 1 where no outermost level holds it."""
     x = u / rounding.pitch.detach()
     level = torch.clamp(x, rounding.low, rounding.high)  # type: ignore[arg-type]
-    within = x == level if rounding.closed else (x > rounding.low) & (x < rounding.high)
+    within = torch.eq(x, level) if rounding.closed else torch.gt(x, rounding.low) & torch.lt(x, rounding.high)
     return x, torch.round(level - rounding.shift) + rounding.shift, within.to(x.dtype)
 
 
@@ -120,5 +120,5 @@ def _push_largest(out: Tensor, wide: Tensor, c: Coordinate, push: Tensor) -> Ten
     """Add the gradient of max|tanh w| times ``push``, split among the weights that are the largest."""
     if not c.through_largest:
         return out
-    at = (wide.abs() == c.largest).to(out.dtype)
+    at = torch.eq(wide.abs(), c.largest).to(out.dtype)
     return out + push * at / at.sum() * wide.sign() * (1.0 - torch.tanh(wide).square())

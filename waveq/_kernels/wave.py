@@ -32,7 +32,7 @@ def fused_wave(
     """
     weights = [row.weight for row in rows]
     divisors = [row.coordinate.divisor for row in rows]
-    total: Tensor = _FusedWave.apply(engine, rows, order, strength, beta_strength, beta, *weights, *divisors)  # type: ignore[no-untyped-call]
+    total: Tensor = _FusedWave.apply(engine, rows, order, strength, beta_strength, beta, *weights, *divisors)
     return total
 
 

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from waveq._kernels.rounding import fused_clip_round
+from waveq.backends import engine_for
 from waveq.quantizers.base import straight_through
 
 __all__ = [
@@ -85,10 +87,14 @@ class DataStarted(ActivationQuantizer):
             self._begin(x.detach(), signed)
         return super().forward(x, signed=signed)
 
+    def shared(self, value: Tensor) -> Tensor:
+        """The mean over ranks of a starting value, in training; an evaluation may run on one rank alone."""
+        return mean_over_ranks(value) if self.training else value
+
     @torch.no_grad()
     def _begin(self, x: Tensor, signed: bool) -> None:
         self.start(x.float(), signed)
-        if self.training and bool(x.any()):
+        if self.training and bool(mean_over_ranks(x.any().float())):  # the ranks must agree on when it is over
             self.started.fill_(True)
             self._begun = True
 
@@ -128,7 +134,11 @@ def quantize_activation(x: Tensor, bits: int, *, signed: bool = False) -> Tensor
         [-1.0, 0.0]
     """
     check_activation_bits(bits)
-    clipped = torch.clamp(x, -1.0 if signed else 0.0, 1.0)
+    low = -1.0 if signed else 0.0
+    engine = None if signed and bits == 1 else engine_for(x)
+    if engine is not None:
+        return fused_clip_round(engine, x, low=low, steps=_steps_of(bits, signed))
+    clipped = torch.clamp(x, low, 1.0)
     return straight_through(clipped, round_on_unit_range(clipped.detach(), bits, signed=signed))
 
 
@@ -141,8 +151,12 @@ def round_on_unit_range(x: Tensor, bits: int, *, signed: bool) -> Tensor:
     """
     if signed and bits == 1:
         return torch.where(x < 0, -1.0, 1.0).to(x.dtype)
-    steps = float(2 ** (bits - 1) - 1 if signed else 2**bits - 1)
+    steps = _steps_of(bits, signed)
     return torch.round(x * steps) / steps
+
+
+def _steps_of(bits: int, signed: bool) -> float:
+    return float(2 ** (bits - 1) - 1 if signed else 2**bits - 1)
 
 
 def features_of(x: Tensor) -> int:

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from waveq._kernels.recipe import TINY, Coordinate, Rounding
 from waveq.functional import MAX_TOTAL_BITS, Grid, frequency, round_to_grid
-from waveq.quantizers.recipe import TINY, Coordinate, Rounding
 
 __all__ = ["TINY", "ScaleMode", "WeightQuantizer", "check_scale_mode", "damped", "kept_positive", "straight_through"]
 
@@ -69,7 +69,7 @@ class WeightQuantizer(nn.Module):
         return self.unit(weight)
 
     def binary_coordinate(self, weight: Tensor) -> Tensor:
-        """The tensor that the wave acts on where a layer has one bit: clip(w / E|w|, -1, 1), with the levels -1 and 1."""
+        """The tensor that the wave acts on where a layer has one bit: clip(w / E|w|, -1, 1), on -1 and 1."""
         return torch.clamp(weight / weight.detach().abs().mean().clamp_min(TINY), -1.0, 1.0)
 
     def gain(self, weight: Tensor) -> Tensor:

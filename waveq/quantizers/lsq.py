@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from waveq._kernels.recipe import Coordinate, Rounding
+from waveq._kernels.rounding import fused_round
+from waveq.backends import engine_for
 from waveq.functional import Grid
-from waveq.quantizers.activation import DataStarted, features_of, mean_over_ranks
+from waveq.quantizers.activation import DataStarted, features_of
 from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, damped, kept_positive, straight_through
 
 __all__ = ["LSQ", "LSQActivation", "lsq_start", "lsq_steps", "quantize_by_step"]
@@ -65,14 +68,32 @@ class LSQ(WeightQuantizer):
 
     def forward(self, weight: Tensor, bits: Tensor, grid_scale: Tensor | None = None) -> Tensor:
         """Quantised weights; see the class."""
+        step, most = self._step_at(weight, bits, grid_scale)
+        return quantize_by_step(weight, step, most + 1.0, most)
+
+    def compiles(self) -> bool:
+        """Yes, unless a subclass has other formulas."""
+        return self.computes_as(LSQ)
+
+    def coordinate_recipe(self, weight: Tensor, largest: Tensor, beta: Tensor) -> Coordinate:
+        """See ``coordinate``."""
+        lowest = -1.0 - 1.0 / (torch.exp2(beta.detach()) - 1.0)
+        return Coordinate("clip", self.gain(weight).detach(), largest, lowest, 1.0)
+
+    def rounding_recipe(self, weight: Tensor, largest: Tensor, bits: Tensor, grid_scale: Tensor) -> Rounding:
+        """See ``forward``."""
+        step, most = self._step_at(weight, bits, grid_scale)
+        return _by_step(step, most + 1.0, most)
+
+    def _step_at(self, weight: Tensor, bits: Tensor, grid_scale: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The step at these bits, with its damped gradient, and Q_P."""
         most = torch.exp2(bits) - 1.0
         ratio = self.reference_steps / most
         if grid_scale is not None:
             ratio = ratio * grid_scale
         # divided by ratio^2, the gradient moves the step at these bits as if it were the parameter
         factor = (weight.numel() * most).rsqrt() / ratio.detach().square()
-        step = damped(kept_positive(self.step), factor) * ratio
-        return quantize_by_step(weight, step, most + 1.0, most)
+        return damped(kept_positive(self.step), factor) * ratio, most
 
 
 class LSQActivation(DataStarted):
@@ -101,7 +122,7 @@ class LSQActivation(DataStarted):
     def start(self, x: Tensor, signed: bool) -> None:
         """s from a batch."""
         _, most = lsq_steps(self.bits, signed=signed)
-        self.step.copy_(mean_over_ranks(lsq_start(x, most)))
+        self.step.copy_(self.shared(lsq_start(x, most)))
 
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         """The values on the levels of the learned step."""
@@ -143,7 +164,17 @@ def quantize_by_step(values: Tensor, step: Tensor, least: Tensor, most: Tensor) 
         >>> y.sum().backward(); y.tolist(), round(s.grad.item(), 4)
         ([0.5, 0.5], 1.4)
     """
+    engine = engine_for(values)
+    if engine is not None:
+        return fused_round(engine, values, _by_step(step, least, most))
     index = values / step
     index = torch.where(index >= most, most, torch.where(index <= -least, -least, index))
     quantized: Tensor = straight_through(index, index.detach().round()) * step
     return quantized
+
+
+def _by_step(step: Tensor, least: Tensor, most: Tensor) -> Rounding:
+    """``quantize_by_step`` as the compiled kernels see it."""
+    one = torch.ones_like(step.detach())
+    itself = Coordinate("clip", one, None, -torch.inf, torch.inf)
+    return Rounding(itself, step, one, -least, most, 0.0, closed=False)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from waveq._kernels.recipe import TINY, Coordinate, Rounding
 from waveq.functional import Grid, frequency
 from waveq.quantizers.base import ScaleMode, WeightQuantizer, straight_through
-from waveq.quantizers.recipe import TINY, Coordinate, Rounding
 
 __all__ = ["WRPN"]
 

@@ -46,7 +46,7 @@ class Rounding:
         low: the lowest level in steps, 0-dim or a number.
         high: the highest.
         shift: 0 where zero is a level, 1/2 where it lies between two.
-        closed: whether a u exactly on an outermost level still counts as inside, as ``torch.clamp`` has it; LSQ's does not.
+        closed: whether a u exactly on an outermost level still counts as inside, as in ``torch.clamp``; LSQ's does not.
     """
 
     coordinate: Coordinate
