@@ -25,7 +25,7 @@ from waveq.checkpoint import ROOT_STATE, accept_plain_root, accept_plain_weight
 from waveq.functional import BETA_MIN, ScaleRule
 from waveq.handle import WaveQ
 from waveq.layers import quantizable
-from waveq.parametrization import WaveParametrization, quantize_input
+from waveq.parametrization import FixedActivation, WaveParametrization, quantize_input
 from waveq.presets import get_preset
 from waveq.quantizers import make_activation_quantizer, make_quantizer, quantizer_class
 from waveq.quantizers.base import ScaleMode
@@ -200,9 +200,17 @@ def _register(model: nn.Module, built: Mapping[str, WaveLayer]) -> list[Any]:
             parametrize.register_parametrization(module, "weight", layer.state)
             hooks.append(module.register_load_state_dict_pre_hook(accept_plain_weight))  # type: ignore[no-untyped-call]
             if layer.state.activation_bits is not None:
+                _drop_fixed_activations(module)
                 hooks.append(module.register_forward_pre_hook(quantize_input))
     device = next(iter(built.values())).state.beta.device
     step, dual = ROOT_STATE
     model.register_buffer(step, torch.zeros((), dtype=torch.int64, device=device))
     model.register_buffer(dual, torch.zeros((), dtype=torch.int64, device=device))
     return hooks
+
+
+def _drop_fixed_activations(module: nn.Module) -> None:
+    """Input quantisers of an earlier ``finalize`` make room for the new ones."""
+    for key, hook in list(module._forward_pre_hooks.items()):
+        if isinstance(hook, FixedActivation):
+            del module._forward_pre_hooks[key]

@@ -181,5 +181,7 @@ def relative_bit_costs(names: Sequence[str], layer_costs: CostTable | None) -> d
 def _per_bit(cost: float | Mapping[int, float]) -> float:
     if not isinstance(cost, Mapping):
         return float(cost)
+    if len(cost) < 2:
+        return math.nan
     low, high = min(cost), max(cost)
-    return (cost[high] - cost[low]) / (high - low) if high > low else math.nan
+    return (cost[high] - cost[low]) / (high - low)

@@ -17,15 +17,21 @@ _UNFINISHED = 0.25  # bits that another quarter of phase 2 would still have trav
 
 @dataclass(frozen=True, kw_only=True)
 class BetaRecord:
-    """One layer's beta: where it began and ended, and how fast it still moved (bits per step)."""
+    """One layer's beta: where it began and ended, how fast it still moved (bits a step), and the total bits it got."""
 
     start: float
     end: float
     trend: float
+    bits: int
 
 
 def forecast_sine(
-    lambda_w: float, lambda_beta: float, order: int, clamp: tuple[float, float], spread: Mapping[str, float]
+    lambda_w: float,
+    lambda_beta: float,
+    order: int,
+    clamp: tuple[float, float],
+    spread: Mapping[str, float],
+    costs: Mapping[str, float],
 ) -> str:
     """The resting point of beta under the sine alone, and the layers too narrow for it to hold.
 
@@ -35,18 +41,23 @@ def forecast_sine(
         order: k of R_k.
         clamp: range of beta.
         spread: standard deviation of u by layer; the sine cannot hold a layer with lambda_beta > 0.5 std lambda_w.
+        costs: relative cost of a bit by layer, which multiplies lambda_beta.
 
     Example:
-        >>> print(forecast_sine(1.0, 0.05, 1, (1.0, 7.0), {"conv1": 0.3}))
-        lambda_w 1 and lambda_beta 0.05 imply beta = 2.79, 4 total bits, in every layer (sine alone, weights spread out).
+        >>> print(forecast_sine(1.0, 0.05, 1, (1.0, 7.0), {"conv1": 0.3}, {"conv1": 1.0}))
+        lambda_w 1 and lambda_beta 0.05 imply beta = 2.79, 4 total bits, in every layer (sine alone, spread weights).
     """
-    beta = equilibrium_beta(lambda_w, lambda_beta, order=order)
-    held = min(clamp[1], max(clamp[0], beta))
-    text = (
-        f"lambda_w {lambda_w:g} and lambda_beta {lambda_beta:g} imply beta = {held:.2f}, {math.ceil(held) + 1} total "
-        "bits, in every layer (sine alone, weights spread out)."
-    )
-    weak = [name for name, std in spread.items() if lambda_beta > 0.5 * std * lambda_w]
+    rests = {}
+    for name in spread:
+        beta = equilibrium_beta(lambda_w, lambda_beta * costs[name], order=order)
+        rests[name] = min(clamp[1], max(clamp[0], beta))
+    told = {name: f"beta = {beta:.2f}, {math.ceil(beta) + 1} total bits" for name, beta in rests.items()}
+    if len(set(told.values())) == 1:
+        where = f"{next(iter(told.values()))}, in every layer"
+    else:
+        where = "; ".join(f"{name} {text}" for name, text in told.items())
+    text = f"lambda_w {lambda_w:g} and lambda_beta {lambda_beta:g} imply {where} (sine alone, spread weights)."
+    weak = [name for name, std in spread.items() if lambda_beta * costs[name] > 0.5 * std * lambda_w]
     if weak:
         text += (
             f" Expect collapse to {clamp[0] + 1:g} bits where the weights are too narrow for the sine to hold beta "
@@ -73,17 +84,26 @@ def forecast_task(lambda_beta: float, budget: str | None) -> str:
     )
 
 
-def diagnose(records: Mapping[str, BetaRecord], phase2_steps: int) -> list[str]:
+def diagnose(records: Mapping[str, BetaRecord], phase2_steps: int, *, budget_is_used: bool = False) -> list[str]:
     """One sentence for each thing that makes the learned bits doubtful; empty when there is none.
 
+    Args:
+        records: what became of each layer's beta.
+        phase2_steps: length of phase 2.
+        budget_is_used: whether a budget is set and the bits come close to it. Then it is the reason for layers at
+            either end of the range, which are no sign of collapse or lock.
+
     Example:
-        >>> diagnose({"conv1": BetaRecord(start=7.0, end=7.0, trend=0.0)}, 100)[0][:44]
+        >>> diagnose({"conv1": BetaRecord(start=7.0, end=7.0, trend=0.0, bits=8)}, 100)[0][:44]
         'beta did not move from 7 in: conv1. The weig'
     """
-    collapsed = [name for name, r in records.items() if r.end <= BETA_MIN + _EDGE]
-    locked = [name for name, r in records.items() if abs(r.end - r.start) < _LOCK]
+    collapsed = [name for name, r in records.items() if r.end <= BETA_MIN + _EDGE and not budget_is_used]
+    locked = [name for name, r in records.items() if abs(r.end - r.start) < _LOCK and not budget_is_used]
+    cut = [name for name, r in records.items() if r.bits and r.end - (r.bits - 1) > 1.0 + _EDGE]
     moving = [
-        name for name, r in records.items() if name not in collapsed and abs(r.trend) * phase2_steps / 4 > _UNFINISHED
+        name
+        for name, r in records.items()
+        if r.end > BETA_MIN + _EDGE and abs(r.trend) * phase2_steps / 4 > _UNFINISHED
     ]
     start = next(iter(records.values())).start if records else 0.0
     findings = [
@@ -96,6 +116,11 @@ def diagnose(records: Mapping[str, BetaRecord], phase2_steps: int) -> list[str]:
         (
             moving,
             "beta was still moving when the bits froze in: {}. Its value was set by time, not by balance: train "
+            "longer, or raise beta_lr.",
+        ),
+        (
+            cut,
+            "the budget was met by force: more than a bit was rounded down in: {}. Training had not got there: train "
             "longer, or raise beta_lr.",
         ),
     ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,8 +47,7 @@ class WaveQ:
         self._left = ""  # how the model was left: "finalised" or "removed"
         self._last_policy: Policy | None = None
         self._pending = 0
-        after_load = _sync_after_load(weakref.ref(self))
-        self._hooks = [*hooks, model.register_load_state_dict_post_hook(after_load)]  # type: ignore[no-untyped-call]
+        self._hooks = list(hooks)
         self._first_cost = 0.0 if settings.budget is None else settings.budget.value(self._real_bits())
         self._sync()
         self._enter_phase()  # schedules without a first phase quantise from the first step on
@@ -57,10 +55,27 @@ class WaveQ:
     # ------------------------------------------------------------------ progress
 
     def _sync(self) -> None:
-        """Read the step from the model, where a checkpoint may just have put another one."""
-        self._step = int(self._model.waveq_step)  # type: ignore[arg-type]
+        """Read what a checkpoint may have put into the model."""
+        bound = [name for name, layer in self._layers.items() if layer.state.learns and layer not in self._learned]
+        if bound:
+            raise RuntimeError(
+                f"the checkpoint is of a run that learns the bits of {', '.join(bound)}, but they were attached with "
+                'preset bits; attach with bits="learn" and the total_steps of that run'
+            )
+        self._known_step = int(self._model.waveq_step)  # type: ignore[arg-type]
+        self._seen = self._mark()
         self._log_price = int(self._model.waveq_dual) * _PRICE_UNIT  # type: ignore[arg-type]
         self._weigh()
+
+    def _mark(self) -> tuple[int, int]:
+        """Another one whenever anybody but ``step`` wrote the step; copies of model and handle find out too."""
+        return id(self._model.waveq_step), self._model.waveq_step._version
+
+    @property
+    def _step(self) -> int:
+        if self._mark() != self._seen:
+            self._sync()
+        return self._known_step
 
     @property
     def steps(self) -> int:
@@ -84,7 +99,7 @@ class WaveQ:
 
     def strengths(self) -> tuple[float, float]:
         """(lambda_w, lambda_beta) now, the price as the budget has driven it."""
-        lambda_w, lambda_beta = self.settings.schedule(self._step)
+        lambda_w, lambda_beta = self.settings.schedule(self._step)  # reading the step refreshes the price too
         return lambda_w, lambda_beta * self._price_factor
 
     # ------------------------------------------------------------------ training
@@ -107,7 +122,9 @@ class WaveQ:
             )
         lambda_w, lambda_beta = self.strengths()
         strengths = Strengths(lambda_w, lambda_beta, learning=self.phase == 2)
-        return penalty(list(self._layers.values()), self.settings, strengths)
+        total = penalty(list(self._layers.values()), self.settings, strengths)
+        # without strengths there is nothing to differentiate: backward() on it alone must work all the same
+        return total if total.requires_grad or not torch.is_grad_enabled() else total.requires_grad_()
 
     def step(self, *, grad_scale: float = 1.0) -> None:
         """Advance by one optimiser step; call it after ``optimizer.step()``.
@@ -133,8 +150,9 @@ class WaveQ:
         forget_weights()
         for layer in self._layers.values():
             layer.state.memory.clear()  # frees the quantised weights
-        self._step += 1
-        self._model.waveq_step.fill_(self._step)  # type: ignore[operator]
+        self._known_step += 1
+        self._model.waveq_step.fill_(self._known_step)  # type: ignore[operator]
+        self._seen = self._mark()
         self._enter_phase()
         self._weigh()
 
@@ -236,7 +254,9 @@ class WaveQ:
         spread = {
             layer.name: float(layer.wave_input(self.settings.wave_on).std(correction=0)) for layer in self._learned
         }
-        return forecast_sine(lambda_w, lambda_beta, self.settings.order, self.settings.beta_range, spread)
+        return forecast_sine(
+            lambda_w, lambda_beta, self.settings.order, self.settings.beta_range, spread, self.settings.bit_costs
+        )
 
     def diagnose(self) -> list[str]:
         """After training: one sentence for each thing that makes the learned bits doubtful."""
@@ -246,24 +266,24 @@ class WaveQ:
                 start=self.settings.preset.beta_init,
                 end=layer.state.beta.detach().item(),
                 trend=float(layer.state.trend),
+                bits=layer.state.bits_now,
             )
             for layer in self._learned
         }
         if not records:
             return []
-        findings = diagnose(records, (schedule.fall or schedule.rise) - schedule.rise)
+        budget = self.settings.budget
+        used = 0.0 if budget is None else budget.value(self._real_bits()) / budget.limit
+        findings = diagnose(records, self._phase2_steps, budget_is_used=used > 0.9)
         if self.learning:
             findings.append(
                 f"the bits are not frozen: step {self._step} of {self.total_steps}, phase {self.phase}; phase 3 begins "
                 f"at step {schedule.fall}."
             )
-        if self.settings.budget is not None and not self.learning:
-            value = self.settings.budget.value(self._real_bits())
-            if value > self.settings.budget.limit * 1.02:
-                findings.append(
-                    f"the budget {self.settings.budget.objective} <= {self.settings.budget.limit:g} was not met: "
-                    f"{value:.4g}."
-                )
+        if budget is not None and not self.learning and used > 1.0 + 1e-6:
+            findings.append(
+                f"the budget {budget.objective} <= {budget.limit:g} was not met: {used * budget.limit:.4g}."
+            )
         return findings
 
     def policy(self) -> Policy:
@@ -332,6 +352,7 @@ class WaveQ:
             weight, state = layer.weight, layer.state
             for module in layer.modules:
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+                _put_weight_first(module)
                 if name in values and state.activation is not None:
                     keep = FixedActivation(
                         state.activation.bits, signed=state.signed_now == 1, quantizer=state.activation
@@ -364,10 +385,8 @@ class WaveQ:
         return f"WaveQ({len(self.names)} layers, {self.settings.quantizer}, {how}, mean {self.mean_bits():.2f} bits)"
 
 
-def _sync_after_load(handle: weakref.ref[WaveQ]) -> Callable[[nn.Module, Any], None]:
-    def hook(_module: nn.Module, _incompatible: Any) -> None:
-        alive = handle()
-        if alive is not None and not alive._left:
-            alive._sync()
-
-    return hook
+def _put_weight_first(module: nn.Module) -> None:
+    """The order of a plain layer, on which ``state_dict`` keys and optimizers' saved states depend."""
+    others = [name for name in module._parameters if name != "weight"]
+    for name in others:
+        module._parameters[name] = module._parameters.pop(name)

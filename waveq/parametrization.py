@@ -103,15 +103,15 @@ class WaveParametrization(nn.Module):
 
     @torch.no_grad()
     def freeze(self, total_bits: int) -> None:
-        """Fix the bits. A beta that they cannot hold (a budget took bits back) comes down to them."""
+        """Fix the bits; beta stays as it was learned."""
         self.total_bits.fill_(total_bits)
-        if self.beta.detach().item() > total_bits - 1 + self.hysteresis:
-            self.beta.fill_(total_bits - 1)
         self._mirror()
 
     def wave_beta(self) -> Tensor:
-        """The beta that sets the grid: the learned one, or the whole bits once frozen with ``snap``."""
-        return self.bits() if self.snap and not self.learns else self.beta
+        """The beta that sets the grid: the learned one; once frozen no more than the bits, with ``snap`` just them."""
+        if self.learns:
+            return self.beta
+        return self.bits() if self.snap else torch.minimum(self.beta, self.bits() + self.hysteresis)
 
     def bits(self) -> Tensor:
         """b: magnitude bits, 0-dim float32, no gradient."""
@@ -208,7 +208,13 @@ def quantize_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] 
     state = parametrization_of(module)
     if not state.is_quantized or state.activation is None or not args:
         return None
-    if state.signed_now < 0:
-        state.signed_now = int(bool((args[0].detach() < 0).any()))
+    if state.signed_now < 0 and not args[0].is_meta:
+        _look_for_signs(state, args[0].detach())
+    return (state.activation(args[0], signed=state.signed_now == 1), *args[1:])
+
+
+def _look_for_signs(state: WaveParametrization, x: Tensor) -> None:
+    """Whether inputs have a sign; a batch of zeros (a dry run for shapes) does not tell."""
+    if bool((x != 0).any()):
+        state.signed_now = int(bool((x < 0).any()))
         state.activation_signed.fill_(state.signed_now)
-    return (state.activation(args[0], signed=bool(state.signed_now)), *args[1:])
