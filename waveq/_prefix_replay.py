@@ -2,12 +2,14 @@
 
 A matrix product may sum in another order when its shape changes. So before a tape is used for a stretch of data, one
 policy's scores from the chunks are compared bit by bit with those of the model itself on the loader's own batches.
-Chunks that fail are doubled, up to the whole stretch; if nothing passes, no tape is used.
+Chunks that fail are doubled, up to the whole stretch; then the loader's batches are tried; if nothing passes, no tape
+is used.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +28,7 @@ __all__ = ["Replay", "UntraceableError"]
 
 _CACHE_BYTES = 1 << 20  # half of a usual second-level cache: what one segment reads and writes should fit
 _CHUNK_RANGE = (32, 1024)
+_TYPICAL_CHOICES = 4.0
 _PROBE_SAMPLES = 4  # to learn sizes; a single sample might be treated specially
 
 Consume = Callable[[slice, Iterator[tuple[int, Tensor]]], None]
@@ -33,10 +36,11 @@ Consume = Callable[[slice, Iterator[tuple[int, Tensor]]], None]
 
 @dataclass(frozen=True)
 class _Plan:
-    """How a stretch of data is cut, and a tape for each size of chunk."""
+    """How a stretch of data is cut, a tape for each size of chunk, and how many chunks are in work at once."""
 
     parts: tuple[slice, ...]
     tapes: dict[int, Tape]
+    threads: int
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -90,13 +94,13 @@ class Replay:
                 x = stretch.x[part].to(self._device)
                 consume(part, walk(plan.tapes[len(x)], tree, prepared[len(x)], x))
 
-        threads = _threads(self._device)
-        if threads == 1:
-            for part in plan.parts:
-                work(part)
-            return
-        with _one_thread_per_operation(), ThreadPoolExecutor(threads) as pool:
-            _run_all(pool, work, plan.parts, at_once=2 * threads)
+        with _one_thread_per_operation(self._device):
+            if plan.threads == 1:
+                for part in plan.parts:
+                    work(part)
+                return
+            with ThreadPoolExecutor(plan.threads) as pool:
+                _run_all(pool, work, plan.parts, at_once=2 * plan.threads)
 
     def _prepare(self, tape: Tape, tree: PolicyTree) -> PreparedWeights:
         return PreparedWeights(tape, lambda layer, bits: self._bank.weight(self._names[layer], bits), tree.rows)
@@ -108,30 +112,46 @@ class Replay:
         return self._plans[key]
 
     def _find_plan(self, policies: Policies, stretch: Stretch) -> _Plan:
-        total = len(stretch.x)
-        chunk = self._first_chunk(policies, stretch)
-        while True:
-            parts = tuple(slice(start, min(start + chunk, total)) for start in range(0, total, chunk))
+        probe = self._record(stretch.x[:_PROBE_SAMPLES])
+        fits = False
+        for parts in self._cuts(stretch, probe):
             sizes = {part.stop - part.start for part in parts}
-            plan = _Plan(parts, {size: self._record(stretch.x[:size]) for size in sizes})
+            at_once = self._memory_bytes // (max(sizes) * max(1, probe.sample_bytes))
+            if at_once < 1:
+                continue
+            fits = True
+            tapes = {size: self._record(stretch.x[:size]) for size in sizes}
+            plan = _Plan(parts, tapes, min(at_once, _threads(self._device)))
             if self._agrees(plan, policies[:1], stretch):
                 return plan
-            if chunk >= total:
-                raise UntraceableError("replayed scores differ from the model's own in their last bits")
-            chunk = min(2 * chunk, total)
+        if not fits:
+            raise UntraceableError(f"memory_bytes={self._memory_bytes} is less than one sample needs")
+        raise UntraceableError(
+            "in chunks that fit memory_bytes, replayed scores differ from the model's own in their last bits"
+        )
+
+    def _cuts(self, stretch: Stretch, probe: Tape) -> Iterator[tuple[slice, ...]]:
+        """Ways to cut the stretch, the fastest first."""
+        total = len(stretch.x)
+        chunk = self._first_chunk(probe, total)
+        while chunk < total:
+            yield tuple(slice(start, min(start + chunk, total)) for start in range(0, total, chunk))
+            chunk *= 2
+        yield (slice(0, total),)
+        stops = list(itertools.accumulate(stretch.lengths))
+        yield tuple(slice(stop - length, stop) for stop, length in zip(stops, stretch.lengths, strict=True))
 
     def _record(self, x: Tensor) -> Tape:
         weights = {name: self._bank.float_weight(name) for name in self._names}
         return record_tape(self._model, weights, x.to(self._device))
 
-    def _first_chunk(self, policies: Policies, stretch: Stretch) -> int:
+    def _first_chunk(self, probe: Tape, total: int) -> int:
         """As many samples as fit the cache where most of the work is, within the memory and a share for each thread."""
-        total, threads = len(stretch.x), _threads(self._device)
-        tape = self._record(stretch.x[: min(_PROBE_SAMPLES, total)])
-        runs = grow_tree(policies, tape.order).segments_run()
-        hot = (runs * np.array(tape.segment_bytes)).sum() / runs.sum() if len(runs) else tape.start_bytes
+        threads = _threads(self._device)
+        runs = _TYPICAL_CHOICES ** np.arange(len(probe.order), dtype=np.float64)  # of each segment in a whole space
+        hot = (runs * probe.segment_bytes).sum() / runs.sum() if len(runs) else probe.start_bytes
         fitting = int(np.clip(_CACHE_BYTES / max(hot, 1), *_CHUNK_RANGE))
-        allowed = self._memory_bytes // (threads * max(1, tape.sample_bytes))
+        allowed = self._memory_bytes // (threads * max(1, probe.sample_bytes))
         return max(1, min(fitting, allowed, -(-total // threads)))
 
     def _agrees(self, plan: _Plan, policy: Policies, stretch: Stretch) -> bool:
@@ -150,7 +170,7 @@ class Replay:
     def _replayed(self, plan: _Plan, policy: Policies, x: Tensor) -> Tensor:
         tape = plan.tapes[len(x)]
         tree = grow_tree(policy, tape.order)
-        with _one_thread_per_operation(), torch.inference_mode():
+        with _one_thread_per_operation(self._device), torch.inference_mode():
             ((_, scores),) = walk(tape, tree, self._prepare(tape, tree), x.to(self._device))
         return scores
 
@@ -165,8 +185,11 @@ def _threads(device: torch.device) -> int:
 
 
 @contextlib.contextmanager
-def _one_thread_per_operation() -> Iterator[None]:
+def _one_thread_per_operation(device: torch.device) -> Iterator[None]:
     """Chunks run side by side, each operation on one core: small operations gain nothing from more."""
+    if device.type != "cpu":
+        yield
+        return
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

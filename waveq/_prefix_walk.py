@@ -29,10 +29,6 @@ class PolicyTree:
     index: npt.NDArray[np.int64]
     fresh: npt.NDArray[np.int64]
 
-    def segments_run(self) -> npt.NDArray[np.int64]:
-        """(P,) how often each position's segment runs; the plain loop runs each N times."""
-        return np.array([(self.fresh <= place).sum() for place in range(self.rows.shape[1])], dtype=np.int64)
-
 
 def grow_tree(policies: Policies, order: tuple[int, ...]) -> PolicyTree:
     """Sort policies (N, L) by the layers in the network's order, and find what neighbours share.
