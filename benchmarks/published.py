@@ -136,9 +136,7 @@ def main(argv: list[str]) -> int:
     rows = [(str(row["network"]), *(f"{row[key]:.2f}x" for key in keys)) for row in speedups]
     print(aligned(head, [*rows, ("geometric mean", *(f"{mean[key]:.2f}x" for key in keys))]))
     print(f"\npublished geometric mean of the array: {_PUBLISHED_MEAN}x (Bit-Pragmatic, MICRO 2017, which measured")
-    print(
-        f"Stripes again); published energy efficiency: {_PUBLISHED_EFFICIENCY}x (Stripes abstract, on chip, other mean)\n"
-    )
+    print(f"Stripes again); published energy efficiency: {_PUBLISHED_EFFICIENCY}x (Stripes abstract, on chip)\n")
 
     fusion = bitfusion_cycles()
     print("BitFusion, batch 16, 16 x 32 units, 500 MHz, 192-bit DRAM interface; theirs: its simulator's total\n")
@@ -158,9 +156,7 @@ def main(argv: list[str]) -> int:
         )
     )
     print("\nTheirs adds tile tails and the first and last transfers of a search over tilings; ours is the")
-    print(
-        "published closed form of the array, our own memory model, and that form with their 32-bit outputs through DRAM.\n"
-    )
+    print("published closed form of the array, our memory model, and that form with 32-bit outputs through DRAM.\n")
 
     savings = learned_bits()
     print("Stripes (serial weights), 16-bit activations, WaveQ's mean weight bits against uniform baselines\n")

@@ -196,16 +196,13 @@ class LayerShape:
             )
 
     def _check_flat(self) -> None:
-        for field in ("kernel_size", "input_size"):
+        # one-sized kernels and inputs are how spreadsheets write a fully connected layer
+        absent = {"kernel_size": 1, "input_size": 1, "stride": 1, "padding": 0, "dilation": 1, "output_padding": 0}
+        for field, none in absent.items():
             value = getattr(self, field)
-            # one-sized kernels and inputs are how spreadsheets write a fully connected layer
-            if value not in ((), 0, None) and value != 1 and set(value) != {1}:
+            items = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+            if any(item != none for item in items):
                 raise ValueError(f"layer {self.name!r}: a {self.kind} layer has no {field}, but it is {value!r}")
-            object.__setattr__(self, field, ())
-        for field, none in (("stride", 1), ("padding", 0), ("dilation", 1), ("output_padding", 0)):
-            value = getattr(self, field)
-            if value != none and set(value) != {none}:
-                raise ValueError(f"layer {self.name!r}: a {self.kind} layer has no {field}, but it is {value!r}")
-            object.__setattr__(self, field, (none,))
+            object.__setattr__(self, field, () if field in ("kernel_size", "input_size") else (none,))
         if self.groups != 1:
             raise ValueError(f"layer {self.name!r}: a {self.kind} layer has no groups, but groups={self.groups}")

@@ -39,8 +39,7 @@ def step_through(layer: LayerShape, hw: Accelerator, weight_bits: int, activatio
     serial = {
         "weights": min(weight_bits, hw.pe_width_bits),
         "activations": min(activation_bits, hw.pe_width_bits),
-        "both": min(weight_bits, hw.pe_width_bits)
-        * math.ceil(min(activation_bits, hw.pe_width_bits) / hw.serial_bits),
+        "both": min(weight_bits, hw.pe_width_bits) * math.ceil(min(activation_bits, hw.pe_width_bits) / hw.serial_bits),
         "none": 1,
     }[hw.serial]
     cycles = scheduled = idle = 0

@@ -30,7 +30,7 @@ def dnnsim_cases(folder: Path) -> list[dict]:
 
 def rebuilt(case: dict, compat: str | None):
     shape, hw = case["layer"], case["hw"]
-    sizes = dict(name=shape["name"], in_channels=shape["C"], out_channels=shape["K"])
+    sizes = {"name": shape["name"], "in_channels": shape["C"], "out_channels": shape["K"]}
     if shape["type"] == "fc":
         layer = LayerShape(kind="linear", **sizes)
     else:
@@ -131,7 +131,7 @@ def test_only_one_kernel_axis_decides_a_folded_output_in_compat_mode():
     # 9 + 0 padding, kernel 4, stride 4: two windows per axis; the simulator counts ceil(9/4) - ceil(4/4) + 1 = 3
     image = LayerShape(name="c", kind="conv", in_channels=3, out_channels=8, kernel_size=4, input_size=(9, 9), stride=4)
     assert image.output_size == (2, 2)
-    small = dict(columns=1, lanes=16, rows=16, tiles=1)
+    small = {"columns": 1, "lanes": 16, "rows": 16, "tiles": 1}
     assert Stripes(**small).run([image], 1).compute_cycles == 4 * 3
     assert Stripes(compat="dnnsim", **small).run([image], 1).compute_cycles == 9 * 3
 

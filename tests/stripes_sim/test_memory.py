@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stripes_sim import LayerShape, Stripes
+from tests.stripes_sim.strategies import convolutions
+
+CONV = LayerShape(name="c", kind="conv", in_channels=32, out_channels=64, kernel_size=3, input_size=(16, 16), padding=1)
+MIDDLE = [
+    dataclasses.replace(CONV, name="a", out_channels=32),
+    CONV,
+    dataclasses.replace(CONV, name="z", in_channels=64),
+]
+WEIGHTS, INPUTS, OUTPUTS = 9 * 32 * 64, 32 * 256, 64 * 256
+
+
+def dram_bits(hw, layers=MIDDLE, weight_bits=4, activation_bits=8, name="c", **run):
+    frame = hw.run(layers, weight_bits, activation_bits, **run).frame.set_index("name")
+    return frame.loc[name, "dram_bytes"] * 8
+
+
+def test_what_fits_stays_on_chip_but_weights_come_once():
+    assert dram_bits(Stripes()) == WEIGHTS * 4
+    assert dram_bits(Stripes(), batch=3) == WEIGHTS * 4
+    assert dram_bits(Stripes(resident_weights=True)) == 0
+
+
+def test_the_network_reads_its_first_input_and_writes_its_last_output():
+    assert dram_bits(Stripes(), name="a") == 9 * 32 * 32 * 4 + INPUTS * 8
+    assert dram_bits(Stripes(), name="z") == 9 * 64 * 64 * 4 + 64 * 256 * 8
+
+
+def test_activations_that_do_not_fit_move_once_past_resident_weights():
+    small = Stripes(activation_buffer_bytes=8 * 1024)
+    assert dram_bits(small) == WEIGHTS * 4 + (INPUTS + OUTPUTS) * 8
+
+
+def test_when_nothing_fits_the_cheapest_cut_is_taken():
+    tight = Stripes(activation_buffer_bytes=8 * 1024, weight_buffer_bytes=4 * 1024)
+    weight_parts = -(-WEIGHTS * 4 // (8 * 4 * 1024))
+    input_parts = -(-INPUTS * 8 // (4 * 8 * 1024))
+    cuts = (
+        weight_parts * INPUTS * 8 + WEIGHTS * 4,
+        INPUTS * 8 + input_parts * WEIGHTS * 4,
+        INPUTS * 8 + WEIGHTS * 4 + 2 * (input_parts - 1) * OUTPUTS * 32,
+    )
+    assert (weight_parts, input_parts) == (3, 2)
+    assert dram_bits(tight) == min(cuts) + OUTPUTS * 8
+
+
+def test_a_wide_layer_over_many_samples_spills_partial_sums_instead_of_weights():
+    fc = LayerShape(name="fc", kind="linear", in_channels=4096, out_channels=4096)
+    hw = Stripes(activation_buffer_bytes=32 * 1024, weight_buffer_bytes=64 * 1024)
+    inputs, weights, outputs = 16 * 4096 * 4, 4096 * 4096 * 4, 16 * 4096
+    assert dram_bits(hw, [fc], 4, 4, name="fc", batch=16) == inputs + weights + 2 * outputs * 32 + outputs * 4
+
+
+def test_padded_storage_takes_whole_words_and_packed_the_bits():
+    packed, padded = Stripes(), Stripes(storage="padded", data_width_bits=8)
+    assert dram_bits(packed, weight_bits=3) == WEIGHTS * 3
+    assert dram_bits(padded, weight_bits=3) == WEIGHTS * 8
+    assert dram_bits(padded, weight_bits=9) == WEIGHTS * 16
+    assert padded.run([CONV], 3).weight_bytes == WEIGHTS
+
+
+def test_the_slowest_level_is_named_and_sets_the_cycles():
+    def bound(**settings):
+        frame = Stripes(**settings).run(MIDDLE, 4).frame.set_index("name")
+        return frame.loc["c", "bound"], frame.loc["c", "cycles"]
+
+    assert bound() == ("compute", 16 * 18 * 4)
+    assert bound(dram_bytes_per_s=980e6) == ("DRAM", WEIGHTS * 4 / 8)
+    # 16 sets of windows pass the weights, 18 positions of 256 windows read 32 channels
+    assert bound(weight_buffer_bits_per_cycle=8) == ("weight buffer", WEIGHTS * 4 * 16 / 8)
+    reads, writes = 256 * 9 * 32 * 16, OUTPUTS * 16
+    assert bound(activation_buffer_bits_per_cycle=64) == ("activation buffer", (reads + writes) / 64)
+
+
+def test_a_lookup_reads_its_rows_only():
+    words = LayerShape(name="e", kind="embedding", in_channels=30_000, out_channels=64, tokens=10)
+    result = Stripes().run(
+        [words, LayerShape(name="f", kind="linear", in_channels=64, out_channels=8, tokens=10)], 4, 8
+    )
+    row = result.frame.iloc[0]
+    assert row["dram_bytes"] == 10 * 64
+    assert row["compute_cycles"] == row["compute_pj"] == 0
+
+
+@given(convolutions(), st.integers(1, 15), st.sampled_from([256, 4096, 2**20]), st.sampled_from(["packed", "padded"]))
+def test_more_bits_never_move_less(layer, bits, buffer, storage):
+    hw = Stripes(activation_buffer_bytes=buffer, weight_buffer_bytes=buffer, storage=storage)
+    for low, high in (((bits, 8), (bits + 1, 8)), ((8, bits), (8, bits + 1))):
+        less, more = hw.run([layer], *low).frame.iloc[0], hw.run([layer], *high).frame.iloc[0]
+        for column in ("dram_bytes", "weight_bytes", "cycles", "energy_pj"):
+            assert more[column] >= less[column]
+
+
+@pytest.mark.parametrize("dram", ["lpddr4", "ddr3", "hbm2"])
+def test_off_chip_energy_follows_the_technology(dram):
+    per_bit = {"lpddr4": 8.0, "ddr3": 70.0, "hbm2": 3.9}[dram]
+    result = Stripes(dram=dram).run(MIDDLE, 4, 8)
+    assert result.breakdown_pj["dram"] == pytest.approx(result.frame["dram_bytes"].sum() * 8 * per_bit)
