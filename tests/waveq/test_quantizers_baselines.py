@@ -234,6 +234,21 @@ def test_a_loaded_start_is_not_started_again() -> None:
     assert torch.equal(fresh.step, trained.step)
 
 
+def test_ranks_start_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks, the other one simulated: it saw a step of 3, then a batch that was not all zeros."""
+    other = iter([3.0, 1.0])
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda value: value.add_(next(other)))
+    quantizer = LSQActivation(2)
+    with torch.no_grad():
+        quantizer.eval()(torch.ones(2, 2))  # may run on one rank alone: must not wait for the other
+        quantizer.train()(torch.zeros(2, 2))
+    assert quantizer.started  # although this rank saw zeros
+    assert quantizer.step.item() == pytest.approx(1.5)
+    assert next(other, None) is None
+
+
 @pytest.mark.parametrize("name", activation_quantizer_names())
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("signed", [False, True])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from waveq.functional import Grid, frequency
-from waveq.quantizers.activation import DataStarted, features_of, mean_over_ranks
+from waveq.quantizers.activation import DataStarted, features_of
 from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, damped, kept_positive, straight_through
 
 __all__ = ["DSQ", "DSQActivation", "soft_round"]
@@ -100,7 +100,7 @@ class DSQActivation(DataStarted):
 
     def start(self, x: Tensor, signed: bool) -> None:
         """r from a batch."""
-        self.range.copy_(mean_over_ranks(x.abs().max().clamp_min(TINY)))
+        self.range.copy_(self.shared(x.abs().max().clamp_min(TINY)))
 
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         """The values on the levels of the learned range."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from waveq.functional import Grid, grid_levels
 from waveq.quantizers._binary_codes import assign, binary_codes, moved_basis, sorted_levels
 from waveq.quantizers._piecewise import piecewise_coordinate
-from waveq.quantizers.activation import DataStarted, mean_over_ranks
+from waveq.quantizers.activation import DataStarted
 from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, straight_through
 
 __all__ = ["LQNets", "LQNetsActivation"]
@@ -125,7 +125,7 @@ class LQNetsActivation(DataStarted):
         some = x[x != 0]
         size = (some.square().mean().sqrt() if some.numel() else x.new_ones(())).clamp_min(TINY)
         powers = 2.0 ** torch.arange(self.bits, device=x.device)
-        self.basis.copy_(mean_over_ranks(size) * powers[None] * 2 * _QUARTILE / (2.0**self.bits - 1))
+        self.basis.copy_(self.shared(size) * powers[None] * 2 * _QUARTILE / (2.0**self.bits - 1))
 
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         """The values on the levels of the basis, which a training batch moves afterwards."""
