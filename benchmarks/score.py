@@ -221,11 +221,11 @@ def peers(python: str, limit_s: float) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "scale.cfg").write_text(_SCALESIM_CONFIG)
-        head = "Layer, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Filters, Strides, Sparsity,"
+        head = "Layer, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Filters, Strides,"
         lines = [
             f"{layer.name}, {layer.padded_size[0]}, {layer.padded_size[1]}, {layer.kernel_size[0]}, "
             f"{layer.kernel_size[1]}, {layer.in_channels // layer.groups}, {layer.out_channels}, "
-            f"{layer.stride[0]}, 1:1,"
+            f"{layer.stride[0]},"
             for layer in layers
         ]
         (root / "net.csv").write_text("\n".join([head, *lines]) + "\n")

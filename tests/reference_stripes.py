@@ -14,7 +14,7 @@ from stripes_sim import Accelerator, LayerShape
 def step_through(layer: LayerShape, hw: Accelerator, weight_bits: int, activation_bits: int) -> dict[str, int]:
     """Walk over groups, window sets, filter steps and tiles of a convolution; count cycles and PE slots as they pass.
 
-    Written from the description of the tile (Stripes, MICRO 2016), not from the closed form; no batch, no transposition.
+    Written from the description of the tile (Stripes, MICRO 2016), not from the closed form; one sample.
     """
     ab, wb = math.ceil(activation_bits / hw.pe_width_bits), math.ceil(weight_bits / hw.pe_width_bits)
     columns, rows, lanes, tiles = hw.columns // ab, hw.rows // wb, hw.lanes, hw.tiles
