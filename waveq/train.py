@@ -238,6 +238,7 @@ class _Run:
             scale=c.scale,
             first_last=c.first_last,
             activation_bits=c.activation_bits,
+            activation_quantizer=c.activation_quantizer,
             lambda_w=c.lambda_w,
             lambda_beta=c.lambda_beta if learning else None,
             target=c.target if learning else None,

@@ -74,6 +74,8 @@ class TrainConfig(BaseModel):
     schedule: Literal["three-phase", "constant", "exponential"] | None = None
     scale: Literal["none", "max", "learned"] | None = None
     activation_bits: PositiveInt | dict[str, PositiveInt] | None = None
+    activation_quantizer: str | None = None
+    """Method of the inputs; by default the one that the weight method was published with."""
     skip: tuple[str, ...] = ()
     first_last: PositiveInt | None = None
     lambda_w: float | None = Field(default=None, ge=0)
