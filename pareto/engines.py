@@ -84,8 +84,8 @@ def local_processes(
 
 
 def _stop(pool: futures.ProcessPoolExecutor) -> None:
-    # After an error or Ctrl-C nobody wants the units in flight, and shutdown() would wait for them: minutes where
-    # they train. The public terminate_workers() exists only from Python 3.14 on.
+    # After an error or Ctrl-C nobody wants the units in flight, and shutdown() would wait for them: minutes
+    # where they train. The public terminate_workers() exists only from Python 3.14 on.
     processes = list((pool._processes or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:

@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pareto import _kernels
-from pareto._check import check_choice, objective_columns, points_array, sense_list, sense_signs
+from pareto._check import Floats, check_choice, objective_columns, points_array, sense_list, sense_signs
+from pareto._kernels_2d import efficient_2d
+from pareto._kernels_3d import efficient_3d
+from pareto._kernels_nd import efficient_nd
 
 __all__ = ["frontier", "is_efficient"]
 
@@ -47,7 +49,7 @@ def is_efficient(
     check_choice("keep", keep, ("all", "first"))
     array, names = points_array(points)
     signs = sense_signs(sense_list(sense, names))
-    mask = _efficient(array * signs)
+    mask = _efficient(array, signs)
     if keep == "first":
         rows = np.flatnonzero(mask)
         _, first = np.unique(array[rows], axis=0, return_index=True)
@@ -81,10 +83,12 @@ def frontier(
     return front
 
 
-def _efficient(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+def _efficient(points: Floats, signs: Floats) -> npt.NDArray[np.bool_]:
     if points.shape[1] == 1:
-        return np.asarray(points[:, 0] == points[:, 0].min(initial=np.inf))
-    order = np.lexsort(points.T[::-1])
+        best = points[:, 0] * signs[0]
+        return np.asarray(best == best.min(initial=np.inf))
     if points.shape[1] == 2:
-        return _kernels.efficient_2d_sorted(points, order)
-    return _kernels.efficient_sorted(points, order)
+        return efficient_2d(points, signs)
+    if points.shape[1] == 3:
+        return efficient_3d(points, signs)
+    return efficient_nd(points, signs)

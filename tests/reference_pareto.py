@@ -23,8 +23,44 @@ def brute_force_frame(tables, choices):
     out = []
     for policy in itertools.product(*choices.values()):
         names = list(choices)
-        sums = tuple(
-            sum(table[name][bits] for name, bits in zip(names, policy, strict=True)) for table in tables
-        )
+        sums = tuple(sum(table[name][bits] for name, bits in zip(names, policy, strict=True)) for table in tables)
         out.append((policy, sums))
     return out
+
+
+def rank(points, sense):
+    """Peel fronts off one after the other."""
+    ranks, left, number = np.full(len(points), -1), np.arange(len(points)), 0
+    while left.size:
+        mask = is_efficient(points[left], sense)
+        ranks[left[mask]] = number
+        left, number = left[~mask], number + 1
+    return ranks
+
+
+def hypervolume(points, reference, sense):
+    """Count the cells of the grid that all coordinates span."""
+    signs = np.array([1.0 if way == "min" else -1.0 for way in sense])
+    points, reference = np.asarray(points) * signs, np.asarray(reference) * signs
+    axes = [np.unique(np.append(points[:, axis], reference[axis])) for axis in range(len(sense))]
+    axes = [axis[axis <= limit] for axis, limit in zip(axes, reference, strict=True)]
+    total = 0.0
+    for cell in itertools.product(*[range(len(axis) - 1) for axis in axes]):
+        corner = np.array([axis[place] for axis, place in zip(axes, cell, strict=True)])
+        if (points <= corner).all(axis=1).any():
+            total += np.prod([axis[place + 1] - axis[place] for axis, place in zip(axes, cell, strict=True)])
+    return total
+
+
+def distance(points, front, sense):
+    """Best gain in one objective among front points that are no worse in all others."""
+    signs = np.array([1.0 if way == "min" else -1.0 for way in sense])
+    points, front = np.asarray(points) * signs, np.asarray(front) * signs
+    gaps = np.full(points.shape, np.nan)
+    for row, point in enumerate(points):
+        for column in range(points.shape[1]):
+            others = np.arange(points.shape[1]) != column
+            able = front[(front[:, others] <= point[others]).all(axis=1)]
+            if len(able):
+                gaps[row, column] = point[column] - able[:, column].min()
+    return gaps

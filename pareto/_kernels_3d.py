@@ -1,0 +1,234 @@
+"""Three objectives, smaller is better: sort by the first, sweep, and keep the staircase of the other two.
+
+Rows come by rising x. One is dominated when an earlier one is as low in y and z, and to know that, the
+staircase (y rising, z falling) of all earlier rows is enough: the last stair at or left of y has the lowest z
+of those. The staircase lives in leaves of up to 256 stairs under one sorted list of leaves, a tree of two
+levels: a balanced binary tree would jump through memory at every level, one flat array would move half of
+itself at every insertion.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pareto._check import Floats
+from pareto._jit import jit
+from pareto._kernels_nd import filtered, ranked
+
+__all__ = ["efficient_3d"]
+
+Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.int64]
+
+_LEAF = 256
+
+
+def efficient_3d(points: Floats, signs: Floats) -> Bools:
+    """Mask of efficient rows; equal rows share their fate. `points` is (N, 3), multiplied by `signs` on the way."""
+    mask = np.zeros(len(points), dtype=np.bool_)
+    records, rows = filtered(points, signs)
+    order = sorted_order(records)
+    mask[rows[order]] = _sweep(records, order)
+    return mask
+
+
+def sorted_order(records: Floats) -> Indices:
+    """Lexicographic order of (M, 3) records: by x with numpy's fast sort, then only runs of equal x further."""
+    order = np.argsort(records[:, 0])
+    _order_runs(records, order)
+    return order
+
+
+@jit
+def _order_runs(records: Floats, order: Indices) -> None:
+    rows, start = len(order), 0
+    for stop in range(1, rows + 1):
+        if stop < rows and records[order[stop], 0] == records[order[start], 0]:
+            continue
+        if stop - start > 1:
+            _order_ties(records, order, start, stop)
+        start = stop
+
+
+@jit
+def _order_ties(records: Floats, order: Indices, start: int, stop: int) -> None:
+    """Order rows of equal x by (y, z)."""
+    _put_order(order, start, ranked(records, order[start:stop], 1))
+    first = start
+    for last in range(start + 1, stop + 1):
+        if last < stop and records[order[last], 1] == records[order[first], 1]:
+            continue
+        if last - first > 1:
+            _put_order(order, first, ranked(records, order[first:last], 2))
+        first = last
+
+
+@jit
+def _put_order(order: Indices, start: int, part: Indices) -> None:
+    for place in range(len(part)):
+        order[start + place] = part[place]
+
+
+@jit
+def _at_most(values: Floats, size: int, limit: float) -> int:
+    """How many of the first `size` values (sorted) are at most `limit`."""
+    base, left = 0, size
+    while left > 1:
+        half = left >> 1
+        base += half * (values[base + half - 1] <= limit)
+        left -= half
+    return base + (left == 1 and values[base] <= limit)
+
+
+# The staircase: ys and zs, (room, 256), hold the stairs of each leaf and `counts` how many; `leaves` lists the
+# leaves in use from left to right and `firsts` the first y of each; `free` is a stack of those not in use.
+
+
+@jit
+def _sweep(records: Floats, order: Indices) -> Bools:
+    """Mask of efficient rows, in the sequence of `order`."""
+    mask = np.zeros(len(order), dtype=np.bool_)
+    room = 2
+    ys, zs = np.empty((room, _LEAF)), np.empty((room, _LEAF))
+    counts, leaves, firsts = np.zeros(room, np.int64), np.zeros(room, np.int64), np.empty(room)
+    free = np.arange(room)
+    used, spare = 0, room
+    for place in range(len(order)):
+        row = order[place]
+        y, z = records[row, 1], records[row, 2]
+        if place > 0 and _same(records, row, order[place - 1]):
+            mask[place] = mask[place - 1]  # equal rows are neighbours and share their fate
+            continue
+        if used == 0:
+            spare -= 1
+            leaves[0], firsts[0], counts[free[spare]] = free[spare], y, 0
+            used = 1
+        at = max(0, _at_most(firsts, used, y) - 1)
+        leaf = leaves[at]
+        stair = _at_most(ys[leaf], counts[leaf], y)  # where the new one goes
+        if stair > 0:
+            if zs[leaf, stair - 1] <= z:
+                continue
+            if ys[leaf, stair - 1] == y:
+                stair -= 1  # the same y, higher z: replaced
+        mask[place] = True
+        stop = stair  # stairs up to it are no lower than the new one
+        while stop < counts[leaf] and zs[leaf, stop] >= z:
+            stop += 1
+        if stop == counts[leaf] and at + 1 < used:
+            used, spare = _drop_after(ys, zs, counts, leaves, firsts, free, used, spare, at, z)
+        if stop == stair and counts[leaf] == _LEAF:
+            if spare == 0:
+                ys, zs, counts = _doubled(ys), _doubled(zs), _doubled_line(counts)
+                leaves, firsts, free = _doubled_line(leaves), _doubled_line(firsts), _doubled_line(free)
+                for number in range(room):
+                    free[number] = room + number
+                spare, room = room, 2 * room
+            spare -= 1
+            _split(ys, zs, counts, leaves, firsts, used, at, free[spare])
+            used += 1
+            if stair > counts[leaf]:
+                at, stair = at + 1, stair - counts[leaf]
+                stop, leaf = stair, leaves[at]
+        _put(ys[leaf], zs[leaf], counts[leaf], stair, stop, y, z)
+        counts[leaf] += 1 - (stop - stair)
+        firsts[at] = ys[leaf, 0]
+    return mask
+
+
+@jit
+def _same(records: Floats, one: int, other: int) -> bool:
+    for column in range(3):  # noqa: SIM110 (numba has no all() over a generator)
+        if records[one, column] != records[other, column]:
+            return False
+    return True
+
+
+@jit
+def _put(ys: Floats, zs: Floats, count: int, stair: int, stop: int, y: float, z: float) -> None:
+    """Replace the stairs from `stair` to `stop` (perhaps none) of one leaf by (y, z)."""
+    if stop == stair:
+        for number in range(count, stair, -1):
+            ys[number], zs[number] = ys[number - 1], zs[number - 1]
+    else:
+        for number in range(stop, count):
+            ys[number - stop + stair + 1], zs[number - stop + stair + 1] = ys[number], zs[number]
+    ys[stair], zs[stair] = y, z
+
+
+@jit
+def _drop_after(
+    ys: Floats,
+    zs: Floats,
+    counts: Indices,
+    leaves: Indices,
+    firsts: Floats,
+    free: Indices,
+    used: int,
+    spare: int,
+    at: int,
+    z: float,
+) -> tuple[int, int]:
+    """Drop the stairs at or above z of the leaves right of `at`; the new numbers of leaves used and spare."""
+    gone = at + 1
+    while gone < used and zs[leaves[gone], counts[leaves[gone]] - 1] >= z:
+        free[spare] = leaves[gone]
+        spare += 1
+        gone += 1
+    if gone > at + 1:
+        for number in range(gone, used):
+            leaves[number - gone + at + 1] = leaves[number]
+            firsts[number - gone + at + 1] = firsts[number]
+        used -= gone - at - 1
+    if at + 1 < used:
+        leaf = leaves[at + 1]
+        cut = 0
+        while zs[leaf, cut] >= z:
+            cut += 1
+        if cut > 0:
+            for number in range(cut, counts[leaf]):
+                ys[leaf, number - cut], zs[leaf, number - cut] = ys[leaf, number], zs[leaf, number]
+            counts[leaf] -= cut
+            firsts[at + 1] = ys[leaf, 0]
+    return used, spare
+
+
+@jit
+def _split(
+    ys: Floats,
+    zs: Floats,
+    counts: Indices,
+    leaves: Indices,
+    firsts: Floats,
+    used: int,
+    at: int,
+    right: int,
+) -> None:
+    """Move the upper half of a full leaf to the leaf `right`, which follows it."""
+    left, half = leaves[at], _LEAF // 2
+    for number in range(half, _LEAF):
+        ys[right, number - half], zs[right, number - half] = ys[left, number], zs[left, number]
+    counts[left], counts[right] = half, _LEAF - half
+    for number in range(used, at + 1, -1):
+        leaves[number], firsts[number] = leaves[number - 1], firsts[number - 1]
+    leaves[at + 1], firsts[at + 1] = right, ys[right, 0]
+
+
+@jit
+def _doubled(array: Floats) -> Floats:
+    out = np.empty((2 * array.shape[0], array.shape[1]))
+    for row in range(array.shape[0]):
+        for column in range(array.shape[1]):
+            out[row, column] = array[row, column]
+    return out
+
+
+@jit
+def _doubled_line(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    out = np.empty(2 * len(array), array.dtype)
+    for row in range(len(array)):
+        out[row] = array[row]
+    return out

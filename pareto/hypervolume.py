@@ -1,0 +1,136 @@
+"""Hypervolume: how much of objective space, up to a reference point, a set of points dominates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pareto._check import Floats, points_array, sense_list, sense_signs
+from pareto._jit import jit
+from pareto.frontier import is_efficient
+
+__all__ = ["hypervolume"]
+
+
+def hypervolume(
+    points: Any,
+    *,
+    reference: Sequence[float] | Mapping[str, float],
+    sense: Sequence[str] | Mapping[str, str],
+) -> float:
+    """The measure of all values that some point dominates and that themselves dominate `reference`.
+
+    Exact. Two objectives take O(N log N); each further one slices the set along it, so that M objectives take
+    about O(F^(M-2) F log F) for F efficient points: fronts of thousands in 3, of hundreds in 4 and 5.
+
+    Args:
+        points: (N, M) values or a frame, finite; never written to.
+        reference: the worst values that count, in the units of the objectives. Points that are not better in
+            every objective add nothing.
+        sense: "max" or "min" for each objective, in column order or by name.
+
+    Returns:
+        The volume, in the product of the objectives' units.
+
+    Raises:
+        ValueError: NaN or infinite points (with the row), a reference of another length, not finite, or
+            without one of the names.
+
+    >>> hypervolume([[90, 2], [95, 5]], reference=(80, 10), sense=("max", "min"))  # 10 x 8 + 5 x 5
+    105.0
+    """
+    array, names = points_array(points)
+    signs = sense_signs(sense_list(sense, names))
+    limit = _reference(reference, names) * signs
+    wrong = np.argwhere(~np.isfinite(array))
+    if wrong.size:
+        raise ValueError(f"points: row {wrong[0][0]} is infinite in column {names[wrong[0][1]]!r}")
+    signed = array * signs
+    signed = np.unique(signed[(signed < limit).all(axis=1)], axis=0)
+    if not len(signed):
+        return 0.0
+    front = signed[is_efficient(signed, sense=["min"] * len(names))]
+    return _volume(limit - front)
+
+
+def _reference(reference: Sequence[float] | Mapping[str, float], names: Sequence[str]) -> Floats:
+    if isinstance(reference, Mapping):
+        missing = [name for name in names if name not in reference]
+        if missing:
+            raise ValueError(f"reference has no value for {missing[0]!r}")
+        reference = [reference[name] for name in names]
+    values = np.asarray(reference, dtype=np.float64)
+    if values.shape != (len(names),):
+        raise ValueError(f"reference must have {len(names)} values, one an objective; got shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"reference must be finite, got {values.tolist()}")
+    return values
+
+
+def _volume(edges: Floats) -> float:
+    """The union of boxes from the origin to each row of `edges` (all positive)."""
+    objectives = edges.shape[1]
+    if objectives == 1:
+        return float(edges.max())
+    if objectives == 2:
+        return float(_area(edges[np.argsort(-edges[:, 0])]))
+    if objectives == 3:
+        return float(_volume_3d(np.ascontiguousarray(edges[np.argsort(-edges[:, 2])])))
+    edges = edges[np.argsort(-edges[:, -1])]
+    heights = np.append(edges[:, -1], 0.0)
+    total = 0.0
+    for count in range(1, len(edges) + 1):
+        if heights[count - 1] > heights[count]:  # a slab in which exactly the first `count` boxes stand
+            base = edges[:count, :-1]
+            base = base[is_efficient(base, sense=["max"] * (objectives - 1), keep="first")]
+            total += _volume(base) * (heights[count - 1] - heights[count])
+    return total
+
+
+@jit
+def _area(edges: Floats) -> float:
+    """Boxes of falling width: each adds what stands above the highest so far."""
+    total, height = 0.0, 0.0
+    for row in range(len(edges)):
+        if edges[row, 1] > height:
+            total += edges[row, 0] * (edges[row, 1] - height)
+            height = edges[row, 1]
+    return total
+
+
+@jit
+def _volume_3d(edges: Floats) -> float:
+    """Boxes of falling third edge: keep the staircase of the other two and its area, and add up slabs."""
+    rows = len(edges)
+    xs, ys = np.zeros(rows + 1), np.zeros(rows + 1)  # stairs: x falling, y rising
+    size, area, total = 0, 0.0, 0.0
+    for row in range(rows):
+        x, y = edges[row, 0], edges[row, 1]
+        low, high = 0, size  # stairs before `low` are wider or as wide
+        while low < high:
+            middle = (low + high) // 2
+            if xs[middle] >= x:
+                low = middle + 1
+            else:
+                high = middle
+        if low == 0 or ys[low - 1] < y:
+            start = low - 1 if low > 0 and xs[low - 1] == x else low
+            stop, floor = start, ys[start - 1] if start > 0 else 0.0
+            while stop < size and ys[stop] <= y:  # stairs that the new one swallows
+                area += (x - xs[stop]) * (ys[stop] - floor)
+                floor = ys[stop]
+                stop += 1
+            area += (x - xs[stop] if stop < size else x) * (y - floor)
+            if stop == start:
+                for place in range(size, start, -1):
+                    xs[place], ys[place] = xs[place - 1], ys[place - 1]
+                size += 1
+            else:
+                for place in range(stop, size):
+                    xs[start + 1 + place - stop], ys[start + 1 + place - stop] = xs[place], ys[place]
+                size -= stop - start - 1
+            xs[start], ys[start] = x, y
+        total += area * (edges[row, 2] - (edges[row + 1, 2] if row + 1 < rows else 0.0))
+    return total
