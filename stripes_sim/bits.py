@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MAX_BITS", "MIN_BITS", "nearest", "resolve_bits"]
+from stripes_sim.layers import LayerShape
+
+__all__ = ["MAX_BITS", "MIN_BITS", "nearest", "resolve_bits", "streamed_bits"]
 
 MIN_BITS, MAX_BITS = 1, 16
 
@@ -34,7 +36,8 @@ def resolve_bits(
 
     Args:
         names: layer names, in order; a repeated name gets the same bits each time.
-        bits: total stored bits (sign included), 1 to 16: one int for all, or a mapping by name.
+        bits: total stored bits (sign included), 1 to 16: one int for all, or a mapping by name. A mapping may have an
+            attribute ``skipped``, names that it leaves in floating point on purpose: they count the full 16 bits.
         argument: what to call ``bits`` in a message.
         default_bits: bits of layers that the mapping leaves out; without it they are an error.
 
@@ -48,6 +51,7 @@ def resolve_bits(
     if not isinstance(bits, Mapping):
         return np.full(len(names), _checked(bits, argument, None), dtype=np.int64)
     known = list(dict.fromkeys(names))
+    bits = _with_skipped(bits, known)
     unknown = [name for name in bits if name not in set(known)]
     missing = [] if default_bits is not None else [name for name in known if name not in bits]
     if unknown:
@@ -68,6 +72,25 @@ def resolve_bits(
         ],
         dtype=np.int64,
     )
+
+
+def streamed_bits(
+    layers: Sequence[LayerShape], bits: int | Mapping[str, int], *, default_bits: int | None = None
+) -> npt.NDArray[np.int64]:
+    """Activation bits of every layer; those without weights (products, lookups) may be left out and stay at 16.
+
+    Raises:
+        TypeError, ValueError: as in `resolve_bits`.
+    """
+    if isinstance(bits, Mapping):
+        stays = MAX_BITS if default_bits is None else default_bits
+        bits = {**{layer.name: stays for layer in layers if not layer.has_weights}, **bits}
+    return resolve_bits([layer.name for layer in layers], bits, argument="activation_bits", default_bits=default_bits)
+
+
+def _with_skipped(bits: Mapping[str, int], known: Sequence[str]) -> Mapping[str, int]:
+    skipped = [name for name in getattr(bits, "skipped", ()) if name in known and name not in bits]
+    return {**dict.fromkeys(skipped, MAX_BITS), **bits}
 
 
 def _checked(value: object, argument: str, name: str | None) -> int:
