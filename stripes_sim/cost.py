@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from stripes_sim.bits import MAX_BITS, MIN_BITS, nearest, resolve_bits
+from stripes_sim.bits import MAX_BITS, MIN_BITS, nearest, resolve_bits, streamed_bits
 from stripes_sim.simulate import layer_costs
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def cost_table(
     choices = sorted({int(resolve_bits(["bits"], value, argument="bits")[0]) for value in bits})
     if not choices:
         raise ValueError(f"bits must name at least one number from {MIN_BITS} to {MAX_BITS}, but it is empty")
-    streamed = resolve_bits([layer.name for layer in layers], activation_bits, argument="activation_bits")
+    streamed = streamed_bits(layers, activation_bits)
     costs = layer_costs(hardware, layers, np.array([choices]), streamed[:, None], batch=batch)
     full = {
         "cycles": costs.cycles,

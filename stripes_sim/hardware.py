@@ -105,7 +105,7 @@ class Accelerator:
         Args:
             layers: the workload, in execution order (see `stripes_sim.trace`).
             weight_bits: total stored bits, 1 to 16: an int for all layers, or a mapping by name.
-            activation_bits: the same for activations.
+            activation_bits: the same for activations; layers without weights may be left out and stay at 16.
             batch: samples per run.
             default_bits: bits of layers that a mapping leaves out; without it a missing layer is an error.
 

@@ -92,7 +92,8 @@ class Result:
     def utilisation(self) -> float:
         """Share of all lanes and cycles, memory stalls included, that did a multiply-accumulate's work."""
         hw = self.hardware
-        return float(self._lane_cycles.sum() / (hw.lanes * hw.columns * hw.rows * hw.tiles * max(self.cycles, 1.0)))
+        lanes = hw.lanes * hw.columns * hw.rows * hw.tiles
+        return min(float(self._lane_cycles.sum() / (lanes * max(self.cycles, 1.0))), 1.0)
 
     @property
     def bound(self) -> str:
@@ -133,7 +134,8 @@ class Result:
             "compute_cycles": array.compute_cycles,
             "cycles": costs.cycles,
             "utilisation": array.scheduled_pes / np.maximum(slots, 1),
-            "array_utilisation": self._lane_cycles / busiest,
+            # a transposed convolution multiplies at borders that are cropped away again
+            "array_utilisation": np.minimum(self._lane_cycles / busiest, 1.0),
             "weight_bytes": moved.weight_bytes,
             "dram_bytes": (moved.dram_read_bits + moved.dram_write_bits) / 8,
             **{f"{part}_pj": costs.energy_pj[part] for part in PARTS},

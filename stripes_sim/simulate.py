@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stripes_sim._packed import Ints, Packed, pack
-from stripes_sim.bits import resolve_bits
+from stripes_sim.bits import resolve_bits, streamed_bits
 from stripes_sim.cycles import ArrayWork, array_work
 from stripes_sim.energy import buffer_pj_per_bit, dram_pj_per_bit, leakage_w, mac_pj
 from stripes_sim.layers import LayerShape
@@ -94,9 +94,7 @@ def simulate(
             strict=True,
         )
     )
-    activation = resolve_bits(
-        [layer.name for layer in layers], activation_bits, argument="activation_bits", default_bits=default_bits
-    )[:, None]
+    activation = streamed_bits(layers, activation_bits, default_bits=default_bits)[:, None]
     weight = np.array([[bits.get(layer.name, 1)] for layer in layers], dtype=np.int64)
     costs = layer_costs(hw, layers, weight, activation, batch=int(batch))
     return Result(

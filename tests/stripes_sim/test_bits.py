@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from stripes_sim.bits import resolve_bits
+from stripes_sim import LayerShape
+from stripes_sim.bits import resolve_bits, streamed_bits
 
 NAMES = ["conv1", "conv2", "fc"]
 
@@ -44,3 +45,16 @@ def test_bad_bits_are_named_with_the_nearest_layer(bits, message):
 def test_bits_are_integers(value):
     with pytest.raises(TypeError, match="weight_bits must be an integer from 1 to 16"):
         resolve_bits(NAMES, value, argument="weight_bits")
+
+
+def test_layers_without_weights_may_be_left_out_of_activation_bits():
+    net = [
+        LayerShape(name="fc", kind="linear", in_channels=8, out_channels=8),
+        LayerShape(name="qk", kind="matmul", in_channels=8, out_channels=8),
+    ]
+    assert streamed_bits(net, {"fc": 4}).tolist() == [4, 16]
+    assert streamed_bits(net, {"fc": 4, "qk": 6}).tolist() == [4, 6]
+    assert streamed_bits(net, {}, default_bits=8).tolist() == [8, 8]
+    assert streamed_bits(net, 5).tolist() == [5, 5]
+    with pytest.raises(ValueError, match="activation_bits has no bits for layer 'fc'"):
+        streamed_bits(net, {"qk": 6})
