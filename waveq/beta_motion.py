@@ -13,7 +13,7 @@ from waveq.settings import Settings, WaveLayer
 
 __all__ = ["move_betas"]
 
-_TREND_MEMORY = 0.98
+_TREND_STEPS = 50  # over which the trend is averaged, at least; an eighth of phase 2 where that is longer
 _MAX_STEP = 0.05  # bits; the task's gradient on beta is noisy, and one step must not cross a level
 _LEAST_COST = 0.1  # layers whose bits cost less than this share of the mean are paced as if they cost it
 
@@ -44,6 +44,7 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
         return False
     preset = settings.preset
     low, high = settings.beta_range
+    fresh = 1.0 / max(_TREND_STEPS, ((settings.schedule.fall or 0) - settings.schedule.rise) / 8)
     pace = 1.0 if progress <= 1.0 - preset.settle else (1.0 - progress) / preset.settle
     for layer, slope in zip(learning, gradient.tolist(), strict=True):
         state, rate = layer.state, settings.beta_lr / max(settings.bit_costs[layer.name], _LEAST_COST)
@@ -53,7 +54,7 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
         new = min(high, max(low, beta - pace * move))
         held = new in (low, high)  # at a clamp there is no travel, whatever the gradient says
         state.velocity.fill_(velocity)
-        state.trend.mul_(_TREND_MEMORY).add_(0.0 if held else -(1.0 - _TREND_MEMORY) * move)
+        state.trend.mul_(1.0 - fresh).add_(0.0 if held else -fresh * move)
         state.beta.fill_(new)
     return True
 

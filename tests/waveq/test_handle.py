@@ -138,7 +138,7 @@ def test_a_resumed_run_is_the_same_run(preset: str, optimizer: str, target: dict
         assert torch.equal(ours, theirs), name
     assert wq.betas() == again.betas()
     assert wq.policy().to_json() == again.policy().to_json()
-    assert min(wq.betas().values()) < PRESETS[preset].beta_init - 0.1  # something was learned
+    assert max(wq.betas().values()) < PRESETS[preset].beta_init  # something was learned
 
 
 def test_resuming_with_learned_scale_and_activation_bits() -> None:
@@ -431,14 +431,17 @@ def test_collapse_is_diagnosed() -> None:
     assert findings[0].startswith("beta collapsed to its lower limit in: 0, 2, 4. Lower lambda_beta")
 
 
-def test_lock_is_diagnosed() -> None:
+@pytest.mark.parametrize("clustered", [True, False])
+def test_lock_is_diagnosed(clustered: bool) -> None:
+    """Weights that sit on the 8-bit grid hold beta there; spread-out ones let it go under the same strengths."""
     model = spread_layer(2000)
-    with torch.no_grad():
-        model[0].weight.copy_(quantize_weight(model[0].weight, 8, quantizer="wrpn", scale="none"))
-    wq = waveq.attach(model, quantizer="wrpn", total_steps=600, preset="paper", lambda_beta=0.02)
+    if clustered:
+        with torch.no_grad():
+            model[0].weight.copy_(quantize_weight(model[0].weight, 8, quantizer="wrpn", scale="none"))
+    wq = waveq.attach(model, quantizer="wrpn", total_steps=1200, preset="paper", lambda_beta=0.1, beta_lr=0.015)
     findings = run_weights_fixed(model, wq)
-    assert len(findings) == 1
-    assert findings[0].startswith("beta did not move from 7 in: 0. The weights clustered")
+    locked = [text for text in findings if text.startswith("beta did not move from 7 in: 0. The weights clustered")]
+    assert bool(locked) is clustered
 
 
 def test_descent_cut_short_is_diagnosed() -> None:
@@ -457,12 +460,19 @@ def test_preset_bits_have_nothing_to_diagnose() -> None:
     assert waveq.attach(mlp(), bits=4).diagnose() == []
 
 
-def test_a_healthy_run_is_not_diagnosed() -> None:
-    model = mlp()
-    wq = waveq.attach(model, total_steps=400, quantizer="wrpn", lambda_beta=0.03)
-    train(model, wq, OPTIMIZERS["sgd"](model.parameters()), batches(400))
+def test_a_healthy_run_rests_where_the_rounding_costs_what_bits_cost() -> None:
+    """The task is the rounding error itself: beta rests at L = lambda_beta / (2 ln 2), as the forecast says."""
+    model = spread_layer(4000)
+    wq = waveq.attach(model, total_steps=500, quantizer="wrpn", scale="max", lambda_beta=0.02)
+    layer, state = model[0], parametrization_of(model[0])
+    assert "lets the rounding of an average layer cost 0.0144 of task loss" in wq.forecast()
+    while wq.phase < 3:
+        task = 8.0 * (layer.weight - layer.parametrizations.weight.original.detach()).square().mean()
+        (task + wq.penalty()).backward()
+        wq.step()
+    assert task.item() == pytest.approx(0.0144, rel=0.2)
+    assert 1.5 < state.beta.item() < 5
     assert wq.diagnose() == []
-    assert 2 < wq.mean_bits() < 8
 
 
 # ---------------------------------------------------------------------- budgets
