@@ -206,8 +206,10 @@ class _Run:
         stage = self._stage("finetune", c.finetune_epochs, c.finetune_lr or c.lr / 10)
         policy = wq.policy()
         network = make_network(c, self.dataset)
-        _load_into(network, self.folder.stage("wave").weights)
         wq = self._attach(network, policy, stage.total_steps)
+        # weights, learned scales and grids go on as they were; the schedule begins anew
+        learned = load_weights(self.folder.stage("wave").state)
+        network.load_state_dict(learned | {"waveq_step": torch.zeros_like(learned["waveq_step"])})
         if stage.folder.result() is None:
             self.say(f"fine-tuning with fixed bits: {c.finetune_epochs} epochs")
             self._run(stage, network, wq)

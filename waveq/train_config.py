@@ -116,8 +116,7 @@ class TrainConfig(BaseModel):
     """float32; bf16: autocast of the forward pass; float64."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = 1
-    """Processes, one for each device; on the CPU they talk through gloo."""
-    strategy: Literal["auto", "ddp"] = "auto"
+    """Processes, one for each device, joined by DDP (gloo on the CPU, NCCL on GPUs)."""
     threads: PositiveInt | None = None
     """Threads that one process may use; by default torch's own choice."""
     workers: PositiveInt = 4

@@ -46,7 +46,7 @@ def launch(config: TrainConfig, stop: Callable[[], bool]) -> bool:
             if stop() and not told:
                 told = True
                 for process in processes:
-                    process.send_signal(signal.SIGTERM)
+                    process.send_signal(signal.SIGINT)  # Lightning has plans of its own for SIGTERM
             if any(process.poll() not in (None, 0, _INTERRUPTED) for process in processes):
                 break
             time.sleep(0.05)
@@ -72,7 +72,8 @@ def _start(config: TrainConfig, rank: int, port: int) -> subprocess.Popen[bytes]
         "MASTER_PORT": str(port),
         "PYTHONPATH": os.pathsep.join(paths),
     }
-    return subprocess.Popen(_command(config), env=environment)
+    # a session of their own: Ctrl-C reaches this process alone, which passes it on once
+    return subprocess.Popen(_command(config), env=environment, start_new_session=True)
 
 
 def _command(config: TrainConfig) -> list[str]:

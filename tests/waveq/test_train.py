@@ -229,6 +229,30 @@ def test_other_precisions(tmp_path: Path, precision: str) -> None:
     assert train(config, say=lambda _line: None).bits == dict.fromkeys(("conv1", "conv2", "fc1", "fc2"), 4)
 
 
+@pytest.mark.parametrize("preset", ["paper", "released", "recommended"])
+def test_fine_tuning_goes_on_from_the_grid_that_was_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str
+) -> None:
+    """Nothing may jump between the stages: same weights, same scales, same levels."""
+    config = digits(tmp_path / "run", epochs=2, finetune_epochs=1, preset=preset, activation_bits=4, scale="learned")
+    seen: dict[str, dict[str, Tensor]] = {}
+    original = Stage.run
+
+    def spy(self: Stage, network: Any, wq: Any = None) -> dict[str, float]:
+        def effective() -> dict[str, Tensor]:
+            return {name: network.get_submodule(name).weight.detach().clone() for name in wq.names}
+
+        seen[f"{self.name} begins"] = effective()
+        found = original(self, network, wq)
+        seen[f"{self.name} ends"] = effective()
+        return found
+
+    monkeypatch.setattr(Stage, "run", spy)
+    train(config, say=lambda _line: None)
+    assert same(seen["finetune begins"], seen["wave ends"])
+    assert not same(seen["finetune ends"], seen["finetune begins"])
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path: Path, finished: tuple[TrainConfig, Any, Lines]) -> None:
     config = digits(tmp_path / "run", init=finished[0].folder, width=2, epochs=1)
     with pytest.raises(ValueError, match=r"weights\.pt: its weights do not fit this network.*conv1"):

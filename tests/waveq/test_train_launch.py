@@ -17,8 +17,15 @@ from waveq.train_launch import launch
 
 
 def config(run_dir: Path, devices: int, **changes: object) -> TrainConfig:
-    fields = {"model": "digitsnet", "dataset": "digits", "epochs": 8, "batch_size": 64, "lr": 0.03, "threads": 1}
-    more = {"run_dir": run_dir, "devices": devices, "accelerator": "cpu", "progress": False, "precision": "64"}
+    fields = {"model": "digitsnet", "dataset": "digits", "epochs": 3, "batch_size": 128, "lr": 0.03, "threads": 1}
+    more = {
+        "run_dir": run_dir,
+        "devices": devices,
+        "accelerator": "cpu",
+        "progress": False,
+        "precision": "64",
+        "pretrain_epochs": 2,
+    }
     return parse_config({**fields, **more, **changes})
 
 
@@ -31,11 +38,13 @@ def test_two_processes_give_the_policy_of_one_even_when_stopped_in_between(tmp_p
     assert folder.result() is None
     two = train(shared, say=lambda _line: None)
     assert two.bits == one.bits
+    float_one, float_two = (load_weights(tmp_path / name / "float" / "weights.pt") for name in ("one", "two"))
+    # sums over a batch are rounded in another order, nothing else differs
+    torch.testing.assert_close(float_two, float_one, rtol=1e-9, atol=1e-12)
     state_one, state_two = (load_weights(tmp_path / name / "wave" / "state.pt") for name in ("one", "two"))
-    assert int(state_one["waveq_step"]) == int(state_two["waveq_step"]) == 8 * 20
-    # sums over a batch are rounded in another order, nothing else differs; float64, or weights near a rounding
-    # boundary would drift apart
-    torch.testing.assert_close(state_two, state_one, rtol=1e-4, atol=1e-5)
+    assert int(state_one["waveq_step"]) == int(state_two["waveq_step"]) == 3 * 10
+    # a weight on the boundary between two levels may fall to the other side, and moves on from there
+    torch.testing.assert_close(state_two, state_one, rtol=0.05, atol=0.01)
     assert two.test_accuracy == pytest.approx(one.test_accuracy, abs=0.01)
 
 
