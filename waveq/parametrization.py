@@ -142,12 +142,14 @@ class WaveParametrization(nn.Module):
         engine = engine_for(weight) if self.quantizer.compiles() else None
         if engine is None:
             return None
-        largest = self.memory.largest(weight, engine)
+        # in evaluation averaged weights may come and go through .data, which leaves no trace
+        memory = self.memory if self.training else WeightMemory()
+        largest = memory.largest(weight, engine)
         rounding = self.quantizer.rounding_recipe(weight, largest, self.bits(), self.stretch())
         learned = [parameter._version for parameter in self.quantizer.parameters()]
         beta = self.beta.detach().item() if self.beta.device.type == "cpu" else id(self.beta)
         key = (beta, self.beta._version, self.bits_now, self.hysteresis, self.scale_rule, self.snap, *learned)
-        return fused_round(engine, weight, rounding, self.memory, key)
+        return fused_round(engine, weight, rounding, memory, key)
 
     def forward(self, weight: Tensor) -> Tensor:
         """What the layer sees as its weight."""
@@ -197,6 +199,8 @@ class FixedActivation:
 
     def __call__(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """A forward pre-hook."""
+        if args[0].is_meta:
+            return args  # a dry run for shapes
         for tensor in self.quantizer.state_dict().values():
             if tensor.device != args[0].device:  # it is no part of the model, so that model.to() does not move it
                 self.quantizer.to(args[0].device)
@@ -206,9 +210,9 @@ class FixedActivation:
 def quantize_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """Forward pre-hook: quantise a layer's input where its parametrisation says so."""
     state = parametrization_of(module)
-    if not state.is_quantized or state.activation is None or not args:
+    if not state.is_quantized or state.activation is None or not args or args[0].is_meta:
         return None
-    if state.signed_now < 0 and not args[0].is_meta:
+    if state.signed_now < 0:
         _look_for_signs(state, args[0].detach())
     return (state.activation(args[0], signed=state.signed_now == 1), *args[1:])
 
