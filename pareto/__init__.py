@@ -4,10 +4,13 @@ Plain data in, plain data out: a policy is a mapping layer -> total stored bits,
 uint8 array, results are DataFrames with one column per layer and one per metric.
 """
 
+from pareto.additive import additive_frontier, within_budget
 from pareto.distance import distance
 from pareto.enumerate import run_campaign
 from pareto.frontier import frontier, is_efficient
+from pareto.html import plot_html
 from pareto.hypervolume import hypervolume
+from pareto.losses import fit_additive, measured_losses, predict, prediction_quality, weight_errors
 from pareto.plotdata import plot_data
 from pareto.plotting import plot, plot_sensitivity
 from pareto.ranking import rank
@@ -21,18 +24,26 @@ __all__ = [
     "DesignSpace",
     "LayerTable",
     "Store",
+    "additive_frontier",
     "array_digest",
     "as_table",
     "distance",
     "enumerate_costs",
+    "fit_additive",
     "frontier",
     "hypervolume",
     "is_efficient",
+    "measured_losses",
     "plot",
     "plot_data",
+    "plot_html",
     "plot_sensitivity",
+    "predict",
+    "prediction_quality",
     "rank",
     "run_campaign",
     "score_policies",
     "sensitivity",
+    "weight_errors",
+    "within_budget",
 ]

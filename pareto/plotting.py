@@ -239,7 +239,8 @@ def _draw_policies(axes: Axes, points: pd.DataFrame) -> None:
         linewidths=0.2,
         zorder=2,
     )
-    cells.set_label(f"{len(points):,} policies")
+    # A collection's legend entry would show no colour: a hexagon in the grey of a full cell stands for it.
+    axes.plot([], [], "h", color="0.35", markersize=8, label=f"{len(points):,} policies")
     axes.figure.colorbar(cells, ax=axes, label="Policies per cell", shrink=0.8, pad=0.02)
 
 

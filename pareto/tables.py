@@ -19,7 +19,7 @@ from pareto._check import Floats, nearest
 from pareto._jit import jit_parallel
 from pareto.space import DesignSpace
 
-__all__ = ["LayerTable", "as_table", "enumerate_costs", "score_policies"]
+__all__ = ["LayerTable", "as_table", "enumerate_costs", "matched", "score_policies"]
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,13 @@ def as_table(
         if not table.index.is_unique:
             raise ValueError(f"{argument} names layer {table.index[table.index.duplicated()][0]!r} twice")
         widths = [_as_width(column, argument) for column in table.columns]
-        values = table.to_numpy(dtype=np.float64)
+        rows = zip(table.index, table.to_numpy(dtype=np.float64), strict=True)
+        # NaN in a frame is how layers with different choices share one set of columns.
         return _from_mapping(
-            {name: dict(zip(widths, row, strict=True)) for name, row in zip(table.index, values, strict=True)},
+            {
+                name: {width: value for width, value in zip(widths, row, strict=True) if not np.isnan(value)}
+                for name, row in rows
+            },
             argument,
         )
     array = np.asarray(table, dtype=np.float64)
@@ -145,13 +149,13 @@ def enumerate_costs(
     columns = {}
     for objective, given in costs.items():
         table = as_table(given, bits=bits, names=space.names, argument=f"costs[{objective!r}]")
-        columns[objective] = score_policies(policies, _restrict(table, space, f"costs[{objective!r}]"))
+        columns[objective] = score_policies(policies, matched(table, space, f"costs[{objective!r}]"))
     frame = space.frame(policies, **columns)
     frame.attrs["layers"] = list(space.names)
     return frame
 
 
-def _restrict(table: LayerTable, space: DesignSpace, argument: str) -> LayerTable:
+def matched(table: LayerTable, space: DesignSpace, argument: str) -> LayerTable:
     """The part of `table` that `space` uses, in the order of `space`."""
     values = {}
     for name, widths in space.choices.items():
