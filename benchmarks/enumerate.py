@@ -47,10 +47,10 @@ class Case:
 
 
 CASES = (
-    Case("simplenet5", "all layers", (2, 3, 4, 5, 8), 10_000, 12, 1500),
-    Case("svhn8", "all layers", (2, 4, 8), 500, 12, 150),
-    Case("resnet20", "bits tied by stage", (2, 3, 4, 5, 8), 500, 12, 150),
-    Case("resnet20", "last 8 layers", (2, 4), 500, 12, 150),
+    Case("simplenet5", "all layers", (2, 3, 4, 5, 8), 10_000, 12, 300),
+    Case("svhn8", "all layers", (2, 4, 8), 500, 12, 100),
+    Case("resnet20", "bits tied by stage", (2, 3, 4, 5, 8), 500, 12, 100),
+    Case("resnet20", "last 8 layers", (2, 4), 500, 12, 100),
 )
 
 
@@ -76,7 +76,7 @@ def run_case(case: Case, data: Dataset, *, images: int | None, quick: bool) -> d
     policies = space_of(case, names)
     sample = policies[np.random.default_rng(_SEED).choice(len(policies), size=case.sample, replace=False)]
     plain = [
-        _time_plain(model, _batches(x, y, batch), sample[:3], threads=threads)
+        _time_plain(model, _batches(x, y, batch), sample[:2], threads=threads)
         for batch in sorted({min(batch, len(x)) for batch in _PLAIN_BATCHES})
         for threads in sorted({1, torch.get_num_threads()})
     ]

@@ -40,6 +40,7 @@ class EvaluationData:
     Args:
         loader: an iterable of (x, y) batches, or one (x, y) pair of tensors.
         held_bytes: how much data may be held in memory.
+        name: of the argument, for messages.
 
     Raises:
         TypeError: batches that are not (x, y) tensors.
@@ -51,17 +52,18 @@ class EvaluationData:
         (3, [0, 1, 1], [2, 1])
     """
 
-    def __init__(self, loader: Any, *, held_bytes: int = _HELD_BYTES) -> None:
+    def __init__(self, loader: Any, *, held_bytes: int = _HELD_BYTES, name: str = "loader") -> None:
+        self._name = name
         self._held: list[Batch] | None = []
         self._whole: Tensor | None = None
         self._source: Iterable[Batch] = [loader] if _is_pair(loader) else loader
         if not isinstance(self._source, Iterable):
             raise TypeError(
-                f"loader must be an iterable of (x, y) batches or one (x, y) pair, not {type(loader).__name__}"
+                f"{name} must be an iterable of (x, y) batches or one (x, y) pair, not {type(loader).__name__}"
             )
         labels, size = [], 0
         for index, item in enumerate(self._source):
-            x, y = _checked(item, index)
+            x, y = _checked(item, index, self._name)
             labels.append(y.cpu())
             size += x.nbytes
             if self._held is not None and size <= held_bytes:
@@ -71,7 +73,7 @@ class EvaluationData:
                 self._refuse_what_cannot_be_read_again(held_bytes)
             self._held = None
         if not labels:
-            raise ValueError("loader gave no batch: nothing to evaluate on")
+            raise ValueError(f"{name} gave no batch")
         self.labels: Tensor = torch.cat(labels).long()
         if self._held is not None:
             self._hold(self._held)
@@ -88,10 +90,12 @@ class EvaluationData:
     def _refuse_what_cannot_be_read_again(self, held_bytes: int) -> None:
         limit = f"{held_bytes / 2**20:.0f} MiB, more than are held in memory"
         if iter(self._source) is self._source:
-            raise ValueError(f"loader is an iterator that gives data once, over {limit}; give a DataLoader or a list")
+            raise ValueError(
+                f"{self._name} is an iterator that gives data once, over {limit}; give a DataLoader or a list"
+            )
         if isinstance(self._source, DataLoader) and isinstance(self._source.sampler, RandomSampler):
             raise ValueError(
-                f"loader shuffles data of over {limit}; use shuffle=False so that every pass has one order"
+                f"{self._name} shuffles data of over {limit}; use shuffle=False so that every pass has one order"
             )
 
     def __len__(self) -> int:
@@ -99,7 +103,7 @@ class EvaluationData:
 
     def __iter__(self) -> Iterator[Batch]:
         for index, item in enumerate(self._source):
-            yield _checked(item, index)
+            yield _checked(item, index, self._name)
 
     def stretches(self) -> Iterator[Stretch]:
         """All samples in order: in one piece where they are held and have one shape, else batch by batch."""
@@ -116,13 +120,13 @@ def _is_pair(loader: Any) -> bool:
     return isinstance(loader, tuple | list) and len(loader) == 2 and all(isinstance(part, Tensor) for part in loader)
 
 
-def _checked(item: Any, index: int) -> Batch:
+def _checked(item: Any, index: int, name: str) -> Batch:
     if not isinstance(item, tuple | list) or len(item) < 2 or not all(isinstance(part, Tensor) for part in item[:2]):
-        raise TypeError(f"loader: batch {index} must be a pair of tensors (x, y), not {type(item).__name__}")
+        raise TypeError(f"{name}: batch {index} must be a pair of tensors (x, y), not {type(item).__name__}")
     x, y = item[0], item[1]
     if y.ndim != 1 or y.is_floating_point() or y.is_complex() or x.ndim < 1 or len(x) != len(y):
         raise ValueError(
-            f"loader: batch {index} must hold x of shape (n, ...) and class numbers y of shape (n,), "
+            f"{name}: batch {index} must hold x of shape (n, ...) and class numbers y of shape (n,), "
             f"not {tuple(x.shape)} and {tuple(y.shape)} {y.dtype}"
         )
     return x, y
