@@ -1,6 +1,7 @@
-"""Cycle model against DNNsim, case by case: cycles, PE slots, weight reads; which cases differ by default and why.
+"""Cycle model against DNNsim case by case, and traced shapes against torch's own counter.
 
-Reads ``dnnsim/static_cases.json`` from the folder of reference data beside the checkout, or from ``--cases FILE``.
+The first table counts equal cases of cycles, PE slots and weight reads, and says which differ by default and why. The
+cases are ``dnnsim/static_cases.json`` in the folder of reference data beside the checkout, or ``--cases FILE``.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,52 @@ def reason(case: dict[str, Any]) -> str:
     return "unexplained"
 
 
+NETWORKS = (
+    "alexnet",
+    "vgg16",
+    "resnet18",
+    "resnext50_32x4d",
+    "mobilenet_v2",
+    "googlenet",
+    "densenet121",
+    "vit_b_16",
+    "swin_t",
+)
+
+
+def traced() -> list[dict[str, Any]]:
+    """torchvision's networks on the meta device: multiply-accumulates of `trace` and of torch's FlopCounterMode."""
+    from waveq._torchvision import import_torchvision
+
+    models = import_torchvision().models
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from stripes_sim import trace
+
+    rows = []
+    for name in NETWORKS:
+        options = {"init_weights": False} if name == "googlenet" else {}
+        with torch.device("meta"):
+            model = getattr(models, name)(weights=None, **options)
+        start = time.perf_counter()
+        layers = trace(model, (3, 224, 224))
+        seconds = time.perf_counter() - start
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.eval()(torch.empty(1, 3, 224, 224, device="meta"))
+        rows.append(
+            {
+                "network": name,
+                "layers": len(layers),
+                "seconds": seconds,
+                "macs": sum(shape.macs for shape in layers),
+                "counter_macs": counter.get_total_flops() // 2,
+                "weights": sum(shape.weight_count for shape in layers),
+            }
+        )
+    return rows
+
+
 def main(argv: list[str]) -> int:
     """Print the table; 1 when a case differs with ``compat="dnnsim"``, or by default without a known reason."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks validate", description=__doc__)
@@ -99,10 +147,23 @@ def main(argv: list[str]) -> int:
         print(f"  {case['id']}: {pairs}")
     for why, count in Counter(reason(case) for case, _ in by_default).items():
         print(f"  {count} x {why}")
+    networks = traced()
+    print("\nTraced on the meta device, batch 1, 224 x 224\n")
+    head = ("network", "layers", "seconds", "MACs", "MACs of torch's counter", "weights")
+    cells = [
+        (
+            row["network"],
+            str(row["layers"]),
+            f"{row['seconds']:.2f}",
+            *(f"{row[key]:,}" for key in ("macs", "counter_macs", "weights")),
+        )
+        for row in networks
+    ]
+    print(aligned(head, cells))
     if options.json:
         columns = ("machine", "counter", "cases", "equal_compat", "equal_default")
         differing = [{"id": case["id"], "reason": reason(case), "differences": found} for case, found in by_default]
         table = [dict(zip(columns, row, strict=True)) for row in rows]
-        write_json(options.json, {"table": table, "differ_by_default": differing})
+        write_json(options.json, {"table": table, "differ_by_default": differing, "traced": networks})
     failed = any(found for _, found in wrong["dnnsim"]) or any(reason(case) == "unexplained" for case, _ in by_default)
-    return int(failed)
+    return int(failed or any(row["macs"] != row["counter_macs"] for row in networks))
