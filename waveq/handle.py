@@ -15,6 +15,7 @@ from waveq.balance import rebalance_all
 from waveq.beta_motion import move_betas
 from waveq.diagnosis import BetaRecord, diagnose, forecast_sine, forecast_task
 from waveq.functional import sine_penalty
+from waveq.inputs import INPUTS, describe_inputs
 from waveq.parametrization import FixedActivation
 from waveq.penalty import Strengths, penalty
 from waveq.policy import Policy
@@ -310,7 +311,12 @@ class WaveQ:
             weight_counts={layer.name: layer.weight.numel() for layer in layers},
             skipped=self.settings.skipped,
             quantizer=self.settings.quantizer,
-            provenance={**self.settings.described, "steps": self._step, "torch": str(torch.__version__)},
+            provenance={
+                **self.settings.described,
+                "steps": self._step,
+                "torch": str(torch.__version__),
+                INPUTS: describe_inputs({layer.name: layer.state for layer in layers}),
+            },
         )
 
     # ------------------------------------------------------------------ leaving
