@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from waveq.budget import Budget, CostTable, parse_budget
-from waveq.functional import BETA_MIN
+from waveq.functional import BETA_MIN, ScaleRule
 from waveq.layers import nearest, quantizable, resolve_skip
 from waveq.policy import Policy
 from waveq.presets import Preset
@@ -21,6 +21,7 @@ from waveq.schedules import Profile, Schedule, check_total_steps, constant, expo
 
 __all__ = [
     "Bits",
+    "check_scale_rule",
     "choose_layers",
     "resolve_activations",
     "resolve_beta_lr",
@@ -239,6 +240,12 @@ def resolve_budget(
     if 0 not in chosen.values():
         raise ValueError('target drives learned bits; with preset bits there is nothing to drive (use bits="learn")')
     return parse_budget(target, chosen, layer_costs, most_bits=math.ceil(preset.beta_max) + 1)
+
+
+def check_scale_rule(rule: str) -> None:
+    """Whether c(beta) has such a form."""
+    if rule not in get_args(ScaleRule):
+        raise ValueError(f"scale_rule must be one of {', '.join(map(repr, get_args(ScaleRule)))}, not {rule!r}")
 
 
 def resolve_scale(scale: ScaleMode | None, quantizer: str, preset: Preset) -> ScaleMode:

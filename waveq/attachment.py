@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from waveq.arguments import (
     Bits,
+    check_scale_rule,
     choose_layers,
     resolve_activations,
     resolve_beta_lr,
@@ -101,6 +102,7 @@ def attach(
         {'0': 4, '2': 4}
     """
     choices = get_preset(preset)
+    check_scale_rule(scale_rule)
     layers = choose_layers(model, skip, bits)
     known = list(quantizable(model))
     shared = share_weights(layers)
