@@ -55,8 +55,8 @@ def make_problem(losses: Table, costs: Table, budget: float) -> Problem:
     """Check the tables against each other.
 
     Raises:
-        ValueError: layers or bits that the tables do not share, values that are not finite, a cost that falls with the
-            bits, or a budget that the fewest bits everywhere already exceed.
+        ValueError: layers or bits that the tables do not share, values that are not finite, a cost that is negative or
+            falls with the bits, or a budget that is not finite or that the fewest bits everywhere already exceed.
 
     Example:
         >>> make_problem({"a": {2: 1.0, 4: 0.0}}, {"a": {2: 5.0, 4: 9.0}}, 7.0).bits
@@ -81,8 +81,10 @@ def make_problem(losses: Table, costs: Table, budget: float) -> Problem:
         bits.append(choices)
         loss.append(_values("losses", name, losses[name], choices))
         cost.append(_values("costs", name, costs[name], choices))
-        if bool((np.diff(cost[-1]) < 0).any()):
-            raise ValueError(f"costs[{name!r}] falls as bits rise: {dict(costs[name])!r}")
+        if cost[-1][0] < 0 or bool((np.diff(cost[-1]) < 0).any()):
+            raise ValueError(f"costs[{name!r}] is negative or falls as bits rise: {dict(costs[name])!r}")
+    if not math.isfinite(budget):
+        raise ValueError(f"budget must be a finite number in the unit of the costs, not {budget!r}")
     least = math.fsum(values[0] for values in cost)
     if not least <= budget * (1 + TOLERANCE):
         raise ValueError(f"budget {budget!r} cannot be met: the fewest bits in every layer cost {least:g}")
