@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from waveq._prefix_replay import Replay, UntraceableError
@@ -125,6 +126,22 @@ class PolicyEvaluator:
 
         self._visit(rows, count)
         return hits / len(self._data)
+
+    def losses(self, policies: Any) -> npt.NDArray[np.float64]:
+        """Mean cross-entropy in nats, (N,) float64."""
+        rows = as_policies(policies, self.names)
+        total, lock = np.zeros(len(rows)), threading.Lock()
+
+        def add(part: slice, scores: Scores) -> None:
+            mine = np.zeros(len(rows))
+            labels = self.labels[part].to(self._device)
+            for row, values in scores:
+                mine[row] = float(F.cross_entropy(values.double(), labels, reduction="sum"))
+            with lock:
+                np.add(total, mine, out=total)
+
+        self._visit(rows, add)
+        return total / len(self._data)
 
     def predictions(self, policies: Any) -> npt.NDArray[np.int64]:
         """Predicted classes, (N, samples) int64; the first class wins a tie."""
