@@ -402,3 +402,19 @@ def test_every_allocation_agrees_where_there_is_no_choice() -> None:
         batches = regression_batches(model, 3)
         policy = allocate.learned_step_bits(model, costs, 8.0, batches=batches, loss=nn.functional.mse_loss)
     assert policy == {"0": 4, "2": 4}
+
+
+def test_frames_are_tables() -> None:
+    from waveq.losstables import curvature_table, hessian_traces, weight_error_table
+
+    model = two_layers()
+    traces = hessian_traces(model, (torch.randn(20, 6), torch.randint(4, (20,))), probes=4)
+    values = {name: trace.value for name, trace in traces.items()}
+    losses = curvature_table(model, values, range(2, 9))
+    costs = allocate.mean_bits_costs(["0", "2"])
+    policy = allocate.ilp(losses, costs, 4.0)
+    assert policy == allocate.hessian_ilp(model, costs, 4.0, traces=traces)
+    for allocation in ALLOCATIONS:
+        assert allocate.policy_cost(costs, allocation(losses, costs, 4.0)) <= 4.0
+    errors = weight_error_table(model, range(2, 9))
+    assert allocate.uniform(errors, 0.0 * errors + 1.0, 2.0) == {"0": 8, "2": 8}

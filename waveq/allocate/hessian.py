@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor, nn
 
-from waveq.allocate.problem import TOLERANCE, Table, make_problem
+from waveq.allocate.problem import TOLERANCE, Table, as_table, make_problem
 from waveq.layers import nearest, quantizable
 from waveq.quantizers import quantize_weight
 from waveq.quantizers.base import ScaleMode
 
 __all__ = ["hessian_ilp", "hessian_losses", "ilp", "squared_errors"]
+
+
+class HasValue(Protocol):
+    """An estimate: its best value, and whatever else."""
+
+    @property
+    def value(self) -> float:
+        """The estimate itself."""
+
 
 _SPREAD = 1e3  # the solver stops at an absolute gap of 1e-6: losses are scaled so that this is a billionth
 
@@ -64,7 +74,7 @@ def hessian_ilp(
     costs: Table,
     budget: float,
     *,
-    traces: Mapping[str, float],
+    traces: Mapping[str, float | HasValue],
     quantizer: str = "dorefa",
     scale: ScaleMode | None = "max",
 ) -> dict[str, int]:
@@ -77,17 +87,21 @@ def hessian_ilp(
         >>> hessian_ilp(net, costs, 10.0, traces={"0": 1.0, "1": 50.0})
         {'0': 2, '1': 8}
     """
-    errors = squared_errors(model, {name: tuple(row) for name, row in costs.items()}, quantizer=quantizer, scale=scale)
+    choices = {name: tuple(row) for name, row in as_table(costs).items()}
+    errors = squared_errors(model, choices, quantizer=quantizer, scale=scale)
     return ilp(hessian_losses(model, traces, errors), costs, budget)
 
 
-def hessian_losses(model: nn.Module, traces: Mapping[str, float], errors: Table) -> dict[str, dict[int, float]]:
+def hessian_losses(
+    model: nn.Module, traces: Mapping[str, float | HasValue], errors: Table
+) -> dict[str, dict[int, float]]:
     """tr(H_l) / N_l |Q_b(w_l) - w_l|^2 by layer and bits: the second-order loss of eq. 4 in HAWQ-v2.
 
     Args:
         model: whose layers have N_l weights.
-        traces: the trace of the task loss's Hessian in each layer's weights (not divided by N_l). A negative
-            one, which noise or an unfinished training can leave, counts as 0, with a warning.
+        traces: the trace of the task loss's Hessian in each layer's weights (not divided by N_l): numbers, or what
+            ``waveq.losstables.hessian_traces`` gives. A negative one, which noise or an unfinished training can leave,
+            counts as 0, with a warning.
         errors: |Q_b(w_l) - w_l|^2, see ``squared_errors``; its layers and bits are those of the result.
 
     Raises:
@@ -99,11 +113,12 @@ def hessian_losses(model: nn.Module, traces: Mapping[str, float], errors: Table)
         {'0': {2: 1.0, 3: 0.5}}
     """
     losses = {}
-    for name, row in errors.items():
+    for name, row in as_table(errors).items():
         weight = _weight(model, name)
         if name not in traces:
             raise ValueError(f"traces has none for layer {name!r} (it has: {', '.join(traces)})")
-        trace = float(traces[name])
+        estimate = traces[name]
+        trace = float(estimate if isinstance(estimate, float | int) else estimate.value)
         if not np.isfinite(trace):
             raise ValueError(f"traces[{name!r}] must be finite, not {trace!r}")
         if trace < 0:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from waveq.allocate.problem import Problem, Table, make_problem
+from waveq.allocate.problem import Problem, Table, as_table, make_problem
 from waveq.layers import nearest, quantizable
 from waveq.quantizers.base import TINY, damped, straight_through
 
@@ -106,7 +106,7 @@ class StepBits:
     def __init__(
         self, model: nn.Module, costs: Table, budget: float, *, strength: float = 100.0, rate_bits: float = 0.02
     ) -> None:
-        layers = quantizable(model)
+        layers, costs = quantizable(model), as_table(costs)
         for name in costs:
             if name not in layers:
                 raise ValueError(f"costs names {name!r}, which is no layer to quantise{nearest(name, layers)}")

@@ -8,13 +8,26 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from waveq.layers import nearest
 
-__all__ = ["TOLERANCE", "Problem", "Table", "make_problem", "mean_bits_costs", "policy_cost", "tabulate"]
+__all__ = [
+    "TOLERANCE",
+    "PlainTable",
+    "Problem",
+    "Table",
+    "as_table",
+    "make_problem",
+    "mean_bits_costs",
+    "policy_cost",
+    "tabulate",
+]
 
 # {layer: {total bits: value}}: the form of waveq's layer_costs, for losses too
-Table = Mapping[str, Mapping[int, float]]
+PlainTable = Mapping[str, Mapping[int, float]]
+# that, or a frame of layers (index) by total bits (columns): what waveq.losstables gives
+Table = PlainTable | pd.DataFrame
 Floats = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-6  # share of the budget that sums of floats, and the solver, may lie over it
@@ -62,6 +75,7 @@ def make_problem(losses: Table, costs: Table, budget: float) -> Problem:
         >>> make_problem({"a": {2: 1.0, 4: 0.0}}, {"a": {2: 5.0, 4: 9.0}}, 7.0).bits
         ((2, 4),)
     """
+    losses, costs = as_table(losses), as_table(costs)
     if not costs:
         raise ValueError("costs names no layer")
     for name in losses:
@@ -102,6 +116,18 @@ def _values(what: str, name: str, row: Mapping[int, float], choices: Sequence[in
     return values
 
 
+def as_table(table: Table) -> PlainTable:
+    """A mapping as it is, a frame row by row; a missing value of a frame is a choice that its layer does not have.
+
+    Example:
+        >>> as_table(pd.DataFrame([[1.0, 2.0], [3.0, None]], index=["a", "b"], columns=[2, 4]))
+        {'a': {2: 1.0, 4: 2.0}, 'b': {2: 3.0}}
+    """
+    if not isinstance(table, pd.DataFrame):
+        return table
+    return {str(name): {int(b): float(v) for b, v in row.dropna().items()} for name, row in table.iterrows()}  # type: ignore[call-overload]
+
+
 def tabulate(names: Sequence[str], bits: Sequence[int], values: npt.ArrayLike) -> dict[str, dict[int, float]]:
     """An (L, B) array as a table; ``stripes_sim.cost_table`` gives names, bits and such arrays.
 
@@ -140,6 +166,7 @@ def policy_cost(costs: Table, policy: Mapping[str, int]) -> float:
         >>> policy_cost({"a": {2: 5.0, 4: 9.0}}, {"a": 4})
         9.0
     """
+    costs = as_table(costs)
     for name, bits in policy.items():
         if name not in costs:
             raise ValueError(f"the policy names {name!r}, which costs does not{nearest(name, costs)}")
