@@ -122,6 +122,7 @@ def make_dataset(config: TrainConfig) -> Dataset:
         size=size,
         validation=config.validation,
         split_seed=config.split_seed,
+        workers=config.workers,
     )
 
 

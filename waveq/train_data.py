@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from waveq.zoo._augment import Augmentation
-from waveq.zoo._splits import Split
+from waveq.zoo._splits import MemorySplit, Split
 
 __all__ = ["EpochLoader", "mixed_seed"]
+
+Item = TypeVar("Item")
 
 _MODULUS = (1 << 61) - 1  # a prime: the products below stay spread out, and fit a generator's seed
 
@@ -27,6 +30,16 @@ def mixed_seed(*parts: int) -> int:
     for part in parts:
         state = (state * 0xBF58476D1CE4E5B9 + part + 1) * 0x94D049BB133111EB % _MODULUS
     return state
+
+
+def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items; the next one is made by another thread while the present one is in use."""
+    done = object()
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(next, items, done)
+        while (item := pending.result()) is not done:
+            pending = pool.submit(next, items, done)
+            yield item  # type: ignore[misc]
 
 
 class EpochLoader:
@@ -76,10 +89,14 @@ class EpochLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch, start = self._epoch, self._batch
         order = self.order(epoch)
-        for batch in range(start, len(self)):
+        numbers = range(start, len(self))
+        fetched = (self.fetch(order, epoch, batch) for batch in numbers)
+        # tensors in memory are cut faster than a thread is woken; files are read while the last batch is trained on
+        ready = fetched if isinstance(self._split, MemorySplit) else _one_ahead(fetched)
+        for batch, images_and_labels in zip(numbers, ready, strict=True):
             # before the batch goes out: whoever holds it and asks, hears what comes next
             self._epoch, self._batch = (epoch, batch + 1) if batch + 1 < len(self) else (epoch + 1, 0)
-            yield self.fetch(order, epoch, batch)
+            yield images_and_labels
 
     def order(self, epoch: int) -> Tensor:
         """Indices of all training images in the order of that epoch, int64 (N,)."""

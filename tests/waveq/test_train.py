@@ -31,8 +31,8 @@ def digits(run_dir: Path, **changes: Any) -> TrainConfig:
     return parse_config({**fields, "run_dir": run_dir, "progress": False, "log_every": 2, **changes})
 
 
-def run_stage(config: TrainConfig, folder: Path, *, stop_at: int | None = None) -> dict[str, Tensor]:
-    """One WaveQ stage; `stop_at` asks it to stop after that many optimizer steps. Gives the whole state."""
+def run_stage(config: TrainConfig, folder: Path, *, stop_at: int = 0, crash_at: int = 0) -> dict[str, Tensor]:
+    """One WaveQ stage, asked to stop, or made to crash, after that many optimizer steps. Gives the whole state."""
     dataset = make_dataset(config)
     network = make_network(config, dataset)
     asked = 0
@@ -40,6 +40,8 @@ def run_stage(config: TrainConfig, folder: Path, *, stop_at: int | None = None) 
     def stop() -> bool:
         nonlocal asked
         asked += 1
+        if asked == crash_at:
+            raise ZeroDivisionError
         return asked == stop_at
 
     folder.mkdir(exist_ok=True)
@@ -111,6 +113,20 @@ def test_stopped_at_any_step_and_resumed_is_never_stopped(tmp_path: Path, change
         resumed = run_stage(config, folder)
         assert same(resumed, whole), f"stopped after step {step}"
         assert (folder / "metrics.csv").read_text() == rows, f"stopped after step {step}"
+
+
+def test_a_crash_loses_only_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    config = digits(tmp_path, epochs=2, checkpoint_seconds=0, log_every=3)
+    whole = run_stage(config, tmp_path / "whole")
+    rows = (tmp_path / "whole" / "metrics.csv").read_text()
+    for step in (1, 4, 6):
+        folder = tmp_path / f"crashed-{step}"
+        with pytest.raises(ZeroDivisionError):
+            run_stage(config, folder, crash_at=step)
+        with (folder / "metrics.csv").open("a") as file:
+            file.write("99,0,0.01")  # half a row from after the checkpoint
+        assert same(run_stage(config, folder), whole)
+        assert (folder / "metrics.csv").read_text() == rows
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from waveq.train_data import EpochLoader, mixed_seed
 from waveq.zoo._augment import Augmentation
+from waveq.zoo._folders import FolderSplit
 from waveq.zoo._splits import MemorySplit
 
 
@@ -80,6 +83,23 @@ def test_a_batch_larger_than_the_data_is_all_of_it() -> None:
     loader = EpochLoader(numbered(10), batch_size=64, seed=0, world_size=2)
     assert len(loader) == 1
     assert len(next(iter(loader))[1]) == 5
+
+
+def test_files_are_read_ahead_and_give_the_same(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for number in range(9):
+        Image.new("L", (4, 4), 20 * number).save(tmp_path / f"{number}.png")
+    files = tuple(tmp_path / f"{number}.png" for number in range(9))
+    split = FolderSplit(files=files, labels=torch.arange(9), size=(4, 4), mean=(0.0,), std=(1.0,), workers=2)
+    loader = EpochLoader(split, batch_size=2, seed=1)
+    seen = list(loader)
+    assert loader.state_dict() == {"epoch": 1, "batch": 0}
+    assert [y.tolist() for _, y in seen] == loader.order(0)[:8].reshape(4, 2).tolist()
+    assert all(torch.equal(x[:, 0, 0, 0] * 255, 20.0 * y) for x, y in seen)
+    files[3].write_bytes(b"")
+    with pytest.raises(ValueError, match=r"3\.png: truncated"):
+        list(loader)
 
 
 def test_what_cannot_be_shared_is_refused() -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
+from waveq._torchvision import import_torchvision
 from waveq.zoo import data_status, dataset_names, load_data
 from waveq.zoo._folders import FolderSplit
 from waveq.zoo._sources import DEBIAN_FASHION
@@ -258,6 +259,34 @@ def test_absent_dataset_says_where_it_was_looked_for(tmp_path: Path) -> None:
         load_data("cifar10", data_dir=tmp_path)
     with pytest.raises(ValueError, match="imagenet cannot be downloaded"):
         load_data("imagenet", data_dir=tmp_path, download=True)
+
+
+def test_download_goes_through_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = import_torchvision().datasets
+    asked: list[object] = []
+
+    def cifar(root: str, *, download: bool) -> None:
+        asked.append(download)
+        write_cifar(Path(root) / "cifar-10-batches-py")
+
+    def svhn(root: str, *, split: str, download: bool) -> None:
+        asked.append(split)
+        if split == "test":
+            write_svhn(Path(root))
+
+    monkeypatch.setattr(datasets, "CIFAR10", cifar)
+    monkeypatch.setattr(datasets, "SVHN", svhn)
+    assert len(load_data("cifar10", data_dir=tmp_path, download=True).test()) == 10
+    assert len(load_data("svhn", data_dir=tmp_path, download=True).test()) == 20
+    load_data("svhn", data_dir=tmp_path, download=True)
+    assert asked == [True, "train", "test"]  # what is there is not downloaded again
+
+    def offline(root: str, *, download: bool) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(datasets, "CIFAR10", offline)
+    with pytest.raises(ValueError, match=r"cifar10 did not arrive .*no route to host.* by hand: --download, or unpack"):
+        load_data("cifar10", data_dir=tmp_path / "other", download=True)
 
 
 def test_unknown_names_and_shares(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -71,14 +71,21 @@ class Dataset:
 
     def test(self) -> AnySplit:
         """Read the test part. Nothing may be chosen by it: call this once, at the end."""
-        return _read_part(self._source, self.folder, "test", self.channels, self.size, self.classes)[0]
+        part, _ = _read_part(self._source, self.folder, "test", self.channels, self.size, self.classes)
+        if isinstance(part, FolderSplit) and isinstance(self.train, FolderSplit):
+            return replace(part, workers=self.train.workers)
+        return part
 
-    def loader(self, part: str, *, batch_size: int = 1000) -> Batches:
+    def loader(self, part: str, *, batch_size: int | None = None) -> Batches:
         """Batches of "train", "validation" or "test", in order and without augmentation.
+
+        By default as many images as make 40 million numbers, 1000 at most.
 
         Raises:
             ValueError: another part, or a batch size below 1.
         """
+        if batch_size is None:
+            batch_size = max(1, min(1000, 40_000_000 // (self.channels * self.size[0] * self.size[1])))
         if batch_size < 1:
             raise ValueError(f"batch_size: a positive whole number is expected, not {batch_size!r}")
         if part not in ("train", "validation", "test"):
@@ -121,6 +128,7 @@ def load_data(
     size: int | tuple[int, int] | None = None,
     validation: float = 0.1,
     split_seed: int = 0,
+    workers: int = 4,
 ) -> Dataset:
     """A dataset, found in its usual places or downloaded when asked.
 
@@ -132,6 +140,7 @@ def load_data(
         size: side in pixels, or (height, width), that the network takes; as published by default.
         validation: share of the training data that is held out, class by class.
         split_seed: decides which; keep it, and every run is judged by the same images.
+        workers: threads that decode image files; data in memory need none.
 
     Raises:
         ValueError: unknown name; not there (the message lists where it was looked for and how to get it); a
@@ -151,6 +160,8 @@ def load_data(
     want_size = entry.size if size is None else size
     pair = (want_size, want_size) if isinstance(want_size, int) else (want_size[0], want_size[1])
     everything, classes = _read_part(entry, folder, "train", want_channels, pair, entry.classes)
+    if isinstance(everything, FolderSplit):
+        everything = replace(everything, workers=workers)
     stay, held = stratified_cut(everything.labels, validation, split_seed)
     return Dataset(
         name=entry.name,
