@@ -38,10 +38,10 @@ class Saving:
         return 1 - 1 / self.energy_ratio
 
     def __str__(self) -> str:
-        return (
-            f"{self.speedup:.2f}x fewer cycles, {self.energy_saving:.1%} less energy ({self.energy_ratio:.2f}x)"
-            f" than {self.baseline}"
-        )
+        more, cycles = ("fewer", self.speedup) if self.speedup >= 1 else ("more", 1 / self.speedup)
+        saved = self.energy_saving
+        energy = f"{saved:.1%} less" if saved >= 0 else f"{-saved:.1%} more"
+        return f"{cycles:.2f}x {more} cycles, {energy} energy ({self.energy_ratio:.2f}x) than {self.baseline}"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -31,37 +31,48 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1
     return "\n".join(line.rstrip() for line in lines)
 
 
+def _unit(total: float, units: Sequence[tuple[float, str]]) -> tuple[float, str]:
+    """The largest unit that leaves ``total`` at 10 or more, else the smallest."""
+    return next(((size, name) for size, name in units if total >= 10 * size), units[-1])
+
+
 def result_text(result: Result, *, breakdown: bool = False) -> str:
     """Title, one line a layer, totals, savings and what is not counted."""
     from stripes_sim.result import LEFT_OUT
 
     frame = result.frame
     parts = [f"{part}_pj" for part in PARTS] if breakdown else []
-    head = ["layer", "MMAC", "w bits", "a bits", "compute cycles", "cycles", "bound by", "util %"]
-    head += [part.removesuffix("_pj").replace("_", " ") + " uJ" for part in parts] + ["energy uJ"]
+    mac_size, mac_unit = _unit(frame["macs"].sum(), ((1e6, "MMAC"), (1e3, "kMAC"), (1.0, "MAC")))
+    energy_size, energy_unit = _unit(result.energy_pj, ((1e6, "uJ"), (1e3, "nJ"), (1.0, "pJ")))
+    time_size, time_unit = _unit(result.seconds, ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")))
+    head = ["layer", mac_unit, "w bits", "a bits", "compute cycles", "cycles", "bound by", "util %"]
+    head += [f"{part.removesuffix('_pj').replace('_', ' ')} {energy_unit}" for part in parts] + [
+        f"energy {energy_unit}"
+    ]
     rows = [
         [
             row["name"],
-            f"{row['macs'] / 1e6:,.2f}",
+            f"{row['macs'] / mac_size:,.2f}",
             str(row["weight_bits"]),
             str(row["activation_bits"]),
             f"{row['compute_cycles']:,}",
             f"{row['cycles']:,.0f}",
             row["bound"],
             f"{100 * row['utilisation']:.1f}",
-            *(f"{row[part] / 1e6:,.3f}" for part in parts),
-            f"{row['energy_pj'] / 1e6:,.3f}",
+            *(f"{row[part] / energy_size:,.3f}" for part in parts),
+            f"{row['energy_pj'] / energy_size:,.3f}",
         ]
         for row in frame.to_dict("records")
     ]
-    total = ["total", f"{frame['macs'].sum() / 1e6:,.2f}", "", "", f"{result.compute_cycles:,}"]
+    total = ["total", f"{frame['macs'].sum() / mac_size:,.2f}", "", "", f"{result.compute_cycles:,}"]
     total += [f"{result.cycles:,.0f}", "", ""]
-    total += [f"{frame[part].sum() / 1e6:,.3f}" for part in parts] + [f"{result.energy_pj / 1e6:,.3f}"]
+    total += [f"{frame[part].sum() / energy_size:,.3f}" for part in parts] + [f"{result.energy_pj / energy_size:,.3f}"]
     hw = result.hardware
     lines = [result.title, "", aligned(head, [*rows, total]), ""]
     lines.append(
-        f"{1e3 * result.seconds:,.4g} ms at {hw.clock_hz / 1e6:,.0f} MHz, {result.weight_bytes / 2**10:,.1f} KiB of "
-        f"weights ({hw.storage}), energy for {hw.node_nm:g} nm and {hw.dram.upper()}"
+        f"{result.seconds / time_size:,.4g} {time_unit} at {hw.clock_hz / 1e6:,.0f} MHz, "
+        f"{result.weight_bytes / 2**10:,.1f} KiB of weights ({hw.storage}), "
+        f"energy for {hw.node_nm:g} nm and {hw.dram.upper()}"
     )
     lines += [str(saving) for saving in result.savings]
     return "\n".join([*lines, LEFT_OUT])
