@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from waveq import WaveQ
+from waveq.parametrization import parametrization_of
 
-__all__ = ["OPTIMIZERS", "FunctionalNet", "batches", "mlp", "spread_layer", "train"]
+__all__ = ["OPTIMIZERS", "FunctionalNet", "batches", "beta_of", "mlp", "originals", "spread_layer", "train"]
 
 OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]] = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9),
@@ -72,3 +73,13 @@ def spread_layer(count: int = 20_000, std: float = 0.3) -> nn.Sequential:
     with torch.no_grad():
         layer.weight.copy_(std * torch.special.ndtri((torch.arange(count, dtype=torch.float64) + 0.5) / count))
     return nn.Sequential(layer)
+
+
+def originals(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of all parameters."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def beta_of(model: nn.Module, name: str) -> Tensor:
+    """A layer's beta, the tensor itself."""
+    return parametrization_of(model.get_submodule(name)).beta

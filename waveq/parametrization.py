@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -76,10 +78,15 @@ class WaveParametrization(nn.Module):
 
     def _mirror(self) -> None:
         """Copy what decides control flow out of the buffers, so that a forward pass never waits for the device."""
+        self._seen = self._marks()
         self.bits_now = int(self.total_bits)
         self.is_quantized = bool(self.quantized)
         self.signed_now = int(self.activation_signed)
         self.beta = self.beta.detach().requires_grad_(self.learns)
+
+    def _marks(self) -> tuple[int, ...]:
+        """Other ones when anybody wrote those buffers: moving averages of models copy them without asking."""
+        return self.total_bits._version, self.quantized._version, self.activation_signed._version
 
     @property
     def activation_bits(self) -> int | None:
@@ -99,7 +106,7 @@ class WaveParametrization(nn.Module):
     def set_quantized(self, value: bool) -> None:
         """Whether the forward pass uses quantised weights."""
         self.quantized.fill_(value)
-        self.is_quantized = value
+        self.is_quantized, self._seen = value, self._marks()
 
     @torch.no_grad()
     def freeze(self, total_bits: int) -> None:
@@ -145,14 +152,40 @@ class WaveParametrization(nn.Module):
         # in evaluation averaged weights may come and go through .data, which leaves no trace
         memory = self.memory if self.training else WeightMemory()
         largest = memory.largest(weight, engine)
-        rounding = self.quantizer.rounding_recipe(weight, largest, self.bits(), self.stretch())
         learned = [parameter._version for parameter in self.quantizer.parameters()]
-        beta = self.beta.detach().item() if self.beta.device.type == "cpu" else id(self.beta)
-        key = (beta, self.beta._version, self.bits_now, self.hysteresis, self.scale_rule, self.snap, *learned)
+        if engine.plain_numbers and self.scale_rule == "exact":
+            bits, stretch, slope = self._grid_numbers()
+            rounding = self.quantizer.rounding_recipe(weight, largest, bits, stretch)
+            beta = self.beta if self.learns and self.task_moves_beta else None
+            return fused_round(engine, weight, rounding, memory, (bits, stretch, *learned), beta=beta, stretching=slope)
+        rounding = self.quantizer.rounding_recipe(weight, largest, self.bits(), self.stretch())
+        key = (id(self.beta), self.beta._version, self.bits_now, self.hysteresis, self.scale_rule, self.snap, *learned)
         return fused_round(engine, weight, rounding, memory, key)
+
+    def _grid_numbers(self) -> tuple[float, float, float]:
+        """``bits`` and ``stretch`` as plain numbers, and d ln(stretch) / d beta; a dozen 0-dim tensors cost more."""
+        beta, bits = self.wave_number(), self.bits_number()
+        deficit = self.grid.deficit
+        periods = 2.0**beta - deficit
+        return bits, (2.0**bits - deficit) / periods, -math.log(2.0) * 2.0**beta / periods
+
+    def bits_number(self) -> float:
+        """``bits`` as a plain number; on a GPU it has to be waited for."""
+        if not self.learns:
+            return float(self.bits_now - 1)
+        return math.ceil(_single(self.beta.detach().item() - _single(self.hysteresis)))
+
+    def wave_number(self) -> float:
+        """``wave_beta`` as a plain number."""
+        if self.learns:
+            return self.beta.detach().item()
+        bits = self.bits_number()
+        return bits if self.snap else min(self.beta.detach().item(), _single(bits + _single(self.hysteresis)))
 
     def forward(self, weight: Tensor) -> Tensor:
         """What the layer sees as its weight."""
+        if self._seen != self._marks():
+            self._mirror()
         return self.quantize(weight) if self.is_quantized else weight
 
     @torch.no_grad()
@@ -169,11 +202,17 @@ class WaveParametrization(nn.Module):
             after = getattr(self, name).detach()
             setattr(self, name, after if after.dtype == before.dtype else before.to(after.device))
         self.beta.requires_grad_(self.learns)
+        self._seen = self._marks()
         return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._mirror()
+
+
+def _single(value: float) -> float:
+    """Rounded to float32, so that plain numbers decide as the tensors do."""
+    return float(np.float32(value))
 
 
 def parametrization_of(module: nn.Module) -> WaveParametrization:
@@ -222,3 +261,4 @@ def _look_for_signs(state: WaveParametrization, x: Tensor) -> None:
     if bool((x != 0).any()):
         state.signed_now = int(bool((x < 0).any()))
         state.activation_signed.fill_(state.signed_now)
+        state._seen = state._marks()

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waveq.budget import merge_costs, parse_budget, relative_bit_costs
-from waveq.price import next_log_price, pressure, price_factor
 
 TABLE = {"a": {b: 10.0 * b for b in range(1, 10)}, "b": {b: 100.0 + 5.0 * b for b in range(1, 10)}}
 LEARNED = {"a": 0, "b": 0}
@@ -163,22 +162,3 @@ def test_layers_that_share_a_weight_pay_together() -> None:
         "b": 1,
     }
     assert merge_costs({"b": 1.0}, shared) == {"b": 1.0}
-
-
-# ---------------------------------------------------------------------- dual ascent
-
-
-def test_pressure_is_zero_on_the_ramp() -> None:
-    for progress, cost in ((0.0, 8.0), (0.3, 6.0), (0.6, 4.0), (1.0, 4.0)):
-        assert pressure(cost, start=8.0, limit=4.0, progress=progress) == pytest.approx(0, abs=1e-9)
-    assert pressure(4.2, start=8.0, limit=4.0, progress=1.0) == 1.0
-    assert pressure(3.8, start=8.0, limit=4.0, progress=1.0) == -1.0
-    assert pressure(8.0, start=8.0, limit=9.0, progress=0.0) < 0  # a budget that is met from the start
-
-
-@given(log_price=st.floats(-6.9, 6.9), push=st.floats(-1, 1), steps=st.integers(1, 10**6))
-def test_price_is_never_negative_and_stays_in_its_range(log_price: float, push: float, steps: int) -> None:
-    assert 0 <= price_factor(log_price, push) <= 2000.001
-    moved = next_log_price(log_price, push, steps)
-    assert abs(moved) <= math.log(1e3)
-    assert (moved - log_price) * push >= -1e-12

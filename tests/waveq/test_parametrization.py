@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.optim.swa_utils
 from torch import nn
 
 import waveq
@@ -167,6 +168,22 @@ def test_beta_changed_from_outside_is_seen_at_once() -> None:
             state.beta.fill_(beta)
         coarse.append(len(model[0].weight.unique()))
     assert coarse[1] <= 3 < coarse[2] < coarse[0]
+
+
+def test_a_moving_average_of_the_model_follows_its_phases() -> None:
+    model = mlp()
+    wq = waveq.attach(model, total_steps=40, lambda_beta=0.2)
+    ema = torch.optim.swa_utils.get_ema_multi_avg_fn(0.5)
+    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=ema)
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    for batch in batches(60):
+        train(model, wq, optimizer, [batch])
+        average.update_parameters(model)
+    average(torch.randn(2, 6))
+    for state, ours in zip(states(average), states(model), strict=True):
+        assert state.is_quantized
+        assert state.bits_now == ours.bits_now > 0
+    assert len(average.module[0].weight.unique()) <= 2 ** wq.bits()["0"]
 
 
 def test_gradients_do_not_leak_between_forward_passes() -> None:

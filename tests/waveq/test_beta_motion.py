@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import math
+
+import waveq
+from tests.training import mlp
+
+
+def test_beta_stays_within_its_clamps_and_moves_a_step_at_a_time() -> None:
+    model = mlp()
+    wq = waveq.attach(model, total_steps=400, schedule="constant", lambda_beta=50.0)
+    lowest = 7.0
+    for _ in range(299):
+        wq.penalty().backward()
+        before = wq.betas()
+        wq.step()
+        assert all(abs(wq.betas()[name] - before[name]) <= 0.05 + 1e-6 for name in before)
+        lowest = min(lowest, *wq.betas().values())
+    assert lowest == 1.0
+
+
+def test_an_overflow_moves_no_beta() -> None:
+    model = mlp()
+    wq = waveq.attach(model, total_steps=10, schedule="constant")
+    before = wq.betas()
+    (wq.penalty() * math.inf).backward()
+    wq.step()
+    assert wq.betas() == before
+    assert wq.steps == 1
+    wq.penalty().backward()
+    wq.step()
+    assert all(wq.betas()[name] < before[name] for name in before)
