@@ -10,7 +10,7 @@ from torch import Tensor
 
 from waveq._kernels.interface import Engine
 from waveq.functional import frequency, phase
-from waveq.penalty import engine_of, wave_row
+from waveq.penalty import engine_of, wave_betas, wave_row
 from waveq.settings import Settings, WaveLayer
 
 __all__ = ["rebalance", "rebalance_all"]
@@ -63,8 +63,8 @@ def rebalance_all(layers: Sequence[WaveLayer], settings: Settings) -> None:
 
 
 def _rebalance_fused(engine: Engine, layers: Sequence[WaveLayer], settings: Settings) -> None:
-    beta = torch.stack([layer.state.wave_beta().detach() for layer in layers])
-    rows = [wave_row(layer, settings, engine, b) for layer, b in zip(layers, beta.unbind(), strict=True)]
+    beta, each = wave_betas(layers, engine)
+    rows = [wave_row(layer, settings, engine, b) for layer, b in zip(layers, each, strict=True)]
     gradients = [layer.weight.grad for layer in layers if layer.weight.grad is not None]
     pulls, twins, along, tasks = engine.balance(rows, beta, settings.order, gradients).unbind(1)
     across = (tasks - along.square() / pulls.clamp_min(torch.finfo(pulls.dtype).tiny)).clamp_min(0.0)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from waveq._kernels.interface import Engine, WaveRow
-from waveq._kernels.recipe import Coordinate
+from waveq._kernels.recipe import Coordinate, Number
 from waveq._kernels.wave import fused_wave
 from waveq.backends import engine_for
 from waveq.functional import sine_penalty
 from waveq.settings import Settings, WaveLayer
 
-__all__ = ["Strengths", "engine_of", "penalty", "plain_penalty", "wave_row"]
+__all__ = ["Strengths", "engine_of", "penalty", "plain_penalty", "wave_betas", "wave_row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,33 +82,36 @@ def engine_of(layer: WaveLayer, settings: Settings) -> Engine | None:
     return engine_for(layer.weight)
 
 
-def wave_row(layer: WaveLayer, settings: Settings, engine: Engine, beta: Tensor) -> WaveRow:
+def wave_row(layer: WaveLayer, settings: Settings, engine: Engine, beta: Number) -> WaveRow:
     """The layer as the kernels see it."""
     state, weight = layer.state, layer.weight
     if settings.wave_on == "raw":
-        coordinate = Coordinate("clip", torch.ones_like(beta), None, -torch.inf, torch.inf)
+        coordinate = Coordinate("clip", 1.0, None, -torch.inf, torch.inf)
     else:
         coordinate = state.quantizer.coordinate_recipe(weight, state.memory.largest(weight, engine), beta)
     return WaveRow(weight, coordinate, state.grid)
 
 
+def wave_betas(layers: Sequence[WaveLayer], engine: Engine) -> tuple[Tensor, Sequence[Number]]:
+    """The betas that set the waves, constant: as a vector, and one by one as the engine likes them."""
+    if engine.plain_numbers:
+        numbers = [layer.state.wave_number() for layer in layers]
+        return torch.tensor(numbers), numbers
+    stacked = torch.stack([layer.state.wave_beta().detach() for layer in layers])
+    return stacked, stacked.unbind()
+
+
 def _fused(engine: Engine, layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths) -> Tensor:
-    states = [layer.state for layer in layers]
-    moving = [state for state in states if state.learns and strengths.learning]
-    pulled = settings.preset.sine_moves_beta and bool(moving)
-    betas = [state.wave_beta() for state in states]
-    stacked = torch.stack(betas)
-    if not pulled:
-        stacked = stacked.detach()
-    rows = [
-        wave_row(layer, settings, engine, beta) for layer, beta in zip(layers, stacked.detach().unbind(), strict=True)
-    ]
-    strength = strengths.wave * (
-        torch.stack([state.strength for state in states]) if settings.balance else torch.ones_like(stacked).detach()
-    )
-    total = fused_wave(engine, rows, stacked, strength=strength, beta_strength=strengths.wave, order=settings.order)
+    moving = [layer for layer in layers if layer.state.learns and strengths.learning]
+    beta, each = wave_betas(layers, engine)
+    if settings.preset.sine_moves_beta and moving:
+        beta = torch.stack([layer.state.wave_beta() for layer in layers])
+    rows = [wave_row(layer, settings, engine, b) for layer, b in zip(layers, each, strict=True)]
+    balances = torch.stack([layer.state.strength for layer in layers]) if settings.balance else torch.ones_like(beta)
+    strength = strengths.wave * balances.detach()
+    total = fused_wave(engine, rows, beta, strength=strength, beta_strength=strengths.wave, order=settings.order)
     if not moving:
         return total
-    costs = [settings.bit_costs[layer.name] for layer in layers if layer.state.learns]
-    learned = torch.stack([state.beta for state in moving])
-    return total + strengths.price * (learned * torch.tensor(costs, dtype=learned.dtype, device=learned.device)).sum()
+    learned = torch.stack([layer.state.beta for layer in moving])
+    costs = [strengths.price * settings.bit_costs[layer.name] for layer in moving]
+    return total + torch.dot(learned, torch.tensor(costs, dtype=learned.dtype, device=learned.device))

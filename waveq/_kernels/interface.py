@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from waveq._kernels.recipe import Coordinate, Rounding
+from waveq._kernels.recipe import Coordinate, Number, Rounding
 from waveq.functional import Grid
 
 __all__ = ["Engine", "RoundingGradients", "WaveRow", "WaveSums"]
@@ -50,24 +50,30 @@ class WaveSums:
 
 @dataclass(frozen=True, slots=True)
 class RoundingGradients:
-    """What goes back through one rounding: the tensor for the weights, and 0-dim ones for divisor, pitch and gain."""
+    """What goes back through one rounding: the tensor for the weights, and a number each for divisor, pitch and gain."""
 
     weight: Tensor
-    divisor: Tensor
-    pitch: Tensor
-    gain: Tensor
+    divisor: Number
+    pitch: Number
+    gain: Number
 
 
 class Engine(Protocol):
-    """One implementation of all kernels; ``name`` is what ``waveq.backend()`` shows."""
+    """One implementation of all kernels.
+
+    Attributes:
+        name: what ``waveq.backend()`` shows.
+        plain_numbers: whether recipes may hold plain numbers, because nothing has to be waited for to know them.
+    """
 
     name: str
+    plain_numbers: bool
 
     def takes(self, dtype: torch.dtype) -> bool:
         """Whether the kernels exist for this dtype."""
 
-    def largest(self, weights: Sequence[Tensor]) -> list[Tensor]:
-        """max|w| of each tensor, 0-dim float32 at least; NaN where a weight is NaN."""
+    def largest(self, weight: Tensor) -> Number:
+        """max|w|, float32 at least; NaN where a weight is NaN."""
 
     def wave(self, rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int, *, gradients: bool) -> WaveSums:
         """One pass over all layers; beta and strength have shape (L,)."""

@@ -94,10 +94,16 @@ def squash_tanh(x: Real) -> Real:
 
 
 @intrinsic
-def floats_at(_context: Any, address: Any) -> Any:  # noqa: ARG001 - numba reads its name
-    """The address (int64) as a pointer to float32: a table of addresses lets one call walk over all layers."""
+def _as_float_pointer(_context: Any, address: Any) -> Any:  # noqa: ARG001 - numba reads its name
+    pointer = types.CPointer(types.float32)  # type: ignore[no-untyped-call]
 
     def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(types.float32)))
+        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
 
-    return types.CPointer(types.float32)(types.int64), codegen
+    return pointer(types.int64), codegen
+
+
+@jit_loop
+def floats_at(address: int, count: int) -> Any:
+    """So many float32 from an address on: a table of addresses lets one call walk over all layers."""
+    return numba.carray(_as_float_pointer(address), count)  # type: ignore[attr-defined, call-arg]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from torch import Tensor
 from waveq._kernels import numba_kernels as kernels
 from waveq._kernels.interface import RoundingGradients, WaveRow, WaveSums
 from waveq._kernels.lanes import squash_tanh
-from waveq._kernels.recipe import TINY, Coordinate, Rounding
+from waveq._kernels.recipe import TINY, Coordinate, Rounding, number
 from waveq._kernels.storage import dense, flat, like, widened
 from waveq._kernels.threads import CHUNK, count_chunks, share_chunks
 
@@ -28,14 +28,19 @@ class NumbaEngine:
     """See ``interface.Engine``. Sums are float32 within 4096 weights and float64 beyond."""
 
     name = "numba"
+    plain_numbers = True
 
     def takes(self, dtype: torch.dtype) -> bool:
         """float32 and the half precisions, which are widened first."""
         return dtype in _DTYPES
 
-    def largest(self, weights: Sequence[Tensor]) -> list[Tensor]:
-        """max|w| of each tensor."""
-        return [_largest(weight) for weight in weights]
+    def largest(self, weight: Tensor) -> float:
+        """max|w|."""
+        wide = dense(widened(weight.detach()))
+        chunks = count_chunks(wide.numel())
+        partial = np.zeros(chunks, np.float32)
+        share_chunks(kernels.largest_chunks, chunks, wide.data_ptr(), wide.numel(), partial)
+        return float(partial.max())
 
     def wave(self, rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int, *, gradients: bool) -> WaveSums:
         """One call for all layers."""
@@ -111,10 +116,7 @@ class NumbaEngine:
         by_divisor *= -gain / divisor
         if coordinate.through_largest:
             _push_largest(wide, out, coordinate, by_divisor, partial[:, 3])
-        number = rounding.pitch.new_tensor
-        return RoundingGradients(
-            out.to(weight.dtype), number(by_divisor), number(gain * by_pitch), number(pitch * by_gain)
-        )
+        return RoundingGradients(out.to(weight.dtype), by_divisor, gain * by_pitch, pitch * by_gain)
 
     def clip_round(self, x: Tensor, low: float, steps: float) -> Tensor:
         """Activations on their levels."""
@@ -156,20 +158,20 @@ class _Walk:
 
 def _wave_row(row: WaveRow, beta: float) -> tuple[float, ...]:
     c = row.coordinate
-    silent = c.largest is not None and float(c.largest) == 0.0
+    silent = c.largest is not None and number(c.largest) == 0.0
     divisor = math.inf if silent else _divisor(c)
     periods = 2.0**beta - row.grid.deficit
-    low, high = (-math.inf, math.inf) if c.squash == "tanh" else (_number(c.low), _number(c.high))
+    low, high = (-math.inf, math.inf) if c.squash == "tanh" else (number(c.low), number(c.high))
     return divisor, low, high, periods, row.grid.shift, 0.0, _largest_to_find(c)
 
 
 def _divisor(c: Coordinate) -> float:
     """The divisor; max|tanh w| by the kernels' own tanh, so that the largest u is exactly 1."""
     if c.squash == "tanh" and c.largest is not None:
-        most: float = squash_tanh(np.float32(c.largest.item()))
+        most: float = squash_tanh(np.float32(number(c.largest)))
         if most > TINY:
             return most
-    return float(c.divisor.detach())
+    return number(c.divisor)
 
 
 def _slopes(walk: _Walk, strength: Sequence[float], order: int) -> Table:
@@ -180,31 +182,23 @@ def _slopes(walk: _Walk, strength: Sequence[float], order: int) -> Table:
 
 
 def _rounding_row(rounding: Rounding) -> Table:
-    c = rounding.coordinate
-    numbers = (_divisor(c), c.low, c.high, rounding.pitch, rounding.gain, rounding.low, rounding.high, rounding.shift)
-    return np.array([_number(number) for number in numbers], np.float32)
-
-
-def _number(value: Tensor | float) -> float:
-    return value.item() if isinstance(value, Tensor) else value
-
-
-def _largest(weight: Tensor) -> Tensor:
-    wide = dense(widened(weight.detach()))
-    chunks = count_chunks(wide.numel())
-    partial = np.zeros(chunks, np.float32)
-    share_chunks(kernels.largest_chunks, chunks, wide.data_ptr(), wide.numel(), partial)
-    return torch.tensor(partial.max())
+    row = rounding.prepared.get("numba")
+    if row is None:
+        c = rounding.coordinate
+        numbers = (c.low, c.high, rounding.pitch, rounding.gain, rounding.low, rounding.high, rounding.shift)
+        row = np.array([_divisor(c), *(number(value) for value in numbers)], np.float32)
+        rounding.prepared["numba"] = row
+    return cast(Table, row)
 
 
 def _largest_to_find(coordinate: Coordinate) -> float:
-    return float(coordinate.largest) if coordinate.through_largest and coordinate.largest is not None else 0.0
+    return number(coordinate.largest) if coordinate.through_largest and coordinate.largest is not None else 0.0
 
 
 def _push_largest(weight: Tensor, out: Tensor, coordinate: Coordinate, push: float, counts: Table) -> None:
     """Add the gradient of max|tanh w| times ``push``, split among the weights that are the largest."""
     assert coordinate.largest is not None
-    w, g, largest = flat(weight).numpy(), flat(out).numpy(), np.float32(float(coordinate.largest))
+    w, g, largest = flat(weight).numpy(), flat(out).numpy(), np.float32(number(coordinate.largest))
     total = counts.sum()
     for k in np.flatnonzero(counts):
         part = slice(k * CHUNK, (k + 1) * CHUNK)

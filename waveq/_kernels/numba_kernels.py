@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from waveq._kernels.lanes import add, floats_at, jit_loop, sine_and_cosine_of_half_turns, squash_tanh, whole
 from waveq._kernels.threads import CHUNK
@@ -24,14 +23,14 @@ __all__ = [
     "wave_chunks",
 ]
 
-_ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+_ZERO, _ONE, _TWO, _NAN = np.float32(0.0), np.float32(1.0), np.float32(2.0), np.float32(np.nan)
 Array = Any  # numba's arrays and float32; kernels are checked by their tests, not by mypy
 Real = Any
 
 
 @jit_loop
 def _chunk(address: int, start: int, size: int) -> Array:
-    return carray(floats_at(address + 4 * start), min(CHUNK, size - start))
+    return floats_at(address + 4 * start, min(CHUNK, size - start))
 
 
 @jit_loop
@@ -40,8 +39,8 @@ def _largest(w: Array) -> Real:
     for i in range(w.size):
         size = abs(w[i])
         largest = size if size > largest else largest
-        spoiled = add(spoiled, size - size)  # 0, or NaN where w is not finite: comparisons would pass over a NaN
-    return largest + spoiled
+        spoiled = add(spoiled, _ZERO if size == size else _ONE)  # the comparison above passes over a NaN
+    return _NAN if spoiled > _ZERO else largest
 
 
 @jit_loop

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from waveq._kernels.interface import Engine
-from waveq._kernels.recipe import Rounding
+from waveq._kernels.recipe import Number, Rounding, held, number
 
 __all__ = ["WeightMemory", "forget_weights", "fused_clip_round", "fused_round"]
 
@@ -39,7 +39,7 @@ class _Seen:
     version: int
     generation: int
     used: bool = False
-    largest: Tensor | None = None
+    largest: Number | None = None
     key: Hashable = None
     rounded: Tensor | None = None
 
@@ -71,11 +71,11 @@ class WeightMemory:
         if self._seen is not None:
             self._seen.used = True
 
-    def largest(self, weight: Tensor, engine: Engine) -> Tensor:
-        """max|w|, 0-dim."""
+    def largest(self, weight: Tensor, engine: Engine) -> Number:
+        """max|w|."""
         seen = self._of(weight)
         if seen.largest is None:
-            (seen.largest,) = engine.largest([weight])
+            seen.largest = engine.largest(weight)
         return seen.largest
 
     def rounded(self, weight: Tensor, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
@@ -99,7 +99,14 @@ class WeightMemory:
 
 
 def fused_round(
-    engine: Engine, weight: Tensor, rounding: Rounding, memory: WeightMemory | None = None, key: Hashable = None
+    engine: Engine,
+    weight: Tensor,
+    rounding: Rounding,
+    memory: WeightMemory | None = None,
+    key: Hashable = None,
+    *,
+    beta: Tensor | None = None,
+    stretching: float = 0.0,
 ) -> Tensor:
     """Quantised weights in the dtype and layout of the weights, differentiable in weight, divisor, pitch and gain.
 
@@ -110,19 +117,22 @@ def fused_round(
         memory: where to look whether this was computed before; None computes it. Each call still makes its own node in
             the graph, so that one call's backward pass frees nothing of another's.
         key: names everything but the weight that the values depend on.
+        beta: what the pitch depends on where the recipe has it as a plain number; None if nothing that learns.
+        stretching: d ln(pitch) / d beta.
     """
     memory = WeightMemory() if memory is None else memory
     values = memory.rounded(weight, key, lambda: engine.round(weight, rounding))
     if not torch.is_grad_enabled():
         return values
-    result: Tensor = _FusedRound.apply(
-        engine, rounding, memory, (values,), weight, rounding.coordinate.divisor, rounding.pitch, rounding.gain
-    )
+    inputs = (rounding.coordinate.divisor, rounding.pitch, rounding.gain)
+    learned = [number if isinstance(number, Tensor) else None for number in inputs]
+    rest = (engine, rounding, memory, stretching, (values,))
+    result: Tensor = _FusedRound.apply(*rest, weight, *learned, beta)  # type: ignore[no-untyped-call]
     return result
 
 
 class _FusedRound(torch.autograd.Function):
-    """Keeps the weights, which are there anyway, and 0-dim numbers; u is computed again on the way back."""
+    """Keeps the weights, which are there anyway, and a few numbers; u is computed again on the way back."""
 
     @staticmethod
     def forward(
@@ -130,32 +140,38 @@ class _FusedRound(torch.autograd.Function):
         engine: Engine,
         rounding: Rounding,
         memory: WeightMemory,
+        stretching: float,
         values: tuple[Tensor],
         weight: Tensor,
-        divisor: Tensor,
-        pitch: Tensor,
-        gain: Tensor,
+        *_numbers: Tensor | None,
     ) -> Tensor:
-        ctx.save_for_backward(weight, divisor, pitch, gain)
-        ctx.engine, ctx.rounding, ctx.memory = engine, rounding, memory
+        ctx.save_for_backward(weight)
+        ctx.work = engine, rounding, memory, stretching
         return values[0].detach()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
-        weight, divisor, pitch, gain = ctx.saved_tensors
-        coordinate = replace(ctx.rounding.coordinate, divisor=divisor)
-        rounding = replace(ctx.rounding, coordinate=coordinate, pitch=pitch, gain=gain)
-        ctx.memory.mark_used()
-        grads = ctx.engine.round_backward(weight, rounding, above)
-        values = (grads.weight, grads.divisor, grads.pitch, grads.gain)
-        wanted = ctx.needs_input_grad[4:]
-        return (None,) * 4 + tuple(value if need else None for value, need in zip(values, wanted, strict=True))
+        (weight,) = ctx.saved_tensors
+        engine, rounding, memory, stretching = ctx.work
+        memory.mark_used()
+        grads = engine.round_backward(weight, rounding, above)
+        shares: list[Tensor | None] = [grads.weight if ctx.needs_input_grad[5] else None]
+        inputs = (rounding.coordinate.divisor, rounding.pitch, rounding.gain)
+        for value, share, wanted in zip(
+            inputs, (grads.divisor, grads.pitch, grads.gain), ctx.needs_input_grad[6:9], strict=True
+        ):
+            shares.append(held(share, value).to(value.dtype) if wanted else None)
+        if ctx.needs_input_grad[9]:
+            shares.append(torch.tensor(number(grads.pitch) * number(rounding.pitch) * stretching))
+        else:
+            shares.append(None)
+        return (None,) * 5 + tuple(shares)
 
 
 def fused_clip_round(engine: Engine, x: Tensor, *, low: float, steps: float) -> Tensor:
     """round(clip(x, low, 1) steps) / steps with the gradient inside the range; x alone is kept for it."""
-    result: Tensor = _FusedClipRound.apply(engine, low, steps, x)
+    result: Tensor = _FusedClipRound.apply(engine, low, steps, x)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -167,7 +183,7 @@ class _FusedClipRound(torch.autograd.Function):
         return engine.clip_round(x, low, steps)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         return None, None, None, ctx.engine.clip_round_backward(x, ctx.low, above)

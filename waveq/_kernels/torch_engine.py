@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from waveq._kernels.interface import RoundingGradients, WaveRow, WaveSums
-from waveq._kernels.recipe import Coordinate, Rounding
+from waveq._kernels.recipe import Coordinate, Rounding, held
 from waveq._kernels.storage import widened
 from waveq.functional import frequency, phase
 
@@ -24,14 +24,15 @@ class TorchEngine:
     """See ``interface.Engine``."""
 
     name = "torch"
+    plain_numbers = False
 
     def takes(self, dtype: torch.dtype) -> bool:
         """Every floating dtype."""
         return dtype.is_floating_point
 
-    def largest(self, weights: Sequence[Tensor]) -> list[Tensor]:
-        """max|w| of each tensor."""
-        return [widened(weight.detach()).abs().max() for weight in weights]
+    def largest(self, weight: Tensor) -> Tensor:
+        """max|w|, 0-dim."""
+        return widened(weight.detach()).abs().max()
 
     def wave(self, rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int, *, gradients: bool) -> WaveSums:
         """Layer by layer, a handful of passes each."""
@@ -46,7 +47,7 @@ class TorchEngine:
             )
             if gradients:
                 du = a * math.pi * frequency(b, row.grid) * torch.exp2(-order * b) / u.numel() * sine
-                push = -(du * u).sum() / row.coordinate.divisor.detach()
+                push = -(du * u).sum() / held(row.coordinate.divisor, u)
                 pulls.append(_push_largest(du * slope, wide, row.coordinate, push).to(row.weight.dtype))
         table = torch.stack(means)
         return WaveSums(table[:, 0], table[:, 1], table[:, 2], pulls if gradients else None)
@@ -71,16 +72,16 @@ class TorchEngine:
         """Weights on their levels."""
         u, _, _ = _coordinate(widened(weight.detach()), rounding.coordinate)
         _, steps, _ = _steps(u, rounding)
-        return (rounding.gain.detach() * (steps * rounding.pitch.detach())).to(weight.dtype)
+        return (held(rounding.gain, u) * (steps * held(rounding.pitch, u))).to(weight.dtype)
 
     def round_backward(self, weight: Tensor, rounding: Rounding, gradient: Tensor) -> RoundingGradients:
         """The straight-through gradients."""
-        c, gain, pitch = rounding.coordinate, rounding.gain.detach(), rounding.pitch.detach()
-        wide, g = widened(weight.detach()), widened(gradient.detach())
+        c, wide, g = rounding.coordinate, widened(weight.detach()), widened(gradient.detach())
+        gain, pitch = held(rounding.gain, wide), held(rounding.pitch, wide)
         u, slope, free = _coordinate(wide, c)
         x, steps, within = _steps(u, rounding)
         passed = g * within
-        by_divisor = -gain / c.divisor.detach() * (passed * u * free).sum()
+        by_divisor = -gain / held(c.divisor, wide) * (passed * u * free).sum()
         out = _push_largest(gain * passed * slope, wide, c, by_divisor)
         by_pitch = gain * (g * steps - passed * x).sum()
         return RoundingGradients(out.to(weight.dtype), by_divisor, by_pitch, pitch * (g * steps).sum())
@@ -96,29 +97,29 @@ class TorchEngine:
 
 def _coordinate(wide: Tensor, c: Coordinate, *, silence: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """u, du/dw with the divisor held, and 1 where no clip holds the weight; ``silence`` all-zero layers."""
-    divisor = c.divisor.detach()
+    divisor = held(c.divisor, wide)
     if silence and c.largest is not None:
-        divisor = torch.where(c.largest == 0, math.inf, divisor)
+        divisor = torch.where(held(c.largest, wide) == 0, math.inf, divisor)
     if c.squash == "tanh":
         t = torch.tanh(wide)
         return t / divisor, (1.0 - t.square()) / divisor, torch.ones_like(t)
     x = wide / divisor
-    u = torch.clamp(x, c.low, c.high)  # type: ignore[arg-type]
+    u = torch.clamp(x, held(c.low, wide), held(c.high, wide))
     free = torch.eq(x, u).to(x.dtype)
     return u, free / divisor, free
 
 
 def _steps(u: Tensor, rounding: Rounding) -> tuple[Tensor, Tensor, Tensor]:
     """u in steps, the level in steps, and 1 where no outermost level holds it."""
-    x = u / rounding.pitch.detach()
-    level = torch.clamp(x, rounding.low, rounding.high)  # type: ignore[arg-type]
-    within = torch.eq(x, level) if rounding.closed else torch.gt(x, rounding.low) & torch.lt(x, rounding.high)
+    x, low, high = u / held(rounding.pitch, u), held(rounding.low, u), held(rounding.high, u)
+    level = torch.clamp(x, low, high)
+    within = torch.eq(x, level) if rounding.closed else torch.gt(x, low) & torch.lt(x, high)
     return x, torch.round(level - rounding.shift) + rounding.shift, within.to(x.dtype)
 
 
 def _push_largest(out: Tensor, wide: Tensor, c: Coordinate, push: Tensor) -> Tensor:
     """Add the gradient of max|tanh w| times ``push``, split among the weights that are the largest."""
-    if not c.through_largest:
+    if not c.through_largest or c.largest is None:
         return out
-    at = torch.eq(wide.abs(), c.largest).to(out.dtype)
+    at = torch.eq(wide.abs(), held(c.largest, wide)).to(out.dtype)
     return out + push * at / at.sum() * wide.sign() * (1.0 - torch.tanh(wide).square())

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from waveq._kernels import triton_kernels as kernels
 from waveq._kernels.interface import RoundingGradients, WaveRow, WaveSums
-from waveq._kernels.recipe import Coordinate, Rounding
+from waveq._kernels.recipe import Coordinate, Rounding, held
 from waveq._kernels.storage import dense, like
 from waveq._kernels.triton_kernels import BLOCK
 
@@ -28,6 +28,7 @@ class TritonEngine:
     """See ``interface.Engine``. Sums are float32, within a block of 4096 weights and over the blocks."""
 
     name = "triton"
+    plain_numbers = False
 
     def __init__(self) -> None:
         self._tables: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
@@ -36,9 +37,9 @@ class TritonEngine:
         """float32 and the half precisions."""
         return dtype in _DTYPES
 
-    def largest(self, weights: Sequence[Tensor]) -> list[Tensor]:
-        """max|w| of each tensor, all of them in one foreach call."""
-        return [norm.float() for norm in torch._foreach_norm([w.detach() for w in weights], ord=math.inf)]
+    def largest(self, weight: Tensor) -> Tensor:
+        """max|w|, 0-dim: one reduction and no copy of |w|."""
+        return torch.linalg.vector_norm(weight.detach(), ord=math.inf).float()
 
     def wave(self, rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int, *, gradients: bool) -> WaveSums:
         """One launch for all layers of a dtype."""
@@ -153,32 +154,30 @@ def _numbers(rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int
     deficit, shift, size = torch.tensor(fixed, dtype=torch.float32).to(beta.device, non_blocking=True).unbind(1)
     periods = torch.exp2(beta) - deficit
     slope = strength.to(beta) * math.pi * periods * torch.exp2(-order * beta) / size
-    divisors = torch.stack([_divisor(row.coordinate) for row in rows])
-    low = torch.stack([_number(row.coordinate.low, beta) for row in rows])
-    high = torch.stack([_number(row.coordinate.high, beta) for row in rows])
+    divisors = torch.stack([_divisor(row.coordinate, beta) for row in rows])
+    low = torch.stack([held(row.coordinate.low, beta).float() for row in rows])
+    high = torch.stack([held(row.coordinate.high, beta).float() for row in rows])
     return torch.stack([divisors, low, high, periods, shift, slope], dim=1).contiguous(), slope
 
 
-def _divisor(c: Coordinate) -> Tensor:
+def _divisor(c: Coordinate, beside: Tensor) -> Tensor:
     """The divisor, infinite for an all-zero layer, which has no wave."""
-    divisor = c.divisor.detach().float()
-    return divisor if c.largest is None else torch.where(c.largest == 0, math.inf, divisor)
-
-
-def _number(value: Tensor | float, like_this: Tensor) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach().float()
-    return torch.full((), value, dtype=torch.float32, device=like_this.device)
+    divisor = held(c.divisor, beside).float()
+    return divisor if c.largest is None else torch.where(held(c.largest, beside) == 0, math.inf, divisor)
 
 
 def _row(weight: Tensor, rounding: Rounding) -> Tensor:
-    c = rounding.coordinate
-    numbers = (c.divisor, c.low, c.high, rounding.pitch, rounding.gain, rounding.low, rounding.high, rounding.shift)
-    return torch.stack([_number(number, weight) for number in numbers])
+    row: Tensor | None = rounding.prepared.get("triton")
+    if row is None:
+        c, beside = rounding.coordinate, torch.zeros((), device=weight.device)
+        numbers = (c.divisor, c.low, c.high, rounding.pitch, rounding.gain, rounding.low, rounding.high, rounding.shift)
+        row = rounding.prepared["triton"] = torch.stack([held(number, beside).float() for number in numbers])
+    return row
 
 
 def _push_largest(out: Tensor, weight: Tensor, c: Coordinate, push: Tensor) -> Tensor:
     """Add the gradient of max|tanh w| times ``push``, split among the weights that are the largest."""
+    assert c.largest is not None
     wide = weight.float()
-    at = torch.eq(wide.abs(), c.largest).float()
+    at = torch.eq(wide.abs(), held(c.largest, wide)).float()
     return (out + push * at / at.sum() * wide.sign() * (1.0 - torch.tanh(wide).square())).to(out.dtype)

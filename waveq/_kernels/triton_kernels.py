@@ -85,8 +85,8 @@ def _load(address, dtype: tl.constexpr, at, inside):
 def wave_blocks(layers, addresses, numbers, partial, DTYPE: tl.constexpr, GRADIENTS: tl.constexpr, BLOCK: tl.constexpr):
     """Value, moments and gradient of one block.
 
-    ``layers`` (programs, 2) int32: layer, block within it. ``addresses`` (L, 4) int64: weights, gradients, size, tanh or
-    not. ``numbers`` (L, 6) float32: divisor, low, high, periods, shift, slope. ``partial`` (programs, 3).
+    ``layers`` (programs, 2) int32: layer, block within it. ``addresses`` (L, 4) int64: weights, gradients, size,
+    tanh or not. ``numbers`` (L, 6) float32: divisor, low, high, periods, shift, slope. ``partial`` (programs, 3).
     """
     program = tl.program_id(0)
     layer = tl.load(layers + 2 * program)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from waveq._kernels.interface import Engine, WaveRow
+from waveq._kernels.recipe import held
 
 __all__ = ["fused_wave"]
 
@@ -31,8 +32,8 @@ def fused_wave(
         order: k of R_k.
     """
     weights = [row.weight for row in rows]
-    divisors = [row.coordinate.divisor for row in rows]
-    total: Tensor = _FusedWave.apply(engine, rows, order, strength, beta_strength, beta, *weights, *divisors)
+    divisors = [d if isinstance(d, Tensor) and d.requires_grad else None for d in (r.coordinate.divisor for r in rows)]
+    total: Tensor = _FusedWave.apply(engine, rows, order, strength, beta_strength, beta, *weights, *divisors)  # type: ignore[no-untyped-call]
     return total
 
 
@@ -48,7 +49,7 @@ class _FusedWave(torch.autograd.Function):
         strength: Tensor,
         beta_strength: float,
         beta: Tensor,
-        *_tensors: Tensor,
+        *_tensors: Tensor | None,
     ) -> Tensor:
         count = len(rows)
         wanted = any(ctx.needs_input_grad[6 : 6 + count])
@@ -65,14 +66,21 @@ class _FusedWave(torch.autograd.Function):
         return value.sum()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         by_beta, by_divisor, *pulls = ctx.saved_tensors
         nothing: list[Tensor | None] = [None] * ctx.count
         # On the CPU it costs nothing to see that the loss was not scaled; a GPU would have to be waited for.
         if pulls and (above.device.type != "cpu" or above.item() != 1.0):
             pulls = _scaled(pulls, above)
-        divisors = nothing if by_divisor is None else [share * above for share in by_divisor.unbind()]
+        divisors = nothing
+        if by_divisor is not None:
+            divisors = [
+                share if wanted else None
+                for share, wanted in zip(
+                    (by_divisor * above).unbind(), ctx.needs_input_grad[6 + ctx.count :], strict=True
+                )
+            ]
         slope = None if by_beta is None else (by_beta * above).to(ctx.home)
         return (None, None, None, None, None, slope, *(pulls or nothing), *divisors)
 
@@ -91,6 +99,6 @@ def _slope_in_beta(sine: Tensor, moment: Tensor, beta: Tensor, order: int) -> Te
 def _slope_in_divisor(rows: Sequence[WaveRow], inside: Tensor, beta: Tensor, strength: Tensor, order: int) -> Tensor:
     """u = w/D inside the clip: dR/dD = -(1/D) sum u dR/du."""
     deficit = torch.tensor([row.grid.deficit for row in rows], dtype=beta.dtype, device=beta.device)
-    divisor = torch.stack([row.coordinate.divisor.detach() for row in rows]).to(beta)
+    divisor = torch.stack([held(row.coordinate.divisor, beta) for row in rows]).to(beta)
     periods = torch.exp2(beta) - deficit
     return -strength.to(beta) * math.pi * periods * torch.exp2(-order * beta) * inside / divisor

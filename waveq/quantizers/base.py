@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from waveq._kernels.recipe import TINY, Coordinate, Rounding
+from waveq._kernels.recipe import TINY, Coordinate, Number, Rounding
 from waveq.functional import MAX_TOTAL_BITS, Grid, frequency, round_to_grid
 
 __all__ = ["TINY", "ScaleMode", "WeightQuantizer", "check_scale_mode", "damped", "kept_positive", "straight_through"]
@@ -93,17 +93,17 @@ class WeightQuantizer(nn.Module):
         """Whether the two recipes below stand for this method's formulas; subclasses that change a formula say no."""
         return False
 
-    def coordinate_recipe(self, weight: Tensor, largest: Tensor, beta: Tensor) -> Coordinate:
+    def coordinate_recipe(self, weight: Tensor, largest: Number, beta: Number) -> Coordinate:
         """What a compiled kernel needs to compute ``coordinate``.
 
         Args:
             weight: its shape counts, its values are not read.
-            largest: max|w|, 0-dim, constant.
-            beta: 0-dim, constant.
+            largest: max|w|, constant; like the others a 0-dim tensor or a plain number.
+            beta: magnitude bits, constant.
         """
         raise NotImplementedError
 
-    def rounding_recipe(self, weight: Tensor, largest: Tensor, bits: Tensor, grid_scale: Tensor) -> Rounding:
+    def rounding_recipe(self, weight: Tensor, largest: Number, bits: Number, grid_scale: Number) -> Rounding:
         """What a compiled kernel needs to compute ``forward``."""
         raise NotImplementedError
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from waveq._kernels.recipe import TINY, Coordinate, Rounding
-from waveq.functional import Grid, frequency
+from waveq._kernels.recipe import TINY, Coordinate, Number, Rounding, at_least
+from waveq.functional import Grid
 from waveq.quantizers.base import ScaleMode, WeightQuantizer
 
 __all__ = ["DoReFa"]
@@ -54,18 +56,25 @@ class DoReFa(WeightQuantizer):
         """Yes, unless a subclass has other formulas."""
         return self.computes_as(DoReFa)
 
-    def coordinate_recipe(self, weight: Tensor, largest: Tensor, beta: Tensor) -> Coordinate:
+    def coordinate_recipe(self, weight: Tensor, largest: Number, beta: Number) -> Coordinate:
         """tanh over its own largest value; see ``unit``."""
-        most = torch.tanh(largest)
-        divisor = torch.where(most > TINY, most, 1.0) if self.scale == "none" else most.clamp_min(TINY)
-        return Coordinate("tanh", divisor, largest, 0.0, 0.0, through_largest=self.scale == "none")
+        free = self.scale == "none"
+        divisor: Number
+        if isinstance(largest, Tensor):
+            most = torch.tanh(largest)
+            divisor = torch.where(most > TINY, most, 1.0) if free else most.clamp_min(TINY)
+        else:
+            divisor = math.tanh(largest)
+            divisor = divisor if divisor > TINY else (1.0 if free else TINY)
+        return Coordinate("tanh", divisor, largest, 0.0, 0.0, through_largest=free)
 
-    def rounding_recipe(self, weight: Tensor, largest: Tensor, bits: Tensor, grid_scale: Tensor) -> Rounding:
+    def rounding_recipe(self, weight: Tensor, largest: Number, bits: Number, grid_scale: Number) -> Rounding:
         """See ``forward``."""
         coordinate = self.coordinate_recipe(weight, largest, bits)
-        steps = frequency(bits, self.grid())
+        steps: Number = 2.0**bits - self.grid().deficit
+        gain: Number = 1.0
         if self.scale == "learned":
-            gain: Tensor = self.level_scale
-        else:
-            gain = torch.ones_like(largest) if self.scale == "none" else largest.clamp_min(TINY)
+            gain = self.level_scale
+        elif self.scale == "max":
+            gain = at_least(largest, TINY)
         return Rounding(coordinate, grid_scale / steps, gain, -steps, steps, self.grid().shift)

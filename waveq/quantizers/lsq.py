@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from waveq._kernels.recipe import Coordinate, Rounding
+from waveq._kernels.recipe import Coordinate, Number, Rounding
 from waveq._kernels.rounding import fused_round
 from waveq.backends import engine_for
 from waveq.functional import Grid
@@ -75,24 +75,24 @@ class LSQ(WeightQuantizer):
         """Yes, unless a subclass has other formulas."""
         return self.computes_as(LSQ)
 
-    def coordinate_recipe(self, weight: Tensor, largest: Tensor, beta: Tensor) -> Coordinate:
+    def coordinate_recipe(self, weight: Tensor, largest: Number, beta: Number) -> Coordinate:
         """See ``coordinate``."""
-        lowest = -1.0 - 1.0 / (torch.exp2(beta.detach()) - 1.0)
+        lowest: Number = -1.0 - 1.0 / (2.0**beta - 1.0)
         return Coordinate("clip", self.gain(weight).detach(), largest, lowest, 1.0)
 
-    def rounding_recipe(self, weight: Tensor, largest: Tensor, bits: Tensor, grid_scale: Tensor) -> Rounding:
+    def rounding_recipe(self, weight: Tensor, largest: Number, bits: Number, grid_scale: Number) -> Rounding:
         """See ``forward``."""
         step, most = self._step_at(weight, bits, grid_scale)
         return _by_step(step, most + 1.0, most)
 
-    def _step_at(self, weight: Tensor, bits: Tensor, grid_scale: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _step_at(self, weight: Tensor, bits: Number, grid_scale: Number | None) -> tuple[Tensor, Number]:
         """The step at these bits, with its damped gradient, and Q_P."""
-        most = torch.exp2(bits) - 1.0
+        most: Number = 2.0**bits - 1.0
         ratio = self.reference_steps / most
         if grid_scale is not None:
             ratio = ratio * grid_scale
         # divided by ratio^2, the gradient moves the step at these bits as if it were the parameter
-        factor = (weight.numel() * most).rsqrt() / ratio.detach().square()
+        factor = (weight.numel() * most) ** -0.5 / ratio.detach().square()
         return damped(kept_positive(self.step), factor) * ratio, most
 
 
@@ -173,8 +173,7 @@ def quantize_by_step(values: Tensor, step: Tensor, least: Tensor, most: Tensor) 
     return quantized
 
 
-def _by_step(step: Tensor, least: Tensor, most: Tensor) -> Rounding:
+def _by_step(step: Tensor, least: Number, most: Number) -> Rounding:
     """``quantize_by_step`` as the compiled kernels see it."""
-    one = torch.ones_like(step.detach())
-    itself = Coordinate("clip", one, None, -torch.inf, torch.inf)
-    return Rounding(itself, step, one, -least, most, 0.0, closed=False)
+    itself = Coordinate("clip", 1.0, None, -torch.inf, torch.inf)
+    return Rounding(itself, step, 1.0, -least, most, 0.0, closed=False)

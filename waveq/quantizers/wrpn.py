@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from waveq._kernels.recipe import TINY, Coordinate, Rounding
-from waveq.functional import Grid, frequency
+from waveq._kernels.recipe import TINY, Coordinate, Number, Rounding, at_least
+from waveq.functional import Grid
 from waveq.quantizers.base import ScaleMode, WeightQuantizer, straight_through
 
 __all__ = ["WRPN"]
@@ -52,13 +52,17 @@ class WRPN(WeightQuantizer):
         """Yes, unless a subclass has other formulas."""
         return self.computes_as(WRPN)
 
-    def coordinate_recipe(self, weight: Tensor, largest: Tensor, beta: Tensor) -> Coordinate:
+    def coordinate_recipe(self, weight: Tensor, largest: Number, beta: Number) -> Coordinate:
         """See ``unit``."""
-        scale = largest.clamp_min(TINY) if self.scale == "max" else self.gain(weight)
+        scale: Number = 1.0
+        if self.scale == "learned":
+            scale = self.gain(weight)
+        elif self.scale == "max":
+            scale = at_least(largest, TINY)
         return Coordinate("clip", scale, largest, -1.0, 1.0)
 
-    def rounding_recipe(self, weight: Tensor, largest: Tensor, bits: Tensor, grid_scale: Tensor) -> Rounding:
+    def rounding_recipe(self, weight: Tensor, largest: Number, bits: Number, grid_scale: Number) -> Rounding:
         """See ``forward``."""
         coordinate = self.coordinate_recipe(weight, largest, bits)
-        steps = frequency(bits, self.grid())
+        steps: Number = 2.0**bits - self.grid().deficit
         return Rounding(coordinate, grid_scale / steps, coordinate.divisor, -steps, steps, self.grid().shift)
