@@ -24,7 +24,7 @@ from waveq.quantizers import (
     quantizer_class,
 )
 from waveq.quantizers._binary_codes import assign, binary_codes, fit_basis, moved_basis, sorted_levels
-from waveq.quantizers._piecewise import piecewise_coordinate
+from waveq.quantizers._piecewise import piecewise_coordinate, thresholds_below
 from waveq.quantizers.dsq import DSQ, DSQActivation, soft_round
 from waveq.quantizers.lqnets import LQNets, LQNetsActivation
 from waveq.quantizers.lsq import LSQ, LSQActivation
@@ -412,16 +412,25 @@ def test_fit_basis_is_least_squares() -> None:
     codes = binary_codes(3, signed=True, like=values)
     basis = torch.tensor([[0.2, 0.4, 0.8]]).expand(2, 3).clone()
     levels, order = sorted_levels(basis, codes)
-    signs = codes[order.gather(1, assign(values, levels))]
+    index = assign(values, levels)
+    fitted = fit_basis(values, index, codes[order], basis)
+    signs = codes[order.gather(1, index)]
     for row in range(2):
         expected = torch.linalg.lstsq(signs[row], values[row]).solution
-        assert torch.allclose(fit_basis(values, signs, basis)[row], expected, rtol=1e-2, atol=1e-3)
+        assert torch.allclose(fitted[row], expected, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 3, 16, 17, 40])
+def test_thresholds_below_is_searchsorted(count: int) -> None:
+    thresholds = random_weight(3, count).sort(dim=1).values
+    values = torch.cat([random_weight(3, 50, seed=1), thresholds], dim=1)
+    assert torch.equal(thresholds_below(values, thresholds), torch.searchsorted(thresholds, values))
 
 
 def test_fit_basis_where_the_codes_do_not_determine_it() -> None:
     basis = torch.tensor([[1.0, 1.0]])
-    signs = torch.ones(1, 5, 2)  # the bits always agree: only the sum of the basis is determined
-    fitted = fit_basis(torch.full((1, 5), 3.0), signs, basis)
+    signs = torch.ones(1, 1, 2)  # the bits always agree: only the sum of the basis is determined
+    fitted = fit_basis(torch.full((1, 5), 3.0), torch.zeros(1, 5, dtype=torch.long), signs, basis)
     assert fitted.tolist() == [pytest.approx([1.5, 1.5], rel=1e-3)]
 
 

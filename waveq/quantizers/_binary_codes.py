@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from waveq.quantizers._piecewise import thresholds_below
+
 __all__ = ["assign", "binary_codes", "fit_basis", "moved_basis", "sorted_levels"]
 
 _RIDGE = 1e-4  # share of the sample; keeps directions that the codes do not determine where they are
@@ -37,25 +39,31 @@ def assign(values: Tensor, levels: Tensor) -> Tensor:
         >>> assign(torch.tensor([[-1.0, 0.4, 0.6, 5.0]]), torch.tensor([[0.0, 1.0, 3.0]])).tolist()
         [[0, 0, 1, 2]]
     """
-    thresholds = (levels[:, 1:] + levels[:, :-1]) / 2
-    return torch.searchsorted(thresholds.contiguous(), values.contiguous())
+    return thresholds_below(values, (levels[:, 1:] + levels[:, :-1]) / 2)
 
 
-def fit_basis(values: Tensor, signs: Tensor, basis: Tensor) -> Tensor:
+def fit_basis(values: Tensor, index: Tensor, signs: Tensor, basis: Tensor) -> Tensor:
     """argmin_v |x - v^T B|^2 + ridge |v - v_now|^2 for each row: v = (B B^T + ridge I)^-1 (B x + ridge v_now).
 
-    B B^T alone is singular where two bits always agree, or where a row has fewer values than bits.
+    B B^T alone is singular where two bits always agree, or where a row has fewer values than bits. Values on one level
+    have one code: it is enough to know how many there are and their sum.
 
     Args:
         values: x, (rows, n).
-        signs: the codes B of the values, (rows, n, K).
+        index: the level of each value, (rows, n).
+        signs: the code of each level, (rows, levels, K).
         basis: v_now, (rows, K).
     """
+    rows, levels, _ = signs.shape
+    place = (index + levels * torch.arange(rows, device=index.device)[:, None]).flatten()
+    count = torch.bincount(place, minlength=rows * levels).view(rows, levels).to(basis.dtype)
+    total = torch.zeros(rows * levels, device=values.device, dtype=torch.float64)
+    total = total.scatter_add_(0, place, values.flatten().double()).view(rows, levels).to(basis.dtype)
     ridge = _RIDGE * values.shape[1]
     with torch.autocast(device_type=values.device.type, enabled=False):
-        gram = signs.transpose(1, 2) @ signs
+        gram = (signs.transpose(1, 2) * count[:, None]) @ signs
         gram = gram + ridge * torch.eye(basis.shape[1], device=basis.device, dtype=basis.dtype)
-        target = (signs.transpose(1, 2) @ values[:, :, None])[:, :, 0] + ridge * basis
+        target = (signs.transpose(1, 2) @ total[:, :, None])[:, :, 0] + ridge * basis
         fitted: Tensor = torch.linalg.solve(gram, target)
     return fitted
 
@@ -69,5 +77,4 @@ def moved_basis(values: Tensor, basis: Tensor, codes: Tensor, *, memory: float =
         [[1.0, 2.0]]
     """
     levels, order = sorted_levels(basis, codes)
-    signs = codes[order.gather(1, assign(values, levels))]
-    return memory * basis + (1.0 - memory) * fit_basis(values, signs, basis)
+    return memory * basis + (1.0 - memory) * fit_basis(values, assign(values, levels), codes[order], basis)
