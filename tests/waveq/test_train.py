@@ -8,9 +8,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 import waveq
@@ -113,6 +115,27 @@ def test_stopped_at_any_step_and_resumed_is_never_stopped(tmp_path: Path, change
         resumed = run_stage(config, folder)
         assert same(resumed, whole), f"stopped after step {step}"
         assert (folder / "metrics.csv").read_text() == rows, f"stopped after step {step}"
+
+
+def test_image_files_with_random_views_resume_exactly_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 12), ("val", 2)):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(count):
+                noise = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(tmp_path / part / name / f"{i}.png")
+    changes = {"dataset": "imagenet", "data_dir": tmp_path, "model": "simplenet5", "input_size": 16, "batch_size": 8}
+    config = digits(tmp_path / "run", **changes, epochs=2, validation=0.25, workers=2)
+    whole = run_stage(config, tmp_path / "whole")
+    assert int(whole["waveq_step"]) == 4
+    for step in (1, 2, 3):
+        with pytest.raises(StopRequested):
+            run_stage(config, tmp_path / f"stopped-{step}", stop_at=step)
+        assert same(run_stage(config, tmp_path / f"stopped-{step}"), whole)
+    plain = run_stage(config.model_copy(update={"augment": False}), tmp_path / "plain")
+    assert not same(plain, whole)
+    assert train(config, say=lambda _line: None).bits.keys() == {"conv1", "conv2", "fc1", "fc2", "fc3"}
 
 
 def test_a_crash_loses_only_what_came_after_the_checkpoint(tmp_path: Path) -> None:

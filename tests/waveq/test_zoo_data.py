@@ -149,6 +149,7 @@ def test_augmented_image_files_depend_on_the_seed_alone(tmp_path: Path) -> None:
     data = load_data("imagenet", data_dir=_tree(tmp_path / "tree"))
     indices = torch.tensor([2, 0, 3, 1])
     x, y = split.batch(indices, augmentation=data.augmentation, seed=5)
+    split.batch(indices, augmentation=data.augmentation, seed=2**61 - 2)  # the largest that training gives
     again, _ = split.batch(indices, augmentation=data.augmentation, seed=5)
     other, _ = split.batch(indices, augmentation=data.augmentation, seed=6)
     part, part_y = split.batch(indices, augmentation=data.augmentation, seed=5, rows=slice(1, None, 2))

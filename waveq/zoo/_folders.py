@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from waveq.zoo._augment import Augmentation
+from waveq.zoo._seeds import mixed_seed
 
 __all__ = ["IMAGE_SUFFIXES", "FolderSplit", "list_folder"]
 
@@ -74,9 +75,7 @@ class FolderSplit:
         """
         chosen = indices[rows].tolist()
         seeds = range(len(indices))[rows] if augmentation else [None] * len(chosen)
-        jobs = [
-            (self.files[i], None if k is None else seed * 1_000_003 + k) for i, k in zip(chosen, seeds, strict=True)
-        ]
+        jobs = [(self.files[i], None if k is None else mixed_seed(seed, k)) for i, k in zip(chosen, seeds, strict=True)]
         with ThreadPoolExecutor(self.workers) as pool:
             pixels = torch.stack(list(pool.map(lambda job: self._image(*job), jobs)))
         std, mean = torch.tensor(self.std)[:, None, None], torch.tensor(self.mean)[:, None, None]
