@@ -8,6 +8,10 @@ bring neighbouring codes together, so one lookup serves four (or two) layers:
     y | y >> 10  quads of 12 bits at every 32nd bit
 
 Tables hold the sums of two objectives side by side, so that both arrive with one cache line.
+
+Bits outside the table are found on the way: a byte below the smallest bits borrows and a byte above the largest carries
+into its high bit once ``127 - span`` is added; the bits of both are gathered. Codes are masked, so that no lookup
+leaves its table before they are looked at.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ __all__ = ["CHUNK", "score_pairs", "score_quads"]
 
 CHUNK = 512
 _EACH_BYTE = np.uint64(0x0101010101010101)
+_HIGH_BITS = np.uint64(0x8080808080808080)
 _SIX_OF_16 = np.uint64(0x003F003F003F003F)
 _TWELVE = np.uint64(4095)
 _BY_1, _BY_5, _BY_8, _BY_10, _BY_16, _BY_32 = (np.uint64(n) for n in (1, 5, 8, 10, 16, 32))
@@ -46,24 +51,13 @@ def _read_word(_typing: Any, array: Any, _offset: Any) -> Any:
 _load_word: Any = intrinsic(_read_word)
 
 
-@numba.njit(cache=True, nogil=True)
-def _outside(flat: Any, start: int, stop: int, low: int, high: int) -> Any:
-    part = flat[start:stop]
-    smallest, span = np.uint8(low), np.uint8(high - low)
-    outside = np.uint8(0)
-    for i in range(part.shape[0]):
-        # wrapping subtraction: what is below the smallest becomes very large
-        if np.uint8(part[i] - smallest) > span:
-            outside = np.uint8(1)
-    return outside
-
-
 @numba.njit(cache=True, nogil=True, parallel=True)
 def score_quads(flat: Any, layers: int, low: int, high: int, table: Any, fixed: Any, out: Any) -> int:
     """Two totals for each policy: ``fixed`` plus the sum over words of eight layers.
 
     Args:
-        flat: uint8, policy after policy; eight bytes can be read from the start of every word of every policy.
+        flat: uint8, policy after policy; eight bytes can be read from the start of every word of every policy. The last
+            word reaches into the next policy, where the table has only zeros.
         layers: L.
         low, high: smallest and largest bits of the table, at most 8 choices.
         table: (W, 2, 4096, 2) float64, W = ceil(L / 8): for each word two quads of 3-bit codes.
@@ -71,36 +65,34 @@ def score_quads(flat: Any, layers: int, low: int, high: int, table: Any, fixed: 
         out: (2, N) float64, written.
 
     Returns:
-        The number of chunks with bits outside low..high; their rows are not written.
+        The number of chunks with bits outside low..high; their rows are not to be used.
     """
     n, words = out.shape[1], table.shape[0]
     sums = table.reshape(-1)
     shift = np.uint64(low) * _EACH_BYTE
-    # the last word reaches into the next policy: those bytes become code 0, which costs nothing there
-    ours = ~np.uint64(0) >> np.uint64(8 * (8 * words - layers))
+    too_far = np.uint64(127 - (high - low)) * _EACH_BYTE
     step = np.uint64(2 * 4096)
     bad = 0
     for chunk in numba.prange((n + CHUNK - 1) // CHUNK):
         start, stop = chunk * CHUNK, min(n, (chunk + 1) * CHUNK)
-        if _outside(flat, start * layers, stop * layers, low, high):
-            bad += 1
-        else:
-            for row in range(start, stop):
-                at, base = np.uint64(row * layers), np.uint64(0)
-                first, second = fixed[0], fixed[1]
-                for w in range(words):
-                    x = _load_word(flat, at) - shift
-                    x &= ours if w == words - 1 else ~np.uint64(0)
-                    y = (x | (x >> _BY_5)) & _SIX_OF_16
-                    y |= y >> _BY_10
-                    a = base + ((y & _TWELVE) << _BY_1)
-                    b = base + step + (((y >> _BY_32) & _TWELVE) << _BY_1)
-                    first += sums[a] + sums[b]
-                    second += sums[a + _BY_1] + sums[b + _BY_1]
-                    base += step << _BY_1
-                    at += _BY_8
-                out[0, row] = first
-                out[1, row] = second
+        strange = np.uint64(0)
+        for row in range(start, stop):
+            at, base = np.uint64(row * layers), np.uint64(0)
+            first, second = fixed[0], fixed[1]
+            for _ in range(words):
+                x = _load_word(flat, at) - shift
+                strange |= x | (x + too_far)
+                y = (x | (x >> _BY_5)) & _SIX_OF_16
+                y |= y >> _BY_10
+                a = base + ((y & _TWELVE) << _BY_1)
+                b = base + step + (((y >> _BY_32) & _TWELVE) << _BY_1)
+                first += sums[a] + sums[b]
+                second += sums[a + _BY_1] + sums[b + _BY_1]
+                base += step << _BY_1
+                at += _BY_8
+            out[0, row] = first
+            out[1, row] = second
+        bad += (strange & _HIGH_BITS) != 0
     return bad
 
 
@@ -113,29 +105,28 @@ def score_pairs(flat: Any, layers: int, low: int, high: int, code_bits: int, tab
     n, words = out.shape[1], table.shape[0]
     sums = table.reshape(-1)
     shift = np.uint64(low) * _EACH_BYTE
-    ours = ~np.uint64(0) >> np.uint64(8 * (8 * words - layers))
+    too_far = np.uint64(127 - (high - low)) * _EACH_BYTE
     entries = np.uint64(1) << np.uint64(2 * code_bits)
     together = np.uint64(8 - code_bits)
     bad = 0
     for chunk in numba.prange((n + CHUNK - 1) // CHUNK):
         start, stop = chunk * CHUNK, min(n, (chunk + 1) * CHUNK)
-        if _outside(flat, start * layers, stop * layers, low, high):
-            bad += 1
-        else:
-            for row in range(start, stop):
-                at, base = np.uint64(row * layers), np.uint64(0)
-                first, second = fixed[0], fixed[1]
-                for w in range(words):
-                    x = _load_word(flat, at) - shift
-                    x &= ours if w == words - 1 else ~np.uint64(0)
-                    y = x | (x >> together)
-                    for _ in range(4):
-                        a = base + ((y & (entries - _BY_1)) << _BY_1)
-                        first += sums[a]
-                        second += sums[a + _BY_1]
-                        base += entries << _BY_1
-                        y >>= _BY_16
-                    at += _BY_8
-                out[0, row] = first
-                out[1, row] = second
+        strange = np.uint64(0)
+        for row in range(start, stop):
+            at, base = np.uint64(row * layers), np.uint64(0)
+            first, second = fixed[0], fixed[1]
+            for _ in range(words):
+                x = _load_word(flat, at) - shift
+                strange |= x | (x + too_far)
+                y = x | (x >> together)
+                for _ in range(4):
+                    a = base + ((y & (entries - _BY_1)) << _BY_1)
+                    first += sums[a]
+                    second += sums[a + _BY_1]
+                    base += entries << _BY_1
+                    y >>= _BY_16
+                at += _BY_8
+            out[0, row] = first
+            out[1, row] = second
+        bad += (strange & _HIGH_BITS) != 0
     return bad
