@@ -24,14 +24,12 @@ _CHATTY = ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerat
 # What Lightning warns of although it is meant, or has been taken care of; anything else is shown.
 _MEANT = (
     r".*is smaller than the logging interval",  # rows are written by Recorder, not by self.log
-    r".*module\(s\) in eval mode at the start of training",  # a network may keep parts in eval mode
-    r"You are using `torch.load` with `weights_only=False`",
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside torch and lightning
 )
 
 
 class MetricsCsv(Logger):
-    """One row per call, appended to a file; columns are fixed by the first row that has all of them.
+    """One row per call, appended to a file; what has no column is left out.
 
     Lightning's CSVLogger begins anew when a run is resumed; this one drops the rows that lie behind the checkpoint
     and goes on.
