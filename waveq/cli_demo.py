@@ -32,8 +32,9 @@ def register(app: typer.Typer) -> None:
 def demo(
     run: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Initial weights and order of the data.")] = 0,
-    bits: Annotated[str, typer.Option(help="Bits that every layer may take in the enumerated space.")] = "2,3,4,5,8",
+    bits: Annotated[str, typer.Option(help="Bits that every layer may take in the enumerated space.")] = "2,3,4,8",
     hardware: Annotated[str, typer.Option(help="An accelerator by name, or a TOML file.")] = "stripes",
+    finetune_epochs: Annotated[int, typer.Option(help="Epochs that every policy is trained; 0 only rounds.")] = 2,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -43,13 +44,20 @@ def demo(
     """
     from waveq.cli_space import parse_bits
     from waveq.codesign import codesign
+    from waveq.protocol import Protocol
     from waveq.train_config import load_recipe
 
     silent = quiet or as_json
     # A third of the training images is held out: a tenth would be 143, too few to tell policies apart.
     config = load_recipe("digits", run_dir=run, seed=seed, validation=0.3, threads=1, progress=not silent)
     with resumable(f"Everything so far is in {run}; the same command goes on from there."):
-        design = codesign(config, hardware=hardware, choices=parse_bits(bits), say=_nothing if silent else say)
+        design = codesign(
+            config,
+            hardware=hardware,
+            choices=parse_bits(bits),
+            protocol=Protocol(finetune_epochs=finetune_epochs),
+            say=_nothing if silent else say,
+        )
     emit(demo_text(design), design.to_dict(), as_json=as_json)
 
 

@@ -12,11 +12,15 @@ from waveq.cli_common import AsJson, Quiet, aligned, emit, resumable, say
 if TYPE_CHECKING:
     import pandas as pd
 
+    from waveq.protocol import Protocol
+
 __all__ = ["enumerate_policies", "frontier", "register", "sensitivity"]
 
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished run (waveq train, waveq demo).")]
 Hardware = Annotated[str, typer.Option(help="An accelerator by name, or a TOML file; see: waveq hardware")]
-Part = Annotated[str, typer.Option(help="Images that policies are compared on: validation, test or train.")]
+Part = Annotated[str | None, typer.Option(help="Images that policies are compared on: validation, test or train.")]
+Epochs = Annotated[int | None, typer.Option(help="Fine-tune every policy for so many epochs; 0 only rounds.")]
+Rate = Annotated[float | None, typer.Option(help="Learning rate of the fine-tuning.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,9 +46,12 @@ def enumerate_policies(
     run: RunFolder,
     bits: Annotated[str, typer.Option(help="Bits that every layer may take.")] = "2,3,4,5,8",
     hardware: Hardware = "stripes",
-    part: Part = "validation",
+    part: Part = None,
+    finetune_epochs: Epochs = None,
+    finetune_lr: Rate = None,
     sample: Annotated[int | None, typer.Option(help="So many policies, drawn at random, instead of all.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    store: Annotated[Path | None, typer.Option(help="SQLite file of the accuracies (default: in the run).")] = None,
     engine: Annotated[str, typer.Option(help="serial, processes (this machine) or ray (a cluster).")] = "serial",
     workers: Annotated[int | None, typer.Option(help="Processes, or Ray actors (default: one a core).")] = None,
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
@@ -54,7 +61,8 @@ def enumerate_policies(
 ) -> None:
     """Evaluate and price every policy of a design space; the same command goes on where it stopped.
 
-    Every policy is treated alike: the run's float network, rounded to the policy's bits.
+    Every policy is treated alike: the run's float network, rounded to the policy's bits, and trained with them for a
+    few epochs where asked.
     """
     from stripes_sim import load_hardware
     from waveq.design_space import STORE, TABLE, enumerate_run
@@ -62,14 +70,15 @@ def enumerate_policies(
 
     trained = TrainedRun(run)
     options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
-    with resumable(f"What was evaluated is in {run / STORE}; the same command goes on from there."):
+    with resumable(f"What was evaluated is in {store or run / STORE}; the same command goes on from there."):
         frame = enumerate_run(
             trained,
             load_hardware(hardware),
             choices=parse_bits(bits),
-            part=part,
+            protocol=_protocol(None, part, finetune_epochs, finetune_lr),
             sample=sample,
             seed=seed,
+            store=store,
             engine=engine,
             progress=not (quiet or as_json),
             **_for_engine(engine, options),
@@ -127,17 +136,24 @@ def frontier(
 
 def sensitivity(
     run: RunFolder,
-    part: Part = "validation",
+    part: Part = None,
+    finetune_epochs: Epochs = None,
+    finetune_lr: Rate = None,
     steps: Annotated[str, typer.Option(help="Changes of one layer's bits.")] = "-1,1",
     as_json: AsJson = False,
 ) -> None:
-    """Change one layer's bits at a time and measure the accuracy again; standard errors by paired bootstrap."""
+    """Change one layer's bits at a time and measure the accuracy again; standard errors by paired bootstrap.
+
+    Accuracies are measured as the run's enumeration did it, unless told otherwise.
+    """
     from pareto import plot_sensitivity
-    from waveq.design_space import SENSITIVITY, run_sensitivity
+    from waveq.design_space import SENSITIVITY, run_protocol, run_sensitivity
     from waveq.pictures import save_figure
     from waveq.trained_run import TrainedRun
 
-    table = run_sensitivity(TrainedRun(run), part=part, steps=parse_integers("--steps", steps))
+    trained = TrainedRun(run)
+    protocol = _protocol(run_protocol(trained), part, finetune_epochs, finetune_lr)
+    table = run_sensitivity(trained, protocol=protocol, steps=parse_integers("--steps", steps))
     save_figure(plot_sensitivity(table), run / "sensitivity.png")
     rows = [
         (
@@ -152,6 +168,15 @@ def sensitivity(
     text = "\n".join([aligned(("layer", "bits", "points", "std. error"), rows), *means])
     say(f"written to {run}: {SENSITIVITY}, sensitivity.png")
     emit(text, {"run": str(run), "sensitivity": table.to_dict("records")}, as_json=as_json)
+
+
+def _protocol(base: Protocol | None, part: str | None, epochs: int | None, rate: float | None) -> Protocol:
+    """A protocol with what was said on the command line changed."""
+    from waveq.protocol import Protocol
+
+    given = {"part": part, "finetune_epochs": epochs, "finetune_lr": rate}
+    said = {name: value for name, value in given.items() if value is not None}
+    return Protocol.from_dict({**(base or Protocol()).to_dict(), **said})
 
 
 def parse_bits(text: str) -> tuple[int, ...]:

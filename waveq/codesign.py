@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from waveq.design_space import CHOICES, Placement, enumerate_run, place_run, run_sensitivity
 from waveq.pricing import result_data, score_run, trace_config, training_costs, write_frame
+from waveq.protocol import Protocol
 from waveq.runs import write_text
 from waveq.train_config import TrainConfig, parse_config
 from waveq.trained_run import TrainedRun
@@ -64,7 +65,7 @@ def codesign(
     *,
     hardware: str | Path = "stripes",
     choices: Sequence[int] = CHOICES,
-    part: str = "validation",
+    protocol: Protocol | None = None,
     weigh: str | None = "energy_pj",
     engine: str = "serial",
     say: Say | None = None,
@@ -78,7 +79,7 @@ def codesign(
         config: the training run; its run folder receives everything.
         hardware: an accelerator by name or TOML file.
         choices: bits that every layer may take in the enumerated space.
-        part: images that policies are compared on.
+        protocol: how the accuracy of every policy is measured; by default rounding without training.
         weigh: the cost that weighs each layer's bits while they are learned ("energy_pj", "cycles"), or None.
         engine: see `pareto.run_campaign`.
         say: receives a line at the beginning of each stage; by default nothing is said.
@@ -101,11 +102,11 @@ def codesign(
         score = score_run(run, machine)
         save_score(score, run.path, breakdown=True)
     with watch("enumerate", "every policy of the design space"):
-        frame = enumerate_run(run, machine, choices=choices, part=part, engine=engine, progress=config.progress)
+        frame = enumerate_run(run, machine, choices=choices, protocol=protocol, engine=engine, progress=config.progress)
     with watch("frontier", "the best accuracy for every energy"):
         placement = place_run(run, frame, list(run.policy))
     with watch("sensitivity", "one layer at a time, one bit less and one more"):
-        sensitivity = run_sensitivity(run, part=part)
+        sensitivity = run_sensitivity(run, protocol=protocol)
     with watch("report", "pictures and report.md"):
         report = write_report(run.path)
     return CoDesign(

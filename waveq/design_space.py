@@ -1,7 +1,6 @@
 """Accuracy and cost of every policy of a run's design space, and where its own policy lies among them.
 
-One protocol for all policies: the run's float network, its layers rounded to the policy's bits (by the same quantiser
-and scale), and the same images. The learned policy gets no other treatment than any other.
+One protocol for all policies (see `waveq.protocol`): the learned policy gets no other treatment than any other.
 """
 
 from __future__ import annotations
@@ -17,89 +16,44 @@ import numpy.typing as npt
 import pandas as pd
 
 from waveq.pricing import price_policies, write_frame
+from waveq.protocol import Evaluation, Protocol, evaluation, scale_of
 from waveq.runs import write_text
 from waveq.trained_run import TrainedRun
 
 if TYPE_CHECKING:
     from pareto import DesignSpace
     from stripes_sim import Accelerator
-    from waveq.evaluate import PolicyEvaluator
 
-__all__ = [
-    "CHOICES",
-    "SENSE",
-    "Percent",
-    "Placement",
-    "enumerate_run",
-    "make_evaluator",
-    "place_run",
-    "run_sensitivity",
-]
+__all__ = ["CHOICES", "SENSE", "Placement", "enumerate_run", "place", "place_run", "run_protocol", "run_sensitivity"]
 
 Policies = npt.NDArray[np.uint8]
 CHOICES = (2, 3, 4, 5, 8)
 SENSE = {"accuracy": "max", "energy_pj": "min"}
 STORE, TABLE, FRONT, SENSITIVITY = "enumeration.sqlite", "policies.csv", "frontier.csv", "sensitivity.csv"
-_LARGEST_SPACE = 1_000_000
 UNIT_ROWS = 256  # policies between two commits: what a kill can lose, and what a walk over prefixes can share
+TUNED_ROWS = 16  # the same where each of them is trained
+_LARGEST_SPACE = 1_000_000
 
 
-class Percent:
-    """An evaluator's accuracies in percent; sits at the top of a module so that worker processes can be sent one."""
-
-    def __init__(self, evaluator: PolicyEvaluator) -> None:
-        self._evaluator = evaluator
-
-    def __call__(self, policies: Policies) -> npt.NDArray[np.float64]:
-        """(N, L) uint8 -> (N,) percent."""
-        return 100.0 * self._evaluator.accuracy(policies)
-
-
-def make_evaluator(run: TrainedRun, *, part: str = "validation") -> PolicyEvaluator:
-    """The protocol: float network, post-training quantisation, images of one part.
-
-    Raises:
-        ValueError: another part than "validation", "test" or "train".
-    """
-    from waveq.evaluate import PolicyEvaluator
-
-    config = run.config
-    return PolicyEvaluator(
-        run.float_network(),
-        run.images(part),
-        quantizer=config.quantizer,
-        scale=_scale(run),
-        skip=tuple(run.policy.skipped),
-        activation_bits=dict(run.policy.activation_bits) or None,
-    )
-
-
-def _scale(run: TrainedRun) -> Any:
-    """The scale of training, where it can be had without training."""
-    from waveq.presets import get_preset
-
-    scale = run.config.scale or get_preset(run.config.preset).scale
-    return "max" if scale == "learned" else scale
-
-
-def fingerprint(run: TrainedRun, evaluator: PolicyEvaluator, part: str) -> dict[str, Any]:
+def fingerprint(run: TrainedRun, evaluate: Evaluation, protocol: Protocol) -> dict[str, Any]:
     """Everything that the accuracies depend on."""
     from pareto import array_digest
 
     weights = {name: tensor.numpy() for name, tensor in run.float_network().state_dict().items()}
     return {
-        "protocol": "post-training quantisation of one float network",
+        "protocol": protocol.to_dict(),
         "network": run.config.model,
         "weights": array_digest(weights),
         "data": {
             "name": run.config.dataset,
-            "part": part,
-            "images": len(evaluator.labels),
-            "labels": array_digest({"labels": evaluator.labels.numpy()}),
+            "images": len(evaluate.labels),
+            "labels": array_digest({"labels": evaluate.labels}),
         },
-        "quantizer": evaluator.quantizer,
-        "scale": evaluator.scale,
-        "activation_bits": dict(evaluator.activation_bits),
+        "quantizer": run.config.quantizer,
+        "scale": scale_of(run),
+        "skipped": list(run.policy.skipped),
+        "activation_bits": dict(run.policy.activation_bits),
+        "seed": run.config.seed if protocol.finetune_epochs else None,
     }
 
 
@@ -108,9 +62,10 @@ def enumerate_run(
     hardware: Accelerator,
     *,
     choices: Sequence[int] = CHOICES,
-    part: str = "validation",
+    protocol: Protocol | None = None,
     sample: int | None = None,
     seed: int = 0,
+    store: Path | None = None,
     engine: str = "serial",
     progress: bool = True,
     **engine_options: Any,
@@ -121,36 +76,45 @@ def enumerate_run(
         run: a finished run.
         hardware: the machine that prices them.
         choices: bits that every quantised layer may take.
-        part: images that accuracies are measured on. Nothing should be chosen on "test".
+        protocol: how an accuracy is measured; by default rounding without training, on the validation images.
         sample: evaluate so many policies, drawn at random, instead of all.
         seed: of the sample.
+        store: where accuracies are kept; by default RUN/enumeration.sqlite.
         engine, engine_options: see `pareto.run_campaign`.
         progress: whether a bar is drawn on standard error.
 
     Returns:
         One row per policy: bits by layer, accuracy (percent), cycles, energy_pj, weight_bytes. Also written to
-        RUN/policies.csv; the accuracies themselves are in RUN/enumeration.sqlite.
+        RUN/policies.csv, and how they were measured to RUN/enumeration.json.
 
     Raises:
         ValueError: a space too large to enumerate; a store that belongs to another network, data or protocol.
     """
     from pareto import DesignSpace, Store, run_campaign
 
-    evaluator = make_evaluator(run, part=part)
-    space = DesignSpace(dict.fromkeys(evaluator.names, tuple(choices)))
-    wanted = np.vstack([_rows(space, sample, seed), _own_row(run, evaluator.names)])
-    identity = fingerprint(run, evaluator, part)
-    with Store(run.path / STORE, layers=evaluator.names, fingerprint=identity) as store:
+    chosen = protocol or Protocol()
+    evaluate = evaluation(run, chosen)
+    names = evaluate.names
+    wanted = np.vstack([_rows(DesignSpace(dict.fromkeys(names, tuple(choices))), sample, seed), _own_row(run, names)])
+    identity = fingerprint(run, evaluate, chosen)
+    unit_rows = TUNED_ROWS if chosen.finetune_epochs else UNIT_ROWS
+    with Store(store or run.path / STORE, layers=names, fingerprint=identity) as results:
         frame = run_campaign(
-            wanted, Percent(evaluator), store, engine=engine, progress=progress, unit_rows=UNIT_ROWS, **engine_options
+            wanted, evaluate, results, engine=engine, progress=progress, unit_rows=unit_rows, **engine_options
         )
-    frame = _only(frame, wanted, evaluator.names)
-    costs = price_policies(run, hardware, evaluator.names, frame[list(evaluator.names)].to_numpy(dtype=np.uint8))
+    frame = _only(frame, wanted, names)
+    costs = price_policies(run, hardware, names, frame[list(names)].to_numpy(dtype=np.uint8))
     frame = pd.concat([frame, costs], axis=1)
     write_frame(run.path / TABLE, frame)
-    described = {"hardware": hardware.name, "choices": list(choices), "sample": sample, "seed": seed, **identity}
+    described = {"how": str(chosen), "hardware": hardware.name, "choices": list(choices), "sample": sample, **identity}
     write_text(run.path / "enumeration.json", json.dumps(described, indent=2) + "\n")
     return frame
+
+
+def run_protocol(run: TrainedRun) -> Protocol:
+    """The protocol of the run's enumeration, or the default one before there is any."""
+    described = run.read_json("enumeration.json")
+    return Protocol() if described is None else Protocol.from_dict(described["protocol"])
 
 
 def _rows(space: DesignSpace, sample: int | None, seed: int) -> Policies:
@@ -241,18 +205,21 @@ def place(frame: pd.DataFrame, front: pd.DataFrame, policy: Mapping[str, int]) -
     )
 
 
-def run_sensitivity(run: TrainedRun, *, part: str = "validation", steps: Sequence[int] = (-1, 1)) -> pd.DataFrame:
-    """One layer of the run's policy at a time with fewer or more bits, by the same protocol; to RUN/sensitivity.csv."""
+def run_sensitivity(
+    run: TrainedRun, *, protocol: Protocol | None = None, steps: Sequence[int] = (-1, 1)
+) -> pd.DataFrame:
+    """One layer of the run's policy at a time with fewer or more bits; written to RUN/sensitivity.csv.
+
+    Args:
+        run: a finished run.
+        protocol: how an accuracy is measured; by default as the run's enumeration measured it.
+        steps: changes in bits.
+    """
     from pareto import sensitivity
 
-    evaluator = make_evaluator(run, part=part)
-    policy = {name: run.policy[name] for name in evaluator.names}
-    labels = evaluator.labels.numpy()
-
-    def correct(policies: Policies) -> npt.NDArray[np.bool_]:
-        return np.asarray(evaluator.predictions(policies) == labels)
-
-    table = sensitivity(policy, correct, steps=steps, min_bits=1, max_bits=9)
+    evaluate = evaluation(run, protocol or run_protocol(run))
+    policy = {name: run.policy[name] for name in evaluate.names}
+    table = sensitivity(policy, evaluate.correct, steps=steps, min_bits=1, max_bits=9)
     write_frame(run.path / SENSITIVITY, table)
     return table
 

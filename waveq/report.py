@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from waveq.design_space import FRONT, SENSE, SENSITIVITY, TABLE, read_table
-from waveq.pictures import save_figure, save_learning
+from waveq.pictures import frontier_figure, save_figure, save_learning
 from waveq.runs import write_text
 from waveq.trained_run import TrainedRun
 
@@ -68,16 +68,10 @@ def draw_pictures(run: TrainedRun) -> set[str]:
 
 
 def _draw_frontier(run: TrainedRun) -> None:
-    from pareto import frontier, plot
-
     frame = read_table(run.path / TABLE)
     names = [name for name in run.policy if name in frame.columns]
-    figure = plot(
-        frame,
-        frontier(frame, sense=SENSE),
-        mark={OWN_LABEL: {name: run.policy[name] for name in names}},
-        layers=names,
-    )
+    own = {name: run.policy[name] for name in names}
+    figure = frontier_figure(frame, sense=SENSE, mark={OWN_LABEL: own}, layers=names)
     save_figure(figure, run.path / "frontier.png")
 
 
@@ -167,15 +161,23 @@ def _place(run: TrainedRun, pictures: set[str]) -> str:
     frame = read_table(run.path / TABLE)
     names = list(run.policy)
     what = (
-        f"{placed['policies']:,} policies, every one evaluated: {how['protocol']} ({how['quantizer']}, scale "
-        f"{how['scale']}), accuracy on the {how['data']['images']:,} {how['data']['part']} images, cost on "
+        f"{placed['policies']:,} policies, every one evaluated: {how['how']} ({how['quantizer']}, scale "
+        f"{how['scale']}), accuracy on the {how['data']['images']:,} {how['protocol']['part']} images, cost on "
         f"{how['hardware']}. {placed['frontier']} of them are efficient."
     )
+    what += f" {_noise(placed['own']['accuracy'], how['data']['images'])}"
     lines = ["## Frontier", what, placement_sentence(placed), _compared(frame, names, placed["own"])]
     if "frontier.png" in pictures:
         lines.append("![accuracy against energy of all policies](frontier.png)")
     lines.append(f"All policies: [{TABLE}]({TABLE}); the efficient ones: [{FRONT}]({FRONT}).")
     return "\n\n".join(lines)
+
+
+def _noise(percent: float, images: int) -> str:
+    """How far one accuracy can be off by the choice of images; binomial, and at least as if one image were wrong."""
+    share = min(max(percent / 100, 1 / images), 1 - 1 / images)
+    points = 100 * (share * (1 - share) / images) ** 0.5
+    return f"The standard error of one accuracy is {points:.2f} points; the best of many is partly the luckiest."
 
 
 def placement_sentence(placed: dict[str, Any]) -> str:

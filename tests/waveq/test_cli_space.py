@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from waveq import design_space
+from waveq import design_space, protocol
 from waveq.cli import main
 from waveq.policy import Policy
 
@@ -47,7 +47,7 @@ def test_ctrl_c_in_enumerate_says_how_to_go_on(
     def stop(_self: Any, _policies: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(design_space.Percent, "__call__", stop)
+    monkeypatch.setattr(protocol.Evaluation, "__call__", stop)
     assert main(["enumerate", str(run_copy), "--bits", "2,4", "--quiet"]) == 130
     assert "enumeration.sqlite; the same command goes on from there" in capsys.readouterr().err
 

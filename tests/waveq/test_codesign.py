@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from stripes_sim import Stripes
-from waveq import design_space
+from waveq import design_space, protocol
 from waveq.codesign import codesign, weigh_by_cost
 from waveq.policy import Policy
 from waveq.trained_run import TrainedRun
@@ -125,7 +125,7 @@ def test_interrupted_enumeration_goes_on_with_what_is_missing(run_copy: Path, mo
         (run_copy / name).unlink()
     run, calls = TrainedRun(run_copy), []
     monkeypatch.setattr(design_space, "UNIT_ROWS", 4)
-    real = design_space.Percent.__call__
+    real = protocol.Evaluation.__call__
 
     def stop_after_two(self: Any, policies: np.ndarray) -> Any:
         if len(calls) == 2:
@@ -133,11 +133,11 @@ def test_interrupted_enumeration_goes_on_with_what_is_missing(run_copy: Path, mo
         calls.append(len(policies))
         return real(self, policies)
 
-    monkeypatch.setattr(design_space.Percent, "__call__", stop_after_two)
+    monkeypatch.setattr(protocol.Evaluation, "__call__", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         design_space.enumerate_run(run, Stripes(), choices=(2, 4), progress=False)
     monkeypatch.setattr(
-        design_space.Percent, "__call__", lambda self, policies: calls.append(len(policies)) or real(self, policies)
+        protocol.Evaluation, "__call__", lambda self, policies: calls.append(len(policies)) or real(self, policies)
     )
     frame = design_space.enumerate_run(run, Stripes(), choices=(2, 4), progress=False)
     assert len(calls) > 3
