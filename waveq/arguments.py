@@ -41,6 +41,8 @@ def choose_layers(model: nn.Module, skip: Iterable[str], bits: Bits) -> dict[str
     """The layers to quantise, each with float weights that can be trained."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("attach() under torch.inference_mode(): what it makes could not be trained; call it outside")
     left_out = (*skip, *(bits.skipped if isinstance(bits, Policy) else ())) if not isinstance(skip, str) else skip
     known = quantizable(model)
     skipped = resolve_skip(left_out, known)
@@ -72,6 +74,12 @@ def _check_weight(name: str, module: nn.Module) -> None:
         raise ValueError(
             f"the weight of layer {name!r} is {weight.dtype}; only real floating-point weights are quantised"
         )
+    if weight.is_meta:
+        raise ValueError(
+            f"the weights of layer {name!r} have no values yet (meta device): load or initialise them first"
+        )
+    if weight.is_inference():
+        raise ValueError(f"the weights of layer {name!r} were made under torch.inference_mode() and cannot be trained")
     if not bool(torch.isfinite(weight).all()):
         raise ValueError(f"the weights of layer {name!r} hold NaN or infinity")
 

@@ -203,7 +203,7 @@ def _register(model: nn.Module, built: Mapping[str, WaveLayer]) -> list[Any]:
             hooks.append(module.register_load_state_dict_pre_hook(accept_plain_weight))  # type: ignore[no-untyped-call]
             if layer.state.activation_bits is not None:
                 _drop_fixed_activations(module)
-                hooks.append(module.register_forward_pre_hook(quantize_input))
+                hooks.append(module.register_forward_pre_hook(quantize_input, with_kwargs=True))
     device = next(iter(built.values())).state.beta.device
     step, dual = ROOT_STATE
     model.register_buffer(step, torch.zeros((), dtype=torch.int64, device=device))

@@ -363,7 +363,7 @@ class WaveQ:
                     keep = FixedActivation(
                         state.activation.bits, signed=state.signed_now == 1, quantizer=state.activation
                     )
-                    module.register_forward_pre_hook(keep)
+                    module.register_forward_pre_hook(keep, with_kwargs=True)
             if name in values:
                 weight.copy_(values[name])
         del self._model.waveq_step, self._model.waveq_dual

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from waveq.quantizers import ActivationQuantizer, DoReFaActivation
 from waveq.quantizers.base import WeightQuantizer
 
 __all__ = ["STATE", "FixedActivation", "WaveParametrization", "parametrization_of", "quantize_input"]
+
+_Args: TypeAlias = tuple[Any, ...]
+_Kwargs: TypeAlias = dict[str, Any]
 
 STATE = ("beta", "total_bits", "quantized", "strength", "velocity", "trend", "activation_signed")
 
@@ -236,24 +239,33 @@ class FixedActivation:
         self.quantizer = DoReFaActivation(bits) if quantizer is None else copy.deepcopy(quantizer).eval()
         self.quantizer.requires_grad_(False)
 
-    def __call__(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """A forward pre-hook."""
-        if args[0].is_meta:
-            return args  # a dry run for shapes
-        for tensor in self.quantizer.state_dict().values():
-            if tensor.device != args[0].device:  # it is no part of the model, so that model.to() does not move it
-                self.quantizer.to(args[0].device)
-        return (self.quantizer(args[0], signed=self.signed), *args[1:])
+    def __call__(self, _module: nn.Module, args: _Args, kwargs: _Kwargs | None = None) -> _Args | tuple[_Args, _Kwargs]:
+        """A forward pre-hook, with keywords or without."""
+        x = args[0] if args else (kwargs or {})["input"]
+        if not x.is_meta:  # otherwise a dry run for shapes
+            for tensor in self.quantizer.state_dict().values():
+                if tensor.device != x.device:  # it is no part of the model, so that model.to() does not move it
+                    self.quantizer.to(x.device)
+            x = self.quantizer(x, signed=self.signed)
+        changed = _with_input(x, args, kwargs or {})
+        return changed[0] if kwargs is None else changed
 
 
-def quantize_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """Forward pre-hook: quantise a layer's input where its parametrisation says so."""
+def quantize_input(module: nn.Module, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs] | None:
+    """Forward pre-hook, with keywords: quantise a layer's input where its parametrisation says so."""
     state = parametrization_of(module)
-    if not state.is_quantized or state.activation is None or not args or args[0].is_meta:
+    if not state.is_quantized or state.activation is None:
+        return None
+    x = args[0] if args else kwargs["input"]
+    if x.is_meta:
         return None
     if state.signed_now < 0:
-        _look_for_signs(state, args[0].detach())
-    return (state.activation(args[0], signed=state.signed_now == 1), *args[1:])
+        _look_for_signs(state, x.detach())
+    return _with_input(state.activation(x, signed=state.signed_now == 1), args, kwargs)
+
+
+def _with_input(x: Tensor, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs]:
+    return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "input": x})
 
 
 def _look_for_signs(state: WaveParametrization, x: Tensor) -> None:

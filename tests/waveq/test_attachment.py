@@ -350,6 +350,19 @@ def test_models_that_cannot_be_attached() -> None:
         waveq.attach(pruned, bits=4)
 
 
+def test_weights_without_values_or_gradients() -> None:
+    with torch.device("meta"):
+        unborn = mlp()
+    with pytest.raises(ValueError, match=r"the weights of layer '0' have no values yet \(meta device\)"):
+        waveq.attach(unborn, bits=4)
+    with torch.inference_mode():
+        untrainable = mlp()
+        with pytest.raises(RuntimeError, match=r"attach\(\) under torch\.inference_mode\(\)"):
+            waveq.attach(mlp(), bits=4)
+    with pytest.raises(ValueError, match=r"layer '0' were made under torch\.inference_mode\(\)"):
+        waveq.attach(untrainable, bits=4)
+
+
 def test_frozen_layers_can_be_quantised() -> None:
     model = mlp()
     model[0].weight.requires_grad_(False)

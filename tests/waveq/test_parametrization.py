@@ -263,6 +263,23 @@ def test_a_dry_run_on_zeros_or_meta_tensors_decides_nothing() -> None:
     assert parametrization_of(model[0]).signed_now == 1
 
 
+def test_inputs_given_by_keyword_are_quantised_too() -> None:
+    class ByKeyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(input=x)  # type: ignore[no-any-return]
+
+    model, x = ByKeyword(), torch.rand(8, 4)
+    wq = waveq.attach(model, bits=8, activation_bits={"fc": 1})
+    expected = F.linear(x.round(), model.fc.weight, model.fc.bias)
+    torch.testing.assert_close(model(x), expected)
+    wq.finalize()
+    torch.testing.assert_close(model(x), expected)
+
+
 def test_a_new_attachment_replaces_finalised_input_quantisers() -> None:
     model = FunctionalNet()
     waveq.attach(model, bits=4, activation_bits=1).finalize()
