@@ -36,15 +36,30 @@ def count_hits(scores: Tensor, labels: npt.NDArray[np.int64]) -> int:
         >>> count_hits(torch.tensor([[0.1, 0.7], [2.0, 1.0]]), np.array([1, 1]))
         1
     """
-    return int((predicted_classes(scores) == labels).sum())
+    if scores.device.type != "cpu" or scores.dtype not in _COMPILED:
+        return int((predicted_classes(scores) == labels).sum())
+    return int(_count_rows(scores.numpy(), labels))
+
+
+@njit(cache=True, nogil=True)
+def _argmax(scores: _Scores, row: int) -> int:
+    best, where = scores[row, 0], 0
+    for column in range(1, scores.shape[1]):
+        value = scores[row, column]
+        if value > best or (value != value and best == best):
+            best, where = value, column
+    return where
 
 
 @njit(cache=True, nogil=True)
 def _argmax_rows(scores: _Scores, classes: npt.NDArray[np.int64]) -> None:
     for row in range(scores.shape[0]):
-        best, where = scores[row, 0], 0
-        for column in range(1, scores.shape[1]):
-            value = scores[row, column]
-            if value > best or (value != value and best == best):
-                best, where = value, column
-        classes[row] = where
+        classes[row] = _argmax(scores, row)
+
+
+@njit(cache=True, nogil=True)
+def _count_rows(scores: _Scores, labels: npt.NDArray[np.int64]) -> int:
+    hits = 0
+    for row in range(scores.shape[0]):
+        hits += _argmax(scores, row) == labels[row]
+    return hits

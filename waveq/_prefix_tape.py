@@ -17,6 +17,8 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from waveq._prefix_ending import Ending
+
 __all__ = ["Segment", "Tape", "UntraceableError", "record_tape"]
 
 
@@ -45,6 +47,7 @@ class Tape:
         segments: one for each position.
         data: name of x.
         result: name of the scores.
+        ending: the last segment, where it is a single matrix product.
         start_bytes: bytes per sample of all values that depend on no layer, x among them.
         segment_bytes: for each position, bytes per sample of all values of its segment.
     """
@@ -55,6 +58,7 @@ class Tape:
     segments: tuple[Segment, ...]
     data: str
     result: str
+    ending: Ending | None
     start_bytes: int
     segment_bytes: tuple[int, ...]
 
@@ -126,6 +130,7 @@ class _Cutter:
             segments=tuple(self._segment(parts[place]) for place in range(len(order))),
             data=self.data.name,
             result=results[0].name,
+            ending=self._ending(parts[len(order) - 1], made[len(order) - 1], results[0]) if order else None,
             start_bytes=math.ceil(sum(map(_bytes, [self.data, *parts[-1]])) / samples),
             segment_bytes=tuple(math.ceil(sum(map(_bytes, parts[place])) / samples) for place in range(len(order))),
         )
@@ -149,6 +154,23 @@ class _Cutter:
             elif self.reads_data[node]:
                 order += sorted(self.depends[node] - set(order))
         return order
+
+    def _ending(self, nodes: list[fx.Node], made: list[fx.Node], result: fx.Node) -> Ending | None:
+        """Only value @ t(weight), with or without a constant bias, and nothing after it."""
+        if nodes != [result] or result.kwargs or len(made) != 1 or made[0].target is not torch.ops.aten.t.default:
+            return None
+        if result.target is torch.ops.aten.mm.default:
+            bias, value, weight = None, *result.args
+        elif result.target is torch.ops.aten.addmm.default:
+            bias, value, weight = result.args
+        else:
+            return None
+        if weight is not made[0] or not isinstance(value, fx.Node) or not self.reads_data[value]:
+            return None
+        if bias is not None and not (isinstance(bias, fx.Node) and bias.op == "get_attr"):
+            return None
+        constant = None if bias is None else getattr(self.traced, str(bias.target)).detach()
+        return Ending(value.name, made[0].name, constant)
 
     def _segment(self, nodes: list[fx.Node]) -> Segment:
         return _compile(self.traced, nodes, [node for node in nodes if _is_used_outside(node, set(nodes))])

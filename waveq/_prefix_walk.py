@@ -29,6 +29,12 @@ class PolicyTree:
     index: npt.NDArray[np.int64]
     fresh: npt.NDArray[np.int64]
 
+    def families(self) -> list[tuple[int, int]]:
+        """(start, stop) of the runs of rows that agree in all positions but the last."""
+        starts = np.flatnonzero(self.fresh < self.rows.shape[1] - 1).tolist()
+        starts = sorted({0, *starts}) if len(self.rows) else []
+        return list(zip(starts, [*starts[1:], len(self.rows)], strict=True))
+
 
 def grow_tree(policies: Policies, order: tuple[int, ...]) -> PolicyTree:
     """Sort policies (N, L) by the layers in the network's order, and find what neighbours share.
@@ -80,11 +86,33 @@ def walk(tape: Tape, tree: PolicyTree, prepared: PreparedWeights, x: Tensor) -> 
     """
     values = {tape.data: x}
     _run(tape.start, values)
-    for row, index, fresh in zip(tree.rows.tolist(), tree.index.tolist(), tree.fresh.tolist(), strict=True):
-        for place in range(fresh, len(row)):
-            values.update(prepared(place, row[place]))
+    rows, index, fresh = tree.rows.tolist(), tree.index.tolist(), tree.fresh.tolist()
+    last = len(tape.order) - 1
+    for start, stop in tree.families():
+        for place in range(fresh[start], last):
+            values.update(prepared(place, rows[start][place]))
             _run(tape.segments[place], values)
-        yield index, values[tape.result]
+        bits = [row[last] for row in rows[start:stop]] if last >= 0 else []
+        together = _together(tape, prepared, bits, values) if len(set(bits)) > 1 else None
+        for leaf in range(start, stop):
+            if together is not None:
+                yield index[leaf], together[rows[leaf][last]]
+                continue
+            if fresh[leaf] <= last:
+                values.update(prepared(last, rows[leaf][last]))
+                _run(tape.segments[last], values)
+            yield index[leaf], values[tape.result]
+
+
+def _together(
+    tape: Tape, prepared: PreparedWeights, bits: list[int], values: dict[str, Tensor]
+) -> dict[int, Tensor] | None:
+    """The last layer at several widths at once, where the tape allows it."""
+    if tape.ending is None:
+        return None
+    last = len(tape.order) - 1
+    weights = {b: prepared(last, b)[tape.ending.weight] for b in dict.fromkeys(bits)}
+    return tape.ending.scores(values[tape.ending.value], weights)
 
 
 def _run(segment: Segment, values: dict[str, Tensor]) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from tests.reference_evaluate import predictions_of
 from waveq import PolicyEvaluator, _prefix_walk
-from waveq._prefix_scores import predicted_classes
+from waveq._prefix_ending import Ending
+from waveq._prefix_scores import count_hits, predicted_classes
 from waveq._prefix_tape import record_tape
 from waveq._prefix_walk import PreparedWeights, grow_tree, walk
 from waveq.zoo.models import build
@@ -111,19 +112,40 @@ def test_layers_are_met_in_the_order_of_the_network() -> None:
     assert [evaluator.names[layer] for layer in tape.order] == ["stem", "left", "right", "twice", "out"]
 
 
-def test_every_prefix_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs: list[object] = []
-    run = _prefix_walk._run
-    monkeypatch.setattr(_prefix_walk, "_run", lambda segment, values: (runs.append(segment), run(segment, values)))
-    model = build("simplenet5", in_channels=1, input_size=16).eval()
-    evaluator = PolicyEvaluator(model, batches((10,), 16))
+@pytest.mark.parametrize("joined", [True, False])
+def test_every_prefix_is_run_once(monkeypatch: pytest.MonkeyPatch, joined: bool) -> None:
+    runs: list[str] = []
+    run, scores = _prefix_walk._run, Ending.scores
+    monkeypatch.setattr(_prefix_walk, "_run", lambda segment, values: (runs.append("segment"), run(segment, values)))
+    monkeypatch.setattr(Ending, "scores", lambda *args: (runs.append("ending"), scores(*args))[1] if joined else None)
+    evaluator = PolicyEvaluator(build("simplenet5", in_channels=1, input_size=16), batches((10,), 16))
     space = np.array(list(itertools.product((2, 3, 8), repeat=5)), dtype=np.uint8)
     np.random.default_rng(0).shuffle(space)
-    evaluator.accuracy(space[:8])
+    evaluator.accuracy(space[:8])  # records the tape
     runs.clear()
     evaluator.accuracy(space)
-    chunks = len({id(plan) for plan in evaluator._replay._plans.values()}) * torch.get_num_threads()
-    assert len(runs) == chunks * (1 + 3 + 9 + 27 + 81 + 243)
+    (plan,) = evaluator._replay._plans.values()
+    prefixes = 1 + 3 + 9 + 27 + 81  # the data, and what one to four layers have seen
+    alone = 0 if joined and all(tape.ending._verdicts[len_, 3] for len_, tape in plan.tapes.items()) else 243
+    assert runs.count("segment") == len(plan.parts) * (prefixes + alone)
+    assert runs.count("ending") == (len(plan.parts) * 81 if joined else 0)
+
+
+def test_last_layer_at_once_is_used_only_where_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    hidden, bias = torch.randn(64, 20), torch.randn(10)
+    weights = {bits: torch.randn(10, 20).t() for bits in (2, 3, 5, 8)}
+    for offset in (bias, None):
+        ending = Ending("hidden", "weight", offset)
+        parts = ending.scores(hidden, weights)
+        alone = {bits: hidden @ w if offset is None else torch.addmm(offset, hidden, w) for bits, w in weights.items()}
+        if parts is not None:
+            assert all(torch.equal(parts[bits], alone[bits]) for bits in weights)
+        assert ending._verdicts == {(64, 4): parts is not None}
+    ending = Ending("hidden", "weight", bias)
+    monkeypatch.setattr(Ending, "_alone", lambda *args: torch.zeros(64, 10))
+    assert ending.scores(hidden, weights) is None
+    assert ending.scores(hidden, weights) is None
 
 
 def test_a_policy_scores_the_same_in_any_company() -> None:
@@ -229,3 +251,5 @@ def test_compiled_argmax_equals_torch(dtype: torch.dtype) -> None:
     scores[::9] = -float("inf")
     assert np.array_equal(predicted_classes(scores), scores.argmax(dim=1).numpy())
     assert np.array_equal(predicted_classes(scores[:, 2:]), scores[:, 2:].argmax(dim=1).numpy())
+    labels = torch.randint(7, (500,), generator=generator)
+    assert count_hits(scores, labels.numpy()) == int((scores.argmax(dim=1) == labels).sum())
