@@ -48,9 +48,9 @@ class Case:
 
 CASES = (
     Case("simplenet5", "all layers", (2, 3, 4, 5, 8), 10_000, 12, 300),
-    Case("svhn8", "all layers", (2, 4, 8), 500, 12, 100),
-    Case("resnet20", "bits tied by stage", (2, 3, 4, 5, 8), 500, 12, 100),
-    Case("resnet20", "last 8 layers", (2, 4), 500, 12, 100),
+    Case("svhn8", "all layers", (2, 4), 500, 8, 60),
+    Case("resnet20", "bits tied by stage", (2, 4, 8), 500, 8, 60),
+    Case("resnet20", "last 8 layers", (2, 4), 500, 8, 60),
 )
 
 
@@ -85,8 +85,8 @@ def run_case(case: Case, data: Dataset, *, images: int | None, quick: bool) -> d
     batches = _batches(x, y, best["batch"])
     shared = PolicyEvaluator(model, batches)
     first, _ = _timed(lambda: shared.accuracy(policies[:8]))  # records the tape
-    accuracy = shared.accuracy(policies)
-    wall, cpu = _timed(lambda: shared.accuracy(policies))
+    accuracy: list[Any] = []
+    wall, cpu = _timed(lambda: accuracy.extend(shared.accuracy(policies)))
     reference = PolicyEvaluator(model, batches, share_prefixes=False).predictions(sample)
     return {
         "network": case.network,
@@ -102,7 +102,7 @@ def run_case(case: Case, data: Dataset, *, images: int | None, quick: bool) -> d
         "speedup_cpu": plain_cpu * len(policies) / cpu,
         "predictions_compared": int(reference.size),
         "predictions_differ": int((shared.predictions(sample) != reference).sum()),
-        "accuracy": {"best": accuracy.max(), "median": float(np.median(accuracy)), "worst": accuracy.min()},
+        "accuracy": {"best": max(accuracy), "median": float(np.median(accuracy)), "worst": min(accuracy)},
     }
 
 
