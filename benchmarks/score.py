@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -114,9 +115,8 @@ def _searches(table: CostTable, loss: np.ndarray, budget: float) -> dict[str, Ca
     }
 
 
-def one_network(repeats: int) -> dict[str, float]:
-    """AlexNet's five convolutions: a call in this process, and whole processes with and without compiled kernels."""
-    layers, _ = convolutional_layers("AlexNet")
+def one_network(repeats: int) -> dict[str, Any]:
+    """21 layers: a call in this process, and whole processes (wall, processor seconds) with and without kernels."""
     resnet = network(21)
     hw = Stripes()
     bits = dict.fromkeys((layer.name for layer in resnet), 4)
@@ -138,17 +138,18 @@ def one_network(repeats: int) -> dict[str, float]:
         warm = _process(score, {"NUMBA_CACHE_DIR": empty})
     return {
         "run_21_layers_ms": 1e3 * float(np.median(runs)),
-        "process_run_s": _process(body, {}),
-        "process_first_score_no_cache_s": cold,
-        "process_first_score_cached_s": warm,
-        "alexnet_convolutions_macs": float(sum(layer.macs for layer in layers)),
+        "process_run": _process(body, {}),
+        "process_first_score_no_cache": cold,
+        "process_first_score_cached": warm,
     }
 
 
-def _process(code: str, environment: dict[str, str]) -> float:
-    start = time.perf_counter()
+def _process(code: str, environment: dict[str, str]) -> tuple[float, float]:
+    """Wall and processor seconds of a new interpreter that runs ``code``."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **environment})
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter() - start, after.ru_utime - before.ru_utime
 
 
 _SCALESIM_CONFIG = """
@@ -231,13 +232,11 @@ def peers(python: str, limit_s: float) -> list[dict[str, Any]]:
         (root / "net.csv").write_text("\n".join([head, *lines]) + "\n")
         scale = ["-m", "scalesim.scale", "-c", "scale.cfg", "-t", "net.csv", "-l", "net.csv", "-p", "out", "-s", "N"]
         (root / "zz.py").write_text(_ZIGZAG)
-        for tool, arguments, does in (
-            (
-                "ZigZag",
-                ["zz.py", folder],
-                "searches mappings of all 8 layers of AlexNet for the best energy, lpf_limit 6",
-            ),
-            ("SCALE-Sim", scale, "steps through the cycles of 5 convolutions, 32 x 32 array"),
+        searches = "searches mappings of AlexNet's 8 layers for the best energy"
+        steps = "steps through the cycles of 5 convolutions, 32 x 32 array"
+        for tool, package, arguments, does in (
+            ("ZigZag", "zigzag-dse", ["zz.py", folder], searches),
+            ("SCALE-Sim", "scalesim", scale, steps),
         ):
             start = time.perf_counter()
             try:
@@ -251,7 +250,17 @@ def peers(python: str, limit_s: float) -> list[dict[str, Any]]:
             except OSError as error:
                 outcome = f"did not start: {error.strerror}"
             rows.append({"tool": tool, "seconds": time.perf_counter() - start, "outcome": outcome, "does": does})
+            rows[-1]["version"] = _version(python, package)
     return rows
+
+
+def _version(python: str, package: str) -> str:
+    code = f"import importlib.metadata; print(importlib.metadata.version({package!r}))"
+    try:
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "not installed"
 
 
 def main(argv: list[str]) -> int:
@@ -287,19 +296,23 @@ def main(argv: list[str]) -> int:
 
     single = one_network(options.repeats)
     print("\nOne network of 21 layers\n")
-    print(f"run(), shapes known: {single['run_21_layers_ms']:.3f} ms; a whole process: {single['process_run_s']:.2f} s")
-    print(
-        f"first score of many policies in a process: {single['process_first_score_no_cache_s']:.2f} s without compiled"
-        f" kernels, {single['process_first_score_cached_s']:.2f} s with them on disk"
-    )
+    print(f"run(), shapes known: {single['run_21_layers_ms']:.3f} ms")
+    for what, key in (
+        ("a process that runs one network", "process_run"),
+        ("first score of many policies, no compiled kernels", "process_first_score_no_cache"),
+        ("first score of many policies, kernels on disk", "process_first_score_cached"),
+    ):
+        wall, cpu = single[key]
+        print(f"{what}: {wall:.2f} s ({cpu:.2f} s of processor time)")
     others = peers(options.peers, options.peer_limit) if options.peers else []
     if others:
         print("\nAlexNet, what a user waits for (not like for like)\n")
-        table = [(row["tool"], f"{row['seconds']:.2f} s", row["outcome"], row["does"]) for row in others]
-        print(aligned(("tool", "wall", "outcome", "what it does"), table, left=4))
+        columns = ("tool", "version", "outcome", "does")
+        table = [(f"{row['seconds']:.2f} s", *(str(row.get(key, "here")) for key in columns)) for row in others]
+        print(aligned(("wall", "tool", "version", "outcome", "what it does"), table, left=5))
     if options.json:
         results = {"seed": SEED, "threads": os.environ.get("NUMBA_NUM_THREADS", "all cores"), "stored": rows}
-        write_json(options.json, {**results, "streamed": spaces, "one_network": single, "peers": others}, "scalesim")
+        write_json(options.json, {**results, "streamed": spaces, "one_network": single, "peers": others})
     return 0
 
 
