@@ -50,7 +50,7 @@ class WaveSums:
 
 @dataclass(frozen=True, slots=True)
 class RoundingGradients:
-    """What goes back through one rounding: the tensor for the weights, and a number each for divisor, pitch and gain."""
+    """What goes back through one rounding: a tensor for the weights, a number each for divisor, pitch and gain."""
 
     weight: Tensor
     divisor: Number

@@ -42,8 +42,8 @@ class Rounding:
 
     Attributes:
         coordinate: u.
-        pitch: distance of neighbouring levels in units of u, positive, differentiable where learned; proportional to the
-            stretch c(beta).
+        pitch: distance of neighbouring levels in units of u, positive, differentiable where learned; proportional
+            to the stretch c(beta).
         gain: factor from u to weights, differentiable where learned.
         low: the lowest level in steps.
         high: the highest.

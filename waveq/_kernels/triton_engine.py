@@ -39,7 +39,8 @@ class TritonEngine:
 
     def largest(self, weight: Tensor) -> Tensor:
         """max|w|, 0-dim: one reduction and no copy of |w|."""
-        return torch.linalg.vector_norm(weight.detach(), ord=math.inf).float()
+        largest: Tensor = torch.linalg.vector_norm(weight.detach(), ord=math.inf)
+        return largest.float()
 
     def wave(self, rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int, *, gradients: bool) -> WaveSums:
         """One launch for all layers of a dtype."""

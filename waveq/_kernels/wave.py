@@ -75,12 +75,8 @@ class _FusedWave(torch.autograd.Function):
             pulls = _scaled(pulls, above)
         divisors = nothing
         if by_divisor is not None:
-            divisors = [
-                share if wanted else None
-                for share, wanted in zip(
-                    (by_divisor * above).unbind(), ctx.needs_input_grad[6 + ctx.count :], strict=True
-                )
-            ]
+            wanted = ctx.needs_input_grad[6 + ctx.count :]
+            divisors = [d if want else None for d, want in zip((by_divisor * above).unbind(), wanted, strict=True)]
         slope = None if by_beta is None else (by_beta * above).to(ctx.home)
         return (None, None, None, None, None, slope, *(pulls or nothing), *divisors)
 

@@ -68,7 +68,8 @@ class LSQ(WeightQuantizer):
 
     def forward(self, weight: Tensor, bits: Tensor, grid_scale: Tensor | None = None) -> Tensor:
         """Quantised weights; see the class."""
-        step, most = self._step_at(weight, bits, grid_scale)
+        step, _ = self._step_at(weight, bits, grid_scale)
+        most = torch.exp2(bits) - 1.0
         return quantize_by_step(weight, step, most + 1.0, most)
 
     def compiles(self) -> bool:

@@ -1,0 +1,57 @@
+"""The Triton kernels under Triton's interpreter, on the CPU: the same cases as the other engines.
+
+It runs in a process of its own, because the interpreter is chosen when Triton is first imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_CHECK = """
+import torch
+from tests.waveq import kernel_cases as cases
+from waveq._kernels.torch_engine import TorchEngine
+from waveq._kernels.triton_engine import TritonEngine
+from waveq.backends import backend, engine_for, use_backend
+
+torch.set_num_threads(1)
+engine, twin = TritonEngine(), TorchEngine()
+cases.SHAPES = [(9, 7, 3, 3), (4097,), (1,)]
+for method, scale in cases.METHODS:
+    cases.check_wave(engine, method, scale, 2.7, torch.float32)
+    cases.check_rounding(engine, method, scale, 2.7, torch.float32)
+for dtype in (torch.bfloat16, torch.float16):
+    cases.check_wave(engine, "dorefa", "max", 2.7, dtype)
+cases.check_rounding(engine, "dorefa", "max", 2.7, torch.bfloat16)
+
+layers = [cases.row(engine, "wrpn", "learned", weight, 2.7) for weight in cases.weights()]
+tasks = [torch.randn_like(layer.weight) for layer in layers]
+betas = torch.full((len(layers),), 2.7)
+got, want = engine.balance(layers, betas, 1, tasks), twin.balance(layers, betas, 1, tasks)
+lengths = torch.stack([want[:, 0], want[:, 1], (want[:, 0] * want[:, 3]).sqrt(), want[:, 3]], dim=1)
+assert ((got - want).abs()[:-1] / lengths[:-1]).max() < 1e-3
+
+x = torch.randn(3, 50, 17)
+assert torch.equal(engine.clip_round(x, 0.0, 7.0), twin.clip_round(x, 0.0, 7.0))
+assert torch.equal(engine.clip_round_backward(x, 0.0, x), twin.clip_round_backward(x, 0.0, x))
+with use_backend("triton"):
+    assert backend().cpu.name == "triton", backend().cpu
+    assert engine_for(x).name == "triton"
+print("checked")
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed (pip install triton)")
+def test_the_kernels_equal_their_closed_forms_under_the_interpreter() -> None:
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", _CHECK], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.endswith("checked\n"), done.stderr[-3000:]
