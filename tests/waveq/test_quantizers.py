@@ -82,14 +82,14 @@ def _assert_one_zero_per_level(
     u = wave_input.detach().numpy()
     assert (np.diff(u) >= -1e-12).all(), "the coordinate must rise with the weight"
     zeros, regions = _zeros(u, state), _regions(quantized)
-    # samples do not lie exactly on rounding boundaries: these are between the last of one region and the first of the next
+    # samples do not lie on rounding boundaries: those are between the last of one region and the first of the next
     between = [(u[last] + u[last + 1]) / 2 for _, last in regions[:-1]]
     bounds = list(zip([-np.inf, *between], [*between, np.inf], strict=True))
     pairs = []
-    for place, ((first, last), (low, high)) in enumerate(zip(regions, bounds, strict=True)):
+    for place, ((first, _), (low, high)) in enumerate(zip(regions, bounds, strict=True)):
         inside = zeros[(zeros >= low) & (zeros < high)]
         if 0 < place < len(regions) - 1:
-            assert len(inside) == 1, (place, inside, u[first], u[last])
+            assert len(inside) == 1, (place, inside, low, high)
         assert len(inside) <= 1  # the outermost level may be stretched out of the weights' range
         pairs += [(float(zero), float(quantized[first])) for zero in inside]
     assert len(pairs) == len(zeros)
@@ -97,8 +97,8 @@ def _assert_one_zero_per_level(
 
 
 def _sweep(bits: int) -> Tensor:
-    """Weights that visit every level: evenly spread, hundreds on each (learned levels may lie close), and as many near zero."""
-    half = max(1000, 256 * 2**bits)
+    """Weights that visit every level: evenly spread, a hundred or so on each, and as many near zero."""
+    half = max(1000, 64 * 2**bits)
     positive = torch.linspace(1e-6, 1.0, half, dtype=torch.float64)
     return torch.cat([-positive.flip(0), positive[:1].expand(half), positive])
 
