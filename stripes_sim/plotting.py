@@ -153,11 +153,12 @@ def _axis(column: str) -> str:
 
 
 def _few_ticks(axis: Axis, values: pd.Series[float]) -> None:
-    """Ticks at 1, 2 and 5 of a decade where a logarithmic axis spans little; plain numbers where they are short."""
+    """Ticks at 1, 2 (3) and 5 of a decade where a logarithmic axis spans little; plain numbers where they are short."""
     from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, StrMethodFormatter
 
     if values.max() < 100 * values.min():
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+        subs = (1.0, 2.0, 3.0, 5.0) if values.max() < 10 * values.min() else (1.0, 2.0, 5.0)
+        axis.set_major_locator(LogLocator(subs=subs, numticks=12))
         axis.set_minor_formatter(NullFormatter())
         short = values.max() < 1e5
         axis.set_major_formatter(
