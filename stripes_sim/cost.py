@@ -212,6 +212,8 @@ def cost_table(
     }
     shape = (len(layers), len(choices))
     names = list(dict.fromkeys(layer.name for layer in layers if layer.has_weights))
+    if not names:
+        raise ValueError("no layer of this workload has weights, so bits change nothing: there is no table to make")
     row_of = {name: row for row, name in enumerate(names)}
     owner = np.array([row_of[layer.name] if layer.has_weights else len(names) for layer in layers])
     tables, fixed = {}, {}

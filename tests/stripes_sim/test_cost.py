@@ -88,3 +88,5 @@ def test_bad_questions_are_named():
         cost_table(NET, Stripes(), bits=())
     with pytest.raises(ValueError, match="policy names 'c', which is no layer"):
         table.policy_array([{"a": 2, "b": 3, "c": 4}])
+    with pytest.raises(ValueError, match="no layer of this workload has weights"):
+        cost_table(NET[1:2], Stripes())
