@@ -8,11 +8,8 @@ is used.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +18,7 @@ from torch import Tensor, nn
 
 from waveq._prefix_tape import Tape, UntraceableError, record_tape
 from waveq._prefix_walk import PolicyTree, PreparedWeights, grow_tree, walk
+from waveq._side_by_side import cores, one_thread_per_operation, run_side_by_side
 from waveq.evaluate_data import Stretch
 from waveq.evaluate_weights import Policies, WeightBank
 
@@ -94,13 +92,7 @@ class Replay:
                 x = stretch.x[part].to(self._device)
                 consume(part, walk(plan.tapes[len(x)], tree, prepared[len(x)], x))
 
-        with _one_thread_per_operation(self._device):
-            if plan.threads == 1:
-                for part in plan.parts:
-                    work(part)
-                return
-            with ThreadPoolExecutor(plan.threads) as pool:
-                _run_all(pool, work, plan.parts, at_once=2 * plan.threads)
+        run_side_by_side(work, plan.parts, threads=plan.threads, device=self._device)
 
     def _prepare(self, tape: Tape, tree: PolicyTree) -> PreparedWeights:
         return PreparedWeights(tape, lambda layer, bits: self._bank.weight(self._names[layer], bits), tree.rows)
@@ -121,7 +113,7 @@ class Replay:
                 continue
             fits = True
             tapes = {size: self._record(stretch.x[:size]) for size in sizes}
-            plan = _Plan(parts, tapes, min(at_once, _threads(self._device)))
+            plan = _Plan(parts, tapes, min(at_once, cores(self._device)))
             if self._agrees(plan, policies[:1], stretch):
                 return plan
         if not fits:
@@ -147,7 +139,7 @@ class Replay:
 
     def _first_chunk(self, probe: Tape, total: int) -> int:
         """As many samples as fit the cache where most of the work is, within the memory and a share for each thread."""
-        threads = _threads(self._device)
+        threads = cores(self._device)
         runs = _TYPICAL_CHOICES ** np.arange(len(probe.order), dtype=np.float64)  # of each segment in a whole space
         hot = (runs * probe.segment_bytes).sum() / runs.sum() if len(runs) else probe.start_bytes
         fitting = int(np.clip(_CACHE_BYTES / max(hot, 1), *_CHUNK_RANGE))
@@ -170,46 +162,10 @@ class Replay:
     def _replayed(self, plan: _Plan, policy: Policies, x: Tensor) -> Tensor:
         tape = plan.tapes[len(x)]
         tree = grow_tree(policy, tape.order)
-        with _one_thread_per_operation(self._device), torch.inference_mode():
+        with one_thread_per_operation(self._device), torch.inference_mode():
             ((_, scores),) = walk(tape, tree, self._prepare(tape, tree), x.to(self._device))
         return scores
 
 
 def _key(stretch: Stretch) -> tuple[object, ...]:
     return stretch.x.shape, stretch.x.dtype, stretch.lengths
-
-
-def _threads(device: torch.device) -> int:
-    """Threads that each work on their own chunk; a GPU is kept busy by one."""
-    return torch.get_num_threads() if device.type == "cpu" else 1
-
-
-@contextlib.contextmanager
-def _one_thread_per_operation(device: torch.device) -> Iterator[None]:
-    """Chunks run side by side, each operation on one core: small operations gain nothing from more."""
-    if device.type != "cpu":
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _run_all(
-    pool: ThreadPoolExecutor, work: Callable[[slice], None], parts: tuple[slice, ...], *, at_once: int
-) -> None:
-    """Do all parts with a bounded number of them waiting, so that an error or Ctrl-C ends the run soon."""
-    waiting: deque[Future[None]] = deque()
-    try:
-        for part in parts:
-            if len(waiting) >= at_once:
-                waiting.popleft().result()
-            waiting.append(pool.submit(work, part))
-        while waiting:
-            waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()

@@ -4,7 +4,7 @@ The paper's protocol. Policies differ only in their bits, so a group of them can
 leading dimension, the model runs under ``torch.func.vmap``, and one optimiser step serves all. Each policy sees the
 same batches in the same order as it would alone, and comes out the same up to floating-point order. On a GPU that
 fills the device. On a CPU it pays only where operations are so small that their overhead counts: a few steps of either
-kind are timed first, and the faster one does the work.
+kind are timed first, and the faster one does the work. The cores of a CPU train groups side by side.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from waveq._finetune_group import Group, Recipe, forked_random, seconds_per_policy
+from waveq._side_by_side import cores, one_thread_per_operation, run_side_by_side
 from waveq.evaluate_data import EvaluationData
 from waveq.evaluate_weights import Policies, as_policies, plain_layers
 from waveq.layers import nearest
@@ -130,25 +131,38 @@ class PolicyFinetuner:
         """Which test samples are predicted right after fine-tuning, (N, samples) bool."""
         rows = as_policies(policies, self.names)
         right = np.empty((len(rows), len(self._test[1])), dtype=bool)
-        if len(rows) > 1 and self.group is None:
-            self.group = self._faster_group(rows)
-        size = self.group or 1
         with forked_random(self._device):
-            for start in range(0, len(rows), size):
+            if len(rows) > 1 and self.group is None:
+                self.group = self._faster_group(rows)
+            size = self.group or 1
+
+            def work(start: int) -> None:
                 group = self._make(rows[start : start + size])
                 group.train(*self._train)
                 right[start : start + size] = (group.predict(self._test[0]) == self._test[1]).cpu().numpy()
+
+            def report(start: int) -> None:
                 if progress is not None:
                     progress(min(start + size, len(rows)), len(rows))
+
+            starts = range(0, len(rows), size)
+            threads = 1 if len(starts) < 2 or self._draws_random_numbers(rows) else cores(self._device)
+            run_side_by_side(work, starts, threads=threads, device=self._device, done=report)
         return right
 
     def _make(self, rows: Policies) -> Group:
         return Group(self._model, self.names, rows, self._recipe)
 
+    def _draws_random_numbers(self, rows: Policies) -> bool:
+        """Whether a training step does (dropout): the generator is one for all threads, so these take turns."""
+        before = torch.get_rng_state()
+        seconds_per_policy(self._make(rows[:1]), *self._train)
+        return not torch.equal(before, torch.get_rng_state())
+
     def _faster_group(self, rows: Policies) -> int:
         """Time a few steps alone and together; an operation that cannot be batched counts as not paying."""
         together = min(_GROUP.get(self._device.type, _GROUP["cpu"]), len(rows))
-        with forked_random(self._device):
+        with one_thread_per_operation(self._device):
             self.timings[1] = seconds_per_policy(self._make(rows[:1]), *self._train)
             try:
                 self.timings[together] = seconds_per_policy(self._make(rows[:together]), *self._train)

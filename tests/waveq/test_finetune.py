@@ -104,6 +104,24 @@ def test_accuracies_do_not_depend_on_the_grouping_and_leave_everything_alone() -
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("kind", ["plain", "dropout"])
+def test_threads_do_not_change_the_answer(kind: str) -> None:
+    model, before = network(), torch.get_num_threads()
+    if kind == "plain":
+        model[7] = nn.Identity()
+    tuner = PolicyFinetuner(model, data(), data(40, seed=2), batch_size=16, lr=0.05, together=1)
+    assert tuner._draws_random_numbers(POLICIES) == (kind == "dropout")
+    try:
+        found = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(tuner.correct(POLICIES))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(*found)
+
+
 def test_fine_tuning_repairs_what_rounding_broke() -> None:
     torch.manual_seed(0)
     x = torch.randn(400, 2)
