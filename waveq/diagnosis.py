@@ -12,7 +12,7 @@ __all__ = ["BetaRecord", "diagnose", "forecast_sine", "forecast_task"]
 
 _EDGE = 0.02  # closer to the lower clamp than this is collapse
 _LOCK = 0.25  # bits travelled by less than this from the start is lock
-_UNFINISHED = 0.25  # bits that another quarter of phase 2 would still have travelled
+_UNFINISHED = 0.5  # bits that another quarter of phase 2 would still have travelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,13 @@ def forecast_task(lambda_beta: float, budget: str | None) -> str:
     )
 
 
-def diagnose(records: Mapping[str, BetaRecord], phase2_steps: int, *, budget_is_used: bool = False) -> list[str]:
+def diagnose(
+    records: Mapping[str, BetaRecord],
+    phase2_steps: int,
+    *,
+    budget_is_used: bool = False,
+    task_moves_beta: bool = False,
+) -> list[str]:
     """One sentence for each thing that makes the learned bits doubtful; empty when there is none.
 
     Args:
@@ -92,12 +98,16 @@ def diagnose(records: Mapping[str, BetaRecord], phase2_steps: int, *, budget_is_
         phase2_steps: length of phase 2.
         budget_is_used: whether a budget is set and the bits come close to it. Then it is the reason for layers at
             either end of the range, which are no sign of collapse or lock.
+        task_moves_beta: whether the task loss holds beta up. Then a layer at the lower limit is one that the task can do
+            without more bits for; only when most layers are there is the price too high.
 
     Example:
         >>> diagnose({"conv1": BetaRecord(start=7.0, end=7.0, trend=0.0, bits=8)}, 100)[0][:44]
         'beta did not move from 7 in: conv1. The weig'
     """
     collapsed = [name for name, r in records.items() if r.end <= BETA_MIN + _EDGE and not budget_is_used]
+    if task_moves_beta and 2 * len(collapsed) <= len(records):
+        collapsed = []
     locked = [name for name, r in records.items() if abs(r.end - r.start) < _LOCK and not budget_is_used]
     cut = [name for name, r in records.items() if r.bits and r.end - (r.bits - 1) > 1.0 + _EDGE]
     moving = [

@@ -275,7 +275,9 @@ class WaveQ:
             return []
         budget = self.settings.budget
         used = 0.0 if budget is None else budget.value(self._real_bits()) / budget.limit
-        findings = diagnose(records, self._phase2_steps, budget_is_used=used > 0.9)
+        findings = diagnose(
+            records, self._phase2_steps, budget_is_used=used > 0.9, task_moves_beta=self.settings.preset.task_moves_beta
+        )
         if self.learning:
             findings.append(
                 f"the bits are not frozen: step {self._step} of {self.total_steps}, phase {self.phase}; phase 3 begins "
