@@ -7,7 +7,10 @@ from typing import Any, TypeVar, cast
 
 import numba
 
-__all__ = ["jit", "jit_parallel"]
+__all__ = ["PARALLEL_ROWS", "PARTS", "jit", "jit_parallel"]
+
+PARALLEL_ROWS = 500_000  # with fewer, waiting for a second thread on a busy machine costs more than it brings
+PARTS = 64  # of a parallel loop: enough for any number of cores
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 

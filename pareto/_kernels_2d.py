@@ -17,43 +17,60 @@ import numpy as np
 import numpy.typing as npt
 
 from pareto._check import Floats
-from pareto._jit import jit, jit_parallel
+from pareto._jit import PARALLEL_ROWS, PARTS, jit, jit_parallel
+from pareto._kernels_nd import strongest
 
 __all__ = ["efficient_2d"]
 
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
 
-_SAMPLE = 4096
+_SAMPLE = 2048
+_DIRECT_ROWS = 3_000_000  # up to here one sort beats partitioning first
 _BUCKET_ROWS = 65536  # 24 bytes each: a bucket stays in the second-level cache
 
 
 def efficient_2d(points: Floats, signs: Floats) -> Bools:
     """Mask of efficient rows; equal rows share their fate. `points` is (N, 2), multiplied by `signs` on the way."""
     mask = np.zeros(len(points), dtype=np.bool_)
-    if len(points) <= _BUCKET_ROWS:
-        _sort_and_scan(np.column_stack((points * signs, np.arange(len(points)))), np.inf, mask)
+    if len(points) <= 2 * _SAMPLE:
+        _sort_and_scan(_records(points, signs, slice(None), None), np.inf, mask)
         return mask
-    records, worthwhile = _filtered(points, signs, np.empty(0))
-    while worthwhile and len(records) > _BUCKET_ROWS:
+    records, worthwhile = _filtered(points, signs, None)
+    while worthwhile and len(records) > 2 * _SAMPLE:
         records, worthwhile = _filtered(records, np.ones(2), records[:, 2])
-    if len(records) <= _BUCKET_ROWS:
+    if len(records) <= _DIRECT_ROWS:
         _sort_and_scan(records, np.inf, mask)
     else:
         _by_buckets(records, mask)
     return mask
 
 
-def _filtered(points: Floats, signs: Floats, numbers: Floats) -> tuple[Floats, bool]:
+def _filtered(points: Floats, signs: Floats, numbers: Floats | None) -> tuple[Floats, bool]:
     """Records (x, y, row number) of the rows that a sample's front leaves, and whether a next round may pay."""
     sample = points[:: max(1, len(points) // _SAMPLE), :2] * signs
     stairs = _front_of(sample)
-    # One more random row joins the front of s rows as often as each of those is on it, so this is what is
-    # left.
+    # One more random row joins the front of s rows as often as each of those is on it, so this is what is left.
     if len(stairs) > len(sample) // 4:
-        return _gather(points, signs, np.arange(len(points)), numbers), False
-    keep = np.flatnonzero(_undominated(points, signs, stairs[:, 0].copy(), stairs[:, 1].copy()))
-    return _gather(points, signs, keep, numbers), len(keep) < len(points) // 4
+        return _records(points, signs, slice(None), numbers), False
+    keep = np.empty(len(points), dtype=np.bool_)
+    run = _undominated if len(points) < PARALLEL_ROWS else _undominated_parallel
+    guard = strongest(stairs, sample, 1)[0]
+    run(points, signs, guard, stairs[:, 0].copy(), stairs[:, 1].copy(), keep, 0, len(points))
+    rows = np.flatnonzero(keep)
+    return _records(points, signs, rows, numbers), len(rows) < len(points) // 4
+
+
+def _records(points: Floats, signs: Floats, rows: slice | Indices, numbers: Floats | None) -> Floats:
+    """Signed values and row numbers side by side; row numbers up to 2**53 are exact as float64."""
+    values = points[rows, :2]
+    records = np.empty((len(values), 3))
+    np.multiply(values, signs, out=records[:, :2])
+    if numbers is not None:
+        records[:, 2] = numbers[rows]
+    else:
+        records[:, 2] = np.arange(len(points)) if isinstance(rows, slice) else rows
+    return records
 
 
 def _front_of(records: Floats) -> Floats:
@@ -90,27 +107,45 @@ def _sort_and_scan(records: Floats, limit: float, mask: Bools) -> None:
     _scan(records, np.argsort(records[:, 0]), limit, mask)
 
 
-@jit_parallel
-def _gather(points: Floats, signs: Floats, rows: Indices, numbers: Floats) -> Floats:
-    """(x, y, number) of the given rows, signs applied; row numbers up to 2**53 are exact as float64."""
-    out = np.empty((len(rows), 3))
-    for place in numba.prange(len(rows)):
-        row = rows[place]
-        out[place, 0] = points[row, 0] * signs[0]
-        out[place, 1] = points[row, 1] * signs[1]
-        out[place, 2] = numbers[row] if len(numbers) else row
-    return out
+@jit
+def _undominated(
+    points: Floats,
+    signs: Floats,
+    guard: Floats,
+    xs: Floats,
+    ys: Floats,
+    keep: Bools,
+    start: int,
+    stop: int,
+) -> None:
+    """Rows from `start` to `stop`: False where the staircase (xs rising, ys falling) dominates one.
 
-
-@jit_parallel
-def _undominated(points: Floats, signs: Floats, xs: Floats, ys: Floats) -> Bools:
-    """False where the staircase (xs rising, ys falling) dominates a row."""
-    keep = np.empty(len(points), dtype=np.bool_)
-    for row in numba.prange(len(points)):
+    The guard is the stair that dominates most: it settles most rows without a search.
+    """
+    for row in range(start, stop):
         x, y = points[row, 0] * signs[0], points[row, 1] * signs[1]
+        if guard[0] < x and guard[1] < y:
+            keep[row] = False
+            continue
         stair = _bucket_of(xs, x) - 1  # the last at or left of x, which is the lowest of those
         keep[row] = stair < 0 or y < ys[stair] or (y == ys[stair] and x == xs[stair])
-    return keep
+
+
+@jit_parallel
+def _undominated_parallel(
+    points: Floats,
+    signs: Floats,
+    guard: Floats,
+    xs: Floats,
+    ys: Floats,
+    keep: Bools,
+    start: int,
+    stop: int,
+) -> None:
+    for part in numba.prange(PARTS):
+        first = start + (stop - start) * part // PARTS
+        last = start + (stop - start) * (part + 1) // PARTS
+        _undominated(points, signs, guard, xs, ys, keep, first, last)
 
 
 @jit

@@ -31,7 +31,7 @@ def efficient_3d(points: Floats, signs: Floats) -> Bools:
     mask = np.zeros(len(points), dtype=np.bool_)
     records, rows = filtered(points, signs)
     order = sorted_order(records)
-    mask[rows[order]] = _sweep(records, order)
+    mask[rows[order]] = _sweep(records[order])  # a copy in order: the sweep reads it from front to back
     return mask
 
 
@@ -88,19 +88,18 @@ def _at_most(values: Floats, size: int, limit: float) -> int:
 
 
 @jit
-def _sweep(records: Floats, order: Indices) -> Bools:
-    """Mask of efficient rows, in the sequence of `order`."""
-    mask = np.zeros(len(order), dtype=np.bool_)
+def _sweep(records: Floats) -> Bools:
+    """Mask of efficient rows of records in lexicographic order."""
+    mask = np.zeros(len(records), dtype=np.bool_)
     room = 2
     ys, zs = np.empty((room, _LEAF)), np.empty((room, _LEAF))
     counts, leaves, firsts = np.zeros(room, np.int64), np.zeros(room, np.int64), np.empty(room)
     free = np.arange(room)
     used, spare = 0, room
-    for place in range(len(order)):
-        row = order[place]
+    for row in range(len(records)):
         y, z = records[row, 1], records[row, 2]
-        if place > 0 and _same(records, row, order[place - 1]):
-            mask[place] = mask[place - 1]  # equal rows are neighbours and share their fate
+        if row > 0 and _same(records, row, row - 1):
+            mask[row] = mask[row - 1]  # equal rows are neighbours and share their fate
             continue
         if used == 0:
             spare -= 1
@@ -114,7 +113,7 @@ def _sweep(records: Floats, order: Indices) -> Bools:
                 continue
             if ys[leaf, stair - 1] == y:
                 stair -= 1  # the same y, higher z: replaced
-        mask[place] = True
+        mask[row] = True
         stop = stair  # stairs up to it are no lower than the new one
         while stop < counts[leaf] and zs[leaf, stop] >= z:
             stop += 1

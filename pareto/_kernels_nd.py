@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pareto._check import Floats
-from pareto._jit import jit, jit_parallel
+from pareto._jit import PARALLEL_ROWS, PARTS, jit, jit_parallel
 
-__all__ = ["efficient_nd", "filtered", "front_of_sorted", "ranked"]
+__all__ = ["efficient_nd", "filtered", "front_of_sorted", "ranked", "strongest"]
 
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
@@ -39,7 +39,10 @@ def filtered(points: Floats, signs: Floats) -> tuple[Floats, Indices]:
         front = sample[front_of_sorted(sample)]
         if len(front) > len(sample) // 4:  # the front of all will hold about that share too: nothing to gain
             return (records * signs if first else records), rows
-        keep = _undominated(records, signs if first else np.ones_like(signs), _strongest(front, sample))
+        keep = np.empty(len(records), dtype=np.bool_)
+        run = _undominated if len(records) < PARALLEL_ROWS else _undominated_parallel
+        guards = strongest(front, sample, _GUARDS)
+        run(records, signs if first else np.ones_like(signs), guards, keep, 0, len(records))
         left = np.flatnonzero(keep)
         shrunk = len(left) < len(records) // 4
         records, rows = records[left] * (signs if first else 1.0), rows[left]
@@ -49,23 +52,23 @@ def filtered(points: Floats, signs: Floats) -> tuple[Floats, Indices]:
     return records, rows
 
 
-def _strongest(front: Floats, sample: Floats) -> Floats:
-    """Up to 64 rows of the front, those first that many rows of the sample are worse than everywhere."""
+def strongest(front: Floats, sample: Floats, count: int) -> Floats:
+    """Up to `count` rows of the front, those first that many rows of the sample are worse than everywhere."""
     ranks = np.stack(
         [np.searchsorted(np.sort(column), values) for column, values in zip(sample.T, front.T, strict=True)]
     )
     share = np.log1p(-ranks / (len(sample) + 1)).sum(axis=0)  # the logarithm of the dominated share, were they free
-    return np.ascontiguousarray(front[np.argsort(-share)[:_GUARDS]])
+    return np.ascontiguousarray(front[np.argsort(-share)[:count]])
 
 
-@jit_parallel
-def _undominated(points: Floats, signs: Floats, guards: Floats) -> Bools:
-    rows, objectives = points.shape
-    keep = np.ones(rows, dtype=np.bool_)
-    for row in numba.prange(rows):
+@jit
+def _undominated(points: Floats, signs: Floats, guards: Floats, keep: Bools, start: int, stop: int) -> None:
+    """Rows from `start` to `stop`: False where a guard dominates one."""
+    for row in range(start, stop):
+        keep[row] = True
         for guard in range(len(guards)):
             better, worse = False, False
-            for column in range(objectives):
+            for column in range(points.shape[1]):
                 value = points[row, column] * signs[column]
                 better = better or guards[guard, column] < value
                 if guards[guard, column] > value:
@@ -74,7 +77,14 @@ def _undominated(points: Floats, signs: Floats, guards: Floats) -> Bools:
             if better and not worse:
                 keep[row] = False
                 break
-    return keep
+
+
+@jit_parallel
+def _undominated_parallel(points: Floats, signs: Floats, guards: Floats, keep: Bools, start: int, stop: int) -> None:
+    for part in numba.prange(PARTS):
+        first = start + (stop - start) * part // PARTS
+        last = start + (stop - start) * (part + 1) // PARTS
+        _undominated(points, signs, guards, keep, first, last)
 
 
 @jit

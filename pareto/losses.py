@@ -45,7 +45,7 @@ def measured_losses(
     conv   6.0  0.0
     fc     3.0  0.0
     """
-    base = _reference_row(reference, space)
+    base = np.array(space.in_order("reference", reference), dtype=np.uint8)
     moves = [
         (row, width) for row, widths in enumerate(space.choices.values()) for width in widths if width != base[row]
     ]
@@ -176,16 +176,6 @@ def prediction_quality(measured: npt.ArrayLike, predicted: npt.ArrayLike) -> dic
         "spearman": round(covariance / (spread[0] * spread[1]), 12) if min(spread) > 0 else float("nan"),
         "count": float(len(left)),
     }
-
-
-def _reference_row(reference: Mapping[str, int], space: DesignSpace) -> Policies:
-    for name in reference:
-        if name not in space.names:
-            raise ValueError(f"reference names layer {name!r}{nearest(name, space.names)}")
-    for name in space.names:
-        if name not in reference:
-            raise ValueError(f"reference has no bits for layer {name!r}")
-    return np.array([reference[name] for name in space.names], dtype=np.uint8)
 
 
 def _empty_table(space: DesignSpace) -> pd.DataFrame:

@@ -105,22 +105,29 @@ class DesignSpace:
 
     def row(self, policy: Mapping[str, int] | Sequence[int]) -> Policies:
         """A policy as the (L,) uint8 row of `policies()`; ValueError when it is not of this space."""
-        if isinstance(policy, Mapping):
-            for name in policy:
-                if name not in self._choices:
-                    raise ValueError(f"policy names layer {name!r}{nearest(name, self.names)}")
-            for name in self.names:
-                if name not in policy:
-                    raise ValueError(f"policy has no bits for layer {name!r}")
-            bits = [policy[name] for name in self.names]
-        else:
-            bits = list(policy)
+        bits = self.in_order("policy", policy) if isinstance(policy, Mapping) else list(policy)
         if len(bits) != len(self.names):
             raise ValueError(f"policy must have {len(self.names)} layers, it has {len(bits)}")
         for name, width in zip(self.names, bits, strict=True):
             if width not in self._choices[name]:
                 raise ValueError(f"policy gives layer {name!r} {width} bits, the space allows {self._choices[name]}")
         return np.array(bits, dtype=np.uint8)
+
+    def in_order(self, argument: str, policy: Mapping[str, int]) -> list[int]:
+        """The bits of a policy in the order of the layers, whether or not they are among the choices.
+
+        ValueError, speaking of `argument`, for unknown and missing layers.
+
+        >>> DesignSpace({"conv": (2, 3), "fc": (2, 3)}).in_order("policy", {"fc": 8, "conv": 2})
+        [2, 8]
+        """
+        for name in policy:
+            if name not in self._choices:
+                raise ValueError(f"{argument} names layer {name!r}{nearest(name, self.names)}")
+        for name in self.names:
+            if name not in policy:
+                raise ValueError(f"{argument} has no bits for layer {name!r}")
+        return [policy[name] for name in self.names]
 
     def policies(self, start: int = 0, stop: int | None = None) -> Policies:
         """Policies `start` to `stop` (default: all) in order, as an array of shape (N, L), uint8.

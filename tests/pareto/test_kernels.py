@@ -53,9 +53,33 @@ KINDS = {
 }
 
 
+@pytest.fixture(params=["sorted at once", "cut into buckets"])
+def two_objectives(request, monkeypatch):
+    """Both ways of finishing with two objectives; buckets would need three million rows."""
+    if request.param == "cut into buckets":
+        monkeypatch.setattr("pareto._kernels_2d._DIRECT_ROWS", 5_000)
+        monkeypatch.setattr("pareto._kernels_2d._BUCKET_ROWS", 2_000)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("objectives", "rows"), [(2, 70_000), (3, 20_000), (4, 20_000)])
-def test_large_sets_equal_moocore(kind, objectives, rows):
+def test_large_sets_of_two_objectives(kind, two_objectives):
+    equals_moocore(kind, 2, 30_000)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("objectives", "rows"), [(3, 20_000), (4, 20_000)])
+def test_large_sets_of_more(kind, objectives, rows):
+    equals_moocore(kind, objectives, rows)
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_filters_on_all_threads(objectives, monkeypatch):
+    monkeypatch.setattr("pareto._kernels_2d.PARALLEL_ROWS", 1_000)
+    monkeypatch.setattr("pareto._kernels_nd.PARALLEL_ROWS", 1_000)
+    equals_moocore("few efficient", objectives, 40_000)
+
+
+def equals_moocore(kind, objectives, rows):
     moocore = pytest.importorskip("moocore", reason="moocore is not installed")
     points = KINDS[kind](rows, objectives)
     before = points.copy()
@@ -68,8 +92,8 @@ def test_large_sets_equal_moocore(kind, objectives, rows):
     np.testing.assert_array_equal(points, before)
 
 
-def test_two_objectives_equal_a_running_minimum():
-    points = np.round(GENERATOR.random((200_000, 2)), 3)
+def test_two_objectives_equal_a_running_minimum(two_objectives):
+    points = np.round(GENERATOR.random((60_000, 2)), 3)
     points[:, 1] += 2 * (1 - points[:, 0]) ** 2
     lowest_left = pd.Series(points[:, 1]).groupby(points[:, 0]).min().sort_index()
     before = lowest_left.cummin().shift(fill_value=np.inf)
