@@ -104,9 +104,8 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     print(f"{backend()}\n")
-    print(
-        f"{'weights':>10} {'copy GB/s':>10} {'fused GB/s':>11} {'of copy':>8} {'plain GB/s':>11} {'faster':>7} {'by cpu':>7}"
-    )
+    heads = (("weights", 10), ("copy GB/s", 10), ("fused GB/s", 11), ("of copy", 8), ("plain GB/s", 11))
+    print(" ".join(f"{head:>{width}}" for head, width in (*heads, ("faster", 7), ("by cpu", 7))))
     rows = []
     for size in options.sizes:
         row = measure(size, rounds=options.rounds, device=options.device, dtype=getattr(torch, options.dtype))

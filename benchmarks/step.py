@@ -86,7 +86,7 @@ def brevitas(model: nn.Module) -> None:
 
 
 def torchao(model: nn.Module) -> None:
-    """torchao swaps Linear layers alone; its fake quantiser is put on the inner layers' weights, one scale a channel."""
+    """torchao swaps Linear layers alone; its fake quantiser goes on the inner layers' weights, one scale a channel."""
     from torchao.quantization.qat import FakeQuantizerBase, IntxFakeQuantizeConfig
 
     class Fake(nn.Module):
@@ -208,9 +208,16 @@ def summary(each: Method, plain: Method) -> dict[str, Any]:
 def show(network: str, batch: int, table: dict[str, Any]) -> None:
     """One network's table."""
     print(f"\n{network}, batch {batch}")
-    print(
-        f"{'method':<12} {'wall ms':>9} {'ratio':>7} {'quartiles':>13} {'cpu ms':>9} {'ratio':>7} {'quartiles':>13} {'peak':>6}"
+    heads = (
+        ("wall ms", 9),
+        ("ratio", 7),
+        ("quartiles", 13),
+        ("cpu ms", 9),
+        ("ratio", 7),
+        ("quartiles", 13),
+        ("peak", 6),
     )
+    print(" ".join([f"{'method':<12}", *(f"{head:>{width}}" for head, width in heads)]))
     for name, row in table.items():
         spread = {clock: "{:.3f}-{:.3f}".format(*row[f"{clock}_ratio_quartiles"]) for clock in ("wall", "cpu")}
         print(

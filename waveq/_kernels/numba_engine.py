@@ -38,9 +38,9 @@ class NumbaEngine:
         """max|w|."""
         wide = dense(widened(weight.detach()))
         chunks = count_chunks(wide.numel())
-        partial = np.zeros(chunks, np.float32)
+        partial = np.zeros(chunks, np.int32)
         share_chunks(kernels.largest_chunks, chunks, wide.data_ptr(), wide.numel(), partial)
-        return float(partial.max())
+        return float(partial.max(keepdims=True).view(np.float32)[0])
 
     def wave(self, rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int, *, gradients: bool) -> WaveSums:
         """One call for all layers."""

@@ -23,7 +23,8 @@ __all__ = [
     "wave_chunks",
 ]
 
-_ZERO, _ONE, _TWO, _NAN = np.float32(0.0), np.float32(1.0), np.float32(2.0), np.float32(np.nan)
+_ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+_NOTHING, _WITHOUT_SIGN = np.int32(0), np.int32(0x7FFFFFFF)
 Array = Any  # numba's arrays and float32; kernels are checked by their tests, not by mypy
 Real = Any
 
@@ -34,20 +35,23 @@ def _chunk(address: int, start: int, size: int) -> Array:
 
 
 @jit_loop
-def _largest(w: Array) -> Real:
-    largest, spoiled = _ZERO, _ZERO
-    for i in range(w.size):
-        size = abs(w[i])
-        largest = size if size > largest else largest
-        spoiled = add(spoiled, _ZERO if size == size else _ONE)  # the comparison above passes over a NaN
-    return _NAN if spoiled > _ZERO else largest
+def _largest(bits: Array) -> int:
+    largest = _NOTHING
+    for i in range(bits.size):
+        size = bits[i] & _WITHOUT_SIGN
+        largest = max(size, largest)
+    return largest
 
 
 @jit_loop
 def largest_chunks(first: int, last: int, address: int, size: int, partial: Array) -> None:
-    """max|w| by chunk."""
+    """The bits of max|w| by chunk, int32.
+
+    Without their sign, floats order as their bits do, a NaN above infinity; a comparison of floats would pass over the
+    NaN, and would not vectorise.
+    """
     for k in range(first, last):
-        partial[k] = _largest(_chunk(address, k * CHUNK, size))
+        partial[k] = _largest(_chunk(address, k * CHUNK, size).view(np.int32))
 
 
 @jit_loop
