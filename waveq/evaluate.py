@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,11 +16,10 @@ from torch import Tensor, nn
 
 from waveq._prefix_replay import Replay, UntraceableError
 from waveq._prefix_scores import count_hits, predicted_classes
-from waveq.arguments import resolve_activations
 from waveq.evaluate_data import EvaluationData, Stretch
+from waveq.evaluate_inputs import quantize_inputs
 from waveq.evaluate_weights import Policies, WeightBank, as_policies, plain_layers
-from waveq.layers import nearest, quantizable
-from waveq.parametrization import FixedActivation
+from waveq.layers import nearest
 from waveq.quantizers import quantizer_names
 from waveq.quantizers.base import ScaleMode, check_scale_mode
 
@@ -94,8 +92,8 @@ class PolicyEvaluator:
         self._layers = {name: self._model.get_submodule(name) for name in self.names}
         self._device: torch.device = next(iter(self._layers.values())).weight.device  # type: ignore[assignment]
         self._bank = WeightBank(self._layers, quantizer=quantizer, scale=scale)
-        self.activation_bits = resolve_activations(activation_bits, list(self.names), next(iter(quantizable(model))))
-        self._quantize_inputs()
+        first = next(iter(self._data))[0].to(self._device)
+        self.activation_bits = quantize_inputs(self._model, self.names, activation_bits, first)
         self.plain_reason = None if share_prefixes else "share_prefixes=False"
         self._replay = Replay(self._model, self.names, self._bank, self._device, memory_bytes)
 
@@ -202,24 +200,3 @@ class PolicyEvaluator:
         for index, row in enumerate(rows.tolist()):
             with torch.no_grad():
                 yield index, self._bank.scores(self._model, dict(zip(self.names, row, strict=True)), x)
-
-    def _quantize_inputs(self) -> None:
-        """Hook the input quantisers; the float model's first batch shows which layers' inputs have a sign."""
-        if not self.activation_bits:
-            return
-        signed: dict[str, bool] = {}
-        watches = [
-            self._layers[name].register_forward_pre_hook(functools.partial(_note_sign, signed, name))
-            for name in self.activation_bits
-        ]
-        with torch.no_grad():
-            self._model(next(iter(self._data))[0].to(self._device))
-        for watch in watches:
-            watch.remove()
-        for name, bits in self.activation_bits.items():
-            hook = FixedActivation(bits, signed=signed.get(name, False))
-            self._layers[name].register_forward_pre_hook(hook)
-
-
-def _note_sign(signed: dict[str, bool], name: str, _module: nn.Module, args: tuple[Any, ...]) -> None:
-    signed.setdefault(name, bool((args[0] < 0).any()))

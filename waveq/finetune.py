@@ -10,7 +10,7 @@ kind are timed first, and the faster one does the work. The cores of a CPU train
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from waveq._finetune_group import Group, Recipe, forked_random, seconds_per_policy
 from waveq._side_by_side import cores, one_thread_per_operation, run_side_by_side
 from waveq.evaluate_data import EvaluationData
+from waveq.evaluate_inputs import quantize_inputs
 from waveq.evaluate_weights import Policies, as_policies, plain_layers
 from waveq.layers import nearest
 from waveq.quantizers import quantizer_names
@@ -45,6 +46,8 @@ class PolicyFinetuner:
         quantizer: a registered weight quantiser.
         scale: what the levels are multiplied by: "max", "none" or "learned".
         skip: layers left in floating point: exact names or patterns.
+        activation_bits: bits of the layers' inputs, as for PolicyEvaluator; the float model's first batch of training
+            data shows which inputs have a sign.
         epochs: passes over the training data.
         batch_size: samples per step; the last, smaller batch of an epoch is used too.
         lr: learning rate, constant.
@@ -81,6 +84,7 @@ class PolicyFinetuner:
         quantizer: str = "dorefa",
         scale: ScaleMode = "max",
         skip: Iterable[str] = (),
+        activation_bits: int | Mapping[str, int] | None = None,
         epochs: int = 1,
         batch_size: int = 128,
         lr: float = 0.01,
@@ -104,6 +108,7 @@ class PolicyFinetuner:
         self._device = next(self._model.parameters()).device
         self._train = _in_memory("train_data", train_data, self._device)
         self._test = _in_memory("test_data", test_data, self._device)
+        self.activation_bits = quantize_inputs(self._model, self.names, activation_bits, self._train[0][:batch_size])
         self._recipe = Recipe(
             quantizer=quantizer,
             scale=scale,

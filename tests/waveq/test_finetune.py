@@ -91,6 +91,26 @@ def test_one_policy_equals_attach_in_an_ordinary_loop() -> None:
         assert torch.equal(group.predict(x)[0], model.eval()(x).argmax(dim=1))
 
 
+def test_quantised_inputs_are_those_of_attach() -> None:
+    model = network()
+    model[7] = nn.Identity()
+    tuner = PolicyFinetuner(model, data(), data(), activation_bits=3, batch_size=16, lr=0.05, together=2)
+    assert tuner.activation_bits == {"4": 3, "8": 3}
+    together = tuner.correct(POLICIES[:2])
+    row = dict(zip(tuner.names, map(int, POLICIES[0]), strict=True))
+    wq = waveq.attach(model, bits=row, scale="max", lambda_w=0.0, activation_bits=3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    x, y = data()
+    for batch in torch.randperm(len(y), generator=torch.Generator().manual_seed(0)).split(16):
+        loss = F.cross_entropy(model.train()(x[batch]), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        wq.step()
+    with torch.no_grad():
+        assert np.array_equal(together[0], (model.eval()(x).argmax(dim=1) == y).numpy())
+
+
 def test_accuracies_do_not_depend_on_the_grouping_and_leave_everything_alone() -> None:
     model, before, state = network(), copy.deepcopy(network().state_dict()), torch.get_rng_state()
     found, seen = [], []
