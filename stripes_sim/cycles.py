@@ -84,23 +84,66 @@ def array_work(work: Packed, hw: Accelerator, weight_bits: Ints, activation_bits
     weight_bits, activation_bits = np.broadcast_arrays(weight_bits, activation_bits)
     if hw.serial == "spatial":
         return _spatial(work, hw, weight_bits, activation_bits, batch)
+    lay = _layout(work, hw, weight_bits, activation_bits)
+
+    # windows that share one weight: places of a convolution, tokens of a matrix product
+    shared = np.where(work.spatial, lay.windows, work.tokens) * np.where(work.matmul, 1, batch)
+    window_sets = work.phases * ceil_div(shared, lay.columns)
+    steps = lay.filter_steps * lay.depth
+    as_windows = lay.groups * window_sets * steps * _step_cycles(hw, weight_bits, activation_bits)
+    one_by_one = shared * _single_token(hw, steps, lay.columns, weight_bits, activation_bits)
+    flat = ~work.spatial & ((one_by_one <= as_windows) | (hw.compat == "dnnsim"))
+
+    sets = np.where(flat, shared, lay.groups * window_sets)
+    scheduled = np.where(flat, 1, work.phases * lay.pes_per_activation) * shared
+    scheduled = scheduled * work.out_channels * lay.pes_per_weight * lay.depth
+    slots = sets * lay.filter_sets * lay.depth * hw.rows * np.where(flat, 1, hw.columns)
+    repeats = np.where(work.embedding, 0, work.copies * np.where(work.matmul, batch, 1))
+    dram_reads, buffer_reads = _weight_reads(hw, weight_bits, lay)
+    return ArrayWork(
+        compute_cycles=repeats * np.where(flat, one_by_one, as_windows),
+        scheduled_pes=repeats * scheduled,
+        idle_pes=repeats * (slots - scheduled),
+        passes=np.where(flat, shared, ceil_div(shared, lay.columns)),
+        filter_steps=lay.filter_steps,
+        dram_weight_reads=np.where(repeats > 0, dram_reads, 0),
+        buffer_weight_reads=repeats * buffer_reads * np.where(flat, shared, window_sets),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """How a layer lies on the tiles: what a tile holds at once, and how often it is filled."""
+
+    pes_per_activation: Ints
+    pes_per_weight: Ints
+    columns: Ints
+    rows: Ints
+    lanes: Ints
+    tiles: Ints
+    groups: Ints
+    windows: Ints
+    filter_sets: Ints
+    filter_steps: Ints
+    depth: Ints
+
+
+def _layout(work: Packed, hw: Accelerator, weight_bits: Ints, activation_bits: Ints) -> _Layout:
     pes_per_activation = ceil_div(activation_bits, hw.pe_width_bits)
     pes_per_weight = ceil_div(weight_bits, hw.pe_width_bits)
     columns, rows = hw.columns // pes_per_activation, hw.rows // pes_per_weight
     _check_composition(work, hw, activation_bits, columns, "activation", "columns")
     _check_composition(work, hw, weight_bits, rows, "weight", "rows")
 
+    compat = hw.compat == "dnnsim"
     fold = work.foldable & hw.space_to_depth
     in_channels = np.where(fold, work.folded_channels, work.in_channels)
-    taps = np.where(fold, work.folded_taps, work.taps)
-    compat = hw.compat == "dnnsim"
-    windows = np.where(fold, work.folded_windows, work.windows) if compat else work.windows
     channels = in_channels // work.groups
+    groups = np.where(in_channels // channels == 2, 2, 1) if compat else work.groups
+
+    # depthwise: lane i and row i of the one tile work on channel i
     depthwise = work.spatial & (channels == 1) & (in_channels != 1)
     diagonal = np.minimum(hw.lanes, rows)
-    groups = work.groups
-    if compat:
-        groups = np.where(in_channels // channels == 2, 2, 1)
     groups = np.where(depthwise, ceil_div(work.out_channels, diagonal), groups)
     filters = np.where(depthwise, diagonal, ceil_div(work.out_channels, groups))
     rows = np.where(depthwise, diagonal, rows)
@@ -108,36 +151,18 @@ def array_work(work: Packed, hw: Accelerator, weight_bits: Ints, activation_bits
     tiles = np.where(depthwise, 1, hw.tiles)
 
     filter_sets = ceil_div(filters, rows)
-    filter_steps = ceil_div(filter_sets, tiles)
-    depth = taps * ceil_div(channels, lanes)
-    step = _step_cycles(hw, weight_bits, activation_bits)
-
-    # windows that share one weight: places of a convolution, tokens of a matrix product
-    shared = np.where(work.spatial, windows, work.tokens) * np.where(work.matmul, 1, batch)
-    repeats = work.copies * np.where(work.matmul, batch, 1)
-    window_sets = work.phases * ceil_div(shared, columns)
-    steps = filter_steps * depth
-    as_windows = groups * window_sets * steps * step
-    one_by_one = shared * _single_token(hw, steps, columns, weight_bits, activation_bits)
-    flat = ~work.spatial & ((one_by_one <= as_windows) | compat)
-    cycles = np.where(flat, one_by_one, as_windows)
-
-    slot_sets = np.where(flat, shared, groups * window_sets)
-    passes = np.where(flat, shared, ceil_div(shared, columns))
-    scheduled = (
-        np.where(flat, 1, work.phases * pes_per_activation) * shared * work.out_channels * pes_per_weight * depth
-    )
-    slots = slot_sets * filter_sets * depth * hw.rows * np.where(flat, 1, hw.columns)
-    live = np.where(work.embedding, 0, repeats)
-    dram_reads, buffer_reads = _weight_reads(hw, weight_bits, groups, filter_sets, tiles, rows, lanes, depth)
-    return ArrayWork(
-        compute_cycles=live * cycles,
-        scheduled_pes=live * scheduled,
-        idle_pes=live * (slots - scheduled),
-        passes=passes,
-        filter_steps=filter_steps,
-        dram_weight_reads=np.where(live > 0, dram_reads, 0),
-        buffer_weight_reads=live * buffer_reads * np.where(flat, shared, window_sets),
+    return _Layout(
+        pes_per_activation=pes_per_activation,
+        pes_per_weight=pes_per_weight,
+        columns=columns,
+        rows=rows,
+        lanes=lanes,
+        tiles=tiles,
+        groups=groups,
+        windows=np.where(fold, work.folded_windows, work.windows) if compat else work.windows,
+        filter_sets=filter_sets,
+        filter_steps=ceil_div(filter_sets, tiles),
+        depth=np.where(fold, work.folded_taps, work.taps) * ceil_div(channels, lanes),
     )
 
 
@@ -175,32 +200,24 @@ def _single_token(hw: Accelerator, steps: Ints, columns: Ints, weight_bits: Ints
     return np.asarray(rounds * np.maximum(busy, columns) + rest + busy, dtype=np.int64)
 
 
-def _weight_reads(
-    hw: Accelerator,
-    weight_bits: Ints,
-    groups: Ints,
-    filter_sets: Ints,
-    tiles: Ints,
-    rows: Ints,
-    lanes: Ints,
-    depth: Ints,
-) -> tuple[Ints, Ints]:
+def _weight_reads(hw: Accelerator, weight_bits: Ints, lay: _Layout) -> tuple[Ints, Ints]:
     """DNNsim's counters: 64-bit blocks from DRAM, and weight buffer accesses of one window set.
 
     Rows are padded to the tile, and a value takes a power of two of bits, at least ``data_width_bits``. Blocks are
     dealt to banks in turn; one access fetches as many blocks as a bank is wide.
     """
     values_per_block = 64 // np.maximum(hw.data_width_bits, _power_of_two(weight_bits))
-    blocks = ceil_div(lanes, np.maximum(values_per_block, 1)) * rows
+    blocks = ceil_div(lay.lanes, np.maximum(values_per_block, 1)) * lay.rows
     blocks_per_access = max(hw.buffer_bank_width_bits // 64, 1)
 
     def accesses(count: Ints) -> Ints:
         full, rest = np.divmod(count, blocks_per_access * hw.buffer_banks)
         return np.asarray(full * hw.buffer_banks + np.minimum(rest, hw.buffer_banks), dtype=np.int64)
 
-    full_steps, last_tiles = np.divmod(filter_sets, tiles)
-    per_depth = full_steps * accesses(tiles * blocks) + accesses(last_tiles * blocks)
-    return groups * filter_sets * depth * blocks, groups * depth * per_depth
+    full_steps, last_tiles = np.divmod(lay.filter_sets, lay.tiles)
+    per_depth = full_steps * accesses(lay.tiles * blocks) + accesses(last_tiles * blocks)
+    steps = lay.groups * lay.depth
+    return steps * lay.filter_sets * blocks, steps * per_depth
 
 
 def _power_of_two(bits: Ints) -> Ints:
