@@ -98,8 +98,8 @@ def diagnose(
         phase2_steps: length of phase 2.
         budget_is_used: whether a budget is set and the bits come close to it. Then it is the reason for layers at
             either end of the range, which are no sign of collapse or lock.
-        task_moves_beta: whether the task loss holds beta up. Then a layer at the lower limit is one that the task can do
-            without more bits for; only when most layers are there is the price too high.
+        task_moves_beta: whether the task loss holds beta up. Then a layer at the lower limit is one that the task can
+            do without more bits for; only when most layers are there is the price too high.
 
     Example:
         >>> diagnose({"conv1": BetaRecord(start=7.0, end=7.0, trend=0.0, bits=8)}, 100)[0][:44]

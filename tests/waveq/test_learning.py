@@ -99,7 +99,7 @@ def test_lock_is_diagnosed(clustered: bool) -> None:
 
 
 def test_descent_cut_short_is_diagnosed() -> None:
-    wq = waveq.attach(spread_layer(2000), quantizer="wrpn", total_steps=300, preset="paper", beta_lr=0.4)
+    wq = waveq.attach(spread_layer(2000), quantizer="wrpn", total_steps=300, preset="paper", beta_lr=0.6)
     findings = run_weights_fixed(mlp(), wq)
     assert len(findings) == 1
     assert findings[0].startswith("beta was still moving when the bits froze in: 0.")

@@ -366,3 +366,15 @@ def test_unknown_names_are_told_the_nearest() -> None:
         make_quantizer("doreffa", torch.ones(3))
     with pytest.raises(ValueError, match="scale must be one of 'none', 'max', 'learned', not 'mean'"):
         make_quantizer("wrpn", torch.ones(3), scale="mean")  # type: ignore[arg-type]
+
+
+def test_the_wave_leaves_a_learned_scale_to_the_task() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16))
+    wq = waveq.attach(model, bits=3, quantizer="wrpn", scale="learned")
+    wq.penalty().backward()
+    scale = model[0].parametrizations.weight[0].quantizer.level_scale
+    assert scale.grad is None or float(scale.grad) == 0.0
+    model(torch.randn(4, 8)).square().sum().backward()
+    assert scale.grad is not None
+    assert float(scale.grad) != 0.0

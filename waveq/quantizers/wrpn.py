@@ -40,6 +40,10 @@ class WRPN(WeightQuantizer):
         """clip(w / s, -1, 1)."""
         return torch.clamp(weight / self.gain(weight), -1.0, 1.0)
 
+    def coordinate(self, weight: Tensor, beta: Tensor) -> Tensor:
+        """``unit`` with s held: the wave would move a learned s to where every weight is 0."""
+        return torch.clamp(weight / self.gain(weight).detach(), -1.0, 1.0)
+
     def gain(self, weight: Tensor) -> Tensor:
         """s: 1, max|w| or the learned scale, kept positive."""
         if self.scale == "learned":
@@ -53,16 +57,19 @@ class WRPN(WeightQuantizer):
         return self.computes_as(WRPN)
 
     def coordinate_recipe(self, weight: Tensor, largest: Number, beta: Number) -> Coordinate:
-        """See ``unit``."""
-        scale: Number = 1.0
+        """See ``coordinate``."""
+        divisor = self._divisor(weight, largest)
+        held = divisor.detach() if isinstance(divisor, Tensor) else divisor
+        return Coordinate("clip", held, largest, -1.0, 1.0)
+
+    def _divisor(self, weight: Tensor, largest: Number) -> Number:
         if self.scale == "learned":
-            scale = self.gain(weight)
-        elif self.scale == "max":
-            scale = at_least(largest, TINY)
-        return Coordinate("clip", scale, largest, -1.0, 1.0)
+            return self.gain(weight)
+        return at_least(largest, TINY) if self.scale == "max" else 1.0
 
     def rounding_recipe(self, weight: Tensor, largest: Number, bits: Number, grid_scale: Number) -> Rounding:
         """See ``forward``."""
-        coordinate = self.coordinate_recipe(weight, largest, bits)
+        divisor = self._divisor(weight, largest)
+        coordinate = Coordinate("clip", divisor, largest, -1.0, 1.0)
         steps: Number = 2.0**bits - self.grid().deficit
-        return Rounding(coordinate, grid_scale / steps, coordinate.divisor, -steps, steps, self.grid().shift)
+        return Rounding(coordinate, grid_scale / steps, divisor, -steps, steps, self.grid().shift)
