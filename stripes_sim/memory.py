@@ -67,46 +67,51 @@ def traffic(
     A matmul has no stored weights: both its operands come through the activation buffer.
     """
     weight_stored, activation_stored = stored_bits(hw, weight_bits), stored_bits(hw, activation_bits)
-    weight_values = np.where(work.matmul | work.embedding, 0, work.weight_count)
-    weights = weight_values * weight_stored
+    weights = np.where(work.matmul | work.embedding, 0, work.weight_count) * weight_stored
     inputs = batch * work.input_count * activation_stored
     outputs = batch * work.output_count * activation_stored
-
     fits = inputs + outputs <= 8 * hw.activation_buffer_bytes
-    weight_parts = np.maximum(ceil_div(weights, 8 * hw.weight_buffer_bytes), 1)
-    input_parts = np.maximum(ceil_div(inputs, 4 * hw.activation_buffer_bytes), 1)
-    stored = 0 if hw.resident_weights else 1
-    partial_sums = (input_parts - 1) * batch * work.output_count * int(CONSTANTS["accumulator_bits"].value)
-    cut = ~fits & (weight_parts > 1)
-    by_filters = weight_parts * inputs + stored * weights
-    by_inputs = inputs + stored * input_parts * weights
-    by_channels = inputs + stored * weights + 2 * partial_sums
-    least = np.minimum(np.minimum(by_filters, by_inputs), by_channels)
-    channels_cut = cut & (by_channels == least)
-    inputs_cut = cut & (by_inputs == least) & ~channels_cut
-    filters_cut = cut & ~channels_cut & ~inputs_cut
-    weight_reads = stored * weights * np.where(inputs_cut, input_parts, 1)
-    input_reads = inputs * np.where(fits, work.first, np.where(filters_cut, weight_parts, 1))
-    spills = np.where(channels_cut, partial_sums, 0)
+    weight_reads, input_reads, spills = _off_chip(work, hw, weights, inputs, fits, batch)
     # a lookup reads its rows from the table off chip, wherever the activations are
-    rows = np.where(work.embedding, batch * work.output_count * weight_stored, 0)
-
+    rows = batch * work.output_count * weight_stored
     reads = np.where(work.embedding, rows, weight_reads + input_reads + spills)
     writes = np.where(fits & ~work.last, 0, outputs) + spills
+
     windows = np.where(work.spatial, work.windows * work.phases, work.tokens) * work.copies * batch
     visited = windows * work.taps * work.in_channels * array.filter_steps
     second_operand = np.where(work.matmul, work.copies * batch * work.in_channels * work.out_channels, 0)
+    read_again = np.where(work.embedding, 0, visited + second_operand) * activation_stored
+    filled = outputs + np.where(work.embedding, 0, input_reads + spills)
     return Traffic(
         weight_bytes=np.asarray(np.broadcast_to(weights / 8, reads.shape), dtype=np.float64),
         dram_read_bits=reads.astype(np.float64),
         dram_weight_bits=weight_reads.astype(np.float64),
         dram_write_bits=writes.astype(np.float64),
         weight_buffer_bits=(weights * array.passes * work.copies).astype(np.float64),
-        activation_read_bits=np.where(work.embedding, 0, (visited + second_operand) * activation_stored).astype(
-            np.float64
-        ),
-        activation_write_bits=(outputs + np.where(work.embedding, 0, input_reads + spills)).astype(np.float64),
+        activation_read_bits=read_again.astype(np.float64),
+        activation_write_bits=filled.astype(np.float64),
     )
+
+
+def _off_chip(
+    work: Packed, hw: Accelerator, weights: Ints, inputs: Ints, fits: npt.NDArray[np.bool_], batch: int
+) -> tuple[Ints, Ints, Ints]:
+    """Bits of weights and inputs that are read from DRAM, and of partial sums that go there and back (one way)."""
+    weight_parts = np.maximum(ceil_div(weights, 8 * hw.weight_buffer_bytes), 1)
+    input_parts = np.maximum(ceil_div(inputs, 4 * hw.activation_buffer_bytes), 1)
+    fetched = np.where(hw.resident_weights, 0, weights)
+    partial_sums = (input_parts - 1) * batch * work.output_count * int(CONSTANTS["accumulator_bits"].value)
+    by_filters = weight_parts * inputs + fetched
+    by_inputs = inputs + input_parts * fetched
+    by_channels = inputs + fetched + 2 * partial_sums
+    least = np.minimum(np.minimum(by_filters, by_inputs), by_channels)
+    cut = ~fits & (weight_parts > 1)
+    channels_cut = cut & (by_channels == least)
+    inputs_cut = cut & (by_inputs == least) & ~channels_cut
+    filters_cut = cut & ~channels_cut & ~inputs_cut
+    weight_reads = fetched * np.where(inputs_cut, input_parts, 1)
+    input_reads = inputs * np.where(fits, work.first, np.where(filters_cut, weight_parts, 1))
+    return weight_reads, input_reads, np.where(channels_cut, partial_sums, 0)
 
 
 def memory_cycles(hw: Accelerator, moved: Traffic) -> dict[str, Floats]:
