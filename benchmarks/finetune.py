@@ -3,8 +3,8 @@
     python -m benchmarks finetune [--json OUT] [--quick] [--device cuda]
 
 For each network and batch size some steps are timed with one policy and with growing groups of policies trained as one
-(all settings in turn, best of several rounds), and policies per hour follow from the steps that an epoch has. What
-"auto" would choose is the fastest column. Accuracies of a few policies are compared between the two ways.
+(all settings in turn, best of several rounds), and policies per hour and core (or GPU) follow from the steps that an
+epoch has; on a CPU that is processor time. Accuracies of a few policies are compared between the two ways.
 """
 
 from __future__ import annotations
@@ -106,6 +106,6 @@ def compare(device: str) -> dict[str, Any]:
 def _line(row: dict[str, Any]) -> str:
     rates = ", ".join(f"{size}: {rate:,.0f}" for size, rate in row["policies_per_hour_one_epoch"].items())
     return (
-        f"{row['network']:<11} {row['data']:<14} batch {row['batch_size']:>4}: policies per hour and epoch, by group: "
+        f"{row['network']:<10} {row['data']:<13} batch {row['batch_size']:>3}: policies per hour, core, epoch by group: "
         f"{rates}; fastest {row['fastest']} ({row['gain']:.2f} x one at a time)"
     )

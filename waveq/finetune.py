@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from waveq._finetune_group import Group, Recipe, forked_random, seconds_per_policy
-from waveq._side_by_side import cores, one_thread_per_operation, run_side_by_side
+from waveq._side_by_side import cores, run_side_by_side
 from waveq.evaluate_data import EvaluationData
 from waveq.evaluate_inputs import quantize_inputs
 from waveq.evaluate_weights import Policies, as_policies, plain_layers
@@ -167,12 +167,11 @@ class PolicyFinetuner:
     def _faster_group(self, rows: Policies) -> int:
         """Time a few steps alone and together; an operation that cannot be batched counts as not paying."""
         together = min(_GROUP.get(self._device.type, _GROUP["cpu"]), len(rows))
-        with one_thread_per_operation(self._device):
-            self.timings[1] = seconds_per_policy(self._make(rows[:1]), *self._train)
-            try:
-                self.timings[together] = seconds_per_policy(self._make(rows[:together]), *self._train)
-            except (RuntimeError, ValueError):  # what vmap raises for operations without a batching rule
-                self.timings[together] = float("inf")
+        self.timings[1] = seconds_per_policy(self._make(rows[:1]), *self._train)
+        try:
+            self.timings[together] = seconds_per_policy(self._make(rows[:together]), *self._train)
+        except (RuntimeError, ValueError):  # what vmap raises for operations without a batching rule
+            self.timings[together] = float("inf")
         return min(self.timings, key=lambda size: self.timings[size])
 
 
