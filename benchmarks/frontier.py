@@ -1,6 +1,7 @@
 """Finding the efficient rows of a large table: pareto against other libraries, answers compared.
 
     python -m benchmarks frontier [--json OUT] [--rows 100000 1000000 10000000] [--timeout SECONDS]
+                                  [--libraries NAME ...] [--objectives 2 3]
                                   [--tables FOLDER [--pictures FOLDER]]
 
 Every cell runs in a process of its own that times the library and pareto in turns (best of three, compilation and
@@ -125,7 +126,7 @@ def main(argv: list[str]) -> int:
         for kind in KINDS:
             slow: set[str] = set()
             for rows in sorted(options.rows):
-                for name in LIBRARIES:
+                for name in options.libraries:
                     cell = _cell(name, kind, rows, objectives, options.timeout, slow)
                     if cell is not None:
                         cells.append(cell)
@@ -141,6 +142,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--json", help="write the results to this file")
     parser.add_argument("--rows", type=int, nargs="+", default=[10**5, 10**6, 10**7])
     parser.add_argument("--objectives", type=int, nargs="+", default=[2, 3])
+    parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=list(LIBRARIES))
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one cell of one library")
     parser.add_argument("--tables", type=Path, help="folder of measured design spaces as CSV")
     parser.add_argument("--pictures", type=Path, help="folder for a picture of each of them")
@@ -157,7 +159,7 @@ def _cell(name: str, kind: str, rows: int, objectives: int, timeout: float, slow
         return cell | {"status": "not asked: too slow on fewer rows"}
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    child = context.Process(target=_measure, args=(name, kind, rows, objectives, queue))
+    child = context.Process(target=_measure, args=(name, kind, rows, objectives, queue), daemon=True)
     child.start()
     try:
         cell |= queue.get(timeout=timeout)
