@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import torch
 
+from waveq.threads import torch_threads
+
 __all__ = ["cores", "one_thread_per_operation", "run_side_by_side"]
 
 T = TypeVar("T")
@@ -23,15 +25,8 @@ def cores(device: torch.device) -> int:
 @contextlib.contextmanager
 def one_thread_per_operation(device: torch.device) -> Iterator[None]:
     """Small operations gain nothing from several threads; whole pieces of work do."""
-    if device.type != "cpu":
+    with torch_threads(1 if device.type == "cpu" else None):
         yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def run_side_by_side(

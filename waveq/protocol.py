@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from waveq.evaluate import PolicyEvaluator
     from waveq.finetune import PolicyFinetuner
 
-__all__ = ["Evaluation", "Protocol", "evaluation", "torch_threads"]
+__all__ = ["Evaluation", "Protocol", "evaluation"]
 
 Policies = npt.NDArray[np.uint8]
 _TOGETHER = 16  # policies that are fine-tuned as one; fixed, so that a resumed enumeration groups them alike
@@ -90,11 +89,15 @@ class Evaluation:
 
     def __call__(self, policies: Policies) -> npt.NDArray[np.float64]:
         """Accuracies in percent: (N, L) uint8 -> (N,)."""
+        from waveq.threads import torch_threads
+
         with torch_threads(self._threads):
             return 100.0 * self._accuracy(policies)
 
     def correct(self, policies: Policies) -> npt.NDArray[np.bool_]:
         """Which images are classified right: (N, L) uint8 -> (N, S)."""
+        from waveq.threads import torch_threads
+
         with torch_threads(self._threads):
             return np.asarray(self._correct(policies))
 
@@ -149,16 +152,3 @@ def scale_of(run: TrainedRun) -> Any:
 
     scale = run.config.scale or get_preset(run.config.preset).scale
     return "max" if scale == "learned" else scale
-
-
-@contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """Within, torch uses so many threads; None leaves it as it is. Small networks are fastest with one."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 
 from waveq.runs import RunFolder, load_weights, save_weights
+from waveq.threads import torch_threads
 from waveq.train_callbacks import StopRequested, signals_noted
 from waveq.train_config import TrainConfig
 from waveq.train_data import mixed_seed
@@ -29,8 +29,6 @@ from waveq.train_stage import Stage, make_loader, rank_and_world
 from waveq.zoo import Dataset, build, load_data, network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from waveq.handle import WaveQ
 
 __all__ = ["TrainResult", "TrainingInterrupted", "make_dataset", "make_network", "train"]
@@ -93,7 +91,7 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
         if not complete:
             raise TrainingInterrupted(_how_to_go_on(folder))
     else:
-        with signals_noted() as stop, _threads(config.threads):
+        with signals_noted() as stop, torch_threads(config.threads):
             try:
                 _Run(config, folder, speak, stop).all_stages()
             except StopRequested:
@@ -300,16 +298,6 @@ def _meet() -> None:
     """Wait for the other processes, where there are some."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _how_to_go_on(folder: RunFolder) -> str:

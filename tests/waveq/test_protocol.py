@@ -15,7 +15,8 @@ from stripes_sim import Stripes
 from waveq.cli import main
 from waveq.design_space import enumerate_run, run_protocol
 from waveq.policy import Policy
-from waveq.protocol import Protocol, evaluation, torch_threads
+from waveq.protocol import Protocol, evaluation
+from waveq.threads import torch_threads
 from waveq.trained_run import TrainedRun
 
 TUNED = Protocol(finetune_epochs=1, finetune_lr=0.02)
