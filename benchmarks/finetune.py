@@ -106,6 +106,6 @@ def compare(device: str) -> dict[str, Any]:
 def _line(row: dict[str, Any]) -> str:
     rates = ", ".join(f"{size}: {rate:,.0f}" for size, rate in row["policies_per_hour_one_epoch"].items())
     return (
-        f"{row['network']:<10} {row['data']:<13} batch {row['batch_size']:>3}: policies per hour, core, epoch by group: "
+        f"{row['network']:<10} {row['data']:<13} batch {row['batch_size']:>3}: policies per hour, core, epoch by group "
         f"{rates}; fastest {row['fastest']} ({row['gain']:.2f} x one at a time)"
     )
