@@ -26,6 +26,18 @@ class Slow:
         return value(policies)
 
 
+class Endless:
+    """Says that it has begun, and does not end."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def __call__(self, policies):
+        (self.folder / f"begun-{os.getpid()}").touch()
+        time.sleep(600)
+        return value(policies)
+
+
 class Deadly:
     """Kills its process `times` times, counted in files, when a policy starts with `first`."""
 

@@ -92,11 +92,11 @@ def test_missing_ray_says_how_to_get_it(store):
 CHILD = """
 import sys
 from pareto import Store, run_campaign
-from tests.pareto.evaluators import Slow
+from tests.pareto.evaluators import Endless
 from tests.pareto.test_engines import SPACE
 if __name__ == "__main__":
-    with Store(sys.argv[1], layers=SPACE.names, fingerprint={"seed": 0}) as store:
-        run_campaign(SPACE, Slow(float(sys.argv[2])), store, workers=2, unit_rows=1, progress=False)
+    with Store(sys.argv[1] + "/run.sqlite", layers=SPACE.names, fingerprint={"seed": 0}) as store:
+        run_campaign(SPACE, Endless(sys.argv[1]), store, workers=2, unit_rows=1, progress=False)
 """
 
 
@@ -104,12 +104,19 @@ def test_ctrl_c_ends_workers_in_the_middle_of_their_units(tmp_path):
     script = tmp_path / "campaign.py"
     script.write_text(CHILD)
     root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, str(script), str(tmp_path / "run.sqlite"), "600"]
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    child = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE)
-    time.sleep(3)
-    child.send_signal(signal.SIGINT)
-    _, complaint = child.communicate(timeout=30)
+    child = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("begun-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to the workers as well
+    # Workers hold the same standard error, so that its end, before the timeout, means that they are gone too.
+    _, complaint = child.communicate(timeout=60)
     assert child.returncode != 0
     assert complaint.count(b"Traceback") == 1  # the parent's own, none of the workers
     assert b"KeyboardInterrupt" in complaint

@@ -162,7 +162,7 @@ def test_two_writers_at_once(tmp_path):
 CHILD = """
 import sys
 from tests.pareto.test_store import _write_all
-_write_all(sys.argv[1], 0.02)
+_write_all(sys.argv[1], 0.1)
 """
 
 
