@@ -115,13 +115,19 @@ def engine_for(weight: Tensor) -> Engine | None:
         return None
     if weight.device.type not in ("cpu", "cuda") or torch._C._functorch.maybe_current_level() is not None:
         return None
-    choice = _choose(weight.device.type)
+    return _engine_on(weight.device.type, weight.dtype, _asked(), _interprets())
+
+
+@functools.lru_cache(maxsize=64)
+def _engine_on(device: str, dtype: torch.dtype, _asked_for: str, _interpreted: bool) -> Engine | None:
+    """Looked up for every layer of every step: the last two arguments say what the answer was made for."""
+    choice = _choose(device)
     if choice.name == "plain":
         return None
     engine = _engine(choice.name)
-    if engine.takes(weight.dtype):
+    if engine.takes(dtype):
         return engine
-    return _engine("torch") if weight.dtype == torch.float64 else None
+    return _engine("torch") if dtype == torch.float64 else None
 
 
 def _float64() -> Choice:

@@ -43,9 +43,11 @@ def test_an_unknown_name_is_refused_and_nothing_changes() -> None:
 
 def test_a_missing_package_is_said_and_the_formulas_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_has", lambda package: False)
+    backends._engine_on.cache_clear()
     choice = backend().cpu
     assert (choice.name, choice.reason) == ("plain", "numba is not installed")
     assert engine_for(torch.ones(3)) is None
+    backends._engine_on.cache_clear()
 
 
 def test_a_backend_of_another_device_is_not_used_silently() -> None:

@@ -35,7 +35,7 @@ def _chunk(address: int, start: int, size: int) -> Array:
 
 
 @jit_loop
-def _largest(bits: Array) -> int:
+def _largest(bits: Array) -> Any:
     largest = _NOTHING
     for i in range(bits.size):
         size = bits[i] & _WITHOUT_SIGN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -109,12 +110,17 @@ class WeightQuantizer(nn.Module):
 
     def computes_as(self, owner: type[WeightQuantizer]) -> bool:
         """Whether no subclass has changed the formulas that ``owner``'s recipes stand for."""
-        return all(getattr(type(self), name) is getattr(owner, name) for name in _FORMULAS)
+        return _same_formulas(type(self), owner)
 
     def binarize(self, weight: Tensor) -> Tensor:
         """One bit: sign(w) E|w| with 0 -> +E|w|, straight-through (DoReFa eq. 7; WRPN uses the same)."""
         magnitude = weight.detach().abs().mean()
         return straight_through(weight, torch.where(weight.detach() < 0, -magnitude, magnitude))
+
+
+@functools.cache
+def _same_formulas(method: type[WeightQuantizer], owner: type[WeightQuantizer]) -> bool:
+    return all(getattr(method, name) is getattr(owner, name) for name in _FORMULAS)
 
 
 def straight_through(value: Tensor, rounded: Tensor) -> Tensor:
