@@ -63,8 +63,8 @@ def main(argv: list[str]) -> int:
         if case.network in options.networks:
             rows.append(run_case(case, data, images=options.images, quick=options.quick))
             print(_line(rows[-1]), flush=True)
-    if options.json:
-        write_json(options.json, {"seed": _SEED, "threads": torch.get_num_threads(), "cases": rows})
+            if options.json:  # after each case: the next may take long
+                write_json(options.json, {"seed": _SEED, "threads": torch.get_num_threads(), "cases": rows})
     return int(any(row["predictions_differ"] for row in rows))
 
 
