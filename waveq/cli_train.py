@@ -38,8 +38,8 @@ def train(
         str | None, typer.Option(help="Weigh every layer's bits by their cost on this accelerator; see: waveq hardware")
     ] = None,
     objective: Annotated[
-        str, typer.Option(help="The cost that --hardware weighs by: energy_pj or cycles.")
-    ] = "energy_pj",
+        str | None, typer.Option(help="The cost that --hardware weighs by (default: the target's, else energy_pj).")
+    ] = None,
     quantizer: Annotated[str | None, typer.Option(help="Weight quantiser.")] = None,
     scale: Annotated[str | None, typer.Option(help="Scale of the levels: none, max or learned.")] = None,
     preset: Annotated[str | None, typer.Option(help="recommended, paper or released.")] = None,
@@ -75,11 +75,12 @@ def train(
     The same command goes on where it stopped. Without --recipe, the shipped recipe for the network and the data set is
     taken where there is one.
     """
+    budget = None if target is None else _number_by_name("--target", target)
     given = {
         "model": model,
         "dataset": dataset,
         "bits": bits,
-        "target": None if target is None else _number_by_name("--target", target),
+        "target": budget,
         "quantizer": quantizer,
         "scale": scale,
         "preset": preset,
@@ -107,11 +108,16 @@ def train(
     }
     changes = {name: value for name, value in given.items() if value is not None}
     config = _config(recipe, {**changes, "resume": resume, "progress": not (quiet or as_json)})
+    shares = [name for name in budget or {} if name != "mean_bits"]
     if hardware is not None:
         from stripes_sim import load_hardware
         from waveq.codesign import weigh_by_cost
 
-        config = weigh_by_cost(config, load_hardware(hardware), objective)
+        config = weigh_by_cost(config, load_hardware(hardware), objective or (shares or ["energy_pj"])[0])
+    elif shares and config.layer_costs is None:
+        raise ValueError(
+            f"--target {target} is a share of what 8 bits cost: say on which accelerator, --hardware stripes"
+        )
     from waveq.train import train as train_run
 
     silent = quiet or as_json

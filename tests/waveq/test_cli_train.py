@@ -75,6 +75,14 @@ def test_target_and_hardware(asked: list[TrainConfig]) -> None:
     assert again.layer_costs == config.layer_costs
 
 
+def test_the_targets_cost_is_the_one_that_layers_are_weighed_by(asked: list[TrainConfig]) -> None:
+    words = ["train", "--recipe", "digits", "--hardware", "stripes", "--quiet"]
+    for more in (["--target", "cycles=0.5"], ["--objective", "cycles"], ["--target", "mean_bits=3"], []):
+        assert main([*words, *more]) == 0
+    cycles, also_cycles, energy, also_energy = (config.layer_costs for config in asked)
+    assert cycles == also_cycles != energy == also_energy
+
+
 def test_no_recipe_for_the_pair_says_so(asked: list[TrainConfig], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--dataset", "digits", "--model", "lenet"]) == 0
     assert "no shipped recipe fits" in capsys.readouterr().err
@@ -88,6 +96,7 @@ def test_no_recipe_for_the_pair_says_so(asked: list[TrainConfig], capsys: pytest
         (["--set", "momentm=0.9"], "did you mean 'momentum'?"),
         (["--set", "momentum"], "NAME=VALUE"),
         (["--target", "4 bits"], "NAME=NUMBER"),
+        (["--recipe", "digits", "--target", "energy_pj=0.4"], "say on which accelerator, --hardware stripes"),
         (["--recipe", "digits", "--hardware", "strips"], "did you mean 'stripes'?"),
         (["--recipe", "digits", "--hardware", "stripes", "--objective", "energy"], "energy_pj"),
         (["--bits", "many"], "bits"),
