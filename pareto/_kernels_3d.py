@@ -2,7 +2,7 @@
 
 Rows come by rising x. One is dominated when an earlier one is as low in y and z, and to know that, the
 staircase (y rising, z falling) of all earlier rows is enough: the last stair at or left of y has the lowest z
-of those. The staircase lives in leaves of up to 256 stairs under one sorted list of leaves, a tree of two
+of those. The staircase lives in leaves of up to 96 stairs under one sorted list of leaves, a tree of two
 levels: a balanced binary tree would jump through memory at every level, one flat array would move half of
 itself at every insertion.
 """
@@ -23,7 +23,7 @@ __all__ = ["efficient_3d"]
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
 
-_LEAF = 256
+_LEAF = 96
 
 
 def efficient_3d(points: Floats, signs: Floats) -> Bools:
@@ -67,6 +67,17 @@ def _order_ties(records: Floats, order: Indices, start: int, stop: int) -> None:
 
 
 @jit
+def _stair_of(ys: Floats, leaf: int, size: int, limit: float) -> int:
+    """How many of the first `size` stairs of a leaf are at most `limit`. (A view would cost a reference.)"""
+    base, left = 0, size
+    while left > 1:
+        half = left >> 1
+        base += half * (ys[leaf, base + half - 1] <= limit)
+        left -= half
+    return base + (left == 1 and ys[leaf, base] <= limit)
+
+
+@jit
 def _put_order(order: Indices, start: int, part: Indices) -> None:
     for place in range(len(part)):
         order[start + place] = part[place]
@@ -83,7 +94,7 @@ def _at_most(values: Floats, size: int, limit: float) -> int:
     return base + (left == 1 and values[base] <= limit)
 
 
-# The staircase: ys and zs, (room, 256), hold the stairs of each leaf and `counts` how many; `leaves` lists the
+# The staircase: ys and zs, (room, 96), hold the stairs of each leaf and `counts` how many; `leaves` lists the
 # leaves in use from left to right and `firsts` the first y of each; `free` is a stack of those not in use.
 
 
@@ -107,7 +118,7 @@ def _sweep(records: Floats) -> Bools:
             used = 1
         at = max(0, _at_most(firsts, used, y) - 1)
         leaf = leaves[at]
-        stair = _at_most(ys[leaf], counts[leaf], y)  # where the new one goes
+        stair = _stair_of(ys, leaf, counts[leaf], y)  # where the new one goes
         if stair > 0:
             if zs[leaf, stair - 1] <= z:
                 continue
@@ -132,7 +143,7 @@ def _sweep(records: Floats) -> Bools:
             if stair > counts[leaf]:
                 at, stair = at + 1, stair - counts[leaf]
                 stop, leaf = stair, leaves[at]
-        _put(ys[leaf], zs[leaf], counts[leaf], stair, stop, y, z)
+        _put(ys, zs, leaf, counts[leaf], stair, stop, y, z)
         counts[leaf] += 1 - (stop - stair)
         firsts[at] = ys[leaf, 0]
     return mask
@@ -147,15 +158,17 @@ def _same(records: Floats, one: int, other: int) -> bool:
 
 
 @jit
-def _put(ys: Floats, zs: Floats, count: int, stair: int, stop: int, y: float, z: float) -> None:
+def _put(ys: Floats, zs: Floats, leaf: int, count: int, stair: int, stop: int, y: float, z: float) -> None:
     """Replace the stairs from `stair` to `stop` (perhaps none) of one leaf by (y, z)."""
     if stop == stair:
         for number in range(count, stair, -1):
-            ys[number], zs[number] = ys[number - 1], zs[number - 1]
+            ys[leaf, number], zs[leaf, number] = ys[leaf, number - 1], zs[leaf, number - 1]
     else:
-        for number in range(stop, count):
-            ys[number - stop + stair + 1], zs[number - stop + stair + 1] = ys[number], zs[number]
-    ys[stair], zs[stair] = y, z
+        shift = stop - stair - 1
+        if shift > 0:
+            for number in range(stop, count):
+                ys[leaf, number - shift], zs[leaf, number - shift] = ys[leaf, number], zs[leaf, number]
+    ys[leaf, stair], zs[leaf, stair] = y, z
 
 
 @jit
