@@ -11,7 +11,7 @@ import torch
 __all__ = ["CHUNK", "count_chunks", "share_chunks"]
 
 CHUNK = 4096  # floats; two or three such pieces fit the first-level cache, and the partial sums stay short
-_WORTH_A_THREAD = 64  # chunks; below it waking a thread costs more than it saves
+_WORTH_A_THREAD = 64  # chunks for each; below it waking a thread costs more than it saves
 
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
