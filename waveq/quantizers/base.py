@@ -110,7 +110,7 @@ class WeightQuantizer(nn.Module):
 
     def computes_as(self, owner: type[WeightQuantizer]) -> bool:
         """Whether no subclass has changed the formulas that ``owner``'s recipes stand for."""
-        return _same_formulas(type(self), owner)
+        return _same_formulas(type(self), owner)  # type: ignore[arg-type]  # mypy takes a class for its instances
 
     def binarize(self, weight: Tensor) -> Tensor:
         """One bit: sign(w) E|w| with 0 -> +E|w|, straight-through (DoReFa eq. 7; WRPN uses the same)."""
