@@ -40,9 +40,9 @@ def import_torchvision() -> ModuleType:
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("torchvision is not installed: pip install torchvision")
     if not _binary_loads(Path(spec.origin).parent):
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for schema in _SCHEMAS:
-            library.define(schema)
+            library.define(schema)  # type: ignore[no-untyped-call]
         _MISSING.append(library)
     return importlib.import_module("torchvision")
 
@@ -50,7 +50,7 @@ def import_torchvision() -> ModuleType:
 def _binary_loads(package: Path) -> bool:
     for binary in sorted(package.glob("_C*.so")) + sorted(package.glob("_C*.pyd")):
         try:
-            torch.ops.load_library(str(binary))
+            torch.ops.load_library(str(binary))  # type: ignore[no-untyped-call]
         except OSError:
             continue
         return True
