@@ -25,7 +25,7 @@ from waveq.evaluate_weights import Policies, WeightBank
 __all__ = ["Replay", "UntraceableError"]
 
 _CACHE_BYTES = 1 << 20  # half of a usual second-level cache: what one segment reads and writes should fit
-_CHUNK_RANGE = (32, 1024)
+_CHUNK_RANGE = (32, 512)
 _TYPICAL_CHOICES = 4.0
 _PROBE_SAMPLES = 4  # to learn sizes; a single sample might be treated specially
 
