@@ -101,6 +101,7 @@ def frontier(
     policy: Annotated[Path | None, typer.Option(help="Policy file to mark (default: the run's own).")] = None,
     budget: Annotated[list[float] | None, typer.Option(help="Limit on the x axis to mark; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where table and picture go (default: beside the source).")] = None,
+    html: Annotated[bool, typer.Option("--html", help="Also a page whose points show their bits (plotly).")] = False,
     as_json: AsJson = False,
 ) -> None:
     """The policies that no other one beats, as a table and a picture, with the learned policy marked."""
@@ -122,6 +123,13 @@ def frontier(
     layers = None if own is None else list(own)
     figure = frontier_figure(frame, sense=chosen, mark=mark, budgets=budget or (), layers=layers)
     save_figure(figure, folder / "frontier.png")
+    pictures = ["frontier.png"]
+    if html:
+        from pareto import plot_html
+
+        page = folder / "frontier.html"
+        plot_html(frame, front, page, sense=chosen, mark=mark, budgets=budget or (), layers=layers)
+        pictures.append(page.name)
     lines = [_table(front), f"{len(front)} of {len(frame):,} policies are efficient"]
     data: dict[str, Any] = {"policies": len(frame), "frontier": front.to_dict("records"), "sense": chosen}
     if is_run and policy is None and chosen == SENSE:
@@ -130,7 +138,7 @@ def frontier(
         placed = place_run(TrainedRun(source), frame, [name for name in own or () if name in frame.columns]).summary()
         lines.append(placement_sentence(placed))
         data["placement"] = placed
-    lines.append(f"written to {folder}: {FRONT}, frontier.png")
+    lines.append(f"written to {folder}: {FRONT}, {', '.join(pictures)}")
     emit("\n".join(lines), data, as_json=as_json)
 
 

@@ -73,6 +73,9 @@ def test_frontier_of_any_table(tmp_path: Path, capsys: pytest.CaptureFixture[str
     Policy({"a": 4}).save(tmp_path / "mine.json")
     words = ["--policy", str(tmp_path / "mine.json"), "--budget", "2.5"]
     assert main(["frontier", str(table), "--sense", "accuracy=max,cycles=min", *words]) == 0
+    assert not (tmp_path / "frontier.html").exists()
+    assert main(["frontier", str(table), "--sense", "accuracy=max,cycles=min", "--html", *words]) == 0
+    assert "plotly" in (tmp_path / "frontier.html").read_text(encoding="utf-8")
 
 
 def test_sensitivity_has_a_row_for_every_layer_and_step(
