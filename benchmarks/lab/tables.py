@@ -1,0 +1,58 @@
+"""Means with standard errors, as text for people, Markdown for the README, CSV and JSON for programs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks._report import write_json
+
+__all__ = ["mean_and_error", "paired", "pivot", "save_table", "with_error"]
+
+
+def with_error(values: Sequence[float] | pd.Series[float], digits: int = 2) -> str:
+    """ "87.31 (0.12)": the mean, and in brackets its standard error; none for a single value.
+
+    Example:
+        >>> with_error([1.0, 2.0, 3.0])
+        '2.00 (0.58)'
+    """
+    mean, error = mean_and_error(values)
+    return f"{mean:.{digits}f}" + ("" if pd.isna(error) else f" ({error:.{digits}f})")
+
+
+def mean_and_error(values: Sequence[float] | pd.Series[float]) -> tuple[float, float]:
+    """The mean and its standard error over seeds."""
+    series = pd.Series(list(values), dtype=float)
+    return float(series.mean()), float(series.std() / len(series) ** 0.5)
+
+
+def paired(rows: pd.DataFrame, value: str, by: str, first: str, second: str, on: Sequence[str]) -> pd.Series[float]:
+    """value of ``first`` minus that of ``second``, seed by seed: what seeds have in common drops out."""
+    wide = rows.pivot_table(index=list(on), columns=by, values=value)
+    return wide[first] - wide[second]
+
+
+def pivot(rows: pd.DataFrame, index: Sequence[str], columns: str, value: str = "test") -> pd.DataFrame:
+    """One cell for each pair of index and column, mean (standard error) over what is left, in order of appearance."""
+    cells = rows.pivot_table(index=list(index), columns=columns, values=value, aggfunc=with_error, sort=False)
+    return cells.reindex(columns=list(dict.fromkeys(rows[columns])))
+
+
+def save_table(name: str, table: pd.DataFrame, rows: pd.DataFrame, args: argparse.Namespace, **facts: Any) -> None:
+    """Print a table; write NAME.md, the rows behind it as NAME.csv, and NAME.json with versions and arguments."""
+    print(table.to_string())
+    out: Path = args.out
+    out.mkdir(parents=True, exist_ok=True)
+    flat = table.reset_index()
+    lines = ["| " + " | ".join(map(str, flat.columns)) + " |", "|" + "---|" * len(flat.columns)]
+    lines += ["| " + " | ".join("-" if pd.isna(x) else str(x) for x in row) + " |" for row in flat.to_numpy()]
+    (out / f"{name}.md").write_text("\n".join(lines) + "\n")
+    rows.to_csv(out / f"{name}.csv", index=False)
+    hidden = {"out", "folder", "data_dir", "processes"}
+    arguments = {key: value for key, value in vars(args).items() if key not in hidden}
+    write_json(out / f"{name}.json", {"arguments": arguments, **facts, "rows": rows.to_dict("records")})
