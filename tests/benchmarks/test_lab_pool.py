@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.lab import pool
+from benchmarks.lab.job import Job, Where, run_job
+from benchmarks.lab.pool import run_jobs
+
+
+class Steps:
+    """Counts the steps it has seen."""
+
+    name = "steps"
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def __call__(self, step, model, handle) -> None:
+        self.steps.append(step)
+
+    def seen(self) -> list[int]:
+        return self.steps
+
+
+@pytest.fixture
+def counted(monkeypatch) -> list[int]:
+    """The seeds of the jobs that are really done."""
+    done = []
+
+    def run(job, where, observe=None):
+        if job.seed == 13:
+            raise RuntimeError("no luck")
+        done.append(job.seed)
+        if observe is not None:
+            observe(job.seed, None, None)
+        return {"test": float(job.seed)}
+
+    monkeypatch.setattr(pool, "run_job", run)
+    monkeypatch.setattr(pool, "_start", lambda job, where: None)
+    return done
+
+
+def jobs(tiny, *seeds: int) -> list[Job]:
+    return [Job(setting=tiny, seed=seed, attach={"bits": 3}) for seed in seeds]
+
+
+def test_results_come_in_the_order_of_the_jobs_and_each_job_is_done_once(tiny, tmp_path, counted):
+    where = Where(folder=tmp_path)
+    results = run_jobs(jobs(tiny, 2, 0, 1, 2), where, processes=0)
+    assert [result["test"] for result in results] == [2.0, 0.0, 1.0, 2.0]
+    assert sorted(counted) == [0, 1, 2]
+
+
+def test_a_finished_job_is_read_and_not_done_again(tiny, tmp_path, counted):
+    where = Where(folder=tmp_path)
+    run_jobs(jobs(tiny, 0), where, processes=0)
+    results = run_jobs(jobs(tiny, 0, 1), where, processes=0)
+    assert counted == [0, 1]
+    assert len(results) == 2
+    assert len(list(tmp_path.glob("*.json"))) == 2
+    assert json.loads(next(tmp_path.glob("*.json")).read_text())["job"]["attach"] == {"bits": 3}
+
+
+def test_a_job_that_fails_stops_with_its_error_and_keeps_what_is_finished(tiny, tmp_path, counted):
+    where = Where(folder=tmp_path)
+    with pytest.raises(RuntimeError, match="no luck"):
+        run_jobs(jobs(tiny, 0, 13), where, processes=0)
+    assert len(list(tmp_path.glob("*.json"))) == 1
+    assert run_jobs(jobs(tiny, 0), where, processes=0) == [{"test": 0.0}]
+    assert counted == [0]
+
+
+def test_each_job_is_watched_by_a_copy_and_kept_apart_from_the_unwatched_one(tiny, tmp_path, counted):
+    where, watch = Where(folder=tmp_path), Steps()
+    watched = run_jobs(jobs(tiny, 3, 4), where, processes=0, watch=watch)
+    assert [result["seen"] for result in watched] == [[3], [4]]
+    assert watch.steps == []
+    assert "seen" not in run_jobs(jobs(tiny, 3), where, processes=0)[0]
+    run_jobs(jobs(tiny, 3, 4), where, processes=0, watch=watch)
+    assert counted == [3, 4, 3]
+
+
+def test_another_process_gets_the_same_result(tiny, where, tmp_path):
+    job = Job(setting=tiny, seed=0, attach={"bits": 3}, epochs=1)
+    (apart,) = run_jobs([job], Where(folder=tmp_path), processes=1, watch=Steps())
+    here = run_job(job, where)
+    assert apart["seen"] == list(range(17))
+    assert apart["bits"] == here["bits"]
+    assert apart["test"] == pytest.approx(here["test"], abs=2.0)  # threads may sum in another order
