@@ -11,13 +11,23 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from waveq.budget import Budget, CostTable, parse_budget
+from waveq.float_road import Forward
 from waveq.functional import BETA_MIN, ScaleRule
 from waveq.layers import nearest, quantizable, resolve_skip
 from waveq.policy import Policy
 from waveq.presets import Preset
 from waveq.quantizers import check_activation_bits, check_total_bits, quantizer_class
 from waveq.quantizers.base import ScaleMode
-from waveq.schedules import Profile, Schedule, check_total_steps, constant, exponential, from_callable, three_phase
+from waveq.schedules import (
+    Profile,
+    Schedule,
+    check_total_steps,
+    constant,
+    exponential,
+    from_callable,
+    rising,
+    three_phase,
+)
 
 __all__ = [
     "Bits",
@@ -26,6 +36,7 @@ __all__ = [
     "resolve_activations",
     "resolve_beta_lr",
     "resolve_bits",
+    "resolve_bounds",
     "resolve_budget",
     "resolve_scale",
     "resolve_schedule",
@@ -34,7 +45,8 @@ __all__ = [
 
 Bits = Literal["learn"] | int | Mapping[str, int]
 
-_SCHEDULES = ("three-phase", "constant", "exponential")
+_RANGE_AT = 0.05  # of the run
+_SCHEDULES = ("three-phase", "constant", "exponential", "rising")
 
 
 def choose_layers(model: nn.Module, skip: Iterable[str], bits: Bits) -> dict[str, nn.Module]:
@@ -178,6 +190,7 @@ def resolve_schedule(
     learning: bool,
     total_steps: int | None,
     preset: Preset,
+    forward: Forward = "quantized",
     lambda_w: float | None,
     lambda_beta: float | None,
 ) -> Schedule:
@@ -193,11 +206,12 @@ def resolve_schedule(
         raise ValueError(
             'lambda_beta is the price of a learned bit; with preset bits nothing is learned (bits="learn")'
         )
-    strength_w = preset.lambda_w if lambda_w is None else _check_strength("lambda_w", lambda_w)
     price = preset.lambda_beta if lambda_beta is None else _check_strength("lambda_beta", lambda_beta)
     if learning and price == 0.0:
         raise ValueError("lambda_beta must be above 0 when bits are learned: with free bits every layer keeps the most")
-    kind = schedule or ("three-phase" if learning else "constant")
+    kind = schedule or _usual_schedule(learning, forward, preset)
+    usual = preset.pinning[1] if kind == "rising" else preset.lambda_w
+    strength_w = usual if lambda_w is None else _check_strength("lambda_w", lambda_w)
     if callable(kind):
         return _own_schedule(kind, learning, total_steps, {"lambda_w": lambda_w, "lambda_beta": lambda_beta})
     price = price if learning else 0.0
@@ -210,6 +224,10 @@ def resolve_schedule(
     if kind == "exponential":
         return exponential(total_steps, lambda_w=strength_w, lambda_beta=price)
     rise, fall = (share * total_steps for share in preset.phases)
+    if kind == "rising":
+        first = min(strength_w, preset.pinning[0])
+        phases = {"lambda_beta": price, "rise": rise, "fall": fall} if learning else {}
+        return rising(total_steps, lambda_w=strength_w, first=first, **phases)
     return three_phase(
         total_steps,
         lambda_w=strength_w,
@@ -218,6 +236,12 @@ def resolve_schedule(
         fall=fall,
         wave_rise=preset.wave_rise * total_steps,
     )
+
+
+def _usual_schedule(learning: bool, forward: Forward, preset: Preset) -> str:
+    if forward == "float" and preset.name == "recommended":
+        return "rising"
+    return "three-phase" if learning else "constant"
 
 
 def _own_schedule(
@@ -256,10 +280,28 @@ def check_scale_rule(rule: str) -> None:
         raise ValueError(f"scale_rule must be one of {', '.join(map(repr, get_args(ScaleRule)))}, not {rule!r}")
 
 
-def resolve_scale(scale: ScaleMode | None, quantizer: str, preset: Preset) -> ScaleMode:
+def resolve_scale(scale: ScaleMode | None, quantizer: str, preset: Preset, forward: Forward = "quantized") -> ScaleMode:
     """The user's wish as it is; else the preset's where the method has it; else the method's own."""
     modes = quantizer_class(quantizer).scale_modes
-    return scale or (preset.scale if preset.scale in modes else modes[0])
+    chosen = scale or (preset.scale if preset.scale in modes else modes[0])
+    if forward == "float" and chosen == "learned":
+        whose = "scale='learned'" if scale in modes else f"quantizer {quantizer!r}"
+        raise ValueError(
+            f"forward='float' leaves {whose} without the gradient that it learns its levels from, which only a "
+            "quantised forward pass gives; take quantizer 'dorefa' or 'wrpn' with scale 'max'"
+        )
+    return chosen
+
+
+def resolve_bounds(forward: Forward, scale: ScaleMode, schedule: Schedule, total_steps: int | None) -> int | None:
+    """The step at which the float road fixes the range of the levels; None where nothing has to be fixed.
+
+    Where bits are learned that is where they freeze. Else it is early, so that the network has time to learn to do
+    without its outliers; one that is trained from scratch has found its range roughly by then.
+    """
+    if forward == "quantized" or scale != "max":
+        return None
+    return schedule.fall or max(1, math.ceil(_RANGE_AT * (total_steps or 0)))
 
 
 def resolve_beta_lr(beta_lr: float | None, preset: Preset, schedule: Schedule) -> float:

@@ -16,6 +16,7 @@ from waveq.arguments import (
     resolve_activations,
     resolve_beta_lr,
     resolve_bits,
+    resolve_bounds,
     resolve_budget,
     resolve_scale,
     resolve_schedule,
@@ -23,6 +24,7 @@ from waveq.arguments import (
 )
 from waveq.budget import CostTable, merge_costs, relative_bit_costs
 from waveq.checkpoint import ROOT_STATE, accept_plain_root, accept_plain_weight
+from waveq.float_road import Forward, check_forward
 from waveq.functional import BETA_MIN, ScaleRule
 from waveq.handle import WaveQ
 from waveq.layers import quantizable
@@ -46,6 +48,7 @@ def attach(
     preset: str = "recommended",
     schedule: str | Profile | None = None,
     scale: ScaleMode | None = None,
+    forward: Forward = "quantized",
     first_last: int | None = None,
     activation_bits: int | Mapping[str, int] | None = None,
     activation_quantizer: str | None = None,
@@ -71,10 +74,15 @@ def attach(
         skip: layers left in floating point: exact names or patterns ("layer1.*").
         total_steps: optimiser steps of the whole run; needed wherever a schedule depends on it.
         preset: "recommended", "paper" or "released"; None in any argument below means what the preset says.
-        schedule: "three-phase" (default when learning), "constant" (default for preset bits), "exponential", or a
-            callable from step to (lambda_w, lambda_beta); a ``waveq.schedules.Schedule`` brings its own phases.
+        schedule: "three-phase" (default when learning), "constant" (default for preset bits), "exponential", "rising"
+            (default on the float road of preset "recommended"), or a callable from step to (lambda_w, lambda_beta); a
+            ``waveq.schedules.Schedule`` brings its own phases.
         scale: output scale of the levels: "none", "max" or "learned". Methods that learn their own levels (LSQ,
             LQ-Nets, DSQ, TTQ) have "learned" alone and take it by themselves.
+        forward: "quantized"; or "float", the float road: the weights of the forward pass stay in floating point, the
+            wave draws them to their levels, and ``finalize`` rounds once. Only where the task loss moves beta
+            (preset "recommended") phase 2 is quantised. Inputs, which have no wave, are quantised from the
+            first step on. ``with wq.rounded():`` shows the rounded network meanwhile.
         first_last: total bits of the network's first and last layer, which are then not learned.
         activation_bits: bits of the layers' inputs, 1 to 8: one number for all but the network's first layer, or a
             mapping by layer name. A layer whose first input holds negative values gets a signed grid.
@@ -103,6 +111,7 @@ def attach(
     """
     choices = get_preset(preset)
     check_scale_rule(scale_rule)
+    road = check_forward(forward)
     layers = choose_layers(model, skip, bits)
     known = list(quantizable(model))
     shared = share_weights(layers)
@@ -113,6 +122,7 @@ def attach(
         learning=learning,
         total_steps=total_steps,
         preset=choices,
+        forward=road,
         lambda_w=lambda_w,
         lambda_beta=lambda_beta,
     )
@@ -120,7 +130,7 @@ def attach(
     inputs = resolve_activations(activation_bits, list(layers), known[0], bits=bits)
     if activation_quantizer is not None and not inputs:
         raise ValueError(f"activation_quantizer={activation_quantizer!r} needs activation_bits, the bits of the inputs")
-    chosen_scale = resolve_scale(scale, quantizer, choices)
+    chosen_scale = resolve_scale(scale, quantizer, choices, road)
     method = activation_quantizer or quantizer_class(quantizer).activation
     settings = Settings(
         preset=choices,
@@ -135,10 +145,13 @@ def attach(
         bit_costs=relative_bit_costs(list(chosen), prices),
         budget=resolve_budget(target, chosen, prices, choices),
         skipped=tuple(name for name in known if name not in layers),
+        forward=road,
+        bounds_from=resolve_bounds(road, chosen_scale, plan, total_steps),
         described={
             "preset": preset,
             "quantizer": quantizer,
             "scale": chosen_scale,
+            "forward": road,
             "activation_quantizer": method if inputs else None,
             "schedule": plan.name,
             "total_steps": total_steps,
@@ -157,7 +170,7 @@ def attach(
                 scale=chosen_scale,
                 scale_rule=scale_rule,
                 activation=(method, inputs[name]) if name in inputs else None,
-                quantized=not learning or choices.quantize_from_phase == 1,
+                quantized=road == "quantized" and (not learning or choices.quantize_from_phase == 1),
             ),
         )
         for name, names in shared.items()
@@ -181,7 +194,7 @@ def _new_state(
     """The parametrisation of one weight; ``total_bits`` is 0 where bits are learned."""
     weight, preset = module.weight, settings.preset
     assert isinstance(weight, nn.Parameter)
-    return WaveParametrization(
+    state = WaveParametrization(
         make_quantizer(settings.quantizer, weight, total_bits=total_bits or None, scale=scale, layer=name),
         beta=float(total_bits - 1) if total_bits else preset.beta_init,
         total_bits=total_bits,
@@ -193,6 +206,8 @@ def _new_state(
         activation=None if activation is None else make_activation_quantizer(*activation).to(weight.device),
         device=weight.device,
     )
+    state.quantizes_inputs_always = settings.forward == "float"
+    return state
 
 
 def _register(model: nn.Module, built: Mapping[str, WaveLayer]) -> list[Any]:

@@ -43,7 +43,11 @@ def train(
     quantizer: Annotated[str | None, typer.Option(help="Weight quantiser.")] = None,
     scale: Annotated[str | None, typer.Option(help="Scale of the levels: none, max or learned.")] = None,
     preset: Annotated[str | None, typer.Option(help="recommended, paper or released.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="three-phase, constant or exponential.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="three-phase, constant, exponential or rising.")] = None,
+    forward: Annotated[
+        str | None,
+        typer.Option(help="quantized; or float: weights are rounded once, at the end, where the wave put them."),
+    ] = None,
     activation_bits: Annotated[int | None, typer.Option(help="Bits of the layers' inputs.")] = None,
     activation_quantizer: Annotated[str | None, typer.Option(help="Quantiser of the layers' inputs.")] = None,
     skip: Annotated[list[str] | None, typer.Option(help="Layer or pattern left in floating point; repeatable.")] = None,
@@ -85,6 +89,7 @@ def train(
         "scale": scale,
         "preset": preset,
         "schedule": schedule,
+        "forward": forward,
         "activation_bits": activation_bits,
         "activation_quantizer": activation_quantizer,
         "skip": tuple(skip) if skip else None,
@@ -186,6 +191,7 @@ def result_text(result: TrainResult) -> str:
     """Accuracies, bits and warnings of a run, for people."""
     rows = [
         ("float", f"{100 * result.float_validation_accuracy:.2f}", f"{100 * result.float_test_accuracy:.2f}"),
+        *_unrounded_row(result),
         (
             f"{result.mean_bits:.2f} bits (mean of layers)",
             f"{100 * result.validation_accuracy:.2f}",
@@ -196,3 +202,10 @@ def result_text(result: TrainResult) -> str:
     table = aligned(("accuracy %", "validation", "test"), rows)
     notes = "".join(f"\nwarning: {warning}" for warning in result.warnings)
     return f"{bits}\n\n{table}{notes}\n\nwritten to {result.run_dir}; next: waveq score {result.run_dir}"
+
+
+def _unrounded_row(result: TrainResult) -> list[tuple[str, str, str]]:
+    before = result.unrounded_validation_accuracy, result.unrounded_test_accuracy
+    if before[0] is None or before[1] is None:
+        return []
+    return [("trained, not yet rounded", f"{100 * before[0]:.2f}", f"{100 * before[1]:.2f}")]

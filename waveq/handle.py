@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from waveq._kernels.rounding import forget_weights
 from waveq.balance import rebalance_all
 from waveq.beta_motion import move_betas
 from waveq.diagnosis import BetaRecord, diagnose, forecast_sine, forecast_task
+from waveq.float_road import bound_weights, find_bound, rounded, share_on_levels
 from waveq.functional import sine_penalty
 from waveq.inputs import INPUTS, describe_inputs
 from waveq.parametrization import FixedActivation
@@ -155,6 +157,7 @@ class WaveQ:
         self._model.waveq_step.fill_(self._known_step)  # type: ignore[operator]
         self._seen = self._mark()
         self._enter_phase()
+        self._keep_bounds()
         self._weigh()
 
     def _ascend(self) -> None:
@@ -183,14 +186,31 @@ class WaveQ:
         schedule = self.settings.schedule
         return max(1, (schedule.fall or schedule.rise) - schedule.rise)
 
+    def _keep_bounds(self) -> None:
+        """On the float road the range of the levels is fixed where pinning begins, and weights stay within it."""
+        settings = self.settings
+        if settings.bounds_from is None or self._step < settings.bounds_from:
+            return
+        layers = list(self._layers.values())
+        if self._step == settings.bounds_from:
+            for layer in layers:
+                find_bound(layer)
+        bound_weights(layers)
+
     def _enter_phase(self) -> None:
         phase = self.phase
         if phase == 3 and self.learning:
             self.freeze()
-        if phase >= self.settings.preset.quantize_from_phase:
-            for layer in self._layers.values():
-                if not layer.state.is_quantized:
-                    layer.state.set_quantized(True)
+        preset = self.settings.preset
+        if self.settings.forward == "float":  # the task moves beta through quantised weights, or not at all
+            wanted = phase == 2 and self.learning and preset.task_moves_beta
+        elif phase >= preset.quantize_from_phase:
+            wanted = True
+        else:
+            return
+        for layer in self._layers.values():
+            if layer.state.is_quantized is not wanted:
+                layer.state.set_quantized(wanted)
 
     # ------------------------------------------------------------------ what has been learned
 
@@ -237,6 +257,26 @@ class WaveQ:
             )
             for name, layer in self._layers.items()
         }
+
+    def on_levels(self, tolerance: float = 0.05) -> dict[str, float]:
+        """Share of the weights by layer within ``tolerance`` of a level, in units of the distance between levels."""
+        self._require_live("on_levels")
+        return {name: share_on_levels(layer, tolerance) for name, layer in self._layers.items()}
+
+    @contextmanager
+    def rounded(self) -> Iterator[None]:
+        """``with wq.rounded(): evaluate(model)`` sees the weights on their grids, whatever training sees.
+
+        On the float road (``forward="float"``) that is the accuracy that ``finalize`` will leave. While bits are
+        learned the grid is that of the present beta. Nothing in the model's ``state_dict`` changes; blocks may be
+        nested, and an exception ends them.
+
+        Raises:
+            RuntimeError: the model was finalised, or the method removed from it.
+        """
+        self._require_live("rounded")
+        with rounded(list(self._layers.values())):
+            yield
 
     @torch.no_grad()
     def forecast(self) -> str:

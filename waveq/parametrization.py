@@ -22,7 +22,7 @@ __all__ = ["STATE", "FixedActivation", "WaveParametrization", "parametrization_o
 _Args: TypeAlias = tuple[Any, ...]
 _Kwargs: TypeAlias = dict[str, Any]
 
-STATE = ("beta", "total_bits", "quantized", "strength", "velocity", "trend", "activation_signed")
+STATE = ("beta", "total_bits", "quantized", "strength", "velocity", "trend", "activation_signed", "bound")
 
 
 class WaveParametrization(nn.Module):
@@ -34,7 +34,8 @@ class WaveParametrization(nn.Module):
     Buffers (all 0-dim): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` bool, whether the
     forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task; ``velocity``
     float32, beta's momentum; ``trend`` float32, the running mean of beta's travel per step; ``activation_signed`` int8,
-    whether inputs have a sign (-1 until the first one is seen).
+    whether inputs have a sign (-1 until the first one is seen); ``bound`` float32, the largest weight that the
+    float road leaves.
     """
 
     beta: Tensor
@@ -44,6 +45,7 @@ class WaveParametrization(nn.Module):
     velocity: Tensor
     trend: Tensor
     activation_signed: Tensor
+    bound: Tensor
 
     def __init__(
         self,
@@ -67,6 +69,8 @@ class WaveParametrization(nn.Module):
         self.task_moves_beta = task_moves_beta
         self.activation = activation
         self.memory = WeightMemory()
+        self.rounding = 0  # open blocks of ``WaveQ.rounded``; no buffer, so that no checkpoint can hold one
+        self.quantizes_inputs_always = False  # whether inputs are quantised where weights are not
         for name, value, dtype in (
             ("beta", beta, torch.float32),
             ("total_bits", total_bits, torch.int64),
@@ -75,6 +79,7 @@ class WaveParametrization(nn.Module):
             ("velocity", 0.0, torch.float32),
             ("trend", 0.0, torch.float32),
             ("activation_signed", -1, torch.int8),
+            ("bound", math.inf, torch.float32),
         ):
             self.register_buffer(name, torch.tensor(value, dtype=dtype, device=device))
         self._mirror()
@@ -189,7 +194,7 @@ class WaveParametrization(nn.Module):
         """What the layer sees as its weight."""
         if self._seen != self._marks():
             self._mirror()
-        return self.quantize(weight) if self.is_quantized else weight
+        return self.quantize(weight) if self.is_quantized or self.rounding else weight
 
     @torch.no_grad()
     def level_scale(self, weight: Tensor) -> float | None:
@@ -208,8 +213,9 @@ class WaveParametrization(nn.Module):
         self._seen = self._marks()
         return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state_dict.setdefault(f"{prefix}bound", self.bound)  # checkpoints from before there was a float road
+        super()._load_from_state_dict(state_dict, prefix, *args)
         self._mirror()
 
 
@@ -254,7 +260,7 @@ class FixedActivation:
 def quantize_input(module: nn.Module, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs] | None:
     """Forward pre-hook, with keywords: quantise a layer's input where its parametrisation says so."""
     state = parametrization_of(module)
-    if not state.is_quantized or state.activation is None:
+    if state.activation is None or not (state.is_quantized or state.quantizes_inputs_always):
         return None
     x = args[0] if args else kwargs["input"]
     if x.is_meta:

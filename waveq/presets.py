@@ -26,6 +26,7 @@ class Preset:
         scale: output scale of the quantised weights.
         lambda_w: strength of the wave on the weights; with ``balance`` a share, see there.
         balance: whether lambda_w is relative to the task: 1 makes the wave's gradient as long as the layer's own.
+        pinning: on the float road, the strengths at which the wave begins and ends where its schedule is "rising".
         lambda_beta: price of one bit of an average layer, in units of the task loss.
         beta_init: where every beta starts.
         beta_max: upper clamp of beta.
@@ -49,6 +50,7 @@ class Preset:
     scale: ScaleMode
     lambda_w: float
     balance: bool
+    pinning: tuple[float, float]
     lambda_beta: float
     beta_init: float
     beta_max: float
@@ -74,6 +76,7 @@ PRESETS: dict[str, Preset] = {
         scale="none",
         lambda_w=1.0,
         balance=False,
+        pinning=(0.01, 1.0),
         lambda_beta=0.05,
         beta_init=BETA_MAX,
         beta_max=BETA_MAX,
@@ -102,6 +105,7 @@ PRESETS: dict[str, Preset] = {
         scale="none",
         lambda_w=1.0,
         balance=False,
+        pinning=(0.01, 1.0),
         lambda_beta=0.02,
         beta_init=8.0,
         beta_max=8.0,
@@ -131,6 +135,7 @@ PRESETS: dict[str, Preset] = {
         scale="max",
         lambda_w=0.1,
         balance=True,
+        pinning=(0.001, 10.0),
         lambda_beta=0.02,
         beta_init=BETA_MAX,
         beta_max=BETA_MAX,

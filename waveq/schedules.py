@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 
-__all__ = ["Schedule", "check_total_steps", "constant", "exponential", "from_callable", "three_phase"]
+__all__ = ["Schedule", "check_total_steps", "constant", "exponential", "from_callable", "rising", "three_phase"]
 
 Profile = Callable[[int], tuple[float, float]]
 
@@ -19,7 +19,7 @@ class Schedule:
     Phase 1 (before ``rise``) is task loss only, phase 2 (before ``fall``) learns the bits, phase 3 keeps them.
 
     Attributes:
-        name: "three-phase", "constant", "exponential" or "callable".
+        name: "three-phase", "constant", "exponential", "rising" or "callable".
         profile: the strengths at a step.
         rise: first optimiser step of phase 2.
         fall: first optimiser step of phase 3; None where no bits are learned.
@@ -121,6 +121,59 @@ def exponential(total_steps: int, *, lambda_w: float, lambda_beta: float = 0.0) 
         return lambda_w * math.exp(4.0 * (min(step, total_steps) / total_steps - 1.0)), lambda_beta
 
     return Schedule(name="exponential", profile=profile, rise=0, fall=_freeze_step(total_steps, lambda_beta))
+
+
+def rising(
+    total_steps: int,
+    *,
+    lambda_w: float,
+    first: float,
+    lambda_beta: float = 0.0,
+    rise: float = 0.0,
+    fall: float | None = None,
+) -> Schedule:
+    """For the float road: lambda_w grows geometrically from ``first`` to ``lambda_w`` while nothing else is learned.
+
+    With learned bits (``fall``) there is no wave before phase 3, and the price is the three-phase schedule's: a
+    tanh step up at ``rise`` and down at ``fall``.
+
+    Args:
+        total_steps: optimiser steps of the whole run.
+        lambda_w: strength at the end of the run.
+        first: strength where the wave begins, at step 0 or at ``fall``.
+        lambda_beta: price of one bit during phase 2.
+        rise: where phase 2 begins, in steps.
+        fall: where phase 3 begins, in steps; None where no bits are learned.
+
+    Raises:
+        ValueError: not 0 <= first <= lambda_w, or not 0 <= rise < fall <= total_steps.
+
+    Example:
+        >>> schedule = rising(100, lambda_w=3.0, first=0.03)
+        >>> [round(schedule(step)[0], 3) for step in (0, 50, 100)]
+        [0.03, 0.3, 3.0]
+    """
+    check_total_steps(total_steps)
+    if not 0.0 <= first <= lambda_w:
+        raise ValueError(f"a rising schedule needs 0 <= first <= lambda_w, not {first=}, {lambda_w=}")
+    price = None
+    if fall is not None:
+        price = three_phase(total_steps, lambda_w=0.0, lambda_beta=lambda_beta, rise=rise, fall=fall)
+    start = 0.0 if fall is None else fall
+
+    def profile(step: int) -> tuple[float, float]:
+        strength = 0.0
+        if step >= start and first > 0.0:
+            share = min(1.0, (step - start) / max(1.0, total_steps - start))
+            strength = first * (lambda_w / first) ** share
+        return strength, 0.0 if price is None else price(step)[1]
+
+    return Schedule(
+        name="rising",
+        profile=profile,
+        rise=0 if price is None else price.rise,
+        fall=None if price is None else price.fall,
+    )
 
 
 def from_callable(profile: Profile, total_steps: int | None, *, learning: bool) -> Schedule:

@@ -61,4 +61,6 @@ class Settings:
     bit_costs: Mapping[str, float]
     budget: Budget | None
     skipped: tuple[str, ...]
+    forward: Literal["quantized", "float"] = "quantized"
+    bounds_from: int | None = None
     described: Mapping[str, Any] = field(default_factory=dict)

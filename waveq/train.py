@@ -59,6 +59,9 @@ class TrainResult:
     """What the strengths implied before training."""
     warnings: tuple[str, ...]
     """What makes the learned bits doubtful."""
+    unrounded_validation_accuracy: float | None = None
+    """Of the final network before its weights were rounded; on the float road only."""
+    unrounded_test_accuracy: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -237,6 +240,7 @@ class _Run:
             preset=c.preset,
             schedule=c.schedule,
             scale=c.scale,
+            forward=c.forward,
             first_last=c.first_last,
             activation_bits=c.activation_bits,
             activation_quantizer=c.activation_quantizer,
@@ -259,12 +263,18 @@ class _Run:
     ) -> None:
         """Final weights on their grids; validation images once more, then the test images, for the only time."""
         policy = wq.policy()
+        validation, test = self.dataset.loader("validation"), self.dataset.loader("test")
+        unrounded = {}
+        if self.config.forward == "float":
+            unrounded = {
+                "unrounded_validation_accuracy": measure(network, validation)["accuracy"],
+                "unrounded_test_accuracy": measure(network, test)["accuracy"],
+            }
         wq.finalize()
         policy.save(self.folder.policy)
         save_weights(self.folder.weights, network.state_dict())
         reference = make_network(self.config, self.dataset)
         reference.load_state_dict(float_weights)
-        validation, test = self.dataset.loader("validation"), self.dataset.loader("test")
         accuracies = {
             "float_validation_accuracy": measure(reference, validation)["accuracy"],
             "validation_accuracy": measure(network, validation)["accuracy"],
@@ -276,6 +286,7 @@ class _Run:
                 "bits": dict(policy),
                 "mean_bits": policy.mean_bits,
                 **accuracies,
+                **unrounded,
                 "forecast": forecast,
                 "warnings": warnings,
             }

@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from waveq.train_data import EpochLoader
 from waveq.train_module import Classifier, measure, seed_step
@@ -134,9 +134,19 @@ class Recorder(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the held-out images."""
         assert isinstance(pl_module, Classifier)
-        found = measure(pl_module.network, self._validation)
-        self.last = {f"validation_{key}": value for key, value in found.items()}
+        self.last = self._accuracy(pl_module.network)
         self._write(trainer, self._row(trainer, pl_module) | self.last)
+
+    def _accuracy(self, network: nn.Module) -> dict[str, float]:
+        """Of the weights on their grids; on the float road of those under training too."""
+        if self._wave is None:
+            return _named("validation", measure(network, self._validation))
+        wq = self._wave.wq
+        with wq.rounded():
+            found = _named("validation", measure(network, self._validation))
+        if wq.settings.forward == "float":
+            found |= _named("unrounded_validation", measure(network, self._validation))
+        return found
 
     def _row(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         assert isinstance(pl_module, Classifier)
@@ -163,6 +173,10 @@ class Recorder(Callback):
     def _write(trainer: Trainer, row: dict[str, float]) -> None:
         for logger in trainer.loggers:
             logger.log_metrics(row, step=trainer.global_step)
+
+
+def _named(prefix: str, found: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{key}": value for key, value in found.items()}
 
 
 class StopRequested(Exception):  # noqa: N818  (it is none)

@@ -71,8 +71,10 @@ class TrainConfig(BaseModel):
     bits: Literal["learn"] | PositiveInt | dict[str, PositiveInt] | Path = "learn"
     """"learn", total bits of every layer, bits by layer, or a policy file."""
     preset: str = "recommended"
-    schedule: Literal["three-phase", "constant", "exponential"] | None = None
+    schedule: Literal["three-phase", "constant", "exponential", "rising"] | None = None
     scale: Literal["none", "max", "learned"] | None = None
+    forward: Literal["quantized", "float"] = "quantized"
+    """"float" leaves the forward pass in floating point; the wave pins the weights, which are rounded at the end."""
     activation_bits: PositiveInt | dict[str, PositiveInt] | None = None
     activation_quantizer: str | None = None
     """Method of the inputs; by default the one that the weight method was published with."""

@@ -145,6 +145,8 @@ class Stage:
             return []
         names = ["epoch", "rate", "task_loss", "validation_loss", "validation_accuracy"]
         if wq is not None:
+            if wq.settings.forward == "float":
+                names += ["unrounded_validation_loss", "unrounded_validation_accuracy"]
             names += ["wave_loss", "mean_bits", "phase", "lambda_w", "lambda_beta"]
             names += [f"{kind}/{layer}" for kind in ("beta", "wave") for layer in wq.names]
         behind: dict[str, Any] = {"purge_step": from_step + 1} if from_step else {}
