@@ -11,7 +11,7 @@ import pandas as pd
 
 from benchmarks._report import write_json
 
-__all__ = ["mean_and_error", "paired", "pivot", "save_table", "with_error"]
+__all__ = ["markdown", "mean_and_error", "paired", "pivot", "save_table", "with_error"]
 
 
 def with_error(values: Sequence[float] | pd.Series[float], digits: int = 2) -> str:
@@ -43,16 +43,31 @@ def pivot(rows: pd.DataFrame, index: Sequence[str], columns: str, value: str = "
     return cells.reindex(columns=list(dict.fromkeys(rows[columns])))
 
 
+def markdown(columns: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+    """A table for the README.
+
+    Example:
+        >>> print(markdown(["bits", "test"], [[2, "81.0 (0.2)"]]))
+        | bits | test |
+        |---|---|
+        | 2 | 81.0 (0.2) |
+    """
+    head = ["| " + " | ".join(map(str, columns)) + " |", "|" + "---|" * len(columns)]
+    return "\n".join(head + ["| " + " | ".join(map(str, line)) + " |" for line in lines])
+
+
 def save_table(name: str, table: pd.DataFrame, rows: pd.DataFrame, args: argparse.Namespace, **facts: Any) -> None:
-    """Print a table; write NAME.md, the rows behind it as NAME.csv, and NAME.json with versions and arguments."""
+    """Print a table; write it and the rows behind it as NAME.json with versions and arguments, the rows as NAME.csv."""
     print(table.to_string())
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
-    flat = table.reset_index()
-    lines = ["| " + " | ".join(map(str, flat.columns)) + " |", "|" + "---|" * len(flat.columns)]
-    lines += ["| " + " | ".join("-" if pd.isna(x) else str(x) for x in row) + " |" for row in flat.to_numpy()]
-    (out / f"{name}.md").write_text("\n".join(lines) + "\n")
     rows.to_csv(out / f"{name}.csv", index=False)
+    flat = table.reset_index()
+    shown = {
+        "columns": [str(column) for column in flat.columns],
+        "lines": [["-" if pd.isna(cell) else str(cell) for cell in line] for line in flat.to_numpy()],
+    }
     hidden = {"out", "folder", "data_dir", "processes"}
     arguments = {key: value for key, value in vars(args).items() if key not in hidden}
-    write_json(out / f"{name}.json", {"arguments": arguments, **facts, "rows": rows.to_dict("records")})
+    every = {"columns": list(rows.columns), "lines": rows.astype(object).where(rows.notna(), None).to_numpy().tolist()}
+    write_json(out / f"{name}.json", {"arguments": arguments, **facts, "table": shown, "rows": every})

@@ -49,16 +49,16 @@ def test_a_pivot_keeps_the_order_of_appearance_and_leaves_gaps():
     assert pd.isna(table.loc["a", "alone"])
 
 
-def test_a_table_is_written_in_three_forms_without_folders(tmp_path, capsys):
+def test_a_table_is_written_with_its_rows_and_without_folders(tmp_path, capsys):
     args = argparse.Namespace(seeds=[0, 1], out=tmp_path / "new", folder=tmp_path, data_dir=None, processes=1)
     save_table("name", pivot(ROWS, ["network"], "method"), ROWS, args, fact="seen")
     assert "81.00 (1.00)" in capsys.readouterr().out
-    lines = (tmp_path / "new" / "name.md").read_text().splitlines()
-    assert lines[0] == "| network | wave | alone |"
-    assert lines[-1] == "| a | 50.00 | - |"
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new" / "name.csv"), ROWS)
     written = json.loads((tmp_path / "new" / "name.json").read_text())
     assert written["arguments"] == {"seeds": [0, 1]}
     assert written["fact"] == "seen"
-    assert written["rows"][0]["test"] == 81.0
+    assert written["table"]["columns"] == ["network", "wave", "alone"]
+    assert written["table"]["lines"][-1] == ["a", "50.00", "-"]
+    rows = pd.DataFrame(written["rows"]["lines"], columns=written["rows"]["columns"])
+    pd.testing.assert_frame_equal(rows, ROWS)
     assert "versions" in written["provenance"]

@@ -1,0 +1,154 @@
+"""Figure 4: learned policies among all policies of the space, every one of them trained alike.
+
+Each policy of {2, 3, 4}^L (quick; 2 to 5 bits in full) is trained from the seed's float network for the same epochs,
+rate and images as the learned ones and the baselines; learned step bits spend half of them on learning. Each
+method gets the same three budgets, shares of the energy at 8 bits on Stripes. The frontier is picked by held-out
+images, its accuracy and everybody's distance to it are read on test images: the best of hundreds of noisy numbers is
+too good on the images that picked it. "distance" is the frontier's accuracy at no more energy less the policy's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from benchmarks._figure import COLOURS
+from benchmarks.lab.allocation import METHODS
+from benchmarks.lab.job import Job
+from benchmarks.lab.pool import add_options, run_jobs, where_of
+from benchmarks.lab.settings import Setting, setting
+from benchmarks.lab.tables import save_table, with_error
+from pareto import is_efficient
+
+LAYERS = {"simplenet5": ("conv1", "conv2", "fc1", "fc2", "fc3"), "lenet": ("conv1", "conv2", "fc1", "fc2")}
+BASES: dict[str, dict[str, Any]] = {
+    "dorefa": {"quantizer": "dorefa", "scale": "max"},
+    "lsq": {"quantizer": "lsq"},
+}
+ENUMERATED, LEARNED = "enumerated", "WaveQ"
+
+
+def jobs_of(row: Setting, seed: int, args: argparse.Namespace) -> list[tuple[dict[str, Any], Job]]:
+    """Every training of one network and seed, with what names it."""
+    base, alone = BASES[args.base], {"lambda_w": 0.0}
+    names = LAYERS[row.network]
+    found: list[tuple[dict[str, Any], Job]] = []
+    for bits in itertools.product(args.bits, repeat=len(names)):
+        policy = dict(zip(names, bits, strict=True))
+        found.append(({"method": ENUMERATED}, Job(setting=row, seed=seed, attach={**base, **alone, "bits": policy})))
+    for share in args.shares:
+        target = {"target": {"energy_pj": share}, "layer_costs": "energy_pj", "bits": "learn"}
+        found.append(({"method": LEARNED, "share": share}, Job(setting=row, seed=seed, attach={**base, **target})))
+        for method in METHODS:
+            budget = {"method": method, "objective": "energy_pj", "limit": share}
+            job = Job(setting=row, seed=seed, attach={**base, **alone}, allocation=budget)
+            found.append(({"method": method, "share": share}, job))
+    return found
+
+
+def measure(args: argparse.Namespace) -> pd.DataFrame:
+    """One row a training."""
+    labels, jobs = [], []
+    for network in args.networks:
+        row = setting(network, args.budget, dataset=args.dataset)
+        for seed in args.seeds:
+            for label, job in jobs_of(row, seed, args):
+                labels.append({"network": network, "seed": seed, **label})
+                jobs.append(job)
+    results = run_jobs(jobs, where_of(args), processes=args.processes)
+    kept = ("test", "validation", "mean_bits", "energy_pj", "cycles", "diverged")
+    return pd.DataFrame(
+        [
+            {**label, "policy": " ".join(map(str, r["bits"].values())), **{k: r[k] for k in kept}}
+            for label, r in zip(labels, results, strict=True)
+        ]
+    )
+
+
+def frontier(rows: pd.DataFrame) -> pd.DataFrame:
+    """The enumerated policies of one network, means over seeds: those that held-out images call efficient."""
+    space = rows[rows.method == ENUMERATED].groupby("policy", sort=False)
+    means = space[["test", "validation", "energy_pj", "mean_bits"]].mean()
+    efficient = is_efficient(means[["validation", "energy_pj"]], sense=("max", "min"))
+    return means[efficient].sort_values("energy_pj")
+
+
+def distances(rows: pd.DataFrame, front: pd.DataFrame) -> pd.Series[float]:
+    """The frontier's test accuracy at no more energy than each row's, less the row's own; NaN below its cheapest."""
+    index = np.searchsorted(front.energy_pj.to_numpy(), rows.energy_pj.to_numpy() * (1 + 1e-9), side="right") - 1
+    reached = np.where(index >= 0, front.test.to_numpy()[np.maximum(index, 0)], np.nan)
+    return pd.Series(reached - rows.test.to_numpy(), index=rows.index)
+
+
+def summary(rows: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
+    """One line for each budget and method."""
+    found = rows[rows.method != ENUMERATED]
+    found = found.assign(distance=distances(found, front))
+    lines = []
+    for (share, method), group in found.groupby(["share", "method"], sort=False):
+        lines.append(
+            {
+                "energy share": share,
+                "method": method,
+                "test": with_error(group.test),
+                "mean bits": f"{group.mean_bits.mean():.2f}",
+                "energy_uj": f"{group.energy_pj.mean() / 1e6:.2f}",
+                "distance": with_error(group.distance.dropna()),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def draw(rows: pd.DataFrame, front: pd.DataFrame, path: Path, title: str) -> None:
+    """All policies, the frontier, and each method's mean over seeds."""
+    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    cloud = rows[rows.method == ENUMERATED].groupby("policy")[["energy_pj", "test"]].mean()
+    axes.scatter(cloud.energy_pj / 1e6, cloud.test, s=6, color="0.75", label=f"all {len(cloud)} policies")
+    axes.plot(front.energy_pj / 1e6, front.test, "o-", color="0.3", markersize=3, label="frontier (by held-out images)")
+    markers = ("*", "o", "s", "^", "v", "D")
+    for (method, group), marker, colour in zip(
+        rows[rows.method != ENUMERATED].groupby("method", sort=False), markers, (COLOURS[3], *COLOURS), strict=False
+    ):
+        size = 15 if method == LEARNED else 7
+        means = group.groupby("share")[["energy_pj", "test"]].agg(["mean", "sem"])
+        x, y = means["energy_pj"] / 1e6, means["test"]
+        axes.errorbar(
+            x["mean"], y["mean"], y["sem"], x["sem"], fmt=marker, color=colour, markersize=size, label=method, capsize=2
+        )
+    axes.set_xlabel("energy of one image on Stripes, uJ")
+    axes.set_ylabel("test accuracy, %")
+    axes.set_title(title, fontsize=10)
+    floor = float(cloud.test.quantile(0.02))
+    axes.set_ylim(bottom=floor)
+    axes.legend(fontsize=8, loc="lower right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    print(f"written: {path}")
+
+
+def main(argv: list[str]) -> int:
+    """Train every policy, then draw and tabulate."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks figure4", description=__doc__)
+    parser.add_argument("--networks", nargs="+", default=list(LAYERS), choices=list(LAYERS))
+    parser.add_argument("--base", choices=list(BASES), default="lsq", help="quantiser of all policies")
+    parser.add_argument("--bits", type=int, nargs="+", default=None, help="of the space; default 2 3 4, full: 2 3 4 5")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.3, 0.36, 0.42], help="of the 8-bit energy")
+    add_options(parser)
+    args = parser.parse_args(argv)
+    args.bits = args.bits or ([2, 3, 4] if args.budget == "quick" else [2, 3, 4, 5])
+    rows = measure(args)
+    for network, group in rows.groupby("network", sort=False):
+        front = frontier(group)
+        name = f"figure4_{network}_{args.base}"
+        title = f"{network}, {args.base}, {args.dataset}, {len(args.seeds)} seeds"
+        draw(group, front, args.out / f"{name}.png", title)
+        table = summary(group, front).set_index(["energy share", "method"])
+        save_table(name, table, group, args, frontier=front.reset_index().to_dict("records"))
+    return 0
