@@ -75,6 +75,8 @@ _QUICK = {
     "vgg11": _row("vgg11", 1, 32, 0.125, 6_000, 6, 2),
     "resnet20": _row("resnet20", 1, 16, 0.5, 6_000, 5, 2),
     "mobilenet_v2": _row("mobilenet_v2", 1, 32, 0.25, 4_000, 5, 2),
+    "resnet18": _row("resnet18", 3, 32, 1.0, 2_000, 2, 2),
+    "alexnet": _row("alexnet", 3, 64, 1.0, 2_000, 2, 2),
 }
 _FULL = {
     "simplenet5": _row("simplenet5", 1, 28, 1.0, 0, 10, 6),
@@ -83,6 +85,8 @@ _FULL = {
     "vgg11": _row("vgg11", 3, 32, 1.0, 0, 20, 12),
     "resnet20": _row("resnet20", 3, 32, 1.0, 0, 20, 12),
     "mobilenet_v2": _row("mobilenet_v2", 3, 32, 0.5, 0, 20, 12),
+    "resnet18": _row("resnet18", 3, 224, 1.0, 0, 20, 12),
+    "alexnet": _row("alexnet", 3, 224, 1.0, 0, 20, 12),
 }
 _TINY = {
     "digitsnet": Setting(
