@@ -23,8 +23,14 @@ def options(name: str, doc: str | None) -> argparse.ArgumentParser:
 
 def save(name: str, figure: Figure, data: pd.DataFrame, out: Path, **facts: object) -> None:
     """Write NAME.png, the numbers behind it as NAME.csv, and NAME.json with versions and facts."""
+    save_picture(name, figure, out)
+    data.to_csv(out / f"{name}.csv", index=False)
+    print(f"written: {out / name}.csv")
+    write_json(out / f"{name}.json", {"facts": facts})
+
+
+def save_picture(name: str, figure: Figure, out: Path) -> None:
+    """Write NAME.png, creating the folder."""
     out.mkdir(parents=True, exist_ok=True)
     figure.savefig(out / f"{name}.png", dpi=150)
-    data.to_csv(out / f"{name}.csv", index=False)
-    print(f"written: {out / name}.png, {out / name}.csv")
-    write_json(out / f"{name}.json", {"facts": facts})
+    print(f"written: {out / name}.png")
