@@ -72,7 +72,7 @@ class Histograms:
 def jobs_of(args: argparse.Namespace) -> dict[tuple[str, bool, int], Job]:
     """(grid, with the wave, seed) -> its training: same start, epochs, rate and images."""
     row = setting(args.network, args.budget, dataset=args.dataset)
-    jobs = {}
+    jobs: dict[tuple[str, bool, int], Job] = {}
     for title, (quantizer, _) in GRIDS.items():
         for wave in (False, True):
             attach = {"quantizer": quantizer, "scale": args.scale, "bits": args.bits}
@@ -132,7 +132,8 @@ def main(argv: list[str]) -> int:
     jobs = jobs_of(args)
     epochs = next(iter(jobs.values())).setting.epochs
     results = run_jobs(list(jobs.values()), where_of(args), processes=args.processes, watch=Histograms(args.layer))
-    rows, counts, first = [], [], {}
+    rows, counts = [], []
+    first: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     for (grid, wave, seed), result in zip(jobs, results, strict=True):
         label = {"grid": grid, "wave": wave, "seed": seed}
         for one in result["seen"]:

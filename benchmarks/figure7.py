@@ -149,7 +149,8 @@ def main(argv: list[str]) -> int:
     }
     watch = Paths(args.layer, args.weights)
     results = run_jobs(list(jobs.values()), where_of(args), processes=args.processes, watch=watch)
-    rows, paths, first = [], [], {}
+    rows, paths = [], []
+    first: dict[str, dict[str, Any]] = {}
     for (name, seed), result in zip(jobs, results, strict=True):
         seen = result["seen"]
         scores = seen | {"test": result["test"]}

@@ -4,6 +4,7 @@ Top: accuracy of the quantised network on validation images over the steps; bott
 training images. Thin lines are seeds, the thick one their mean. The paper's figure shows both curves converging to a
 better accuracy with the wave, and a training loss that jumps when the wave sets in and then falls below the other.
 Both methods share start, images, epochs and rate; DoReFa as released by default, where the paper's effect is largest.
+Rates and waves are those of tables 2 and 6.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import waveq
+from benchmarks import table2, table6
 from benchmarks._figure import COLOURS, save_picture
 from benchmarks.lab.data import Part, images_of
 from benchmarks.lab.job import Job, Where, accuracy
@@ -84,18 +86,14 @@ def task_loss(model: nn.Module, part: Part) -> float:
 
 
 def jobs_of(row: Setting, args: argparse.Namespace) -> dict[tuple[bool, bool, int], Job]:
-    """(from scratch, with the wave, seed) -> its training; from scratch for as long as the float network trained."""
-    base = {"quantizer": args.quantizer, "scale": args.scale, "bits": args.bits}
+    """(from scratch, with the wave, seed) -> its training."""
+    tuned, fresh = table2.BASES[args.base], table6.BASES[args.base]
     jobs = {}
-    for scratch in (False, True):
-        with_wave = {"schedule": "exponential", "lambda_w": args.strength}
-        if not scratch:
-            with_wave = {"wave": {"rise": 0.0, "strength": args.strength}}
+    for seed in args.seeds:
         for wave in (False, True):
-            attach = base | (with_wave if wave else {"lambda_w": 0.0})
-            for seed in args.seeds:
-                more = {"scratch": True, "epochs": 0} if scratch else {}
-                jobs[scratch, wave, seed] = Job(setting=row, seed=seed, attach=attach, **more)
+            attach = {**tuned.arguments, "bits": args.bits, **(tuned.wave if wave else {"lambda_w": 0.0})}
+            jobs[False, wave, seed] = Job(setting=row, seed=seed, attach=attach, lr=tuned.lr)
+            jobs[True, wave, seed] = table6.from_scratch(row, seed, fresh, args.bits, wave=wave)
     return jobs
 
 
@@ -135,8 +133,8 @@ def _curves(panel: Axes, group: pd.DataFrame, value: str) -> None:
     for wave, method in _METHODS.items():
         wide = group[group.wave == wave].pivot_table(index="step", columns="seed", values=value)
         panel.plot(wide.index, wide, color=COLOURS[int(wave)], linewidth=0.6, alpha=0.7)
-        line = {"linewidth": 2.2, "linestyle": "--" if wave else "-"}
-        panel.plot(wide.index, wide.mean(axis=1), color=COLOURS[int(wave)], label=method, **line)
+        mean, style = wide.mean(axis=1), "--" if wave else "-"
+        panel.plot(mean.index, mean, color=COLOURS[int(wave)], label=method, linewidth=2.2, linestyle=style)
     panel.grid(alpha=0.3)
 
 
@@ -144,10 +142,8 @@ def main(argv: list[str]) -> int:
     """Train, print, draw."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks figure8", description=__doc__)
     parser.add_argument("--networks", nargs="+", default=["simplenet5"])
-    parser.add_argument("--quantizer", default="dorefa")
-    parser.add_argument("--scale", choices=("none", "max", "learned"), default="none", help="of the levels")
+    parser.add_argument("--base", choices=tuple(table6.BASES), default="DoReFa")
     parser.add_argument("--bits", type=int, default=3)
-    parser.add_argument("--strength", type=float, default=0.3, help="of the wave at the end")
     add_options(parser)
     args = parser.parse_args(argv)
     rows: list[dict[str, Any]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 import waveq
-from benchmarks import figure5, figure6, figure7, figure8
+from benchmarks import figure5, figure6, figure7, figure8, table6
 from benchmarks.lab.data import images_of
 from benchmarks.lab.job import accuracy, float_network
 from benchmarks.lab.watch import all_on_grid, on_grid, share_near
@@ -20,7 +21,6 @@ from benchmarks.lab.watch import all_on_grid, on_grid, share_near
 def written(folder: Path, name: str) -> tuple[dict, pd.DataFrame]:
     """What an experiment left behind: its JSON and its CSV; the picture must be one."""
     assert (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
-    assert (folder / f"{name}.md").read_text().startswith("| ")
     return json.loads((folder / f"{name}.json").read_text()), pd.read_csv(folder / f"{name}.csv")
 
 
@@ -95,7 +95,7 @@ def test_figure7_counts_crossings_of_known_paths():
 
 
 def test_figure8_draws_curves_that_end_where_the_job_ends(options, tmp_path):
-    assert figure8.main(["--networks", "digitsnet", "--seeds", "0", "1", "--scale", "max", *options]) == 0
+    assert figure8.main(["--networks", "digitsnet", "--seeds", "0", "1", "--base", "LSQ", *options]) == 0
     data, rows = written(tmp_path, "figure8")
     assert len(rows) == 2 * 2 * 2 * 21
     last = rows[(rows.start == "from scratch") & (rows.seed == 1)].groupby("wave").step.max()
@@ -104,7 +104,7 @@ def test_figure8_draws_curves_that_end_where_the_job_ends(options, tmp_path):
     assert (first == 1).all()  # both methods start from one network
     start_loss = rows[rows.step == 0].groupby("start").loss.mean()
     assert start_loss["from the float network"] < start_loss["from scratch"]
-    assert len(data["rows"]) == len(rows)
+    assert len(data["rows"]["lines"]) == len(rows)
 
 
 def test_figure5_takes_one_bit_from_each_layer_and_compares_with_the_control(options, tmp_path):
@@ -129,3 +129,26 @@ def test_figure5_changes_are_those_of_the_evaluator(tiny, where):
         waveq.attach(network, bits=bits, lambda_w=0.0, **figure5.BASE).finalize()
         scores.append(accuracy(network, test))
     assert changes["fc1"] == pytest.approx(scores[1] - scores[0], abs=1e-9)
+
+
+def test_table6_trains_from_scratch_and_takes_differences_by_seed(options, tmp_path):
+    asked = ["--networks", "digitsnet", "--bits", "3", "--seeds", "0", "1"]
+    assert table6.main([*asked, *options]) == 0
+    data = json.loads((tmp_path / "table6.json").read_text())
+    rows = pd.read_csv(tmp_path / "table6.csv")
+    assert len(rows) == 2 * (1 + 2 * len(table6.BASES))
+    scaled = rows[rows.base == "DoReFa, scaled"].pivot_table(index="seed", columns="wave", values="test")
+    line = dict(zip(data["table"]["columns"], data["table"]["lines"][1], strict=True))
+    assert line["base"] == "DoReFa, scaled"
+    assert line["difference"].startswith(f"{(scaled[True] - scaled[False]).mean():.2f}")
+
+
+def test_table6_quick_takes_the_networks_and_images_it_says():
+    args = argparse.Namespace(budget="quick", dataset="fashion-mnist", bits=None)
+    row, bits = table6.plan_of("resnet20", args)
+    assert (row.images, bits) == (3000, (3,))
+    full = argparse.Namespace(budget="full", dataset="fashion-mnist", bits=None)
+    assert table6.plan_of("resnet20", full)[1] == (3, 4, 5)
+    job = table6.from_scratch(row, 0, table6.BASES["LSQ"], 3, wave=True)
+    assert job.scratch
+    assert job.attach == {"quantizer": "lsq", "bits": 3, "schedule": "exponential", "lambda_w": 0.1}
