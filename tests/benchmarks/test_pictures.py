@@ -95,14 +95,14 @@ def test_figure7_counts_crossings_of_known_paths():
 
 
 def test_figure8_draws_curves_that_end_where_the_job_ends(options, tmp_path):
-    assert figure8.main(["--networks", "digitsnet", "--seeds", "0", "1", "--base", "LSQ", *options]) == 0
+    assert figure8.main(["--networks", "digitsnet", "--seeds", "0", "1", *options]) == 0
     data, rows = written(tmp_path, "figure8")
-    assert len(rows) == 2 * 2 * 2 * 21
+    assert len(rows) == len(figure8.CASES) * 2 * 2 * 21
     last = rows[(rows.start == "from scratch") & (rows.seed == 1)].groupby("wave").step.max()
     assert (last == 4 * 512 // 32).all()
-    first = rows[rows.step == 0].groupby(["start", "seed"]).validation.nunique()
+    first = rows[rows.step == 0].groupby(["base", "start", "seed"]).validation.nunique()
     assert (first == 1).all()  # both methods start from one network
-    start_loss = rows[rows.step == 0].groupby("start").loss.mean()
+    start_loss = rows[(rows.step == 0) & (rows.base == "DoReFa, scaled")].groupby("start").loss.mean()
     assert start_loss["from the float network"] < start_loss["from scratch"]
     assert len(data["rows"]["lines"]) == len(rows)
 
@@ -151,4 +151,4 @@ def test_table6_quick_takes_the_networks_and_images_it_says():
     assert table6.plan_of("resnet20", full)[1] == (3, 4, 5)
     job = table6.from_scratch(row, 0, table6.BASES["LSQ"], 3, wave=True)
     assert job.scratch
-    assert job.attach == {"quantizer": "lsq", "bits": 3, "schedule": "exponential", "lambda_w": 0.1}
+    assert job.attach == {"quantizer": "lsq", "bits": 3, "schedule": "exponential", "lambda_w": 0.3}
