@@ -1,6 +1,7 @@
 """Figure 4: learned policies among all policies of the space, every one of them trained alike.
 
-Each policy of {2, 3, 4}^L (quick; 2 to 5 bits in full) is trained from the seed's float network for the same epochs,
+Each policy of {2, 3, 4}^L (quick, where SimpleNet-5's two last layers, 8 % of the energy, have their bits in common;
+2 to 5 bits and all layers apart in full) is trained from the seed's float network for the same epochs,
 rate and images as the learned ones and the baselines; learned step bits spend half of them on learning. Each
 method gets the same three budgets, shares of the energy at 8 bits on Stripes. The frontier is picked by held-out
 images, its accuracy and everybody's distance to it are read on test images: the best of hundreds of noisy numbers is
@@ -26,21 +27,33 @@ from benchmarks.lab.settings import Setting, setting
 from benchmarks.lab.tables import save_table, with_error
 from pareto import is_efficient
 
-LAYERS = {"simplenet5": ("conv1", "conv2", "fc1", "fc2", "fc3"), "lenet": ("conv1", "conv2", "fc1", "fc2")}
+# groups of layers that have their bits in common
+LAYERS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
+    "tiny": {"digitsnet": (("conv1",), ("conv2",), ("fc1", "fc2"))},
+    "quick": {
+        "simplenet5": (("conv1",), ("conv2",), ("fc1",), ("fc2", "fc3")),
+        "lenet": (("conv1",), ("conv2",), ("fc1",), ("fc2",)),
+    },
+    "full": {
+        "simplenet5": (("conv1",), ("conv2",), ("fc1",), ("fc2",), ("fc3",)),
+        "lenet": (("conv1",), ("conv2",), ("fc1",), ("fc2",)),
+    },
+}
 BASES: dict[str, dict[str, Any]] = {
     "dorefa": {"quantizer": "dorefa", "scale": "max"},
     "lsq": {"quantizer": "lsq"},
 }
+_ORDER = (COLOURS[3], COLOURS[0], COLOURS[1], COLOURS[2], COLOURS[5], COLOURS[4])  # WaveQ, then METHODS
 ENUMERATED, LEARNED = "enumerated", "WaveQ"
 
 
 def jobs_of(row: Setting, seed: int, args: argparse.Namespace) -> list[tuple[dict[str, Any], Job]]:
     """Every training of one network and seed, with what names it."""
     base, alone = BASES[args.base], {"lambda_w": 0.0}
-    names = LAYERS[row.network]
+    groups = LAYERS[args.budget][row.network]
     found: list[tuple[dict[str, Any], Job]] = []
-    for bits in itertools.product(args.bits, repeat=len(names)):
-        policy = dict(zip(names, bits, strict=True))
+    for bits in itertools.product(args.bits, repeat=len(groups)):
+        policy = {name: b for group, b in zip(groups, bits, strict=True) for name in group}
         found.append(({"method": ENUMERATED}, Job(setting=row, seed=seed, attach={**base, **alone, "bits": policy})))
     for share in args.shares:
         target = {"target": {"energy_pj": share}, "layer_costs": "energy_pj", "bits": "learn"}
@@ -80,16 +93,22 @@ def frontier(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def distances(rows: pd.DataFrame, front: pd.DataFrame) -> pd.Series[float]:
-    """The frontier's test accuracy at no more energy than each row's, less the row's own; NaN below its cheapest."""
-    index = np.searchsorted(front.energy_pj.to_numpy(), rows.energy_pj.to_numpy() * (1 + 1e-9), side="right") - 1
-    reached = np.where(index >= 0, front.test.to_numpy()[np.maximum(index, 0)], np.nan)
-    return pd.Series(reached - rows.test.to_numpy(), index=rows.index)
+    """What the frontier's policy of no more energy has over each learned or allocated one, in test accuracy.
+
+    Seed by seed: both started from the same float network. NaN where a policy costs less than all of the frontier.
+    """
+    found = rows[rows.method != ENUMERATED]
+    space = rows[rows.method == ENUMERATED].set_index(["policy", "seed"]).test
+    index = np.searchsorted(front.energy_pj.to_numpy(), found.energy_pj.to_numpy() * (1 + 1e-9), side="right") - 1
+    nearest = front.index[np.maximum(index, 0)]
+    reached = space.loc[list(zip(nearest, found.seed, strict=True))].to_numpy()
+    return pd.Series(np.where(index >= 0, reached, np.nan) - found.test.to_numpy(), index=found.index)
 
 
 def summary(rows: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
     """One line for each budget and method."""
     found = rows[rows.method != ENUMERATED]
-    found = found.assign(distance=distances(found, front))
+    found = found.assign(distance=distances(rows, front))
     lines = []
     for (share, method), group in found.groupby(["share", "method"], sort=False):
         lines.append(
@@ -112,22 +131,17 @@ def draw(rows: pd.DataFrame, front: pd.DataFrame, path: Path, title: str) -> Non
     cloud = rows[rows.method == ENUMERATED].groupby("policy")[["energy_pj", "test"]].mean()
     axes.scatter(cloud.energy_pj / 1e6, cloud.test, s=6, color="0.75", label=f"all {len(cloud)} policies")
     axes.plot(front.energy_pj / 1e6, front.test, "o-", color="0.3", markersize=3, label="frontier (by held-out images)")
-    markers = ("*", "o", "s", "^", "v", "D")
     for (method, group), marker, colour in zip(
-        rows[rows.method != ENUMERATED].groupby("method", sort=False), markers, (COLOURS[3], *COLOURS), strict=False
+        rows[rows.method != ENUMERATED].groupby("method", sort=False), "*os^vD", _ORDER, strict=True
     ):
-        size = 15 if method == LEARNED else 7
-        means = group.groupby("share")[["energy_pj", "test"]].agg(["mean", "sem"])
-        x, y = means["energy_pj"] / 1e6, means["test"]
-        axes.errorbar(
-            x["mean"], y["mean"], y["sem"], x["sem"], fmt=marker, color=colour, markersize=size, label=method, capsize=2
-        )
+        means = group.groupby("share")[["energy_pj", "test"]].mean()
+        size = 16 if method == LEARNED else 7
+        axes.plot(means.energy_pj / 1e6, means.test, marker, color=colour, markersize=size, label=method)
     axes.set_xlabel("energy of one image on Stripes, uJ")
     axes.set_ylabel("test accuracy, %")
     axes.set_title(title, fontsize=10)
-    floor = float(cloud.test.quantile(0.02))
-    axes.set_ylim(bottom=floor)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.set_ylim(bottom=float(cloud.test.quantile(0.05)))
+    figure.legend(fontsize=8, loc="outside right upper")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     print(f"written: {path}")
@@ -136,13 +150,17 @@ def draw(rows: pd.DataFrame, front: pd.DataFrame, path: Path, title: str) -> Non
 def main(argv: list[str]) -> int:
     """Train every policy, then draw and tabulate."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks figure4", description=__doc__)
-    parser.add_argument("--networks", nargs="+", default=list(LAYERS), choices=list(LAYERS))
+    parser.add_argument("--networks", nargs="+", default=None, help="default: all that the budget has")
     parser.add_argument("--base", choices=list(BASES), default="lsq", help="quantiser of all policies")
     parser.add_argument("--bits", type=int, nargs="+", default=None, help="of the space; default 2 3 4, full: 2 3 4 5")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.3, 0.36, 0.42], help="of the 8-bit energy")
     add_options(parser)
     args = parser.parse_args(argv)
-    args.bits = args.bits or ([2, 3, 4] if args.budget == "quick" else [2, 3, 4, 5])
+    known = list(LAYERS[args.budget])
+    args.networks = args.networks or known
+    if unknown := [network for network in args.networks if network not in known]:
+        parser.error(f"--networks {unknown[0]!r}: budget {args.budget} enumerates {' and '.join(known)}")
+    args.bits = args.bits or ([2, 3, 4, 5] if args.budget == "full" else [2, 3, 4])
     rows = measure(args)
     for network, group in rows.groupby("network", sort=False):
         front = frontier(group)

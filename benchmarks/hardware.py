@@ -58,7 +58,7 @@ def savings(rows: pd.DataFrame) -> pd.DataFrame:
     """Share of energy saved at equal accuracy, for each network and seed, at every accuracy that both curves reach."""
     lines = []
     for (network, seed), group in rows.groupby(["network", "seed"], sort=False):
-        curves = dict(group.groupby("weighting"))
+        curves = dict(iter(group.groupby("weighting")))
         for accuracy in sorted({round(value, 6) for value in group.test}):
             plain, aware = (energy_at(curves[name], accuracy) for name in WEIGHTINGS)
             if np.isfinite(plain) and np.isfinite(aware):
