@@ -1,0 +1,190 @@
+"""Tables 1 and 2, figure 4, hardware-aware bits, defaults: end to end on digits, and their arithmetic by hand."""
+
+import argparse
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import defaults, figure4, hardware, publish, table1, table2
+from benchmarks.lab.settings import setting
+
+TINY = ["--budget", "tiny", "--dataset", "digits", "--seeds", "0", "1", "--processes", "0"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("lab")
+
+
+def run(command, folder, tmp_path, *more):
+    options = [*TINY, "--networks", "digitsnet", "--folder", str(folder), "--out", str(tmp_path), *more]
+    assert command.main(options) == 0
+
+
+def read(tmp_path, name):
+    written = json.loads((tmp_path / f"{name}.json").read_text())
+    return pd.DataFrame(written["rows"]["lines"], columns=written["rows"]["columns"])
+
+
+def test_table2_has_every_base_alone_and_with_the_wave(folder, tmp_path, capsys):
+    run(table2, folder, tmp_path, "--bits", "2")
+    rows = read(tmp_path, "table2")
+    assert len(rows) == 2 * (1 + 2 * len(table2.BASES))
+    assert set(rows.base) == {"float", *table2.BASES}
+    assert "won back" in capsys.readouterr().out
+
+
+def test_table2_pairs_seeds_and_gives_the_share_won_back():
+    rows = pd.DataFrame(
+        [("net", 32, seed, "float", False, 90.0, False) for seed in (0, 1)]
+        + [("net", 2, 0, "LSQ", False, 80.0, False), ("net", 2, 1, "LSQ", False, 86.0, True)]
+        + [("net", 2, 0, "LSQ", True, 83.0, False), ("net", 2, 1, "LSQ", True, 87.0, False)],
+        columns=["network", "bits", "seed", "base", "wave", "test", "diverged"],
+    )
+    line = table2.compare(rows).iloc[0]
+    assert line["difference"] == "2.00 (1.00)"  # 3 and 1
+    assert line["won back"] == "29 %"  # 2 of 7
+    assert line["diverged"] == 1
+
+
+def test_table2_says_nothing_of_a_share_where_nothing_is_lost():
+    rows = pd.DataFrame(
+        [
+            ("net", 32, 0, "float", False, 90.0, False),
+            ("net", 2, 0, "LSQ", False, 89.5, False),
+            ("net", 2, 0, "LSQ", True, 89.9, False),
+        ],
+        columns=["network", "bits", "seed", "base", "wave", "test", "diverged"],
+    )
+    assert table2.compare(rows).iloc[0]["won back"] == "-"
+
+
+def test_table1_learned_policies_keep_their_budget(folder, tmp_path):
+    run(table1, folder, tmp_path, "--mean-bits", "3.5")
+    rows = read(tmp_path, "table1")
+    assert rows[rows.method == "learned, <= 3.5 bits"].mean_bits.max() <= 3.5
+    assert (rows[rows.method == "uniform 4"].mean_bits == 4).all()
+
+
+def test_figure4_draws_the_space_and_keeps_the_budgets(folder, tmp_path):
+    run(figure4, folder, tmp_path, "--bits", "2", "4", "--shares", "0.4", "--base", "dorefa")
+    rows = read(tmp_path, "figure4_digitsnet_dorefa")
+    assert (rows.method == figure4.ENUMERATED).sum() == 2 * 2**3
+    eight_bits = 2 * rows[rows.policy == "4 4 4 4"].energy_pj.iloc[0]  # energy is nearly proportional to bits
+    assert rows[rows.method != figure4.ENUMERATED].energy_pj.max() <= 0.41 * eight_bits
+    assert (tmp_path / "figure4_digitsnet_dorefa.png").stat().st_size > 10_000
+
+
+def test_figure4_names_an_unknown_network(folder, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(figure4, folder, tmp_path, "--networks", "vgg11")
+    assert stop.value.code == 2
+    assert "'vgg11': budget tiny enumerates digitsnet" in capsys.readouterr().err
+
+
+def test_distances_are_to_the_best_policy_of_no_more_energy_in_the_same_seed():
+    space = [
+        ("2 2", 1.0, (70.0, 72.0)),
+        ("2 3", 2.0, (80.0, 81.0)),
+        ("3 2", 2.5, (75.0, 75.0)),
+        ("3 3", 3.0, (85.0, 84)),
+    ]
+    rows = [
+        {
+            "method": figure4.ENUMERATED,
+            "policy": p,
+            "energy_pj": e,
+            "mean_bits": 2.5,
+            "seed": s,
+            "test": a,
+            "validation": a,
+        }
+        for p, e, tests in space
+        for s, a in enumerate(tests)
+    ]
+    rows += [
+        {"method": "WaveQ", "policy": "2 4", "energy_pj": e, "mean_bits": 3.0, "seed": s, "test": a, "validation": 0.0}
+        for e, s, a in ((2.6, 0, 79.0), (3.0, 1, 85.0), (0.5, 0, 60.0))
+    ]
+    frame = pd.DataFrame(rows)
+    front = figure4.frontier(frame)
+    assert list(front.index) == ["2 2", "2 3", "3 3"]
+    found = figure4.distances(frame, front)
+    np.testing.assert_allclose(found.to_numpy(), [80.0 - 79.0, 84.0 - 85.0, np.nan])
+
+
+def test_hardware_reads_both_curves_at_equal_accuracy():
+    columns = ["network", "seed", "weighting", "test", "energy_pj"]
+    plain = [("net", 0, "plain", 80.0, 10.0), ("net", 0, "plain", 90.0, 20.0)]
+    aware = [("net", 0, "by energy", 80.0, 8.0), ("net", 0, "by energy", 85.0, 12.0)]
+    rows = pd.DataFrame(plain + aware, columns=columns)
+    found = hardware.savings(rows).set_index("accuracy").saved
+    assert found[80.0] == pytest.approx(0.2)
+    assert found[85.0] == pytest.approx(1 - 12 / 15)
+    assert 90.0 not in found
+
+
+def test_hardware_reads_no_accuracy_out_of_range_and_no_dominated_point():
+    curve = pd.DataFrame({"test": [80.0, 70.0, 90.0], "energy_pj": [10.0, 15.0, 20.0]})
+    assert hardware.energy_at(curve, 85.0) == pytest.approx(15.0)
+    assert np.isnan(hardware.energy_at(curve, 75.0))
+
+
+def test_hardware_runs(folder, tmp_path, capsys):
+    run(hardware, folder, tmp_path, "--prices", "0.02", "0.5")
+    rows = read(tmp_path, "hardware")
+    assert set(rows.weighting) == {"plain", "by energy"}
+    assert len(rows) == 2 * 2 * 2
+
+
+def test_defaults_runs(folder, tmp_path):
+    run(defaults, folder, tmp_path)
+    rows = read(tmp_path, "defaults")
+    learned = rows[rows.method == "learned"]
+    assert learned.least_bits.min() >= 2
+    assert learned.most_bits.max() <= 8
+    assert not rows.diverged.any()
+
+
+def test_every_default_network_has_a_setting():
+    for command in (table1, table2, hardware, defaults):
+        for network in command.NETWORKS:
+            for budget in ("quick", "full"):
+                assert setting(network, budget).network == network
+    for budget, networks in figure4.LAYERS.items():
+        for network in networks:
+            assert setting(network, budget).network == network
+
+
+def test_pages_show_what_the_results_hold():
+    assert publish.main(["--check"]) == 0
+
+
+def test_publish_fills_a_block_and_leaves_the_rest(tmp_path, monkeypatch):
+    result = {
+        "provenance": {"versions": {"torch": "2", "numpy": "1"}},
+        "arguments": {"dataset": "digits", "budget": "tiny", "seeds": [0, 1]},
+        "table": {"columns": ["a", "b"], "lines": [["x", "1.0 (0.5)"]]},
+    }
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "made.json").write_text(json.dumps(result))
+    (tmp_path / "README.md").write_text("before\n<!-- table made -->\nold\n<!-- end made -->\nafter\n")
+    monkeypatch.setattr(publish, "ROOT", tmp_path)
+    monkeypatch.setattr(publish, "RESULTS", tmp_path / "results")
+    assert publish.main(["--check"]) == 1
+    assert publish.main([]) == 0
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("before\n<!-- table made -->\n| a | b |")
+    assert text.endswith("<!-- end made -->\nafter\n")
+    assert "| x | 1.0 (0.5) |" in text
+    assert "old" not in text
+    assert "seeds 0 1" in text
+    assert publish.main(["--check"]) == 0
+
+
+def test_table2_no_training_stands_for_two_columns():
+    args = argparse.Namespace(budget="tiny", dataset="digits")
+    jobs = table2.jobs_of("digitsnet", 2, 0, args)
+    assert len({job.key() for job in jobs.values()}) == len(jobs)  # no base's wave is the base alone
