@@ -54,7 +54,8 @@ def jobs_of(network: str, bits: int, seed: int, args: argparse.Namespace) -> dic
     """(base, with the wave) -> its training."""
     row = setting(network, args.budget, dataset=args.dataset)
     jobs = {}
-    for name, base in BASES.items():
+    for name in args.bases:
+        base = BASES[name]
         for wave, more in ((False, {"lambda_w": 0.0}), (True, base.wave)):
             attach = {**base.arguments, "bits": bits, **more}
             jobs[name, wave] = Job(setting=row, seed=seed, attach=attach, lr=base.lr)
@@ -106,11 +107,13 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks table2", description=__doc__)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--bits", type=int, nargs="+", default=None, help="default: 2 3 (quick), 2 3 4 5 (full)")
+    parser.add_argument("--bases", nargs="+", choices=list(BASES), default=list(BASES))
+    parser.add_argument("--name", default="table2", help="of the files that are written")
     add_options(parser)
     args = parser.parse_args(argv)
     args.bits = args.bits or ([2, 3] if args.budget == "quick" else [2, 3, 4, 5])
     rows = measure(args)
-    save_table("table2", compare(rows).set_index(["network", "bits", "base"]), rows, args)
+    save_table(args.name, compare(rows).set_index(["network", "bits", "base"]), rows, args)
     named = rows.assign(method=rows.base + rows.wave.map({True: " + wave", False: ""}))
     print("\n" + pivot(named, ["network", "bits"], "method").to_string())
     return 0

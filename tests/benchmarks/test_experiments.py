@@ -185,6 +185,6 @@ def test_publish_fills_a_block_and_leaves_the_rest(tmp_path, monkeypatch):
 
 
 def test_table2_no_training_stands_for_two_columns():
-    args = argparse.Namespace(budget="tiny", dataset="digits")
+    args = argparse.Namespace(budget="tiny", dataset="digits", bases=list(table2.BASES))
     jobs = table2.jobs_of("digitsnet", 2, 0, args)
     assert len({job.key() for job in jobs.values()}) == len(jobs)  # no base's wave is the base alone
