@@ -293,13 +293,18 @@ def resolve_scale(scale: ScaleMode | None, quantizer: str, preset: Preset, forwa
     return chosen
 
 
-def resolve_bounds(forward: Forward, scale: ScaleMode, schedule: Schedule, total_steps: int | None) -> int | None:
-    """The step at which the float road fixes the range of the levels; None where nothing has to be fixed.
+def resolve_bounds(
+    fit_range: bool | None, forward: Forward, scale: ScaleMode, schedule: Schedule, total_steps: int | None
+) -> int | None:
+    """The step at which the range of the levels is fixed; None where the levels follow the weights, or stay.
 
     Where bits are learned that is where they freeze. Else it is early, so that the network has time to learn to do
     without its outliers; one that is trained from scratch has found its range roughly by then.
     """
-    if forward == "quantized" or scale != "max":
+    if fit_range and scale != "max":
+        raise ValueError(f"fit_range=True is for levels that follow the largest weight, scale='max', not {scale!r}")
+    wanted = forward == "float" if fit_range is None else fit_range
+    if not wanted or scale != "max":
         return None
     return schedule.fall or max(1, math.ceil(_RANGE_AT * (total_steps or 0)))
 

@@ -49,6 +49,7 @@ def attach(
     schedule: str | Profile | None = None,
     scale: ScaleMode | None = None,
     forward: Forward = "quantized",
+    fit_range: bool | None = None,
     first_last: int | None = None,
     activation_bits: int | Mapping[str, int] | None = None,
     activation_quantizer: str | None = None,
@@ -83,6 +84,9 @@ def attach(
             wave draws them to their levels, and ``finalize`` rounds once. Only where the task loss moves beta
             (preset "recommended") phase 2 is quantised. Inputs, which have no wave, are quantised from the
             first step on. ``with wq.rounded():`` shows the rounded network meanwhile.
+        fit_range: with ``scale="max"``: choose the range of the levels, once, so that rounding moves the weights least
+            (squared error), and clip the weights to it from then on, instead of the levels following the largest
+            weight. On the float road that is the default; on the other one the default is not to.
         first_last: total bits of the network's first and last layer, which are then not learned.
         activation_bits: bits of the layers' inputs, 1 to 8: one number for all but the network's first layer, or a
             mapping by layer name. A layer whose first input holds negative values gets a signed grid.
@@ -132,6 +136,7 @@ def attach(
         raise ValueError(f"activation_quantizer={activation_quantizer!r} needs activation_bits, the bits of the inputs")
     chosen_scale = resolve_scale(scale, quantizer, choices, road)
     method = activation_quantizer or quantizer_class(quantizer).activation
+    bounds_from = resolve_bounds(fit_range, road, chosen_scale, plan, total_steps)
     settings = Settings(
         preset=choices,
         quantizer=quantizer,
@@ -146,12 +151,13 @@ def attach(
         budget=resolve_budget(target, chosen, prices, choices),
         skipped=tuple(name for name in known if name not in layers),
         forward=road,
-        bounds_from=resolve_bounds(road, chosen_scale, plan, total_steps),
+        bounds_from=bounds_from,
         described={
             "preset": preset,
             "quantizer": quantizer,
             "scale": chosen_scale,
             "forward": road,
+            "fit_range": bounds_from is not None,
             "activation_quantizer": method if inputs else None,
             "schedule": plan.name,
             "total_steps": total_steps,

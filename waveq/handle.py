@@ -187,7 +187,7 @@ class WaveQ:
         return max(1, (schedule.fall or schedule.rise) - schedule.rise)
 
     def _keep_bounds(self) -> None:
-        """On the float road the range of the levels is fixed where pinning begins, and weights stay within it."""
+        """Where the range of the levels is fitted: fix it when its step comes, and keep the weights within it."""
         settings = self.settings
         if settings.bounds_from is None or self._step < settings.bounds_from:
             return

@@ -34,8 +34,8 @@ class WaveParametrization(nn.Module):
     Buffers (all 0-dim): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` bool, whether the
     forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task; ``velocity``
     float32, beta's momentum; ``trend`` float32, the running mean of beta's travel per step; ``activation_signed`` int8,
-    whether inputs have a sign (-1 until the first one is seen); ``bound`` float32, the largest weight that the
-    float road leaves.
+    whether inputs have a sign (-1 until the first one is seen); ``bound`` float32, the largest weight that a
+    fitted range leaves.
     """
 
     beta: Tensor

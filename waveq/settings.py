@@ -63,4 +63,5 @@ class Settings:
     skipped: tuple[str, ...]
     forward: Literal["quantized", "float"] = "quantized"
     bounds_from: int | None = None
+    """The step at which ranges are fitted; None where they are not."""
     described: Mapping[str, Any] = field(default_factory=dict)

@@ -241,6 +241,7 @@ class _Run:
             schedule=c.schedule,
             scale=c.scale,
             forward=c.forward,
+            fit_range=c.fit_range,
             first_last=c.first_last,
             activation_bits=c.activation_bits,
             activation_quantizer=c.activation_quantizer,

@@ -75,6 +75,8 @@ class TrainConfig(BaseModel):
     scale: Literal["none", "max", "learned"] | None = None
     forward: Literal["quantized", "float"] = "quantized"
     """"float" leaves the forward pass in floating point; the wave pins the weights, which are rounded at the end."""
+    fit_range: bool | None = None
+    """Whether levels of scale "max" get the range at which rounding moves the weights least; by default with "float"."""
     activation_bits: PositiveInt | dict[str, PositiveInt] | None = None
     activation_quantizer: str | None = None
     """Method of the inputs; by default the one that the weight method was published with."""
