@@ -12,10 +12,12 @@ from waveq.functional import phase
 from waveq.layers import nearest
 from waveq.settings import WaveLayer
 
-__all__ = ["Forward", "bound_weights", "check_forward", "find_bound", "rounded", "share_on_levels"]
+__all__ = ["Forward", "bound_weights", "check_forward", "find_bound", "off_levels", "rounded", "share_on_levels"]
 
 Forward = Literal["quantized", "float"]
 
+TOLERANCE = 0.05  # "on a level", in units of the distance between levels; spread-out weights are so one time in ten
+_PINNED = 0.8  # the share of a layer's weights that should be on a level before they are rounded
 _CANDIDATES = 40  # bounds that are tried, evenly up to the largest weight
 
 
@@ -79,3 +81,16 @@ def share_on_levels(layer: WaveLayer, tolerance: float) -> float:
     state = layer.state
     turns = phase(layer.wave_input("quantizer"), state.wave_beta(), state.grid)
     return float(((turns - turns.round()).abs() <= tolerance).float().mean())
+
+
+def off_levels(layers: Sequence[WaveLayer]) -> list[str]:
+    """One sentence on the layers whose weights the wave has not brought to their levels, if there are any."""
+    shares = {layer.name: share_on_levels(layer, TOLERANCE) for layer in layers}
+    loose = {name: share for name, share in shares.items() if share < _PINNED}
+    if not loose:
+        return []
+    worst = min(loose, key=loose.__getitem__)
+    return [
+        f"rounding will move many weights of {', '.join(loose)}: in {worst} only {100 * loose[worst]:.0f} % lie within "
+        f"{100 * TOLERANCE:.0f} % of a level. Let the learning rate fall to the end, train longer, or change lambda_w."
+    ]

@@ -15,7 +15,7 @@ from waveq._kernels.rounding import forget_weights
 from waveq.balance import rebalance_all
 from waveq.beta_motion import move_betas
 from waveq.diagnosis import BetaRecord, diagnose, forecast_sine, forecast_task
-from waveq.float_road import bound_weights, find_bound, rounded, share_on_levels
+from waveq.float_road import TOLERANCE, bound_weights, find_bound, off_levels, rounded, share_on_levels
 from waveq.functional import sine_penalty
 from waveq.inputs import INPUTS, describe_inputs
 from waveq.parametrization import FixedActivation
@@ -258,7 +258,7 @@ class WaveQ:
             for name, layer in self._layers.items()
         }
 
-    def on_levels(self, tolerance: float = 0.05) -> dict[str, float]:
+    def on_levels(self, tolerance: float = TOLERANCE) -> dict[str, float]:
         """Share of the weights by layer within ``tolerance`` of a level, in units of the distance between levels."""
         self._require_live("on_levels")
         return {name: share_on_levels(layer, tolerance) for name, layer in self._layers.items()}
@@ -300,7 +300,11 @@ class WaveQ:
         )
 
     def diagnose(self) -> list[str]:
-        """After training: one sentence for each thing that makes the learned bits doubtful."""
+        """After training: one sentence for each thing that makes the result doubtful."""
+        floats = self.settings.forward == "float" and not self.learning
+        return [*self._diagnose_bits(), *(off_levels(list(self._layers.values())) if floats else ())]
+
+    def _diagnose_bits(self) -> list[str]:
         schedule = self.settings.schedule
         records = {
             layer.name: BetaRecord(

@@ -143,6 +143,19 @@ def test_finalize_rounds_once_and_says_how(bits: int | str) -> None:
     assert waveq.attach(mlp(), bits=3).policy().provenance["forward"] == "quantized"
 
 
+def test_diagnosis_says_which_layers_rounding_will_change() -> None:
+    _, wq = trained(4, lambda_w=0.0)
+    (loose,) = wq.diagnose()
+    assert loose.startswith("rounding will move many weights of 0, 2, 4: in 0 only ")
+    model = mlp()
+    wq = waveq.attach(model, bits=3, forward="float", quantizer="wrpn", total_steps=10)
+    with torch.no_grad():
+        for name in wq.names:
+            weight_of(model, name).copy_(parametrization_of(model.get_submodule(name)).quantize(weight_of(model, name)))
+    assert wq.diagnose() == []
+    assert waveq.attach(mlp(), bits=3).diagnose() == []
+
+
 # ---------------------------------------------------------------------- the range of the levels
 
 
