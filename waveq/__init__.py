@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from waveq.attachment import WaveQ as WaveQ
     from waveq.attachment import attach as attach
     from waveq.backends import backend as backend
+    from waveq.batch_norm import reestimate_batch_norm as reestimate_batch_norm
     from waveq.evaluate import PolicyEvaluator as PolicyEvaluator
     from waveq.policy import Policy as Policy
 
@@ -21,9 +22,10 @@ _HOME = {
     "Policy": "waveq.policy",
     "PolicyEvaluator": "waveq.evaluate",
     "backend": "waveq.backends",
+    "reestimate_batch_norm": "waveq.batch_norm",
 }
 
-__all__ = ["Policy", "PolicyEvaluator", "WaveQ", "attach", "backend"]
+__all__ = ["Policy", "PolicyEvaluator", "WaveQ", "attach", "backend", "reestimate_batch_norm"]
 
 
 def __getattr__(name: str) -> object:

@@ -38,6 +38,7 @@ __all__ = [
     "resolve_bits",
     "resolve_bounds",
     "resolve_budget",
+    "resolve_quantizer",
     "resolve_scale",
     "resolve_schedule",
     "share_weights",
@@ -278,6 +279,17 @@ def check_scale_rule(rule: str) -> None:
     """Whether c(beta) has such a form."""
     if rule not in get_args(ScaleRule):
         raise ValueError(f"scale_rule must be one of {', '.join(map(repr, get_args(ScaleRule)))}, not {rule!r}")
+
+
+def resolve_quantizer(quantizer: str | None, bits: object) -> str:
+    """The user's choice; else the policy's, whose bits are meant for it; else DoReFa."""
+    made_with = bits.quantizer if isinstance(bits, Policy) else None
+    if quantizer is not None and made_with is not None and quantizer != made_with:
+        raise ValueError(
+            f"quantizer={quantizer!r} contradicts bits, a policy made with {made_with!r}; leave quantizer out, or give "
+            "the bits alone: bits=dict(policy)"
+        )
+    return quantizer or made_with or "dorefa"
 
 
 def resolve_scale(scale: ScaleMode | None, quantizer: str, preset: Preset, forward: Forward = "quantized") -> ScaleMode:

@@ -18,6 +18,7 @@ from waveq.arguments import (
     resolve_bits,
     resolve_bounds,
     resolve_budget,
+    resolve_quantizer,
     resolve_scale,
     resolve_schedule,
     share_weights,
@@ -41,7 +42,7 @@ __all__ = ["WaveQ", "attach"]
 def attach(
     model: nn.Module,
     *,
-    quantizer: str = "dorefa",
+    quantizer: str | None = None,
     bits: Bits = "learn",
     skip: Iterable[str] = (),
     total_steps: int | None = None,
@@ -69,7 +70,8 @@ def attach(
 
     Args:
         model: any module; changed in place.
-        quantizer: weight quantiser, see ``waveq.quantizers.quantizer_names()``.
+        quantizer: weight quantiser, see ``waveq.quantizers.quantizer_names()``; None is the one that a Policy given as
+            ``bits`` was made with, else "dorefa".
         bits: "learn"; one number of total bits (1 to 9, sign included) for all layers; or a mapping or Policy that
             names every layer that is not skipped.
         skip: layers left in floating point: exact names or patterns ("layer1.*").
@@ -104,7 +106,8 @@ def attach(
 
     Raises:
         ValueError: unknown layer, method, preset or schedule; bits out of range; NaN weights; learned bits without
-            total_steps; nothing to quantise; a scale, or learned bits, that the quantiser does not have.
+            total_steps; nothing to quantise; a scale, or learned bits, that the quantiser does not have; a quantiser
+            other than the policy's.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -114,6 +117,7 @@ def attach(
         {'0': 4, '2': 4}
     """
     choices = get_preset(preset)
+    quantizer = resolve_quantizer(quantizer, bits)
     check_scale_rule(scale_rule)
     road = check_forward(forward)
     layers = choose_layers(model, skip, bits)

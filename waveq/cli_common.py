@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["AsJson", "DataDir", "Interrupted", "Quiet", "Run", "aligned", "emit", "resumable", "say"]
+__all__ = ["AsJson", "DataDir", "Interrupted", "Quiet", "Run", "aligned", "emit", "resumable", "say", "say_progress"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 DataDir = Annotated[
@@ -45,6 +45,12 @@ def resumable(hint: str) -> Iterator[None]:
 def say(text: str) -> None:
     """One line for people, on standard error, so that standard output stays for results."""
     print(text, file=sys.stderr, flush=True)
+
+
+def say_progress(text: str) -> None:
+    """`say`, but for a run's warnings, which the result repeats at its end."""
+    if not text.startswith("warning: "):
+        say(text)
 
 
 def emit(text: str, data: Mapping[str, Any], *, as_json: bool) -> None:

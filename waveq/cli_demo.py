@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from waveq.cli_common import AsJson, Quiet, emit, resumable, say
+from waveq.cli_common import AsJson, Quiet, emit, resumable, say_progress
 
 if TYPE_CHECKING:
     from waveq.codesign import CoDesign
@@ -56,7 +56,7 @@ def demo(
             hardware=hardware,
             choices=parse_bits(bits),
             protocol=Protocol(finetune_epochs=finetune_epochs),
-            say=_nothing if silent else say,
+            say=_nothing if silent else say_progress,
         )
     emit(demo_text(design), design.to_dict(), as_json=as_json)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from waveq.cli_common import AsJson, DataDir, Quiet, Run, aligned, emit, resumable, say
+from waveq.cli_common import AsJson, DataDir, Quiet, Run, aligned, emit, resumable, say, say_progress
 
 if TYPE_CHECKING:
     from waveq.train import TrainResult
@@ -127,7 +127,7 @@ def train(
 
     silent = quiet or as_json
     with resumable(f"Everything is in {config.folder}, and the same command goes on from there."):
-        result = train_run(config, say=_nothing if silent else say)
+        result = train_run(config, say=_nothing if silent else say_progress)
     emit(result_text(result), result.to_dict(), as_json=as_json)
 
 

@@ -103,22 +103,14 @@ class Evaluation:
 
 
 def evaluation(run: TrainedRun, protocol: Protocol) -> Evaluation:
-    """The protocol, ready to evaluate policies of the run.
-
-    Raises:
-        ValueError: fine-tuning where inputs are quantised too, which it cannot do.
-    """
+    """The protocol, ready to evaluate policies of the run; inputs are quantised where the run quantises them."""
     config, skipped, threads = run.config, tuple(run.policy.skipped), run.config.threads
     images = run.images(protocol.part)
     labels = images.split.labels.numpy()
+    inputs = dict(run.policy.activation_bits) or None
     if protocol.finetune_epochs:
         from waveq.finetune import PolicyFinetuner
 
-        if run.policy.activation_bits:
-            raise ValueError(
-                "finetune_epochs: fine-tuning many policies leaves inputs in floating point, but this run quantises "
-                "them; use 0 epochs"
-            )
         tuner = PolicyFinetuner(
             run.float_network(),
             run.images("train"),
@@ -126,6 +118,7 @@ def evaluation(run: TrainedRun, protocol: Protocol) -> Evaluation:
             quantizer=config.quantizer,
             scale=scale_of(run),
             skip=skipped,
+            activation_bits=inputs,
             epochs=protocol.finetune_epochs,
             batch_size=protocol.batch_size,
             lr=protocol.finetune_lr,
@@ -141,7 +134,7 @@ def evaluation(run: TrainedRun, protocol: Protocol) -> Evaluation:
         quantizer=config.quantizer,
         scale=scale_of(run),
         skip=skipped,
-        activation_bits=dict(run.policy.activation_bits) or None,
+        activation_bits=inputs,
     )
     return Evaluation(evaluator, functools.partial(evaluator.correct, each=True), labels, threads)
 

@@ -9,6 +9,7 @@ same call goes on where the last one stopped. The test images are read once, at 
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -272,6 +273,7 @@ class _Run:
                 "unrounded_test_accuracy": measure(network, test)["accuracy"],
             }
         wq.finalize()
+        self._reestimate(network)
         policy.save(self.folder.policy)
         save_weights(self.folder.weights, network.state_dict())
         reference = make_network(self.config, self.dataset)
@@ -292,6 +294,18 @@ class _Run:
                 "warnings": warnings,
             }
         )
+
+    def _reestimate(self, network: nn.Module) -> None:
+        """Batch norm's statistics for the rounded weights; whole batches, whatever the number of processes."""
+        c = self.config
+        if not c.reestimate_bn:
+            return
+        from waveq.batch_norm import reestimate_batch_norm
+
+        loader = make_loader(c, self.dataset, "batch norm", whole=True)
+        epochs = itertools.chain.from_iterable(itertools.repeat(loader))
+        dtype = next(network.parameters()).dtype
+        reestimate_batch_norm(network, (x.to(dtype) for x, _ in itertools.islice(epochs, c.reestimate_bn)))
 
 
 def _result(folder: RunFolder, found: dict[str, Any]) -> TrainResult:

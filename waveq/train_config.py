@@ -15,6 +15,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
+from waveq.policy_file import read_policy_file
+
 __all__ = ["RUNTIME_FIELDS", "TrainConfig", "load_recipe", "parse_config", "recipe_names"]
 
 RUNTIME_FIELDS = frozenset(
@@ -68,6 +70,7 @@ class TrainConfig(BaseModel):
 
     # WaveQ, as `waveq.attach` takes it
     quantizer: str = "dorefa"
+    """Weight quantiser; where nobody names one, that of a policy file given as `bits`, else DoReFa."""
     bits: Literal["learn"] | PositiveInt | dict[str, PositiveInt] | Path = "learn"
     """"learn", total bits of every layer, bits by layer, or a policy file."""
     preset: str = "recommended"
@@ -76,7 +79,7 @@ class TrainConfig(BaseModel):
     forward: Literal["quantized", "float"] = "quantized"
     """"float" leaves the forward pass in floating point; the wave pins the weights, which are rounded at the end."""
     fit_range: bool | None = None
-    """Whether levels of scale "max" get the range at which rounding moves the weights least; by default with "float"."""
+    """Whether levels of scale "max" get the range at which rounding moves weights least; by default with "float"."""
     activation_bits: PositiveInt | dict[str, PositiveInt] | None = None
     activation_quantizer: str | None = None
     """Method of the inputs; by default the one that the weight method was published with."""
@@ -97,6 +100,9 @@ class TrainConfig(BaseModel):
     """Epochs with WaveQ, all three phases."""
     finetune_epochs: int = Field(default=0, ge=0)
     """Epochs with the bits fixed, afterwards."""
+    reestimate_bn: int = Field(default=50, ge=0)
+    """Training batches that batch norm's statistics are averaged over once the weights are rounded; 0 keeps those of
+    training. The running ones remember some ten steps only, and weights that rounding or a late flip moved."""
     batch_size: PositiveInt = 128
     """Images of one forward and backward pass, over all processes."""
     accumulate: PositiveInt = 1
@@ -137,6 +143,16 @@ class TrainConfig(BaseModel):
     """Time between two checkpoints: what a crash or a power cut can lose."""
     progress: bool = True
     """Whether a progress bar is drawn."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _quantizer_of_the_policy(cls, fields: object) -> object:
+        """Bits from a file are meant for the method that the file names."""
+        if not isinstance(fields, dict) or "quantizer" in fields or not str(fields.get("bits")).endswith(".json"):
+            return fields
+        path = Path(str(fields["bits"]))
+        named = read_policy_file(path).get("quantizer") if path.is_file() else None  # a missing file is said of later
+        return fields if named is None else {**fields, "quantizer": named}
 
     @field_validator("bits", mode="before")
     @classmethod

@@ -40,9 +40,9 @@ def rank_and_world(config: TrainConfig) -> tuple[int, int]:
     return (int(os.environ.get("LOCAL_RANK", "0")), config.devices) if config.devices > 1 else (0, 1)
 
 
-def make_loader(config: TrainConfig, dataset: Dataset, name: str) -> EpochLoader:
-    """This process's share of the training data, in an order of the stage's own."""
-    rank, world_size = rank_and_world(config)
+def make_loader(config: TrainConfig, dataset: Dataset, name: str, *, whole: bool = False) -> EpochLoader:
+    """This process's share of the training data, or the ``whole`` of them, in an order of the stage's own."""
+    rank, world_size = (0, 1) if whole else rank_and_world(config)
     return EpochLoader(
         dataset.train,
         batch_size=config.batch_size,

@@ -100,6 +100,22 @@ def test_bits_as_number_mapping_and_policy() -> None:
     assert waveq.attach(FunctionalNet(), bits=dict(zip(names, rows[0], strict=True))).bits()["fc"] == 9
 
 
+def test_the_quantizer_is_the_users_or_the_policys_or_dorefa() -> None:
+    plain = dict.fromkeys(("0", "2", "4"), 3)
+    policy = waveq.Policy(plain, quantizer="wrpn")
+    for bits, given, used in (
+        (plain, None, "dorefa"),
+        (waveq.Policy(plain), None, "dorefa"),
+        (waveq.Policy(plain), "wrpn", "wrpn"),
+        (policy, None, "wrpn"),
+        (policy, "wrpn", "wrpn"),
+        (dict(policy), "dorefa", "dorefa"),
+    ):
+        assert waveq.attach(mlp(), bits=bits, quantizer=given).settings.quantizer == used
+    with pytest.raises(ValueError, match="quantizer='dorefa' contradicts bits, a policy made with 'wrpn'; leave"):
+        waveq.attach(mlp(), bits=policy, quantizer="dorefa")
+
+
 def test_a_policy_brings_back_what_it_was_learned_with() -> None:
     learned = waveq.attach(FunctionalNet(), bits=3, skip=("conv1",), activation_bits={"fc": 4}).policy()
     model = FunctionalNet()

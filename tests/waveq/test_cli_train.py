@@ -122,6 +122,33 @@ def test_a_real_run_resumes_as_finished(tmp_path: Path, capsys: pytest.CaptureFi
     assert "lr 0.02 (now 0.5)" in capsys.readouterr().err
 
 
+def test_a_policy_file_brings_its_quantizer(tmp_path: Path) -> None:
+    from waveq.policy import Policy
+    from waveq.train_config import parse_config
+
+    path = tmp_path / "policy.json"
+    Policy({"conv1": 3}, quantizer="wrpn").save(path)
+    assert parse_config({"bits": str(path)}).quantizer == "wrpn"
+    assert parse_config({"bits": str(path), "quantizer": "lsq"}).quantizer == "lsq"  # refused by attach
+    path.write_text('{"conv1": 3}')
+    assert parse_config({"bits": path}).quantizer == "dorefa"
+    assert parse_config({"bits": tmp_path / "none.json"}).quantizer == "dorefa"
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"policy\.json is not a policy"):
+        parse_config({"bits": path})
+
+
+def test_warnings_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--recipe", "digits", *SHORT, "--set", "beta_lr=0.0001", "--run", str(tmp_path / "run")]
+    assert main([*words, "--json"]) == 0
+    warnings = json.loads(capsys.readouterr().out)["warnings"]
+    assert warnings, "bits that hardly moved are doubtful"
+    assert main([*words[:-1], str(tmp_path / "again")]) == 0
+    told = capsys.readouterr()
+    assert [told.out.count(warning) for warning in warnings] == [1] * len(warnings)
+    assert not any(warning in told.err for warning in warnings)
+
+
 def test_ctrl_c_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
