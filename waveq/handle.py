@@ -49,6 +49,7 @@ class WaveQ:
         self._learned = [layer for layer in layers.values() if layer.state.learns]
         self._left = ""  # how the model was left: "finalised" or "removed"
         self._last_policy: Policy | None = None
+        self._loose: list[str] = []  # what ``diagnose`` said of weights off their levels
         self._pending = 0
         self._hooks = list(hooks)
         self._first_cost = 0.0 if settings.budget is None else settings.budget.value(self._real_bits())
@@ -301,8 +302,9 @@ class WaveQ:
 
     def diagnose(self) -> list[str]:
         """After training: one sentence for each thing that makes the result doubtful."""
-        floats = self.settings.forward == "float" and not self.learning
-        return [*self._diagnose_bits(), *(off_levels(list(self._layers.values())) if floats else ())]
+        if self.settings.forward == "float" and not self.learning and not self._left:
+            self._loose = off_levels(list(self._layers.values()))
+        return self._diagnose_bits() + self._loose
 
     def _diagnose_bits(self) -> list[str]:
         schedule = self.settings.schedule
@@ -388,6 +390,7 @@ class WaveQ:
             )
             self.freeze()
         self._last_policy = self.policy()
+        self.diagnose()  # what it says of the weights, it can say no more once they are rounded
         values = {name: layer.state.quantize(layer.weight.detach()) for name, layer in self._layers.items()}
         self._detach(values, "finalised")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,10 @@ from torch import Tensor, nn
 
 import waveq
 from waveq.batch_norm import reestimate_batch_norm
+from waveq.runs import load_weights
+from waveq.train import make_dataset, make_network, train
+from waveq.train_config import parse_config
+from waveq.train_stage import make_loader
 
 
 def network() -> nn.Sequential:
@@ -104,3 +110,32 @@ def test_rounded_weights_get_their_own_statistics() -> None:
     wq.finalize()
     reestimate_batch_norm(model, data)
     torch.testing.assert_close(model[4].running_var, inside)
+
+
+def of_norms(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in weights.items() if name.endswith(("running_mean", "running_var"))}
+
+
+def test_a_run_estimates_over_the_batches_that_its_config_says(tmp_path: Path) -> None:
+    fields = {"model": "resnet20", "width": 0.25, "dataset": "digits", "bits": 2, "epochs": 1, "batch_size": 128}
+    kept, new = (
+        parse_config(
+            {**fields, "reestimate_bn": count, "run_dir": tmp_path / str(count), "threads": 1, "progress": False}
+        )
+        for count in (0, 12)
+    )
+    for config in (kept, new):
+        train(config, say=lambda _line: None)
+    trained, final = load_weights(kept.folder / "wave" / "weights.pt"), load_weights(kept.folder / "weights.pt")
+    assert all(torch.equal(value, of_norms(trained)[name]) for name, value in of_norms(final).items())
+    dataset = make_dataset(new)
+    network = make_network(new, dataset)
+    network.load_state_dict(final)  # the same weights, rounded
+    loader = make_loader(new, dataset, "batch norm")
+    assert len(loader) < 12, "more than one pass"
+    reestimate_batch_norm(network, itertools.islice(itertools.chain(loader, loader), 12))
+    final = load_weights(new.folder / "weights.pt")
+    assert of_norms(final)
+    for name, value in of_norms(network.state_dict()).items():
+        torch.testing.assert_close(final[name], value)
+        assert not torch.equal(value, trained[name])

@@ -147,6 +147,11 @@ def test_diagnosis_says_which_layers_rounding_will_change() -> None:
     _, wq = trained(4, lambda_w=0.0)
     (loose,) = wq.diagnose()
     assert loose.startswith("rounding will move many weights of 0, 2, 4: in 0 only ")
+    wq.finalize()
+    assert wq.diagnose() == [loose], "it is remembered"
+    _, wq = trained(4, lambda_w=0.0)
+    wq.remove()
+    assert wq.diagnose() == []
     model = mlp()
     wq = waveq.attach(model, bits=3, forward="float", quantizer="wrpn", total_steps=10)
     with torch.no_grad():
