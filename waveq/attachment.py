@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from waveq._kernels.gang import Gang
 from waveq.arguments import (
     Bits,
     check_scale_rule,
@@ -168,6 +169,7 @@ def attach(
             "target": dict(target) if target else None,
         },
     )
+    gang = Gang()
     built = {
         name: WaveLayer(
             name,
@@ -181,6 +183,7 @@ def attach(
                 scale_rule=scale_rule,
                 activation=(method, inputs[name]) if name in inputs else None,
                 quantized=road == "quantized" and (not learning or choices.quantize_from_phase == 1),
+                gang=gang,
             ),
         )
         for name, names in shared.items()
@@ -200,6 +203,7 @@ def _new_state(
     scale_rule: ScaleRule,
     activation: tuple[str, int] | None,
     quantized: bool,
+    gang: Gang,
 ) -> WaveParametrization:
     """The parametrisation of one weight; ``total_bits`` is 0 where bits are learned."""
     weight, preset = module.weight, settings.preset
@@ -215,6 +219,7 @@ def _new_state(
         task_moves_beta=preset.task_moves_beta,
         activation=None if activation is None else make_activation_quantizer(*activation).to(weight.device),
         device=weight.device,
+        gang=gang,
     )
     state.quantizes_inputs_always = settings.forward == "float"
     return state

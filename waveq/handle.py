@@ -170,7 +170,8 @@ class WaveQ:
         self._model.waveq_dual.fill_(units)  # type: ignore[operator]
 
     def _weigh(self) -> None:
-        """What the budget makes of the schedule's price until the next step."""
+        """What holds until the next step: what the budget makes of the schedule's price, and who makes the wave."""
+        self._tell_gang()
         self._push, self._price_factor = 0.0, 1.0
         if self.settings.budget is None:
             return
@@ -197,6 +198,13 @@ class WaveQ:
             for layer in layers:
                 find_bound(layer)
         bound_weights(layers)
+
+    def _tell_gang(self) -> None:
+        """Whether the wave rides along with the rounding until the next step."""
+        preset, gang = self.settings.preset, next(iter(self._layers.values())).state.gang
+        gang.sine_moves_beta = preset.sine_moves_beta and self.settings.schedule.phase(self._known_step) == 2
+        apart = self.settings.wave_on == "raw" or (self.settings.balance and preset.sine_moves_beta)
+        gang.order = None if apart or self.settings.schedule(self._known_step)[0] == 0.0 else self.settings.order
 
     def _enter_phase(self) -> None:
         phase = self.phase

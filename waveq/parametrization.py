@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Hashable
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from waveq._kernels.gang import Gang
+from waveq._kernels.interface import JointEngine
+from waveq._kernels.recipe import Leaf, Plan, Rounding, Wave, number
 from waveq._kernels.rounding import WeightMemory, fused_round
 from waveq.backends import engine_for
 from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
@@ -60,6 +63,7 @@ class WaveParametrization(nn.Module):
         task_moves_beta: bool,
         activation: ActivationQuantizer | None,
         device: torch.device,
+        gang: Gang | None = None,
     ) -> None:
         super().__init__()
         self.quantizer = quantizer
@@ -71,6 +75,7 @@ class WaveParametrization(nn.Module):
         self.memory = WeightMemory()
         self.rounding = 0  # open blocks of ``WaveQ.rounded``; no buffer, so that no checkpoint can hold one
         self.quantizes_inputs_always = False  # whether inputs are quantised where weights are not
+        self.gang = Gang() if gang is None else gang
         for name, value, dtype in (
             ("beta", beta, torch.float32),
             ("total_bits", total_bits, torch.int64),
@@ -157,21 +162,65 @@ class WaveParametrization(nn.Module):
         engine = engine_for(weight) if self.quantizer.compiles() else None
         if engine is None:
             return None
+        if engine.joint and torch.is_grad_enabled() and self.joins(weight):
+            return self.gang.read(self, weight, cast(JointEngine, engine))
         # in evaluation averaged weights may come and go through .data, which leaves no trace
         memory = self.memory if self.training else WeightMemory()
         largest = memory.largest(weight, engine)
-        learned = [parameter._version for parameter in self.quantizer.parameters()]
         if engine.plain_numbers and self.scale_rule == "exact":
-            bits, stretch, slope = self._grid_numbers()
-            rounding = self.quantizer.rounding_recipe(weight, largest, bits, stretch)
-            beta = self.beta if self.learns and self.task_moves_beta else None
-            return fused_round(engine, weight, rounding, memory, (bits, stretch, *learned), beta=beta, stretching=slope)
+            rounding = self._rounding(weight, number(largest))
+            return fused_round(engine, weight, rounding, memory, self.values_key())
         rounding = self.quantizer.rounding_recipe(weight, largest, self.bits(), self.stretch())
-        key = (id(self.beta), self.beta._version, self.bits_now, self.hysteresis, self.scale_rule, self.snap, *learned)
+        learned = self.values_key()
+        key = (id(self.beta), self.beta._version, self.hysteresis, self.scale_rule, self.snap, *learned)
         return fused_round(engine, weight, rounding, memory, key)
 
+    def joins(self, weight: Tensor) -> bool:
+        """See ``gang.Member``: half precision, evaluation and inexact stretches go layer by layer."""
+        return (
+            weight.dtype is torch.float32
+            and weight.device.type == "cpu"
+            and self.training
+            and self.is_quantized
+            and self.bits_now != 1
+            and self.scale_rule == "exact"
+        )
+
+    def values_key(self) -> Hashable:
+        """See ``gang.Member``."""
+        learned = self.quantizer._parameters.values()
+        beta = self._buffers["beta"]
+        assert beta is not None
+        return self.bits_now, beta.item(), *[p._version for p in learned if p is not None]
+
+    def plan(self, weight: Tensor, largest: float) -> Plan:
+        """See ``gang.Member``."""
+        rounding = self._rounding(weight, largest)
+        if self.gang.order is None:
+            return Plan(rounding, None, largest)
+        beta = self.wave_number()
+        coordinate = self.quantizer.coordinate_recipe(weight, largest, beta)
+        return Plan(rounding, Wave(coordinate, beta, self.grid, self.gang.order), largest)
+
+    def riding_wave(self, weight: Tensor) -> Tensor | None:
+        """R_k of the weights as they were read last, differentiable; None where they have to be walked over again."""
+        if not torch.is_grad_enabled() or self.gang.order is None or self._seen != self._marks():
+            return None
+        engine = engine_for(weight)
+        return self.gang.wave(self, weight) if engine is not None and engine.joint and self.joins(weight) else None
+
+    def _rounding(self, weight: Tensor, largest: float) -> Rounding:
+        """The recipe in plain numbers; a dozen 0-dim tensors cost more."""
+        bits, stretch, slope = self._grid_numbers()
+        rounding = self.quantizer.rounding_recipe(weight, largest, bits, stretch)
+        by_task, by_wave = self.task_moves_beta, self.gang.sine_moves_beta
+        if self.learns and (by_task or by_wave):
+            pitch = number(rounding.pitch) * slope if by_task else 0.0
+            rounding.leaves = (*rounding.leaves, Leaf(self.beta, pitch=pitch, by_wave=by_wave))
+        return rounding
+
     def _grid_numbers(self) -> tuple[float, float, float]:
-        """``bits`` and ``stretch`` as plain numbers, and d ln(stretch) / d beta; a dozen 0-dim tensors cost more."""
+        """``bits`` and ``stretch`` as plain numbers, and d ln(stretch) / d beta."""
         beta, bits = self.wave_number(), self.bits_number()
         deficit = self.grid.deficit
         periods = 2.0**beta - deficit
@@ -181,14 +230,14 @@ class WaveParametrization(nn.Module):
         """``bits`` as a plain number; on a GPU it has to be waited for."""
         if not self.learns:
             return float(self.bits_now - 1)
-        return math.ceil(_single(self.beta.detach().item() - _single(self.hysteresis)))
+        return float(math.ceil(_single(self.beta.item() - _single(self.hysteresis))))
 
     def wave_number(self) -> float:
         """``wave_beta`` as a plain number."""
         if self.learns:
-            return self.beta.detach().item()
+            return self.beta.item()
         bits = self.bits_number()
-        return bits if self.snap else min(self.beta.detach().item(), _single(bits + _single(self.hysteresis)))
+        return bits if self.snap else min(self.beta.item(), _single(bits + _single(self.hysteresis)))
 
     def forward(self, weight: Tensor) -> Tensor:
         """What the layer sees as its weight."""

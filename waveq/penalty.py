@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from waveq._kernels.gang import wave_total
 from waveq._kernels.interface import Engine, WaveRow
 from waveq._kernels.recipe import Coordinate, Number
 from waveq._kernels.wave import fused_wave
@@ -39,20 +40,45 @@ def penalty(layers: Sequence[WaveLayer], settings: Settings, strengths: Strength
     The weights feel the first sum; beta feels the second, and the first one (without strength_i) where the preset says
     so. Layers that one engine can take go through it together, the others through ``plain_penalty``.
     """
+    along, alone = _split(layers, settings, strengths)
+    terms = [_riding(along, settings, strengths)] if along else []
     fused: dict[tuple[Engine, torch.device], list[WaveLayer]] = {}
-    plain = []
-    for layer in layers:
+    for layer in alone:
         engine = engine_of(layer, settings) if strengths.wave != 0.0 else None
         if engine is None:
-            plain.append(layer)
+            terms.append(plain_penalty(layer, settings, strengths))
         else:
             fused.setdefault((engine, layer.weight.device), []).append(layer)
-    terms = [_fused(engine, group, settings, strengths) for (engine, _), group in fused.items()]
-    terms += [plain_penalty(layer, settings, strengths) for layer in plain]
+    terms += [_fused(engine, group, settings, strengths) for (engine, _), group in fused.items()]
     if len(terms) == 1:
         return terms[0]
     home = terms[0].device
     return torch.stack([term.to(home) for term in terms]).sum()
+
+
+def _split(
+    layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths
+) -> tuple[list[tuple[WaveLayer, Tensor]], list[WaveLayer]]:
+    """The layers whose wave came along when their weights were rounded, with it, and the others."""
+    along, alone = [], []
+    for layer in layers:
+        wave = layer.state.riding_wave(layer.weight) if strengths.wave != 0.0 else None
+        if wave is None:
+            alone.append(layer)
+        else:
+            along.append((layer, wave))
+    return along, alone
+
+
+def _riding(along: Sequence[tuple[WaveLayer, Tensor]], settings: Settings, strengths: Strengths) -> Tensor:
+    balances = [layer.state.strength.item() if settings.balance else 1.0 for layer, _ in along]
+    moving = [layer for layer, _ in along if layer.state.learns and strengths.learning]
+    return wave_total(
+        [wave for _, wave in along],
+        [strengths.wave * balance for balance in balances],
+        [layer.state.beta for layer in moving],
+        [strengths.price * settings.bit_costs[layer.name] for layer in moving],
+    )
 
 
 def plain_penalty(layer: WaveLayer, settings: Settings, strengths: Strengths) -> Tensor:

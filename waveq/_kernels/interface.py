@@ -9,10 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from waveq._kernels.recipe import Coordinate, Number, Rounding
+from waveq._kernels.recipe import Coordinate, Number, Plan, Rounding
 from waveq.functional import Grid
 
-__all__ = ["Engine", "RoundingGradients", "WaveRow", "WaveSums"]
+__all__ = ["Engine", "JointEngine", "RoundingGradients", "WaveRow", "WaveSums"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,16 @@ class WaveSums:
 
 @dataclass(frozen=True, slots=True)
 class RoundingGradients:
-    """What goes back through one rounding: a tensor for the weights, a number each for divisor, pitch and gain."""
+    """What goes back through one rounding: a tensor for the weights, a number each for divisor, pitch and gain.
+
+    ``moment`` is the mean of u sin(2 theta) where the wave went along.
+    """
 
     weight: Tensor
     divisor: Number
     pitch: Number
     gain: Number
+    moment: float = 0.0
 
 
 class Engine(Protocol):
@@ -64,10 +68,12 @@ class Engine(Protocol):
     Attributes:
         name: what ``waveq.backend()`` shows.
         plain_numbers: whether recipes may hold plain numbers, because nothing has to be waited for to know them.
+        joint: whether it is a ``JointEngine``.
     """
 
     name: str
     plain_numbers: bool
+    joint: bool
 
     def takes(self, dtype: torch.dtype) -> bool:
         """Whether the kernels exist for this dtype."""
@@ -92,3 +98,16 @@ class Engine(Protocol):
 
     def clip_round_backward(self, x: Tensor, low: float, gradient: Tensor) -> Tensor:
         """The gradient where low <= x <= 1, zero elsewhere."""
+
+
+class JointEngine(Engine, Protocol):
+    """An engine that rounds many layers in one call and lets the wave ride along; plain numbers only."""
+
+    def largest_of(self, weights: Sequence[Tensor]) -> list[float]:
+        """max|w| of each."""
+
+    def round_many(self, weights: Sequence[Tensor], plans: Sequence[Plan]) -> tuple[list[Tensor], list[float]]:
+        """All weights on their levels, and each layer's mean sin^2 where a wave is planned."""
+
+    def pull_back(self, weight: Tensor, plan: Plan, gradient: Tensor, strength: float) -> RoundingGradients:
+        """What goes back through one rounding, and ``strength`` times the wave's gradient in the weights with it."""

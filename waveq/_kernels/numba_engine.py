@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from waveq._kernels import numba_kernels as kernels
+from waveq._kernels import numba_rounding as rounding_loops
 from waveq._kernels.interface import RoundingGradients, WaveRow, WaveSums
 from waveq._kernels.lanes import squash_tanh
-from waveq._kernels.recipe import TINY, Coordinate, Rounding, number
+from waveq._kernels.numba_rounding import CLOSED, TANH, WAVE
+from waveq._kernels.recipe import TINY, Coordinate, Plan, Rounding, number
 from waveq._kernels.storage import dense, flat, like, widened
 from waveq._kernels.threads import CHUNK, count_chunks, share_chunks
 
@@ -29,6 +31,7 @@ class NumbaEngine:
 
     name = "numba"
     plain_numbers = True
+    joint = True
 
     def takes(self, dtype: torch.dtype) -> bool:
         """float32 and the half precisions, which are widened first."""
@@ -36,11 +39,15 @@ class NumbaEngine:
 
     def largest(self, weight: Tensor) -> float:
         """max|w|."""
-        wide = dense(widened(weight.detach()))
-        chunks = count_chunks(wide.numel())
-        partial = np.zeros(chunks, np.int32)
-        share_chunks(kernels.largest_chunks, chunks, wide.data_ptr(), wide.numel(), partial)
-        return float(partial.max(keepdims=True).view(np.float32)[0])
+        return self.largest_of([weight])[0]
+
+    def largest_of(self, weights: Sequence[Tensor]) -> list[float]:
+        """max|w| of each, in one call."""
+        job = _Job([dense(widened(weight.detach())) for weight in weights])
+        partial = np.zeros(job.chunks, np.int32)
+        share_chunks(rounding_loops.largest_chunks, job.chunks, job.edges, job.places, partial)
+        found: list[float] = np.maximum.reduceat(partial, job.edges[:-1]).view(np.float32).tolist()
+        return found
 
     def wave(self, rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int, *, gradients: bool) -> WaveSums:
         """One call for all layers."""
@@ -93,30 +100,45 @@ class NumbaEngine:
 
     def round(self, weight: Tensor, rounding: Rounding) -> Tensor:
         """Weights on their levels."""
-        wide = dense(widened(weight.detach()))
-        out = torch.empty_like(wide)
-        chunks, tanh = count_chunks(wide.numel()), rounding.coordinate.squash == "tanh"
-        arguments = (wide.data_ptr(), out.data_ptr(), wide.numel(), tanh, _rounding_row(rounding))
-        share_chunks(kernels.round_chunks, chunks, *arguments)
-        return out.to(weight.dtype)
+        return self.round_many([weight], [Plan(rounding)])[0][0]
+
+    def round_many(self, weights: Sequence[Tensor], plans: Sequence[Plan]) -> tuple[list[Tensor], list[float]]:
+        """All weights on their levels in one call, and each layer's mean sin^2 (0 where no wave is planned)."""
+        wide = [dense(widened(weight.detach())) for weight in weights]
+        outs = [torch.empty_like(weight) for weight in wide]
+        job = _Job(wide, plans)
+        for place, out in zip(job.places, outs, strict=True):
+            place[1] = out.data_ptr()
+        partial = np.zeros(job.chunks)
+        share_chunks(rounding_loops.round_chunks, job.chunks, job.edges, job.places, job.rows, partial)
+        means = np.add.reduceat(partial, job.edges[:-1]) / job.places[:, 3]
+        return [out.to(weight.dtype) for out, weight in zip(outs, weights, strict=True)], means.tolist()
 
     def round_backward(self, weight: Tensor, rounding: Rounding, gradient: Tensor) -> RoundingGradients:
         """The straight-through gradients."""
-        wide = dense(widened(weight.detach()))
+        return self.pull_back(weight, Plan(rounding), gradient, 0.0)
+
+    def pull_back(self, weight: Tensor, plan: Plan, gradient: Tensor, strength: float) -> RoundingGradients:
+        """The straight-through gradients, and ``strength`` times the wave's in the weights on top of them."""
+        rounding, wide = plan.rounding, dense(widened(weight.detach()))
         above = like(widened(gradient.detach()), wide)
         out = torch.empty_like(wide)
-        coordinate, row = rounding.coordinate, _rounding_row(rounding)
-        chunks, tanh = count_chunks(wide.numel()), coordinate.squash == "tanh"
-        ties = np.float32(_largest_to_find(coordinate))
-        partial = np.zeros((chunks, 4))
-        tables = (wide.data_ptr(), above.data_ptr(), out.data_ptr(), wide.numel())
-        share_chunks(kernels.round_backward_chunks, chunks, *tables, tanh, rounding.closed, row, ties, partial)
-        by_pitch, by_gain, by_divisor, _ = partial.sum(axis=0).tolist()
+        job = _Job([wide], [plan])
+        job.places[0, 1], job.places[0, 2] = out.data_ptr(), above.data_ptr()
+        row, slope = job.rows[0], 0.0
+        if plan.wave is not None:
+            slope = strength * math.pi * plan.wave.periods * plan.wave.damping / wide.numel()
+            row[13] = slope
+        partial = np.zeros((job.chunks, 5))
+        share_chunks(rounding_loops.round_backward_chunks, job.chunks, job.edges, job.places, job.rows, partial)
+        by_pitch, by_gain, by_divisor, moment, _ = partial.sum(axis=0).tolist()
         divisor, pitch, gain = float(row[0]), float(row[3]), float(row[4])
         by_divisor *= -gain / divisor
-        if coordinate.through_largest:
-            _push_largest(wide, out, coordinate, by_divisor, partial[:, 3])
-        return RoundingGradients(out.to(weight.dtype), by_divisor, gain * by_pitch, pitch * by_gain)
+        if rounding.coordinate.through_largest:
+            push = by_divisor - (slope * moment / divisor if slope else 0.0)
+            _push_largest(wide, out, rounding.coordinate, push, partial[:, 4])
+        mean = moment / wide.numel()
+        return RoundingGradients(out.to(weight.dtype), by_divisor, gain * by_pitch, pitch * by_gain, mean)
 
     def clip_round(self, x: Tensor, low: float, steps: float) -> Tensor:
         """Activations on their levels."""
@@ -181,14 +203,45 @@ def _slopes(walk: _Walk, strength: Sequence[float], order: int) -> Table:
     return slopes
 
 
-def _rounding_row(rounding: Rounding) -> Table:
-    row = rounding.prepared.get("numba")
+class _Job:
+    """Tables for one call of a rounding loop, see ``numba_rounding``."""
+
+    def __init__(self, weights: Sequence[Tensor], plans: Sequence[Plan] = ()) -> None:
+        self.weights = weights  # alive while addresses point at them
+        sizes = [weight.numel() for weight in weights]
+        ends = [0]
+        for size in sizes:
+            ends.append(ends[-1] + count_chunks(size))
+        self.edges, self.chunks = np.array(ends), ends[-1]
+        kinds = [_kind(plan) for plan in plans] or [0] * len(sizes)
+        self.places = np.array(
+            [(weight.data_ptr(), 0, 0, size, kind) for weight, size, kind in zip(weights, sizes, kinds, strict=True)]
+        )
+        self.rows = np.array([_plan_row(plan) for plan in plans], np.float32)
+
+
+def _kind(plan: Plan) -> int:
+    kind = TANH if plan.rounding.coordinate.squash == "tanh" else 0
+    return kind + (CLOSED if plan.rounding.closed else 0) + (WAVE if plan.wave is not None else 0)
+
+
+def _plan_row(plan: Plan) -> list[float]:
+    """A row of ``numba_rounding``'s table; the wave's slope is left open."""
+    row = plan.rounding.prepared.get("numba")
     if row is None:
-        c = rounding.coordinate
-        numbers = (c.low, c.high, rounding.pitch, rounding.gain, rounding.low, rounding.high, rounding.shift)
-        row = np.array([_divisor(c), *(number(value) for value in numbers)], np.float32)
-        rounding.prepared["numba"] = row
-    return cast(Table, row)
+        r, c, wave = plan.rounding, plan.rounding.coordinate, plan.wave
+        divisor = _divisor(c)
+        row = [divisor, c.low, c.high, r.pitch, r.gain, r.low, r.high, r.shift]
+        if wave is None:
+            row += [1.0, 0.0, 0.0, 0.0, 0.0]
+        else:
+            v = wave.coordinate
+            silent = v.largest == 0.0
+            within = math.inf if silent else (divisor if v.squash == "tanh" else v.divisor)
+            row += [within, v.low, v.high, wave.periods, wave.grid.shift]
+        row = [number(value) for value in row] + [0.0, _largest_to_find(c)]
+        plan.rounding.prepared["numba"] = row
+    return cast(list[float], row)
 
 
 def _largest_to_find(coordinate: Coordinate) -> float:

@@ -1,4 +1,4 @@
-"""The loops: one chunk of one layer at a time, so that what is read stays in the first-level cache.
+"""The loops over weights and activations: one chunk of one layer at a time, so that what is read stays in the first-level cache.
 
 Every kernel takes the first and the last chunk of its share, tables with one entry a layer, and a table of partial sums
 with one row a chunk: the caller adds those up in their order.
@@ -15,47 +15,28 @@ from waveq._kernels.threads import CHUNK
 
 __all__ = [
     "balance_chunks",
+    "chunk_of",
+    "clip",
     "clip_round_backward_chunks",
     "clip_round_chunks",
-    "largest_chunks",
-    "round_backward_chunks",
-    "round_chunks",
+    "count_equal",
     "wave_chunks",
 ]
 
 _ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
-_NOTHING, _WITHOUT_SIGN = np.int32(0), np.int32(0x7FFFFFFF)
 Array = Any  # numba's arrays and float32; kernels are checked by their tests, not by mypy
 Real = Any
 
 
 @jit_loop
-def _chunk(address: int, start: int, size: int) -> Array:
+def chunk_of(address: int, start: int, size: int) -> Array:
+    """The run of one layer that begins at ``start``."""
     return floats_at(address + 4 * start, min(CHUNK, size - start))
 
 
 @jit_loop
-def _largest(bits: Array) -> Any:
-    largest = _NOTHING
-    for i in range(bits.size):
-        size = bits[i] & _WITHOUT_SIGN
-        largest = max(size, largest)
-    return largest
-
-
-@jit_loop
-def largest_chunks(first: int, last: int, address: int, size: int, partial: Array) -> None:
-    """The bits of max|w| by chunk, int32.
-
-    Without their sign, floats order as their bits do, a NaN above infinity; a comparison of floats would pass over the
-    NaN, and would not vectorise.
-    """
-    for k in range(first, last):
-        partial[k] = _largest(_chunk(address, k * CHUNK, size).view(np.int32))
-
-
-@jit_loop
-def _count_equal(w: Array, largest: Real) -> Real:
+def count_equal(w: Array, largest: Real) -> Real:
+    """How many weights are as large as the largest."""
     count = _ZERO
     for i in range(w.size):
         count = add(count, _ONE if abs(w[i]) == largest else _ZERO)
@@ -63,7 +44,8 @@ def _count_equal(w: Array, largest: Real) -> Real:
 
 
 @jit_loop
-def _clip(x: Real, low: Real, high: Real) -> Real:
+def clip(x: Real, low: Real, high: Real) -> Real:
+    """x within the ends; a NaN stays one."""
     x = low if x < low else x  # written so that a NaN stays one
     return high if x > high else x
 
@@ -92,7 +74,7 @@ def _wave_clip(
     value, moment, inside = _ZERO, _ZERO, _ZERO
     for i in range(w.size):
         x = w[i] / divisor
-        u = _clip(x, low, high)
+        u = clip(x, low, high)
         sine, cosine = sine_and_cosine_of_half_turns(u * periods, shift)
         double = _TWO * sine * cosine
         free = _ONE if x == u else _ZERO
@@ -127,8 +109,8 @@ def wave_chunks(
         while k >= edges[layer + 1]:
             layer += 1
         start, size, row = (k - edges[layer]) * CHUNK, sizes[layer], numbers[layer]
-        w = _chunk(weights[layer], start, size)
-        g = spare[: w.size] if gradients[layer] == 0 else _chunk(gradients[layer], start, size)
+        w = chunk_of(weights[layer], start, size)
+        g = spare[: w.size] if gradients[layer] == 0 else chunk_of(gradients[layer], start, size)
         if tanh[layer]:
             value, moment = _wave_tanh(w, g, row[0], row[3], row[4], row[5])
             inside = moment
@@ -136,7 +118,7 @@ def wave_chunks(
             value, moment, inside = _wave_clip(w, g, row[0], row[1], row[2], row[3], row[4], row[5])
         partial[k, 0], partial[k, 1], partial[k, 2] = value, moment, inside
         if row[6] > _ZERO:
-            partial[k, 3] = _count_equal(w, row[6])
+            partial[k, 3] = count_equal(w, row[6])
 
 
 @jit_loop
@@ -147,7 +129,7 @@ def _balance(
     for i in range(w.size):
         t = squash_tanh(w[i]) if tanh else w[i]
         x = t / divisor
-        u = _clip(x, low, high)
+        u = clip(x, low, high)
         slope = (_ONE - t * t if tanh else (_ONE if x == u else _ZERO)) / divisor
         sine, cosine = sine_and_cosine_of_half_turns(u * periods, shift)
         pull = _TWO * sine * cosine * slope
@@ -177,99 +159,22 @@ def balance_chunks(
         while k >= edges[layer + 1]:
             layer += 1
         start, size, row = (k - edges[layer]) * CHUNK, sizes[layer], numbers[layer]
-        w, task = _chunk(weights[layer], start, size), _chunk(tasks[layer], start, size)
+        w, task = chunk_of(weights[layer], start, size), chunk_of(tasks[layer], start, size)
         sums = _balance(w, task, tanh[layer], row[0], row[1], row[2], row[3], row[4])
         partial[k, 0], partial[k, 1], partial[k, 2], partial[k, 3] = sums
 
 
 @jit_loop
-def _round(w: Array, out: Array, tanh: bool, row: Array) -> None:
-    divisor, clip_low, clip_high, pitch, gain, low, high, shift = (
-        row[0],
-        row[1],
-        row[2],
-        row[3],
-        row[4],
-        row[5],
-        row[6],
-        row[7],
-    )
-    for i in range(w.size):
-        u = squash_tanh(w[i]) / divisor if tanh else _clip(w[i] / divisor, clip_low, clip_high)
-        out[i] = gain * ((whole(_clip(u / pitch, low, high) - shift) + shift) * pitch)
-
-
-@jit_loop
-def round_chunks(first: int, last: int, weight: int, out: int, size: int, tanh: bool, row: Array) -> None:
-    """Weights on their levels; ``row``: divisor, the clip's ends, pitch, gain, lowest and highest level, shift."""
-    for k in range(first, last):
-        _round(_chunk(weight, k * CHUNK, size), _chunk(out, k * CHUNK, size), tanh, row)
-
-
-@jit_loop
-def _round_backward(w: Array, g: Array, out: Array, tanh: bool, closed: bool, row: Array) -> tuple[Real, Real, Real]:
-    divisor, clip_low, clip_high, pitch, gain, low, high, shift = (
-        row[0],
-        row[1],
-        row[2],
-        row[3],
-        row[4],
-        row[5],
-        row[6],
-        row[7],
-    )
-    by_pitch, by_gain, by_divisor = _ZERO, _ZERO, _ZERO
-    for i in range(w.size):
-        t = squash_tanh(w[i]) if tanh else w[i]
-        scaled = t / divisor
-        u = scaled if tanh else _clip(scaled, clip_low, clip_high)
-        slope = _ONE - t * t if tanh else (_ONE if u == scaled else _ZERO)
-        x = u / pitch
-        level = _clip(x, low, high)
-        steps = whole(level - shift) + shift
-        within = x == level if closed else (x > low) & (x < high)
-        passed = g[i] if within else _ZERO
-        by_pitch = add(by_pitch, g[i] * steps - passed * x)
-        by_gain = add(by_gain, g[i] * steps)
-        by_divisor = add(by_divisor, (passed * u if tanh else passed * u * slope))
-        out[i] = gain * passed * slope / divisor
-    return by_pitch, by_gain, by_divisor
-
-
-@jit_loop
-def round_backward_chunks(
-    first: int,
-    last: int,
-    weight: int,
-    gradient: int,
-    out: int,
-    size: int,
-    tanh: bool,
-    closed: bool,
-    row: Array,
-    largest: Real,
-    partial: Array,
-) -> None:
-    """The straight-through gradient; partial sums for pitch, gain and divisor, and the number of largest weights."""
-    for k in range(first, last):
-        w = _chunk(weight, k * CHUNK, size)
-        g, o = _chunk(gradient, k * CHUNK, size), _chunk(out, k * CHUNK, size)
-        partial[k, 0], partial[k, 1], partial[k, 2] = _round_backward(w, g, o, tanh, closed, row)
-        if largest > _ZERO:
-            partial[k, 3] = _count_equal(w, largest)
-
-
-@jit_loop
 def _clip_round(x: Array, out: Array, low: Real, steps: Real) -> None:
     for i in range(x.size):
-        out[i] = whole(_clip(x[i], low, _ONE) * steps) / steps
+        out[i] = whole(clip(x[i], low, _ONE) * steps) / steps
 
 
 @jit_loop
 def clip_round_chunks(first: int, last: int, x: int, out: int, size: int, low: Real, steps: Real) -> None:
     """round(clip(x, low, 1) steps) / steps."""
     for k in range(first, last):
-        _clip_round(_chunk(x, k * CHUNK, size), _chunk(out, k * CHUNK, size), low, steps)
+        _clip_round(chunk_of(x, k * CHUNK, size), chunk_of(out, k * CHUNK, size), low, steps)
 
 
 @jit_loop
@@ -282,5 +187,5 @@ def _clip_round_backward(x: Array, g: Array, out: Array, low: Real) -> None:
 def clip_round_backward_chunks(first: int, last: int, x: int, gradient: int, out: int, size: int, low: Real) -> None:
     """The gradient where low <= x <= 1, zero elsewhere."""
     for k in range(first, last):
-        g, o = _chunk(gradient, k * CHUNK, size), _chunk(out, k * CHUNK, size)
-        _clip_round_backward(_chunk(x, k * CHUNK, size), g, o, low)
+        g, o = chunk_of(gradient, k * CHUNK, size), chunk_of(out, k * CHUNK, size)
+        _clip_round_backward(chunk_of(x, k * CHUNK, size), g, o, low)

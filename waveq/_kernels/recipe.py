@@ -7,13 +7,16 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-__all__ = ["TINY", "Coordinate", "Number", "Rounding", "at_least", "held", "number"]
+from waveq.functional import Grid
+
+__all__ = ["TINY", "Coordinate", "Leaf", "Number", "Plan", "Rounding", "Wave", "at_least", "held", "number"]
 
 Number = Tensor | float  # 0-dim tensors where the device must not be waited for, plain numbers on the CPU
 TINY = 1e-12  # an all-zero layer divides by this instead of by 0
 
 
-@dataclass(frozen=True, slots=True)
+# Recipes are made for every layer and step; frozen dataclasses would take three times as long to fill.
+@dataclass(slots=True)
 class Coordinate:
     """u = clip(f(w) / divisor, low, high), f being tanh or nothing.
 
@@ -36,7 +39,26 @@ class Coordinate:
     through_largest: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Leaf:
+    """A learned 0-dim tensor behind numbers that a recipe holds as plain ones, and their slopes in it.
+
+    Attributes:
+        tensor: what learns.
+        divisor: d divisor / d tensor.
+        pitch: d pitch / d tensor.
+        gain: d gain / d tensor.
+        by_wave: whether the wave's own gradient goes on to it: it is the beta that sets the wave.
+    """
+
+    tensor: Tensor
+    divisor: float = 0.0
+    pitch: float = 0.0
+    gain: float = 0.0
+    by_wave: bool = False
+
+
+@dataclass(slots=True)
 class Rounding:
     """w_q = gain * pitch * (round(clip(u / pitch, low, high) - shift) + shift).
 
@@ -49,6 +71,7 @@ class Rounding:
         high: the highest.
         shift: 0 where zero is a level, 1/2 where it lies between two.
         closed: whether a u exactly on an outermost level still counts as inside, as in ``torch.clamp``; LSQ's does not.
+        leaves: what learns behind plain numbers; tensors among the numbers carry their gradients themselves.
         prepared: an engine's own form of these numbers, made once.
     """
 
@@ -59,7 +82,52 @@ class Rounding:
     high: Number
     shift: float
     closed: bool = True
+    leaves: tuple[Leaf, ...] = ()
     prepared: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(slots=True)
+class Wave:
+    """One layer's wave in plain numbers.
+
+    Attributes:
+        coordinate: u, squashed by the same function as the u of the rounding beside it.
+        beta: magnitude bits.
+        grid: where the zeros lie.
+        order: k of R_k.
+    """
+
+    coordinate: Coordinate
+    beta: float
+    grid: Grid
+    order: int
+
+    @property
+    def periods(self) -> float:
+        """Periods of the wave per unit of u."""
+        periods: float = 2.0**self.beta - self.grid.deficit
+        return periods
+
+    @property
+    def damping(self) -> float:
+        """2^(-k beta)."""
+        damping: float = 2.0 ** (-self.order * self.beta)
+        return damping
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one pass over a layer's weights computes: their levels, and beside them the wave where it is wanted.
+
+    Attributes:
+        rounding: where the levels lie.
+        wave: which wave; None where it is not wanted.
+        largest: max|w|, from which both follow.
+    """
+
+    rounding: Rounding
+    wave: Wave | None = None
+    largest: float = 0.0
 
 
 def at_least(value: Number, least: float) -> Number:

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from waveq._kernels.interface import Engine
-from waveq._kernels.recipe import Number, Rounding, held, number
+from waveq._kernels.interface import Engine, RoundingGradients
+from waveq._kernels.recipe import Leaf, Number, Plan, Rounding, held, number
 
-__all__ = ["WeightMemory", "forget_weights", "fused_clip_round", "fused_round"]
+__all__ = ["Seen", "WeightMemory", "forget_weights", "fused_clip_round", "fused_round", "leaf_gradient"]
 
 _generation = 0
 
@@ -32,8 +32,21 @@ register_optimizer_step_post_hook(forget_weights)
 
 
 @dataclass(slots=True)
-class _Seen:
-    """A weight at one moment, and what was computed from it."""
+class Seen:
+    """A weight at one moment, and what was computed from it.
+
+    Attributes:
+        address: where it lay.
+        version: how often torch had changed it in place.
+        generation: optimizer steps in the process.
+        used: whether a backward pass has gone through.
+        largest: max|w|.
+        key: names all else that ``rounded`` depends on.
+        rounded: the quantised values.
+        plan: how a joint call came to them.
+        sine: the mean sin^2 that came with them.
+        wave: R_k behind the autograd node that was handed out last, 0-dim.
+    """
 
     address: int
     version: int
@@ -42,6 +55,9 @@ class _Seen:
     largest: Number | None = None
     key: Hashable = None
     rounded: Tensor | None = None
+    plan: Plan | None = None
+    sine: float = 0.0
+    wave: Tensor | None = None
 
 
 class WeightMemory:
@@ -53,8 +69,10 @@ class WeightMemory:
     averaged weights may be swapped in) nothing is remembered.
     """
 
+    __slots__ = ("_seen",)
+
     def __init__(self) -> None:
-        self._seen: _Seen | None = None
+        self._seen: Seen | None = None
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> WeightMemory:
         return WeightMemory()
@@ -71,54 +89,57 @@ class WeightMemory:
         if self._seen is not None:
             self._seen.used = True
 
+    def current(self, weight: Tensor) -> Seen | None:
+        """What is remembered, if the weight has not changed since."""
+        seen = self._seen
+        if (
+            seen is None
+            or seen.generation != _generation
+            or seen.version != weight._version
+            or seen.address != weight.data_ptr()
+            or (seen.used and (not weight.is_leaf or weight.grad is None))
+        ):
+            return None
+        return seen
+
+    def renewed(self, weight: Tensor) -> Seen:
+        """What is remembered, emptied if the weight has changed."""
+        seen = self.current(weight)
+        if seen is None:
+            seen = self._seen = Seen(weight.data_ptr(), weight._version, _generation)
+        return seen
+
     def largest(self, weight: Tensor, engine: Engine) -> Number:
         """max|w|."""
-        seen = self._of(weight)
+        if not torch.is_grad_enabled():
+            return engine.largest(weight)
+        seen = self.renewed(weight)
         if seen.largest is None:
             seen.largest = engine.largest(weight)
         return seen.largest
 
     def rounded(self, weight: Tensor, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """The quantised values for a key that names all else that they depend on."""
-        seen = self._of(weight)
+        if not torch.is_grad_enabled():
+            return make()
+        seen = self.renewed(weight)
         if seen.rounded is None or seen.key != key or seen.rounded._version != 0:
             seen.key, seen.rounded = key, make()
         return seen.rounded
 
-    def _of(self, weight: Tensor) -> _Seen:
-        address, version, seen = weight.data_ptr(), weight._version, self._seen
-        if not torch.is_grad_enabled():
-            return _Seen(address, version, _generation)
-        if (
-            seen is None
-            or (seen.address, seen.version, seen.generation) != (address, version, _generation)
-            or (seen.used and (not weight.is_leaf or weight.grad is None))
-        ):
-            seen = self._seen = _Seen(address, version, _generation)
-        return seen
-
 
 def fused_round(
-    engine: Engine,
-    weight: Tensor,
-    rounding: Rounding,
-    memory: WeightMemory | None = None,
-    key: Hashable = None,
-    *,
-    beta: Tensor | None = None,
-    stretching: float = 0.0,
+    engine: Engine, weight: Tensor, rounding: Rounding, memory: WeightMemory | None = None, key: Hashable = None
 ) -> Tensor:
     """Quantised weights in the dtype and layout of the weights, differentiable in weight, divisor, pitch and gain.
 
     Args:
         engine: who computes.
         weight: the float weights.
-        rounding: where the levels lie.
+        rounding: where the levels lie, and what learns behind them.
         memory: where to look whether this was computed before; None computes it. Each call still makes its own node in
             the graph, so that one call's backward pass frees nothing of another's.
         key: names everything but the weight that the values depend on.
-        beta: what the pitch depends on where the recipe has it as a plain number; None if nothing that learns.
-        stretching: d ln(pitch) / d beta.
     """
     memory = WeightMemory() if memory is None else memory
     values = memory.rounded(weight, key, lambda: engine.round(weight, rounding))
@@ -126,8 +147,8 @@ def fused_round(
         return values
     inputs = (rounding.coordinate.divisor, rounding.pitch, rounding.gain)
     learned = [number if isinstance(number, Tensor) else None for number in inputs]
-    rest = (engine, rounding, memory, stretching, (values,))
-    result: Tensor = _FusedRound.apply(*rest, weight, *learned, beta)  # type: ignore[no-untyped-call]
+    behind = [leaf.tensor for leaf in rounding.leaves]
+    result: Tensor = _FusedRound.apply(engine, rounding, memory, (values,), weight, *learned, *behind)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -140,33 +161,35 @@ class _FusedRound(torch.autograd.Function):
         engine: Engine,
         rounding: Rounding,
         memory: WeightMemory,
-        stretching: float,
         values: tuple[Tensor],
         weight: Tensor,
         *_numbers: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(weight)
-        ctx.work = engine, rounding, memory, stretching
+        ctx.work = engine, rounding, memory
         return values[0].detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
-        engine, rounding, memory, stretching = ctx.work
+        engine, rounding, memory = ctx.work
         memory.mark_used()
         grads = engine.round_backward(weight, rounding, above)
-        shares: list[Tensor | None] = [grads.weight if ctx.needs_input_grad[5] else None]
+        shares: list[Tensor | None] = [grads.weight if ctx.needs_input_grad[4] else None]
         inputs = (rounding.coordinate.divisor, rounding.pitch, rounding.gain)
         for value, share, wanted in zip(
-            inputs, (grads.divisor, grads.pitch, grads.gain), ctx.needs_input_grad[6:9], strict=True
+            inputs, (grads.divisor, grads.pitch, grads.gain), ctx.needs_input_grad[5:8], strict=True
         ):
             shares.append(held(share, value).to(value.dtype) if wanted else None)
-        if ctx.needs_input_grad[9]:
-            shares.append(torch.tensor(number(grads.pitch) * number(rounding.pitch) * stretching))
-        else:
-            shares.append(None)
-        return (None,) * 5 + tuple(shares)
+        shares += [leaf_gradient(leaf, grads) for leaf in rounding.leaves]
+        return (None,) * 4 + tuple(shares)
+
+
+def leaf_gradient(leaf: Leaf, grads: RoundingGradients, more: float = 0.0) -> Tensor:
+    """What reaches a learned tensor through the plain numbers that follow from it, and ``more``."""
+    share = leaf.pitch * number(grads.pitch) + leaf.gain * number(grads.gain) + leaf.divisor * number(grads.divisor)
+    return leaf.tensor.new_tensor(share + more)
 
 
 def fused_clip_round(engine: Engine, x: Tensor, *, low: float, steps: float) -> Tensor:

@@ -25,6 +25,7 @@ class TorchEngine:
 
     name = "torch"
     plain_numbers = False
+    joint = False
 
     def takes(self, dtype: torch.dtype) -> bool:
         """Every floating dtype."""

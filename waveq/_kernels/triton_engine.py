@@ -29,6 +29,7 @@ class TritonEngine:
 
     name = "triton"
     plain_numbers = False
+    joint = False
 
     def __init__(self) -> None:
         self._tables: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}

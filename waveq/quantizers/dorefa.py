@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from waveq._kernels.recipe import TINY, Coordinate, Number, Rounding, at_least
+from waveq._kernels.recipe import TINY, Coordinate, Leaf, Number, Rounding, at_least
 from waveq.functional import Grid
 from waveq.quantizers.base import ScaleMode, WeightQuantizer
 
@@ -73,8 +73,11 @@ class DoReFa(WeightQuantizer):
         coordinate = self.coordinate_recipe(weight, largest, bits)
         steps: Number = 2.0**bits - self.grid().deficit
         gain: Number = 1.0
+        leaves: tuple[Leaf, ...] = ()
         if self.scale == "learned":
             gain = self.level_scale
+            if isinstance(bits, float):
+                gain, leaves = gain.item(), (Leaf(gain, gain=1.0),)
         elif self.scale == "max":
             gain = at_least(largest, TINY)
-        return Rounding(coordinate, grid_scale / steps, gain, -steps, steps, self.grid().shift)
+        return Rounding(coordinate, grid_scale / steps, gain, -steps, steps, self.grid().shift, leaves=leaves)

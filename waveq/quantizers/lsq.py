@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from waveq._kernels.recipe import Coordinate, Number, Rounding
+from waveq._kernels.recipe import Coordinate, Leaf, Number, Rounding
 from waveq._kernels.rounding import fused_round
 from waveq.backends import engine_for
 from waveq.functional import Grid
@@ -79,12 +79,25 @@ class LSQ(WeightQuantizer):
     def coordinate_recipe(self, weight: Tensor, largest: Number, beta: Number) -> Coordinate:
         """See ``coordinate``."""
         lowest: Number = -1.0 - 1.0 / (2.0**beta - 1.0)
-        return Coordinate("clip", self.gain(weight).detach(), largest, lowest, 1.0)
+        span: Number = self._plain_range() if isinstance(beta, float) else self.gain(weight).detach()
+        return Coordinate("clip", span, largest, lowest, 1.0)
 
     def rounding_recipe(self, weight: Tensor, largest: Number, bits: Number, grid_scale: Number) -> Rounding:
         """See ``forward``."""
-        step, most = self._step_at(weight, bits, grid_scale)
-        return _by_step(step, most + 1.0, most)
+        if isinstance(bits, Tensor) or isinstance(grid_scale, Tensor):
+            step, most = self._step_at(weight, bits, grid_scale)
+            return _by_step(step, most + 1.0, most)
+        most = 2.0**bits - 1.0
+        # the same as ``_step_at`` in plain numbers: the damped gradient of the step at these bits, divided by the ratio
+        ratio = self.reference_steps.item() / most * grid_scale
+        damping = (weight.numel() * most) ** -0.5 / ratio
+        leaf = Leaf(self.step, pitch=damping)
+        return _by_step(self._plain_range() / most * grid_scale, most + 1.0, most, (leaf,))
+
+    def _plain_range(self) -> float:
+        """``gain`` as a plain number."""
+        found: float = max(self.step.item(), TINY) * self.reference_steps.item()
+        return found
 
     def _step_at(self, weight: Tensor, bits: Number, grid_scale: Number | None) -> tuple[Tensor, Number]:
         """The step at these bits, with its damped gradient, and Q_P."""
@@ -174,7 +187,7 @@ def quantize_by_step(values: Tensor, step: Tensor, least: Tensor, most: Tensor) 
     return quantized
 
 
-def _by_step(step: Tensor, least: Number, most: Number) -> Rounding:
+def _by_step(step: Number, least: Number, most: Number, leaves: tuple[Leaf, ...] = ()) -> Rounding:
     """``quantize_by_step`` as the compiled kernels see it."""
     itself = Coordinate("clip", 1.0, None, -torch.inf, torch.inf)
-    return Rounding(itself, step, 1.0, -least, most, 0.0, closed=False)
+    return Rounding(itself, step, 1.0, -least, most, 0.0, closed=False, leaves=leaves)

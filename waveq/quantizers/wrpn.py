@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from waveq._kernels.recipe import TINY, Coordinate, Number, Rounding, at_least
+from waveq._kernels.recipe import TINY, Coordinate, Leaf, Number, Rounding, at_least
 from waveq.functional import Grid
 from waveq.quantizers.base import ScaleMode, WeightQuantizer, straight_through
 
@@ -58,18 +58,23 @@ class WRPN(WeightQuantizer):
 
     def coordinate_recipe(self, weight: Tensor, largest: Number, beta: Number) -> Coordinate:
         """See ``coordinate``."""
-        divisor = self._divisor(weight, largest)
+        divisor = self._divisor(weight, largest, plain=isinstance(beta, float))
         held = divisor.detach() if isinstance(divisor, Tensor) else divisor
         return Coordinate("clip", held, largest, -1.0, 1.0)
 
-    def _divisor(self, weight: Tensor, largest: Number) -> Number:
+    def _divisor(self, weight: Tensor, largest: Number, *, plain: bool) -> Number:
         if self.scale == "learned":
-            return self.gain(weight)
+            return max(self.level_scale.item(), TINY) if plain else self.gain(weight)
         return at_least(largest, TINY) if self.scale == "max" else 1.0
 
     def rounding_recipe(self, weight: Tensor, largest: Number, bits: Number, grid_scale: Number) -> Rounding:
         """See ``forward``."""
-        divisor = self._divisor(weight, largest)
+        plain = isinstance(bits, float)
+        divisor = self._divisor(weight, largest, plain=plain)
+        leaves: tuple[Leaf, ...] = ()
+        if plain and self.scale == "learned":  # damped, and held where it went below what is positive; see ``gain``
+            slope = weight.numel() ** -0.5 if divisor > TINY else 0.0
+            leaves = (Leaf(self.level_scale, divisor=slope, gain=slope),)
         coordinate = Coordinate("clip", divisor, largest, -1.0, 1.0)
         steps: Number = 2.0**bits - self.grid().deficit
-        return Rounding(coordinate, grid_scale / steps, divisor, -steps, steps, self.grid().shift)
+        return Rounding(coordinate, grid_scale / steps, divisor, -steps, steps, self.grid().shift, leaves=leaves)

@@ -1,0 +1,175 @@
+"""Many layers' weights rounded in one call, the wave riding along: what Python costs a layer is paid once a step.
+
+The first layer that is read after the weights changed has those rounded too that were read the time before. Each read
+still makes an autograd node of its own layer, so that a part of a model, a part of a graph, checkpointing and
+gradients that are sent off layer by layer all work as without the gang. A node hands out two tensors: the quantised
+weights, and R_k of the layer, whose gradient goes back in the same pass over the weights as the rounding's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from waveq._kernels.interface import JointEngine
+from waveq._kernels.recipe import Plan, Wave
+from waveq._kernels.rounding import Seen, WeightMemory, leaf_gradient
+
+__all__ = ["Gang", "Member", "wave_total"]
+
+_LN2 = math.log(2.0)
+
+
+class Member(Protocol):
+    """What a gang must know of a layer."""
+
+    memory: WeightMemory
+
+    def values_key(self) -> Hashable:
+        """Names everything but the weight that the quantised values depend on."""
+
+    def plan(self, weight: Tensor, largest: float) -> Plan:
+        """How the weight is rounded, and its wave where it is wanted."""
+
+    def joins(self, weight: Tensor) -> bool:
+        """Whether the weight is quantised by the gang now."""
+
+
+class Gang:
+    """The layers of one ``attach``; a copy starts empty and finds its layers as they are read.
+
+    Attributes:
+        order: k of R_k where the wave rides along; None where it does not.
+        sine_moves_beta: whether the wave's gradient goes on to beta.
+    """
+
+    def __init__(self) -> None:
+        self.order: int | None = None
+        self.sine_moves_beta = False
+        self._seats: dict[int, tuple[Member, Tensor]] = {}  # by id: the layer and its weight when it was read last
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Gang:
+        twin = Gang()
+        twin.order, twin.sine_moves_beta = self.order, self.sine_moves_beta
+        return twin
+
+    def __reduce__(self) -> tuple[type[Gang], tuple[()]]:
+        return Gang, ()
+
+    def read(self, member: Member, weight: Tensor, engine: JointEngine) -> Tensor:
+        """The member's quantised weights, differentiable in the weights and in what learns beside them."""
+        seen = member.memory.current(weight)
+        if seen is None or seen.plan is None or seen.key != member.values_key() or _was_written(seen):
+            seen = self._fill(member, weight, engine)
+        self._seats[id(member)] = (member, weight)
+        assert seen.plan is not None
+        leaves = [leaf.tensor for leaf in seen.plan.rounding.leaves]
+        quantized, seen.wave = _Read.apply(engine, seen, member.memory, weight, *leaves)  # type: ignore[no-untyped-call]
+        return quantized  # type: ignore[no-any-return]
+
+    def wave(self, member: Member, weight: Tensor) -> Tensor | None:
+        """R_k of the member, 0-dim, from its last read; None where the weights were not read as they are now."""
+        seen = member.memory.current(weight)
+        if seen is None or seen.wave is None or seen.key != member.values_key():
+            return None
+        return seen.wave
+
+    def _fill(self, asked: Member, weight: Tensor, engine: JointEngine) -> Seen:
+        """Round the asked layer's weights, and those of all that were read since the last time and changed since."""
+        crowd = [(asked, weight)]
+        for member, theirs in self._seats.values():
+            if member is not asked and member.memory.current(theirs) is None and member.joins(theirs):
+                crowd.append((member, theirs))
+        weights = [each for _, each in crowd]
+        plans = [
+            member.plan(each, largest)
+            for (member, each), largest in zip(crowd, engine.largest_of(weights), strict=True)
+        ]
+        rounded, sines = engine.round_many(weights, plans)
+        found = []
+        for (member, each), plan, values, sine in zip(crowd, plans, rounded, sines, strict=True):
+            self._seats.pop(id(member), None)  # whoever is not read until the next time is not rounded again
+            seen = member.memory.renewed(each)
+            seen.largest, seen.key, seen.wave = plan.largest, member.values_key(), None
+            seen.plan, seen.rounded, seen.sine = plan, values, sine
+            found.append(seen)
+        return found[0]
+
+
+def _was_written(seen: Seen) -> bool:
+    return seen.rounded is None or seen.rounded._version != 0
+
+
+class _Read(torch.autograd.Function):
+    """Keeps no tensor of its own: the weights are an input and stay; u is computed again on the way back.
+
+    They are not saved in autograd's way, so that the task's and the wave's loss may go back one after the other.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, engine: JointEngine, seen: Seen, memory: WeightMemory, weight: Tensor, *_leaves: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.set_materialize_grads(False)
+        ctx.work = engine, seen, memory, weight, weight._version
+        assert seen.rounded is not None
+        assert seen.plan is not None
+        wave = seen.plan.wave
+        return seen.rounded.detach(), None if wave is None else torch.tensor(seen.sine * wave.damping)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor | None, pull: Tensor | None) -> tuple[Tensor | None, ...]:
+        engine, seen, memory, weight, version = ctx.work
+        if above is None and pull is None:
+            return (None,) * len(ctx.needs_input_grad)
+        if weight._version != version:
+            raise RuntimeError(
+                "the weights of a quantised layer were changed in place between the forward and the backward pass "
+                f"(version {version} to {weight._version}): their gradient cannot be computed any more"
+            )
+        memory.mark_used()
+        plan = seen.plan
+        above = torch.zeros_like(weight) if above is None else above
+        strength = 0.0 if pull is None else pull.item()
+        grads = engine.pull_back(weight, plan if pull is not None else Plan(plan.rounding), above, strength)
+        shares: list[Tensor | None] = [None, None, None, grads.weight if ctx.needs_input_grad[3] else None]
+        for leaf in plan.rounding.leaves:
+            if not leaf.by_wave:
+                shares.append(leaf_gradient(leaf, grads))
+            elif pull is not None:
+                shares.append(leaf_gradient(leaf, grads, strength * _slope_in_beta(plan.wave, seen.sine, grads.moment)))
+            else:
+                shares.append(leaf_gradient(leaf, grads) if leaf.pitch else None)
+        return tuple(shares)
+
+
+def _slope_in_beta(wave: Wave, sine: float, moment: float) -> float:
+    """dR_k/dbeta, see ``functional.sine_penalty_gradients``."""
+    growth: float = 2.0**wave.beta
+    return _LN2 * wave.damping * (math.pi * growth * moment - wave.order * sine)
+
+
+def wave_total(
+    waves: Sequence[Tensor], strengths: Sequence[float], betas: Sequence[Tensor], prices: Sequence[float]
+) -> Tensor:
+    """sum_i strength_i R_i + sum_j price_j beta_j, 0-dim float32, in one node."""
+    total: Tensor = _Total.apply((*strengths, *prices), *waves, *betas)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, factors: Sequence[float], *terms: Tensor) -> Tensor:
+        ctx.factors = factors
+        return torch.tensor(sum(factor * term.item() for factor, term in zip(factors, terms, strict=True)))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *(torch.tensor(ctx.factors) * above).unbind()
