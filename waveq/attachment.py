@@ -34,6 +34,7 @@ from waveq.parametrization import FixedActivation, WaveParametrization, quantize
 from waveq.presets import get_preset
 from waveq.quantizers import make_activation_quantizer, make_quantizer, quantizer_class
 from waveq.quantizers.base import ScaleMode
+from waveq.reading import shorten
 from waveq.schedules import Profile
 from waveq.settings import Settings, WaveLayer
 
@@ -230,6 +231,7 @@ def _register(model: nn.Module, built: Mapping[str, WaveLayer]) -> list[Any]:
     for layer in built.values():
         for module in layer.modules:
             parametrize.register_parametrization(module, "weight", layer.state)
+            shorten(module)
             hooks.append(module.register_load_state_dict_pre_hook(accept_plain_weight))  # type: ignore[no-untyped-call]
             if layer.state.activation_bits is not None:
                 _drop_fixed_activations(module)

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from waveq._kernels.interface import Engine
 
-__all__ = ["Backend", "Choice", "backend", "engine_for", "use_backend"]
+__all__ = ["Backend", "Choice", "backend", "engine_for", "forced", "transforming", "use_backend"]
 
 _NAMES = ("auto", "plain", "torch", "numba", "triton")
 _VARIABLE = "WAVEQ_BACKEND"
+_PLAIN = (Tensor, torch.nn.Parameter)
 _forced: str | None = None
 
 
@@ -111,11 +112,21 @@ def engine_for(weight: Tensor) -> Engine | None:
         >>> engine_for(torch.ones(3, device="meta")) is None
         True
     """
-    if torch.compiler.is_compiling() or type(weight) not in (Tensor, torch.nn.Parameter):
+    if torch.compiler.is_compiling() or type(weight) not in _PLAIN or transforming():
         return None
-    if weight.device.type not in ("cpu", "cuda") or torch._C._functorch.maybe_current_level() is not None:
-        return None
-    return _engine_on(weight.device.type, weight.dtype, _asked(), _interprets())
+    if weight.is_cpu:
+        return _engine_on("cpu", weight.dtype, _asked(), _interprets())
+    return _engine_on("cuda", weight.dtype, _asked(), _interprets()) if weight.is_cuda else None
+
+
+def transforming() -> bool:
+    """Whether one of ``torch.func``'s transforms is at work."""
+    return torch._C._functorch.maybe_current_level() is not None
+
+
+def forced() -> str | None:
+    """What ``use_backend`` asks for at the moment."""
+    return _forced
 
 
 @functools.lru_cache(maxsize=64)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from waveq.parametrization import WaveParametrization
 from waveq.settings import Settings, WaveLayer
@@ -39,32 +40,41 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
     states = [layer.state for layer in learning]
     if not states or all(state.beta.grad is None for state in states):
         return False
-    gradient = _gradient(states) / grad_scale
-    if not bool(torch.isfinite(gradient).all()):
+    slopes = [slope / grad_scale for slope in _slopes(states)]
+    if not all(map(math.isfinite, slopes)):
         return False
     preset = settings.preset
     low, high = settings.beta_range
     fresh = 1.0 / max(_TREND_STEPS, ((settings.schedule.fall or 0) - settings.schedule.rise) / 8)
     pace = 1.0 if progress <= 1.0 - preset.settle else (1.0 - progress) / preset.settle
-    for layer, slope in zip(learning, gradient.tolist(), strict=True):
-        state, rate = layer.state, settings.beta_lr / max(settings.bit_costs[layer.name], _LEAST_COST)
-        beta = state.beta.detach().item()
-        velocity = preset.beta_momentum * float(state.velocity) + slope + preset.beta_weight_decay * beta
-        move = max(-_MAX_STEP, min(_MAX_STEP, rate * velocity))
-        new = min(high, max(low, beta - pace * move))
+    for layer, slope in zip(learning, slopes, strict=True):
+        rate = settings.beta_lr / max(settings.bit_costs[layer.name], _LEAST_COST)
+        kept: dict[str, Any] = (
+            layer.state._buffers
+        )  # found without nn.Module's search, which takes longer than the rest
+        beta, velocity, trend = kept["beta"], kept["velocity"], kept["trend"]
+        before: float = beta.item()
+        speed = preset.beta_momentum * velocity.item() + slope + preset.beta_weight_decay * before
+        move = max(-_MAX_STEP, min(_MAX_STEP, rate * speed))
+        new = min(high, max(low, before - pace * move))
         held = new in (low, high)  # at a clamp there is no travel, whatever the gradient says
-        state.velocity.fill_(velocity)
-        state.trend.mul_(1.0 - fresh).add_(0.0 if held else -fresh * move)
-        state.beta.fill_(new)
+        velocity.fill_(speed)
+        trend.fill_((1.0 - fresh) * trend.item() - (0.0 if held else fresh * move))
+        beta.fill_(new)
     return True
 
 
-def _gradient(states: Sequence[WaveParametrization]) -> Tensor:
-    """All betas' gradients on one device, the mean over ranks where torch.distributed runs."""
-    home = states[0].beta.device
+def _slopes(states: Sequence[WaveParametrization]) -> list[float]:
+    """All betas' gradients, the mean over ranks where torch.distributed runs."""
+    alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
+    gradients = [state.beta.grad for state in states]
+    if alone and all(gradient is None or gradient.is_cpu for gradient in gradients):
+        return [0.0 if gradient is None else gradient.item() for gradient in gradients]
+    home = states[0].beta.device  # on a GPU all are fetched at once
     zero = torch.zeros((), device=home)
-    gradient = torch.stack([zero if s.beta.grad is None else s.beta.grad.to(home) for s in states])
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(gradient)
-        gradient /= dist.get_world_size()
-    return gradient
+    stacked = torch.stack([zero if gradient is None else gradient.to(home) for gradient in gradients])
+    if not alone:
+        dist.all_reduce(stacked)
+        stacked /= dist.get_world_size()
+    found: list[float] = stacked.tolist()
+    return found

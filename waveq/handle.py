@@ -73,13 +73,18 @@ class WaveQ:
 
     def _mark(self) -> tuple[int, int]:
         """Another one whenever anybody but ``step`` wrote the step; copies of model and handle find out too."""
-        return id(self._model.waveq_step), self._model.waveq_step._version
+        step: Any = self._model._buffers["waveq_step"]
+        return id(step), step._version
 
     @property
     def _step(self) -> int:
+        self._keep_up()
+        return self._known_step
+
+    def _keep_up(self) -> None:
+        """Notice what a checkpoint may have put into the model."""
         if self._mark() != self._seen:
             self._sync()
-        return self._known_step
 
     @property
     def steps(self) -> int:
@@ -202,6 +207,7 @@ class WaveQ:
     def _tell_gang(self) -> None:
         """Whether the wave rides along with the rounding until the next step."""
         preset, gang = self.settings.preset, next(iter(self._layers.values())).state.gang
+        gang.refresh = self._keep_up
         gang.sine_moves_beta = preset.sine_moves_beta and self.settings.schedule.phase(self._known_step) == 2
         apart = self.settings.wave_on == "raw" or (self.settings.balance and preset.sine_moves_beta)
         gang.order = None if apart or self.settings.schedule(self._known_step)[0] == 0.0 else self.settings.order

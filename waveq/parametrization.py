@@ -15,13 +15,14 @@ from waveq._kernels.gang import Gang
 from waveq._kernels.interface import JointEngine
 from waveq._kernels.recipe import Leaf, Plan, Rounding, Wave, number
 from waveq._kernels.rounding import WeightMemory, fused_round
-from waveq.backends import engine_for
+from waveq.backends import engine_for, forced, transforming
 from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
 from waveq.quantizers import ActivationQuantizer, DoReFaActivation
 from waveq.quantizers.base import WeightQuantizer
 
 __all__ = ["STATE", "FixedActivation", "WaveParametrization", "parametrization_of", "quantize_input"]
 
+_LN2 = math.log(2.0)
 _Args: TypeAlias = tuple[Any, ...]
 _Kwargs: TypeAlias = dict[str, Any]
 
@@ -99,7 +100,8 @@ class WaveParametrization(nn.Module):
 
     def _marks(self) -> tuple[int, ...]:
         """Other ones when anybody wrote those buffers: moving averages of models copy them without asking."""
-        return self.total_bits._version, self.quantized._version, self.activation_signed._version
+        kept: dict[str, Any] = self._buffers  # found without nn.Module's search, which takes longer than the rest
+        return kept["total_bits"]._version, kept["quantized"]._version, kept["activation_signed"]._version
 
     @property
     def activation_bits(self) -> int | None:
@@ -179,7 +181,7 @@ class WaveParametrization(nn.Module):
         """See ``gang.Member``: half precision, evaluation and inexact stretches go layer by layer."""
         return (
             weight.dtype is torch.float32
-            and weight.device.type == "cpu"
+            and weight.is_cpu
             and self.training
             and self.is_quantized
             and self.bits_now != 1
@@ -188,56 +190,64 @@ class WaveParametrization(nn.Module):
 
     def values_key(self) -> Hashable:
         """See ``gang.Member``."""
-        learned = self.quantizer._parameters.values()
-        beta = self._buffers["beta"]
-        assert beta is not None
-        return self.bits_now, beta.item(), *[p._version for p in learned if p is not None]
+        learned: Any = self._modules["quantizer"]._parameters.values()  # type: ignore[union-attr]
+        return self.bits_now, self._beta_number(), forced(), *[parameter._version for parameter in learned]
 
     def plan(self, weight: Tensor, largest: float) -> Plan:
         """See ``gang.Member``."""
-        rounding = self._rounding(weight, largest)
-        if self.gang.order is None:
+        order, beta, rounding = self.gang.order, self.wave_number(), self._rounding(weight, largest)
+        if order is None:
             return Plan(rounding, None, largest)
-        beta = self.wave_number()
-        coordinate = self.quantizer.coordinate_recipe(weight, largest, beta)
-        return Plan(rounding, Wave(coordinate, beta, self.grid, self.gang.order), largest)
+        quantizer = self._quantizer()
+        coordinate = quantizer.coordinate_recipe(weight, largest, beta)
+        return Plan(rounding, Wave(coordinate, beta, quantizer.grid(self.bits_now or None), order), largest)
+
+    def remembered(self, weight: Tensor) -> Tensor | None:
+        """The quantised weight, if it was computed and nothing has changed since; None asks for the long way."""
+        if not (self.training and self.is_quantized and torch.is_grad_enabled()) or transforming():
+            return None
+        if self._seen != self._marks():
+            return None
+        seen = self.gang.remembered(self, weight)
+        return None if seen is None else self.gang.hand_out(self, seen)
 
     def riding_wave(self, weight: Tensor) -> Tensor | None:
         """R_k of the weights as they were read last, differentiable; None where they have to be walked over again."""
-        if not torch.is_grad_enabled() or self.gang.order is None or self._seen != self._marks():
+        if self.gang.order is None or self._seen != self._marks() or not (self.training and torch.is_grad_enabled()):
             return None
-        engine = engine_for(weight)
-        return self.gang.wave(self, weight) if engine is not None and engine.joint and self.joins(weight) else None
+        return None if torch.compiler.is_compiling() or transforming() else self.gang.wave(self, weight)
 
     def _rounding(self, weight: Tensor, largest: float) -> Rounding:
         """The recipe in plain numbers; a dozen 0-dim tensors cost more."""
-        bits, stretch, slope = self._grid_numbers()
-        rounding = self.quantizer.rounding_recipe(weight, largest, bits, stretch)
+        bits, beta, quantizer = self.bits_number(), self.wave_number(), self._quantizer()
+        growth, deficit = 2.0**beta, quantizer.grid(self.bits_now or None).deficit
+        rounding = quantizer.rounding_recipe(weight, largest, bits, (2.0**bits - deficit) / (growth - deficit))
         by_task, by_wave = self.task_moves_beta, self.gang.sine_moves_beta
-        if self.learns and (by_task or by_wave):
-            pitch = number(rounding.pitch) * slope if by_task else 0.0
-            rounding.leaves = (*rounding.leaves, Leaf(self.beta, pitch=pitch, by_wave=by_wave))
+        if self.bits_now == 0 and (by_task or by_wave):
+            # d ln(stretch) / d beta, of which the pitch is a multiple
+            slope = -_LN2 * growth / (growth - deficit) if by_task else 0.0
+            rounding.leaves = (*rounding.leaves, Leaf(self.beta, pitch=number(rounding.pitch) * slope, by_wave=by_wave))
         return rounding
 
-    def _grid_numbers(self) -> tuple[float, float, float]:
-        """``bits`` and ``stretch`` as plain numbers, and d ln(stretch) / d beta."""
-        beta, bits = self.wave_number(), self.bits_number()
-        deficit = self.grid.deficit
-        periods = 2.0**beta - deficit
-        return bits, (2.0**bits - deficit) / periods, -math.log(2.0) * 2.0**beta / periods
+    def _quantizer(self) -> WeightQuantizer:
+        return cast(WeightQuantizer, self._modules["quantizer"])
+
+    def _beta_number(self) -> float:
+        found: float = cast(Tensor, self._buffers["beta"]).item()
+        return found
 
     def bits_number(self) -> float:
         """``bits`` as a plain number; on a GPU it has to be waited for."""
-        if not self.learns:
+        if self.bits_now:
             return float(self.bits_now - 1)
-        return float(math.ceil(_single(self.beta.item() - _single(self.hysteresis))))
+        return float(math.ceil(_single(self._beta_number() - _single(self.hysteresis))))
 
     def wave_number(self) -> float:
         """``wave_beta`` as a plain number."""
-        if self.learns:
-            return self.beta.item()
-        bits = self.bits_number()
-        return bits if self.snap else min(self.beta.item(), _single(bits + _single(self.hysteresis)))
+        if not self.bits_now:
+            return self._beta_number()
+        bits = float(self.bits_now - 1)
+        return bits if self.snap else min(self._beta_number(), _single(bits + _single(self.hysteresis)))
 
     def forward(self, weight: Tensor) -> Tensor:
         """What the layer sees as its weight."""

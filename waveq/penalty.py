@@ -40,7 +40,7 @@ def penalty(layers: Sequence[WaveLayer], settings: Settings, strengths: Strength
     The weights feel the first sum; beta feels the second, and the first one (without strength_i) where the preset says
     so. Layers that one engine can take go through it together, the others through ``plain_penalty``.
     """
-    along, alone = _split(layers, settings, strengths)
+    along, alone = _split(layers, strengths)
     terms = [_riding(along, settings, strengths)] if along else []
     fused: dict[tuple[Engine, torch.device], list[WaveLayer]] = {}
     for layer in alone:
@@ -56,9 +56,7 @@ def penalty(layers: Sequence[WaveLayer], settings: Settings, strengths: Strength
     return torch.stack([term.to(home) for term in terms]).sum()
 
 
-def _split(
-    layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths
-) -> tuple[list[tuple[WaveLayer, Tensor]], list[WaveLayer]]:
+def _split(layers: Sequence[WaveLayer], strengths: Strengths) -> tuple[list[tuple[WaveLayer, Tensor]], list[WaveLayer]]:
     """The layers whose wave came along when their weights were rounded, with it, and the others."""
     along, alone = [], []
     for layer in layers:

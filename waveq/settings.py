@@ -28,7 +28,8 @@ class WaveLayer:
     @property
     def weight(self) -> nn.Parameter:
         """The float weight under training; ``module.weight`` is the quantised one."""
-        original: nn.Parameter = self.modules[0].parametrizations.weight.original  # type: ignore[union-attr, assignment]
+        found: Any = self.modules[0]  # by the dictionaries, because nn.Module's own search takes longer than the rest
+        original: nn.Parameter = found._modules["parametrizations"]._modules["weight"]._parameters["original"]
         return original
 
     def wave_input(self, wave_on: Literal["quantizer", "raw"]) -> Tensor:

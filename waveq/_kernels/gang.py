@@ -9,7 +9,7 @@ weights, and R_k of the layer, whose gradient goes back in the same pass over th
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from waveq._kernels.interface import JointEngine
 from waveq._kernels.recipe import Plan, Wave
 from waveq._kernels.rounding import Seen, WeightMemory, leaf_gradient
+from waveq._kernels.storage import scalars
 
 __all__ = ["Gang", "Member", "wave_total"]
 
@@ -46,11 +47,13 @@ class Gang:
     Attributes:
         order: k of R_k where the wave rides along; None where it does not.
         sine_moves_beta: whether the wave's gradient goes on to beta.
+        refresh: called before weights are rounded: a checkpoint may have been loaded, which changes the two above.
     """
 
     def __init__(self) -> None:
         self.order: int | None = None
         self.sine_moves_beta = False
+        self.refresh: Callable[[], object] = _nothing
         self._seats: dict[int, tuple[Member, Tensor]] = {}  # by id: the layer and its weight when it was read last
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Gang:
@@ -63,46 +66,63 @@ class Gang:
 
     def read(self, member: Member, weight: Tensor, engine: JointEngine) -> Tensor:
         """The member's quantised weights, differentiable in the weights and in what learns beside them."""
-        seen = member.memory.current(weight)
-        if seen is None or seen.plan is None or seen.key != member.values_key() or _was_written(seen):
-            seen = self._fill(member, weight, engine)
-        self._seats[id(member)] = (member, weight)
-        assert seen.plan is not None
-        leaves = [leaf.tensor for leaf in seen.plan.rounding.leaves]
-        quantized, seen.wave = _Read.apply(engine, seen, member.memory, weight, *leaves)  # type: ignore[no-untyped-call]
-        return quantized  # type: ignore[no-any-return]
+        seen = self.remembered(member, weight)
+        return self.hand_out(member, self._fill(member, weight, engine) if seen is None else seen)
 
-    def wave(self, member: Member, weight: Tensor) -> Tensor | None:
-        """R_k of the member, 0-dim, from its last read; None where the weights were not read as they are now."""
+    def remembered(self, member: Member, weight: Tensor) -> Seen | None:
+        """What was made of the weight by the gang, if nothing that it follows from has changed since."""
         seen = member.memory.current(weight)
-        if seen is None or seen.wave is None or seen.key != member.values_key():
+        if (
+            seen is None
+            or seen.plan is None
+            or seen.weight is not weight
+            or seen.rounded is None
+            or seen.rounded._version != 0
+            or seen.key != member.values_key()
+        ):
             return None
-        return seen.wave
+        return seen
+
+    def hand_out(self, member: Member, seen: Seen) -> Tensor:
+        """The quantised weights behind a node of their own."""
+        assert seen.weight is not None
+        assert seen.plan is not None
+        self._seats[id(member)] = (member, seen.weight)
+        leaves = [leaf.tensor for leaf in seen.plan.rounding.leaves]
+        quantized, seen.wave = _read(seen, member.memory, seen.weight, *leaves)
+        return quantized
 
     def _fill(self, asked: Member, weight: Tensor, engine: JointEngine) -> Seen:
         """Round the asked layer's weights, and those of all that were read since the last time and changed since."""
+        self.refresh()
         crowd = [(asked, weight)]
         for member, theirs in self._seats.values():
             if member is not asked and member.memory.current(theirs) is None and member.joins(theirs):
                 crowd.append((member, theirs))
         weights = [each for _, each in crowd]
-        plans = [
-            member.plan(each, largest)
-            for (member, each), largest in zip(crowd, engine.largest_of(weights), strict=True)
-        ]
+        sizes = engine.largest_of(weights)
+        plans = [member.plan(each, size) for (member, each), size in zip(crowd, sizes, strict=True)]
         rounded, sines = engine.round_many(weights, plans)
-        found = []
-        for (member, each), plan, values, sine in zip(crowd, plans, rounded, sines, strict=True):
+        values = scalars(
+            [sine * (plan.wave.damping if plan.wave else 0.0) for plan, sine in zip(plans, sines, strict=True)]
+        )
+        made = []
+        for (member, each), plan, levels, sine, value in zip(crowd, plans, rounded, sines, values, strict=True):
             self._seats.pop(id(member), None)  # whoever is not read until the next time is not rounded again
             seen = member.memory.renewed(each)
-            seen.largest, seen.key, seen.wave = plan.largest, member.values_key(), None
-            seen.plan, seen.rounded, seen.sine = plan, values, sine
-            found.append(seen)
-        return found[0]
+            seen.weight, seen.largest, seen.key, seen.wave = each, plan.largest, member.values_key(), None
+            seen.engine, seen.plan, seen.rounded, seen.sine, seen.value = engine, plan, levels, sine, value
+            made.append(seen)
+        return made[0]
+
+    def wave(self, member: Member, weight: Tensor) -> Tensor | None:
+        """R_k of the member, 0-dim, from its last read; None where the weights were not read as they are now."""
+        seen = self.remembered(member, weight)
+        return None if seen is None else seen.wave
 
 
-def _was_written(seen: Seen) -> bool:
-    return seen.rounded is None or seen.rounded._version != 0
+def _nothing() -> None:
+    """No handle to ask: the model is a copy of its own."""
 
 
 class _Read(torch.autograd.Function):
@@ -113,19 +133,19 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, engine: JointEngine, seen: Seen, memory: WeightMemory, weight: Tensor, *_leaves: Tensor
+        ctx: Any, seen: Seen, memory: WeightMemory, weight: Tensor, *_leaves: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         ctx.set_materialize_grads(False)
-        ctx.work = engine, seen, memory, weight, weight._version
+        ctx.work = seen, memory, weight, weight._version
         assert seen.rounded is not None
         assert seen.plan is not None
-        wave = seen.plan.wave
-        return seen.rounded.detach(), None if wave is None else torch.tensor(seen.sine * wave.damping)
+        assert seen.value is not None
+        return seen.rounded.detach(), None if seen.plan.wave is None else seen.value.detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, above: Tensor | None, pull: Tensor | None) -> tuple[Tensor | None, ...]:
-        engine, seen, memory, weight, version = ctx.work
+        seen, memory, weight, version = ctx.work
         if above is None and pull is None:
             return (None,) * len(ctx.needs_input_grad)
         if weight._version != version:
@@ -137,8 +157,8 @@ class _Read(torch.autograd.Function):
         plan = seen.plan
         above = torch.zeros_like(weight) if above is None else above
         strength = 0.0 if pull is None else pull.item()
-        grads = engine.pull_back(weight, plan if pull is not None else Plan(plan.rounding), above, strength)
-        shares: list[Tensor | None] = [None, None, None, grads.weight if ctx.needs_input_grad[3] else None]
+        grads = seen.engine.pull_back(weight, plan, above, strength)
+        shares: list[Tensor | None] = [None, None, grads.weight if ctx.needs_input_grad[2] else None]
         for leaf in plan.rounding.leaves:
             if not leaf.by_wave:
                 shares.append(leaf_gradient(leaf, grads))
@@ -147,6 +167,10 @@ class _Read(torch.autograd.Function):
             else:
                 shares.append(leaf_gradient(leaf, grads) if leaf.pitch else None)
         return tuple(shares)
+
+
+# Function.apply without its look-out for torch.func's transforms: whoever asks an engine has looked already
+_read: Callable[..., tuple[Tensor, Tensor | None]] = super(torch.autograd.Function, _Read).apply  # type: ignore[misc]
 
 
 def _slope_in_beta(wave: Wave, sine: float, moment: float) -> float:
@@ -167,9 +191,10 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, factors: Sequence[float], *terms: Tensor) -> Tensor:
         ctx.factors = factors
-        return torch.tensor(sum(factor * term.item() for factor, term in zip(factors, terms, strict=True)))
+        return scalars([sum(factor * term.item() for factor, term in zip(factors, terms, strict=True))])[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *(torch.tensor(ctx.factors) * above).unbind()
+        size = above.item()
+        return None, *scalars([factor * size for factor in ctx.factors])

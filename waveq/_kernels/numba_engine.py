@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,10 @@ from torch import Tensor
 from waveq._kernels import numba_kernels as kernels
 from waveq._kernels import numba_rounding as rounding_loops
 from waveq._kernels.interface import RoundingGradients, WaveRow, WaveSums
-from waveq._kernels.lanes import squash_tanh
-from waveq._kernels.numba_rounding import CLOSED, TANH, WAVE
+from waveq._kernels.lanes import NEAR, squash_tanh, squash_tanh_near
+from waveq._kernels.numba_rounding import CLOSED, NEAR_TANH, TANH, WAVE, Columns
 from waveq._kernels.recipe import TINY, Coordinate, Plan, Rounding, number
-from waveq._kernels.storage import dense, flat, like, widened
+from waveq._kernels.storage import dense, flat, like, narrowed, widened
 from waveq._kernels.threads import CHUNK, count_chunks, share_chunks
 
 __all__ = ["NumbaEngine"]
@@ -43,10 +44,10 @@ class NumbaEngine:
 
     def largest_of(self, weights: Sequence[Tensor]) -> list[float]:
         """max|w| of each, in one call."""
-        job = _Job([dense(widened(weight.detach())) for weight in weights])
+        job = _Job(weights)
         partial = np.zeros(job.chunks, np.int32)
         share_chunks(rounding_loops.largest_chunks, job.chunks, job.edges, job.places, partial)
-        found: list[float] = np.maximum.reduceat(partial, job.edges[:-1]).view(np.float32).tolist()
+        found: list[float] = np.maximum.reduceat(partial, job.starts).view(np.float32).tolist()
         return found
 
     def wave(self, rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int, *, gradients: bool) -> WaveSums:
@@ -100,45 +101,50 @@ class NumbaEngine:
 
     def round(self, weight: Tensor, rounding: Rounding) -> Tensor:
         """Weights on their levels."""
-        return self.round_many([weight], [Plan(rounding)])[0][0]
+        return self.round_many([weight], [Plan(rounding, largest=_largest_known(rounding.coordinate))])[0][0]
 
     def round_many(self, weights: Sequence[Tensor], plans: Sequence[Plan]) -> tuple[list[Tensor], list[float]]:
         """All weights on their levels in one call, and each layer's mean sin^2 (0 where no wave is planned)."""
-        wide = [dense(widened(weight.detach())) for weight in weights]
-        outs = [torch.empty_like(weight) for weight in wide]
-        job = _Job(wide, plans)
-        for place, out in zip(job.places, outs, strict=True):
-            place[1] = out.data_ptr()
+        job = _Job(weights)
+        outs = [torch.empty_like(weight) for weight in job.weights]
+        job.places[:, 1] = [out.data_ptr() for out in outs]
+        job.places[:, 4] = [_kind(plan) for plan in plans]
+        rows = np.array([_row(plan) for plan in plans], np.float32)
+        for plan, row in zip(plans, rows, strict=True):
+            plan.prepared = row
         partial = np.zeros(job.chunks)
-        share_chunks(rounding_loops.round_chunks, job.chunks, job.edges, job.places, job.rows, partial)
-        means = np.add.reduceat(partial, job.edges[:-1]) / job.places[:, 3]
-        return [out.to(weight.dtype) for out, weight in zip(outs, weights, strict=True)], means.tolist()
+        share_chunks(rounding_loops.round_chunks, job.chunks, job.edges, job.places, rows, partial)
+        means: list[float] = (np.add.reduceat(partial, job.starts) / job.places[:, 3]).tolist()
+        return [narrowed(out, weight) for out, weight in zip(outs, weights, strict=True)], means
 
     def round_backward(self, weight: Tensor, rounding: Rounding, gradient: Tensor) -> RoundingGradients:
         """The straight-through gradients."""
-        return self.pull_back(weight, Plan(rounding), gradient, 0.0)
+        plan = Plan(rounding, largest=_largest_known(rounding.coordinate))
+        return self.pull_back(weight, plan, gradient, 0.0)
 
     def pull_back(self, weight: Tensor, plan: Plan, gradient: Tensor, strength: float) -> RoundingGradients:
         """The straight-through gradients, and ``strength`` times the wave's in the weights on top of them."""
-        rounding, wide = plan.rounding, dense(widened(weight.detach()))
-        above = like(widened(gradient.detach()), wide)
+        wide, kind = dense(widened(weight)), _kind(plan)
+        above = like(widened(gradient), wide)
         out = torch.empty_like(wide)
-        job = _Job([wide], [plan])
-        job.places[0, 1], job.places[0, 2] = out.data_ptr(), above.data_ptr()
-        row, slope = job.rows[0], 0.0
-        if plan.wave is not None:
-            slope = strength * math.pi * plan.wave.periods * plan.wave.damping / wide.numel()
-            row[13] = slope
-        partial = np.zeros((job.chunks, 5))
-        share_chunks(rounding_loops.round_backward_chunks, job.chunks, job.edges, job.places, job.rows, partial)
-        by_pitch, by_gain, by_divisor, moment, _ = partial.sum(axis=0).tolist()
-        divisor, pitch, gain = float(row[0]), float(row[3]), float(row[4])
+        size = wide.numel()
+        row = np.array(_row(plan), np.float32) if plan.prepared is None else plan.prepared
+        if plan.wave is None or strength == 0.0:
+            kind &= ~WAVE
+        else:
+            row = row.copy()  # the same rounding may go back twice at once
+            row[Columns.SLOPE] = strength * math.pi * plan.wave.periods * plan.wave.damping / size
+        place = np.array([wide.data_ptr(), out.data_ptr(), above.data_ptr(), size, kind])
+        chunks = count_chunks(size)
+        partial = np.zeros((chunks, 5))
+        share_chunks(rounding_loops.round_backward_chunks, chunks, place, row, partial)
+        by_pitch, by_gain, by_divisor, moment, _ = np.add.reduce(partial, 0).tolist()
+        divisor, pitch, gain = float(row[Columns.DIVISOR]), float(row[Columns.PITCH]), float(row[Columns.GAIN])
         by_divisor *= -gain / divisor
-        if rounding.coordinate.through_largest:
-            push = by_divisor - (slope * moment / divisor if slope else 0.0)
-            _push_largest(wide, out, rounding.coordinate, push, partial[:, 4])
-        mean = moment / wide.numel()
-        return RoundingGradients(out.to(weight.dtype), by_divisor, gain * by_pitch, pitch * by_gain, mean)
+        if plan.rounding.coordinate.through_largest:
+            push = by_divisor - float(row[Columns.SLOPE]) * moment / divisor
+            _push_largest(wide, out, plan.rounding.coordinate, push, partial[:, 4])
+        return RoundingGradients(narrowed(out, weight), by_divisor, gain * by_pitch, pitch * by_gain, moment / size)
 
     def clip_round(self, x: Tensor, low: float, steps: float) -> Tensor:
         """Activations on their levels."""
@@ -168,7 +174,7 @@ class _Walk:
         self.addresses = np.array([weight.data_ptr() for weight in self.weights], np.int64)
         self.edges = np.concatenate([[0], np.cumsum(-(-self.sizes // CHUNK))])
         self.chunks = int(self.edges[-1])
-        self.tanh = np.array([row.coordinate.squash == "tanh" for row in rows])
+        self.tanh = np.array([_squash_kind(row.coordinate) for row in rows])
         self.damping_base = np.exp2(-np.array(betas))
         self.numbers = np.array([_wave_row(row, beta) for row, beta in zip(rows, betas, strict=True)], np.float32)
 
@@ -190,9 +196,10 @@ def _wave_row(row: WaveRow, beta: float) -> tuple[float, ...]:
 def _divisor(c: Coordinate) -> float:
     """The divisor; max|tanh w| by the kernels' own tanh, so that the largest u is exactly 1."""
     if c.squash == "tanh" and c.largest is not None:
-        most: float = squash_tanh(np.float32(number(c.largest)))
-        if most > TINY:
-            return most
+        largest = number(c.largest)
+        squashed: float = (squash_tanh_near if largest <= NEAR else squash_tanh)(np.float32(largest))
+        if squashed > TINY:
+            return squashed
     return number(c.divisor)
 
 
@@ -204,44 +211,49 @@ def _slopes(walk: _Walk, strength: Sequence[float], order: int) -> Table:
 
 
 class _Job:
-    """Tables for one call of a rounding loop, see ``numba_rounding``."""
+    """Where the layers of one call lie, see ``numba_rounding``; keeps the widened weights alive."""
 
-    def __init__(self, weights: Sequence[Tensor], plans: Sequence[Plan] = ()) -> None:
-        self.weights = weights  # alive while addresses point at them
-        sizes = [weight.numel() for weight in weights]
-        ends = [0]
-        for size in sizes:
-            ends.append(ends[-1] + count_chunks(size))
-        self.edges, self.chunks = np.array(ends), ends[-1]
-        kinds = [_kind(plan) for plan in plans] or [0] * len(sizes)
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        self.weights = [dense(widened(weight.detach())) for weight in weights]
+        sizes = [weight.numel() for weight in self.weights]
+        edges = [0, *itertools.accumulate(map(count_chunks, sizes))]
+        self.chunks = edges[-1]
+        self.edges = np.array(edges)
+        self.starts = self.edges[:-1]
         self.places = np.array(
-            [(weight.data_ptr(), 0, 0, size, kind) for weight, size, kind in zip(weights, sizes, kinds, strict=True)]
+            [(weight.data_ptr(), 0, 0, size, 0) for weight, size in zip(self.weights, sizes, strict=True)]
         )
-        self.rows = np.array([_plan_row(plan) for plan in plans], np.float32)
 
 
 def _kind(plan: Plan) -> int:
-    kind = TANH if plan.rounding.coordinate.squash == "tanh" else 0
-    return kind + (CLOSED if plan.rounding.closed else 0) + (WAVE if plan.wave is not None else 0)
+    kind = CLOSED if plan.rounding.closed else 0
+    if plan.rounding.coordinate.squash == "tanh":
+        kind += TANH + (NEAR_TANH if plan.largest <= NEAR else 0)
+    return kind if plan.wave is None else kind + WAVE
 
 
-def _plan_row(plan: Plan) -> list[float]:
+def _row(plan: Plan) -> list[float]:
     """A row of ``numba_rounding``'s table; the wave's slope is left open."""
-    row = plan.rounding.prepared.get("numba")
-    if row is None:
-        r, c, wave = plan.rounding, plan.rounding.coordinate, plan.wave
-        divisor = _divisor(c)
-        row = [divisor, c.low, c.high, r.pitch, r.gain, r.low, r.high, r.shift]
-        if wave is None:
-            row += [1.0, 0.0, 0.0, 0.0, 0.0]
-        else:
-            v = wave.coordinate
-            silent = v.largest == 0.0
-            within = math.inf if silent else (divisor if v.squash == "tanh" else v.divisor)
-            row += [within, v.low, v.high, wave.periods, wave.grid.shift]
-        row = [number(value) for value in row] + [0.0, _largest_to_find(c)]
-        plan.rounding.prepared["numba"] = row
-    return cast(list[float], row)
+    r, c, wave = plan.rounding, plan.rounding.coordinate, plan.wave
+    divisor, pitch = _divisor(c), number(r.pitch)
+    phase = [1.0, 0.0, 0.0, 0.0, 0.0]
+    if wave is not None:
+        v = wave.coordinate
+        within = math.inf if v.largest == 0.0 else (divisor if v.squash == "tanh" else v.divisor)
+        phase = [number(within), number(v.low), number(v.high), wave.periods, wave.grid.shift]
+    ends = [number(c.low), number(c.high), pitch, number(r.gain), number(r.low), number(r.high), r.shift]
+    return [divisor, *ends, *phase, 0.0, _largest_to_find(c), 1.0 / (divisor * pitch)]
+
+
+def _largest_known(c: Coordinate) -> float:
+    return math.inf if c.largest is None else number(c.largest)
+
+
+def _squash_kind(c: Coordinate) -> int:
+    """See ``numba_kernels.squash``."""
+    if c.squash != "tanh":
+        return 0
+    return 2 if _largest_known(c) <= NEAR else 1
 
 
 def _largest_to_find(coordinate: Coordinate) -> float:

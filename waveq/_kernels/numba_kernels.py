@@ -1,4 +1,4 @@
-"""The loops over weights and activations: one chunk of one layer at a time, so that what is read stays in the first-level cache.
+"""The loops: one chunk of one layer at a time, so that what is read stays in the first-level cache.
 
 Every kernel takes the first and the last chunk of its share, tables with one entry a layer, and a table of partial sums
 with one row a chunk: the caller adds those up in their order.
@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from waveq._kernels.lanes import add, floats_at, jit_loop, sine_and_cosine_of_half_turns, squash_tanh, whole
+from waveq._kernels.lanes import (
+    add,
+    floats_at,
+    jit_loop,
+    sine_and_cosine_of_half_turns,
+    squash_tanh,
+    squash_tanh_near,
+    whole,
+)
 from waveq._kernels.threads import CHUNK
 
 __all__ = [
@@ -51,12 +59,20 @@ def clip(x: Real, low: Real, high: Real) -> Real:
 
 
 @jit_loop
-def _wave_tanh(w: Array, g: Array, divisor: Real, periods: Real, shift: Real, slope: Real) -> tuple[Real, Real]:
+def squash(x: Real, kind: int) -> Real:
+    """tanh(x) for kind 1, the shorter one for kind 2, x itself for kind 0."""
+    return x if kind == 0 else (squash_tanh(x) if kind == 1 else squash_tanh_near(x))
+
+
+@jit_loop
+def _wave_tanh(
+    w: Array, g: Array, kind: int, divisor: Real, periods: Real, shift: Real, slope: Real
+) -> tuple[Real, Real]:
     inverse = _ONE / divisor
     steep = slope * inverse
     value, moment = _ZERO, _ZERO
     for i in range(w.size):
-        t = squash_tanh(w[i])
+        t = squash(w[i], kind)
         u = t * inverse
         sine, cosine = sine_and_cosine_of_half_turns(u * periods, shift)
         double = _TWO * sine * cosine
@@ -101,7 +117,7 @@ def wave_chunks(
 
     ``numbers`` has the columns divisor, low, high, periods, shift, slope, largest (0 where no ties are to be counted);
     ``partial`` has sin^2, u sin(2 theta), the same inside the clip, and the number of weights as large as the largest.
-    An address of 0 in ``gradients`` means that none is wanted.
+    ``tanh`` has the kinds of ``squash``. An address of 0 in ``gradients`` means that none is wanted.
     """
     spare = np.empty(CHUNK, np.float32)
     layer = 0
@@ -112,7 +128,7 @@ def wave_chunks(
         w = chunk_of(weights[layer], start, size)
         g = spare[: w.size] if gradients[layer] == 0 else chunk_of(gradients[layer], start, size)
         if tanh[layer]:
-            value, moment = _wave_tanh(w, g, row[0], row[3], row[4], row[5])
+            value, moment = _wave_tanh(w, g, tanh[layer], row[0], row[3], row[4], row[5])
             inside = moment
         else:
             value, moment, inside = _wave_clip(w, g, row[0], row[1], row[2], row[3], row[4], row[5])
@@ -123,11 +139,11 @@ def wave_chunks(
 
 @jit_loop
 def _balance(
-    w: Array, task: Array, tanh: bool, divisor: Real, low: Real, high: Real, periods: Real, shift: Real
+    w: Array, task: Array, tanh: int, divisor: Real, low: Real, high: Real, periods: Real, shift: Real
 ) -> tuple[Real, Real, Real, Real]:
     pulls, twins, along, tasks = _ZERO, _ZERO, _ZERO, _ZERO
     for i in range(w.size):
-        t = squash_tanh(w[i]) if tanh else w[i]
+        t = squash(w[i], tanh)
         x = t / divisor
         u = clip(x, low, high)
         slope = (_ONE - t * t if tanh else (_ONE if x == u else _ZERO)) / divisor

@@ -1,27 +1,53 @@
 """The loops that put weights on their levels, and back: all layers of a table in one call, the wave riding along.
 
 Tables have a row a layer. ``places`` (int64): addresses of the weights, of what is written and of the gradient that
-comes in, the number of weights, and a sum of the kinds below. ``rows`` (float32): divisor, lower and upper end of the
-clip, pitch, gain, lowest and highest level in steps, shift; then the wave's divisor, its ends, periods, shift and slope;
-last the largest weight where ties are to be counted, otherwise 0.
+comes in, the number of weights, and a sum of the kinds below. ``rows`` (float32) has the columns of ``Columns``.
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
-from waveq._kernels.lanes import add, jit_loop, sine_and_cosine_of_half_turns, squash_tanh, whole
+from waveq._kernels.lanes import add, jit_loop, sine_and_cosine_of_half_turns, squash_tanh, squash_tanh_near, whole
 from waveq._kernels.numba_kernels import chunk_of, clip, count_equal
 from waveq._kernels.threads import CHUNK
 
-__all__ = ["CLOSED", "COLUMNS", "TANH", "WAVE", "largest_chunks", "round_backward_chunks", "round_chunks"]
+__all__ = ["CLOSED", "NEAR_TANH", "TANH", "WAVE", "Columns", "largest_chunks", "round_backward_chunks", "round_chunks"]
 
-TANH, CLOSED, WAVE = 1, 2, 4  # squashed by tanh; outermost levels count as inside; the wave is wanted too
-COLUMNS = 15
+# squashed by tanh; its weights are near 0; outermost levels count as inside; the wave is wanted too
+TANH, NEAR_TANH, CLOSED, WAVE = 1, 2, 4, 8
+
+
+class Columns(IntEnum):
+    """Of ``rows``: the coordinate and the levels in steps; the wave's coordinate, its phase, its slope; two more.
+
+    ``SCALE`` is 1 / (divisor * pitch). ``LARGEST`` is max|w| where ties are to be counted, otherwise 0.
+    """
+
+    DIVISOR = 0
+    FROM = 1
+    TO = 2
+    PITCH = 3
+    GAIN = 4
+    LOW = 5
+    HIGH = 6
+    SHIFT = 7
+    WAVE_DIVISOR = 8
+    WAVE_FROM = 9
+    WAVE_TO = 10
+    PERIODS = 11
+    OFFSET = 12
+    SLOPE = 13
+    LARGEST = 14
+    SCALE = 15
+
 
 _ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+# The largest weight is divided by itself; in a product with the inverse it may miss the outermost level by rounding.
+_SLACK = np.float32(1.0 + 2.0**-21)
 _NOTHING, _WITHOUT_SIGN = np.int32(0), np.int32(0x7FFFFFFF)
 Array = Any  # numba's arrays and float32; kernels are checked by their tests, not by mypy
 Real = Any
@@ -52,97 +78,148 @@ def largest_chunks(first: int, last: int, edges: Array, places: Array, partial: 
 
 
 @jit_loop
-def _round(w: Array, out: Array, tanh: bool, row: Array) -> None:
-    divisor, ends, pitch, gain, low, high, shift = row[0], (row[1], row[2]), row[3], row[4], row[5], row[6], row[7]
+def _squash(w: Array, t: Array, near: bool) -> None:
     for i in range(w.size):
-        u = squash_tanh(w[i]) / divisor if tanh else clip(w[i] / divisor, ends[0], ends[1])
-        out[i] = gain * ((whole(clip(u / pitch, low, high) - shift) + shift) * pitch)
+        t[i] = squash_tanh_near(w[i]) if near else squash_tanh(w[i])
 
 
 @jit_loop
-def _round_and_wave(w: Array, out: Array, tanh: bool, row: Array) -> Real:
-    divisor, ends, pitch, gain, low, high, shift = row[0], (row[1], row[2]), row[3], row[4], row[5], row[6], row[7]
-    inverse, bounds, periods, offset = _ONE / row[8], (row[9], row[10]), row[11], row[12]
+def _round_tanh(t: Array, out: Array, row: Array) -> None:
+    scale, pitch, gain, low, high, shift = row[15], row[3], row[4], row[5], row[6], row[7]
+    for i in range(t.size):
+        out[i] = gain * ((whole(clip(t[i] * scale, low, high) - shift) + shift) * pitch)
+
+
+@jit_loop
+def _wave_tanh(t: Array, row: Array) -> Real:
+    inverse, periods, offset = _ONE / row[8], row[11], row[12]
+    value = _ZERO
+    for i in range(t.size):
+        sine, _ = sine_and_cosine_of_half_turns(t[i] * inverse * periods, offset)
+        value = add(value, sine * sine)
+    return value
+
+
+@jit_loop
+def _round_clip(w: Array, out: Array, wave: bool, row: Array) -> Real:
+    divisor, start, end, pitch, gain, low, high, shift = (
+        row[0],
+        row[1],
+        row[2],
+        row[3],
+        row[4],
+        row[5],
+        row[6],
+        row[7],
+    )
+    wave_divisor, wave_start, wave_end, periods, offset = row[8], row[9], row[10], row[11], row[12]
     value = _ZERO
     for i in range(w.size):
-        t = squash_tanh(w[i]) if tanh else w[i]
-        u = t / divisor if tanh else clip(t / divisor, ends[0], ends[1])
+        u = clip(w[i] / divisor, start, end)
         out[i] = gain * ((whole(clip(u / pitch, low, high) - shift) + shift) * pitch)
-        v = t * inverse if tanh else clip(t * inverse, bounds[0], bounds[1])
-        sine, _ = sine_and_cosine_of_half_turns(v * periods, offset)
-        value = add(value, sine * sine)
+        if wave:
+            v = clip(w[i] / wave_divisor, wave_start, wave_end)
+            sine, _ = sine_and_cosine_of_half_turns(v * periods, offset)
+            value = add(value, sine * sine)
     return value
 
 
 @jit_loop
 def round_chunks(first: int, last: int, edges: Array, places: Array, rows: Array, partial: Array) -> None:
     """Weights on their levels; ``partial`` takes each chunk's sum of sin^2 where the wave is wanted."""
-    layer = 0
-    for k in range(first, last):
-        while k >= edges[layer + 1]:
-            layer += 1
-        start, size, kind, row = (k - edges[layer]) * CHUNK, places[layer, 3], places[layer, 4], rows[layer]
-        w, out, tanh = chunk_of(places[layer, 0], start, size), chunk_of(places[layer, 1], start, size), kind & TANH != 0
-        if kind & WAVE != 0:
-            partial[k] = _round_and_wave(w, out, tanh, row)
-        else:
-            _round(w, out, tanh, row)
-
-
-@jit_loop
-def _round_backward(w: Array, g: Array, out: Array, tanh: bool, closed: bool, row: Array) -> tuple[Real, Real, Real]:
-    divisor, ends, pitch, gain, low, high, shift = row[0], (row[1], row[2]), row[3], row[4], row[5], row[6], row[7]
-    by_pitch, by_gain, by_divisor = _ZERO, _ZERO, _ZERO
-    for i in range(w.size):
-        t = squash_tanh(w[i]) if tanh else w[i]
-        scaled = t / divisor
-        u = scaled if tanh else clip(scaled, ends[0], ends[1])
-        slope = _ONE - t * t if tanh else (_ONE if u == scaled else _ZERO)
-        x = u / pitch
-        level = clip(x, low, high)
-        steps = whole(level - shift) + shift
-        within = x == level if closed else (x > low) & (x < high)
-        passed = g[i] if within else _ZERO
-        by_pitch = add(by_pitch, g[i] * steps - passed * x)
-        by_gain = add(by_gain, g[i] * steps)
-        by_divisor = add(by_divisor, (passed * u if tanh else passed * u * slope))
-        out[i] = gain * passed * slope / divisor
-    return by_pitch, by_gain, by_divisor
-
-
-@jit_loop
-def _add_wave_pull(w: Array, out: Array, tanh: bool, row: Array) -> Real:
-    inverse, bounds, periods, offset = _ONE / row[8], (row[9], row[10]), row[11], row[12]
-    steep = row[13] * inverse
-    moment = _ZERO
-    for i in range(w.size):
-        t = squash_tanh(w[i]) if tanh else w[i]
-        scaled = t * inverse
-        v = scaled if tanh else clip(scaled, bounds[0], bounds[1])
-        slope = _ONE - t * t if tanh else (_ONE if v == scaled else _ZERO)
-        sine, cosine = sine_and_cosine_of_half_turns(v * periods, offset)
-        double = _TWO * sine * cosine
-        moment = add(moment, v * double)
-        out[i] += steep * double * slope
-    return moment
-
-
-@jit_loop
-def round_backward_chunks(first: int, last: int, edges: Array, places: Array, rows: Array, partial: Array) -> None:
-    """The straight-through gradient, and the wave's own pull on top of it.
-
-    Partial sums for pitch, gain and divisor, of v sin(2 theta), and the number of largest weights.
-    """
+    t = np.empty(CHUNK, np.float32)
     layer = 0
     for k in range(first, last):
         while k >= edges[layer + 1]:
             layer += 1
         start, size, kind, row = (k - edges[layer]) * CHUNK, places[layer, 3], places[layer, 4], rows[layer]
         w, out = chunk_of(places[layer, 0], start, size), chunk_of(places[layer, 1], start, size)
-        tanh, g = kind & TANH != 0, chunk_of(places[layer, 2], start, size)
-        sums = _round_backward(w, g, out, tanh, kind & CLOSED != 0, row)
-        partial[k, 0], partial[k, 1], partial[k, 2] = sums
-        if kind & WAVE != 0:
-            partial[k, 3] = _add_wave_pull(w, out, tanh, row)
+        if kind & TANH != 0:
+            squashed = t[: w.size]
+            _squash(w, squashed, kind & NEAR_TANH != 0)
+            _round_tanh(squashed, out, row)
+            partial[k] = _wave_tanh(squashed, row) if kind & WAVE != 0 else _ZERO
+        else:
+            partial[k] = _round_clip(w, out, kind & WAVE != 0, row)
+
+
+@jit_loop
+def _back_tanh(t: Array, g: Array, out: Array, row: Array) -> tuple[Real, Real, Real]:
+    scale, low, high, shift = row[15], row[5], row[6], row[7]
+    lowest, highest, through = low * _SLACK, high * _SLACK, row[4] / row[0]
+    by_pitch, by_gain, by_divisor = _ZERO, _ZERO, _ZERO
+    for i in range(t.size):
+        x = t[i] * scale
+        steps = whole(clip(x, low, high) - shift) + shift
+        passed = g[i] if (x >= lowest) & (x <= highest) else _ZERO
+        by_pitch = add(by_pitch, g[i] * steps - passed * x)
+        by_gain = add(by_gain, g[i] * steps)
+        by_divisor = add(by_divisor, passed * t[i])
+        out[i] = through * passed * (_ONE - t[i] * t[i])
+    return by_pitch, by_gain, by_divisor / row[0]
+
+
+@jit_loop
+def _pull_tanh(t: Array, out: Array, row: Array) -> Real:
+    inverse, periods, offset = _ONE / row[8], row[11], row[12]
+    steep, moment = row[13] * inverse, _ZERO
+    for i in range(t.size):
+        v = t[i] * inverse
+        sine, cosine = sine_and_cosine_of_half_turns(v * periods, offset)
+        double = _TWO * sine * cosine
+        moment = add(moment, v * double)
+        out[i] += steep * double * (_ONE - t[i] * t[i])
+    return moment
+
+
+@jit_loop
+def _back_clip(w: Array, g: Array, out: Array, closed: bool, wave: bool, row: Array) -> tuple[Real, Real, Real, Real]:
+    divisor, start, end, pitch, low, high, shift = row[0], row[1], row[2], row[3], row[5], row[6], row[7]
+    wave_divisor, wave_start, wave_end, periods, offset = row[8], row[9], row[10], row[11], row[12]
+    steep, through = row[13] / wave_divisor, row[4] / divisor
+    by_pitch, by_gain, by_divisor, moment = _ZERO, _ZERO, _ZERO, _ZERO
+    for i in range(w.size):
+        scaled = w[i] / divisor
+        u = clip(scaled, start, end)
+        x = u / pitch
+        level = clip(x, low, high)
+        steps = whole(level - shift) + shift
+        within = x == level if closed else (x > low) & (x < high)
+        passed = g[i] if within else _ZERO
+        free = passed if u == scaled else _ZERO
+        by_pitch = add(by_pitch, g[i] * steps - passed * x)
+        by_gain = add(by_gain, g[i] * steps)
+        by_divisor = add(by_divisor, free * u)
+        pulled = through * free
+        if wave:
+            t = w[i] / wave_divisor
+            v = clip(t, wave_start, wave_end)
+            sine, cosine = sine_and_cosine_of_half_turns(v * periods, offset)
+            double = _TWO * sine * cosine
+            moment = add(moment, v * double)
+            pulled += steep * double if v == t else _ZERO
+        out[i] = pulled
+    return by_pitch, by_gain, by_divisor, moment
+
+
+@jit_loop
+def round_backward_chunks(first: int, last: int, place: Array, row: Array, partial: Array) -> None:
+    """The straight-through gradient of one layer, and the wave's own pull on top of it.
+
+    ``place`` and ``row`` are one row of the tables. Partial sums for pitch, gain and divisor, of v sin(2 theta), and
+    the number of largest weights.
+    """
+    size, kind, t = place[3], place[4], np.empty(CHUNK, np.float32)
+    for k in range(first, last):
+        start = k * CHUNK
+        w, g, out = chunk_of(place[0], start, size), chunk_of(place[2], start, size), chunk_of(place[1], start, size)
+        if kind & TANH != 0:
+            squashed = t[: w.size]
+            _squash(w, squashed, kind & NEAR_TANH != 0)
+            partial[k, 0], partial[k, 1], partial[k, 2] = _back_tanh(squashed, g, out, row)
+            partial[k, 3] = _pull_tanh(squashed, out, row) if kind & WAVE != 0 else _ZERO
+        else:
+            sums = _back_clip(w, g, out, kind & CLOSED != 0, kind & WAVE != 0, row)
+            partial[k, 0], partial[k, 1], partial[k, 2], partial[k, 3] = sums
         if row[14] > _ZERO:
             partial[k, 4] = count_equal(w, row[14])

@@ -123,11 +123,13 @@ class Plan:
         rounding: where the levels lie.
         wave: which wave; None where it is not wanted.
         largest: max|w|, from which both follow.
+        prepared: an engine's own form of it, made once.
     """
 
     rounding: Rounding
     wave: Wave | None = None
     largest: float = 0.0
+    prepared: Any = None
 
 
 def at_least(value: Number, least: float) -> Number:

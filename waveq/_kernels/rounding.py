@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from waveq._kernels.interface import Engine, RoundingGradients
+from waveq._kernels.interface import Engine, JointEngine, RoundingGradients
 from waveq._kernels.recipe import Leaf, Number, Plan, Rounding, held, number
+from waveq._kernels.storage import scalars
 
 __all__ = ["Seen", "WeightMemory", "forget_weights", "fused_clip_round", "fused_round", "leaf_gradient"]
 
@@ -45,7 +46,10 @@ class Seen:
         rounded: the quantised values.
         plan: how a joint call came to them.
         sine: the mean sin^2 that came with them.
-        wave: R_k behind the autograd node that was handed out last, 0-dim.
+        weight: the tensor itself, where a joint call made the rest.
+        engine: who made it.
+        value: R_k, 0-dim, constant.
+        wave: R_k behind the autograd node that was handed out last.
     """
 
     address: int
@@ -57,6 +61,9 @@ class Seen:
     rounded: Tensor | None = None
     plan: Plan | None = None
     sine: float = 0.0
+    weight: Tensor | None = None
+    engine: JointEngine | None = None
+    value: Tensor | None = None
     wave: Tensor | None = None
 
 
@@ -189,7 +196,10 @@ class _FusedRound(torch.autograd.Function):
 def leaf_gradient(leaf: Leaf, grads: RoundingGradients, more: float = 0.0) -> Tensor:
     """What reaches a learned tensor through the plain numbers that follow from it, and ``more``."""
     share = leaf.pitch * number(grads.pitch) + leaf.gain * number(grads.gain) + leaf.divisor * number(grads.divisor)
-    return leaf.tensor.new_tensor(share + more)
+    tensor = leaf.tensor
+    if tensor.is_cpu and tensor.dtype is torch.float32:
+        return scalars([share + more])[0]
+    return tensor.new_tensor(share + more)
 
 
 def fused_clip_round(engine: Engine, x: Tensor, *, low: float, steps: float) -> Tensor:

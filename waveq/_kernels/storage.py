@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["dense", "flat", "like", "widened"]
+__all__ = ["dense", "flat", "like", "narrowed", "scalars", "widened"]
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def dense(tensor: Tensor) -> Tensor:
@@ -39,4 +44,15 @@ def flat(tensor: Tensor) -> Tensor:
 
 def widened(tensor: Tensor) -> Tensor:
     """float32 for half precision, the tensor itself otherwise."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    return tensor.float() if tensor.dtype in _HALF else tensor
+
+
+def narrowed(tensor: Tensor, beside: Tensor) -> Tensor:
+    """In the dtype of another tensor; itself where it has it."""
+    return tensor if tensor.dtype == beside.dtype else tensor.to(beside.dtype)
+
+
+def scalars(values: Sequence[float]) -> list[Tensor]:
+    """Numbers as 0-dim float32 tensors on the CPU; ``torch.tensor`` takes ten times as long for each."""
+    table = np.array(values, np.float32)
+    return [torch.from_numpy(table[i, ...]) for i in range(len(values))]
