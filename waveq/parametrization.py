@@ -191,7 +191,8 @@ class WaveParametrization(nn.Module):
     def values_key(self) -> Hashable:
         """See ``gang.Member``."""
         learned: Any = self._modules["quantizer"]._parameters.values()  # type: ignore[union-attr]
-        return self.bits_now, self._beta_number(), forced(), *[parameter._version for parameter in learned]
+        versions = [parameter._version for parameter in learned]
+        return self.bits_now, self._beta_number(), forced(), *versions
 
     def plan(self, weight: Tensor, largest: float) -> Plan:
         """See ``gang.Member``."""

@@ -170,7 +170,7 @@ class _Read(torch.autograd.Function):
 
 
 # Function.apply without its look-out for torch.func's transforms: whoever asks an engine has looked already
-_read: Callable[..., tuple[Tensor, Tensor | None]] = super(torch.autograd.Function, _Read).apply  # type: ignore[misc]
+_read: Callable[..., tuple[Tensor, Tensor | None]] = super(torch.autograd.Function, _Read).apply
 
 
 def _slope_in_beta(wave: Wave, sine: float, moment: float) -> float:

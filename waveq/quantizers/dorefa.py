@@ -77,7 +77,7 @@ class DoReFa(WeightQuantizer):
         if self.scale == "learned":
             gain = self.level_scale
             if isinstance(bits, float):
-                gain, leaves = gain.item(), (Leaf(gain, gain=1.0),)
+                gain, leaves = self.level_scale.item(), (Leaf(self.level_scale, gain=1.0),)
         elif self.scale == "max":
             gain = at_least(largest, TINY)
         return Rounding(coordinate, grid_scale / steps, gain, -steps, steps, self.grid().shift, leaves=leaves)
