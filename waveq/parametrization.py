@@ -173,8 +173,9 @@ class WaveParametrization(nn.Module):
             rounding = self._rounding(weight, number(largest))
             return fused_round(engine, weight, rounding, memory, self.values_key())
         rounding = self.quantizer.rounding_recipe(weight, largest, self.bits(), self.stretch())
-        learned = self.values_key()
-        key = (id(self.beta), self.beta._version, self.hysteresis, self.scale_rule, self.snap, *learned)
+        # on a GPU beta's version stands for its value, which would have to be waited for
+        beta = (id(self.beta), self.beta._version, self.bits_now, self.hysteresis, self.scale_rule, self.snap)
+        key = (*beta, *self._learned_versions())
         return fused_round(engine, weight, rounding, memory, key)
 
     def joins(self, weight: Tensor) -> bool:
@@ -190,9 +191,11 @@ class WaveParametrization(nn.Module):
 
     def values_key(self) -> Hashable:
         """See ``gang.Member``."""
-        learned: Any = self._modules["quantizer"]._parameters.values()  # type: ignore[union-attr]
-        versions = [parameter._version for parameter in learned]
-        return self.bits_now, self._beta_number(), forced(), *versions
+        return self.bits_now, self._beta_number(), forced(), *self._learned_versions()
+
+    def _learned_versions(self) -> tuple[int, ...]:
+        learned: dict[str, Any] = self._quantizer()._parameters
+        return tuple(parameter._version for parameter in learned.values())
 
     def plan(self, weight: Tensor, largest: float) -> Plan:
         """See ``gang.Member``."""
