@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from waveq._kernels.rounding import forget_weights
 from waveq.balance import rebalance_all
@@ -18,7 +17,7 @@ from waveq.diagnosis import BetaRecord, diagnose, forecast_sine, forecast_task
 from waveq.float_road import TOLERANCE, bound_weights, find_bound, off_levels, rounded, share_on_levels
 from waveq.functional import sine_penalty
 from waveq.inputs import INPUTS, describe_inputs
-from waveq.parametrization import FixedActivation
+from waveq.leaving import make_plain
 from waveq.penalty import Strengths, penalty
 from waveq.policy import Policy
 from waveq.price import next_log_price, pressure, price_factor
@@ -418,17 +417,7 @@ class WaveQ:
         for hook in self._hooks:
             hook.remove()
         for name, layer in self._layers.items():
-            weight, state = layer.weight, layer.state
-            for module in layer.modules:
-                parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
-                _put_weight_first(module)
-                if name in values and state.activation is not None:
-                    keep = FixedActivation(
-                        state.activation.bits, signed=state.signed_now == 1, quantizer=state.activation
-                    )
-                    module.register_forward_pre_hook(keep, with_kwargs=True)
-            if name in values:
-                weight.copy_(values[name])
+            make_plain(layer, values.get(name))
         del self._model.waveq_step, self._model.waveq_dual
         self._left = how
 
@@ -452,10 +441,3 @@ class WaveQ:
     def __repr__(self) -> str:
         how = self._left or f"phase {self.phase}, step {self._step} of {self.total_steps}"
         return f"WaveQ({len(self.names)} layers, {self.settings.quantizer}, {how}, mean {self.mean_bits():.2f} bits)"
-
-
-def _put_weight_first(module: nn.Module) -> None:
-    """The order of a plain layer, on which ``state_dict`` keys and optimizers' saved states depend."""
-    others = [name for name in module._parameters if name != "weight"]
-    for name in others:
-        module._parameters[name] = module._parameters.pop(name)
