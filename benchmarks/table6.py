@@ -70,9 +70,9 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
         for seed in args.seeds:
             jobs[network, 32, seed, "float", False] = Job(setting=row, seed=seed, scratch=True, epochs=0)
             for bits in choices:
-                for name, base in BASES.items():
+                for name in args.bases:
                     for wave in (False, True):
-                        job = from_scratch(row, seed, base, bits, wave=wave)
+                        job = from_scratch(row, seed, BASES[name], bits, wave=wave)
                         jobs[network, bits, seed, name, wave] = job
     results = run_jobs(list(jobs.values()), where_of(args), processes=args.processes)
     columns = ("network", "bits", "seed", "base", "wave")
@@ -87,6 +87,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks table6", description=__doc__)
     parser.add_argument("--networks", nargs="+", default=None, help="default: " + str(DEFAULT_NETWORKS))
     parser.add_argument("--bits", type=int, nargs="+", default=None, help="default: 3 4 5; in quick see QUICK")
+    parser.add_argument("--bases", nargs="+", choices=list(BASES), default=list(BASES))
     add_options(parser)
     args = parser.parse_args(argv)
     args.networks = args.networks or list(DEFAULT_NETWORKS[args.budget])
