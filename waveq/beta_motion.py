@@ -16,6 +16,7 @@ __all__ = ["move_betas"]
 
 _TREND_STEPS = 50  # over which the trend is averaged, at least; an eighth of phase 2 where that is longer
 _MAX_STEP = 0.05  # bits; the task's gradient on beta is noisy, and one step must not cross a level
+_LEAST_TRAVEL = 2.0  # ranges of beta that the longest steps of phase 2 add up to: a short run must get there too
 _LEAST_COST = 0.1  # layers whose bits cost less than this share of the mean are paced as if they cost it
 
 
@@ -45,7 +46,9 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
         return False
     preset = settings.preset
     low, high = settings.beta_range
-    fresh = 1.0 / max(_TREND_STEPS, ((settings.schedule.fall or 0) - settings.schedule.rise) / 8)
+    steps = max(1, (settings.schedule.fall or 0) - settings.schedule.rise)
+    fresh = 1.0 / max(_TREND_STEPS, steps / 8)
+    longest = max(_MAX_STEP, _LEAST_TRAVEL * (high - low) / steps) if settings.schedule.fall else _MAX_STEP
     pace = 1.0 if progress <= 1.0 - preset.settle else (1.0 - progress) / preset.settle
     for layer, slope in zip(learning, slopes, strict=True):
         rate = settings.beta_lr / max(settings.bit_costs[layer.name], _LEAST_COST)
@@ -55,7 +58,7 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
         beta, velocity, trend = kept["beta"], kept["velocity"], kept["trend"]
         before: float = beta.item()
         speed = preset.beta_momentum * velocity.item() + slope + preset.beta_weight_decay * before
-        move = max(-_MAX_STEP, min(_MAX_STEP, rate * speed))
+        move = max(-longest, min(longest, rate * speed))
         new = min(high, max(low, before - pace * move))
         held = new in (low, high)  # at a clamp there is no travel, whatever the gradient says
         velocity.fill_(speed)

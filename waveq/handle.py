@@ -239,6 +239,8 @@ class WaveQ:
             ceiled = self.settings.budget.round(self.betas(), ceiled, fixed)
         for name, state in learned.items():
             state.freeze(ceiled[name])
+            if state.snap:  # otherwise the grid of the learned beta stays, and its range with it
+                state.quantizer.restart(self._layers[name].weight.detach(), ceiled[name])
 
     def bits(self) -> dict[str, int]:
         """Total bits by layer, as they would be frozen now."""

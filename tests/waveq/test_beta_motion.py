@@ -30,3 +30,11 @@ def test_an_overflow_moves_no_beta() -> None:
     wq.penalty().backward()
     wq.step()
     assert all(wq.betas()[name] < before[name] for name in before)
+
+
+def test_a_short_run_has_time_for_the_whole_range() -> None:
+    wq = waveq.attach(mlp(), total_steps=40, schedule="constant", lambda_beta=50.0)
+    for _ in range(29):  # phase 2 is 30 steps: 0.05 bits each would end at 5.5
+        wq.penalty().backward()
+        wq.step()
+    assert set(wq.betas().values()) == {1.0}

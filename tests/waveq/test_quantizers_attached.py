@@ -250,3 +250,17 @@ def test_grids() -> None:
         "lsq": Grid.MID_TREAD,
         "ttq": Grid.MID_TREAD,
     }
+
+
+def test_lsq_starts_again_for_its_bits_when_they_freeze() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    wq = attach(model, quantizer="lsq", total_steps=40, lambda_beta=5.0)
+    while wq.learning:
+        (model(torch.randn(8, 6)).square().mean() + wq.penalty()).backward()
+        wq.step()
+    assert min(wq.bits().values()) < 8
+    for name, bits in wq.bits().items():
+        weight = model.get_submodule(name).parametrizations.weight.original.detach()
+        expected = 2.0 * float(weight.abs().mean()) / (2.0 ** (bits - 1) - 1.0) ** 0.5  # 2 E|w| / sqrt(Q_P)
+        assert wq.policy().scales[name] == pytest.approx(expected, rel=1e-5)

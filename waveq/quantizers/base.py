@@ -90,6 +90,15 @@ class WeightQuantizer(nn.Module):
         """
         return self.gain(weight) * round_to_grid(self.unit(weight), bits, grid=self.grid(), scale=grid_scale)
 
+    @torch.no_grad()
+    def restart(self, weight: Tensor, total_bits: int) -> None:
+        """Learned bits have just been frozen: start what is learned beside them anew where it depends on their number.
+
+        Args:
+            weight: the float weights as they are now.
+            total_bits: B, 2 and more.
+        """
+
     def compiles(self) -> bool:
         """Whether the two recipes below stand for this method's formulas; subclasses that change a formula say no."""
         return False

@@ -1,0 +1,56 @@
+"""Every experiment on accuracy, one after the other, with the minutes that each took.
+
+What is given here goes to all of them (``--budget``, ``--seeds``, ``--device``, ...). Trainings that several need are
+done once, and what an earlier run has finished is read: this is also how to make all pictures and tables again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import time
+
+from benchmarks.lab.pool import add_options
+
+EXPERIMENTS = (
+    "table1",
+    "table2",
+    "table6",
+    "figure4",
+    "figure5",
+    "figure6",
+    "figure7",
+    "figure8",
+    "hardware",
+    "float_road",
+    "defaults",
+)
+
+
+def main(argv: list[str]) -> int:
+    """Run them; stops at the first that fails, with its error."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks experiments", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
+    add_options(parser)
+    args = parser.parse_args(argv)
+    common = _without_only(argv)
+    minutes = {}
+    for name in args.only:
+        print(f"\n{name}\n{'-' * len(name)}")
+        started = time.monotonic()
+        importlib.import_module(f"benchmarks.{name}").main(common)
+        minutes[name] = round((time.monotonic() - started) / 60, 2)
+    print("\nminutes: " + ", ".join(f"{name} {taken}" for name, taken in minutes.items()))
+    (args.out / "minutes.json").write_text(json.dumps(minutes, indent=2) + "\n")
+    return 0
+
+
+def _without_only(argv: list[str]) -> list[str]:
+    """The options for each experiment."""
+    kept, skipping = [], False
+    for word in argv:
+        skipping = word == "--only" or (skipping and not word.startswith("-"))
+        if not skipping:
+            kept.append(word)
+    return kept
