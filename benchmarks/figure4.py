@@ -1,7 +1,7 @@
 """Figure 4: learned policies among all policies of the space, every one of them trained alike.
 
-Each policy of {2, 3, 4}^L (quick, where SimpleNet-5's two last layers, 8 % of the energy, have their bits in common;
-2 to 5 bits and all layers apart in full) is trained from the seed's float network for the same epochs,
+Each policy of 2 to 4 bits (quick, where the last layer has the bits of the one before it; 2 to 5 bits and all layers
+apart in full) is trained from the seed's float network for the same epochs,
 rate and images as the learned ones and the baselines; learned step bits spend half of them on learning. Each
 method gets the same three budgets, shares of the energy at 8 bits on Stripes. The frontier is picked by held-out
 images, its accuracy and everybody's distance to it are read on test images: the best of hundreds of noisy numbers is
@@ -32,7 +32,7 @@ LAYERS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
     "tiny": {"digitsnet": (("conv1",), ("conv2",), ("fc1", "fc2"))},
     "quick": {
         "simplenet5": (("conv1",), ("conv2",), ("fc1",), ("fc2", "fc3")),
-        "lenet": (("conv1",), ("conv2",), ("fc1",), ("fc2",)),
+        "lenet": (("conv1",), ("conv2",), ("fc1", "fc2")),
     },
     "full": {
         "simplenet5": (("conv1",), ("conv2",), ("fc1",), ("fc2",), ("fc3",)),
