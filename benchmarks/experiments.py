@@ -1,7 +1,8 @@
 """Every experiment on accuracy, one after the other, with the minutes that each took.
 
-What is given here goes to all of them (``--budget``, ``--seeds``, ``--device``, ...). Trainings that several need are
-done once, and what an earlier run has finished is read: this is also how to make all pictures and tables again.
+What is given here goes to all of them (``--budget``, ``--seeds``, ``--device``, ``--networks``, ...). Without
+``--seeds`` it is seed 0 alone. Trainings that several need are done once, and what an earlier run has finished is read:
+this is also how to make all pictures and tables again.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def main(argv: list[str]) -> int:
     """Run them; stops at the first that fails, with its error."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks experiments", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
-    add_options(parser)
-    args = parser.parse_args(argv)
-    common = _without_only(argv)
+    add_options(parser, seeds=(0,))
+    args, _ = parser.parse_known_args(argv)  # what only some experiments know is theirs to refuse
+    common = [*_without_only(argv), "--seeds", *map(str, args.seeds)]
     minutes = {}
     for name in args.only:
         print(f"\n{name}\n{'-' * len(name)}")

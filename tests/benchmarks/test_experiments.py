@@ -2,12 +2,13 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import defaults, figure4, hardware, publish, table1, table2
+from benchmarks import defaults, experiments, figure4, hardware, publish, table1, table2
 from benchmarks.lab.settings import setting
 
 TINY = ["--budget", "tiny", "--dataset", "digits", "--seeds", "0", "1", "--processes", "0"]
@@ -188,3 +189,17 @@ def test_table2_no_training_stands_for_two_columns():
     args = argparse.Namespace(budget="tiny", dataset="digits", bases=list(table2.BASES))
     jobs = table2.jobs_of("digitsnet", 2, 0, args)
     assert len({job.key() for job in jobs.values()}) == len(jobs)  # no base's wave is the base alone
+
+
+def test_experiments_runs_what_is_asked_for_with_its_options(folder, tmp_path, capsys):
+    run(experiments, folder, tmp_path, "--prices", "0.5", "--only", "hardware")
+    assert len(read(tmp_path, "hardware")) == 2 * 2
+    assert not (tmp_path / "defaults.json").exists()
+    assert list(json.loads((tmp_path / "minutes.json").read_text())) == ["hardware"]
+    assert "minutes: hardware" in capsys.readouterr().out
+
+
+def test_experiments_knows_every_experiment():
+    here = Path(experiments.__file__).parent
+    users = {path.stem for path in here.glob("[!_]*.py") if "add_options(parser" in path.read_text()}
+    assert users - {"experiments"} == set(experiments.EXPERIMENTS)
