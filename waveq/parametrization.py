@@ -23,6 +23,7 @@ from waveq.quantizers.base import WeightQuantizer
 __all__ = ["STATE", "FixedActivation", "WaveParametrization", "parametrization_of", "quantize_input"]
 
 _LN2 = math.log(2.0)
+_ANY = 1.0  # stands for max|w| where the engine finds it itself
 _Args: TypeAlias = tuple[Any, ...]
 _Kwargs: TypeAlias = dict[str, Any]
 
@@ -197,14 +198,14 @@ class WaveParametrization(nn.Module):
         learned: dict[str, Any] = self._quantizer()._parameters
         return tuple(parameter._version for parameter in learned.values())
 
-    def plan(self, weight: Tensor, largest: float) -> Plan:
+    def plan(self, weight: Tensor) -> Plan:
         """See ``gang.Member``."""
-        order, beta, rounding = self.gang.order, self.wave_number(), self._rounding(weight, largest)
+        order, beta, rounding = self.gang.order, self.wave_number(), self._rounding(weight, _ANY)
         if order is None:
-            return Plan(rounding, None, largest)
+            return Plan(rounding)
         quantizer = self._quantizer()
-        coordinate = quantizer.coordinate_recipe(weight, largest, beta)
-        return Plan(rounding, Wave(coordinate, beta, quantizer.grid(self.bits_now or None), order), largest)
+        coordinate = quantizer.coordinate_recipe(weight, _ANY, beta)
+        return Plan(rounding, Wave(coordinate, beta, quantizer.grid(self.bits_now or None), order))
 
     def remembered(self, weight: Tensor) -> Tensor | None:
         """The quantised weight, if it was computed and nothing has changed since; None asks for the long way."""

@@ -40,6 +40,8 @@ def penalty(layers: Sequence[WaveLayer], settings: Settings, strengths: Strength
     The weights feel the first sum; beta feels the second, and the first one (without strength_i) where the preset says
     so. Layers that one engine can take go through it together, the others through ``plain_penalty``.
     """
+    if strengths.wave == 0.0 and not (strengths.learning and any(layer.state.learns for layer in layers)):
+        return layers[0].state.beta.detach().new_zeros(())
     along, alone = _split(layers, strengths)
     terms = [_riding(along, settings, strengths)] if along else []
     fused: dict[tuple[Engine, torch.device], list[WaveLayer]] = {}

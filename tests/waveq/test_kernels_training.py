@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import waveq
-from waveq._kernels.numba_engine import NumbaEngine
+from waveq._kernels.numba_job import RoundingJob
 from waveq.backends import use_backend
 
 FORMS = ("plain", "numba")
@@ -93,8 +93,8 @@ def test_one_step_has_the_gradients_of_the_plain_form(choices: dict[str, Any]) -
 
 def test_gradient_accumulation_rounds_once_and_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    original = NumbaEngine.round_many
-    monkeypatch.setattr(NumbaEngine, "round_many", lambda self, w, p: calls.extend(w) or original(self, w, p))
+    original = RoundingJob.run
+    monkeypatch.setattr(RoundingJob, "run", lambda self: calls.extend(self.weights) or original(self))
     accumulated = one_step("numba", parts=4, activation_bits=None)
     assert len(calls) == 3  # layers, not layers times micro-batches
     close(accumulated, one_step("plain", parts=4, activation_bits=None))
@@ -111,8 +111,8 @@ def test_a_shared_module_rounds_once_and_sums_both_gradients(monkeypatch: pytest
             return result
 
     calls = []
-    original = NumbaEngine.round_many
-    monkeypatch.setattr(NumbaEngine, "round_many", lambda self, w, p: calls.extend(w) or original(self, w, p))
+    original = RoundingJob.run
+    monkeypatch.setattr(RoundingJob, "run", lambda self: calls.extend(self.weights) or original(self))
     results = []
     for form in FORMS:
         torch.manual_seed(1)

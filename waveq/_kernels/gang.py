@@ -34,8 +34,8 @@ class Member(Protocol):
     def values_key(self) -> Hashable:
         """Names everything but the weight that the quantised values depend on."""
 
-    def plan(self, weight: Tensor, largest: float) -> Plan:
-        """How the weight is rounded, and its wave where it is wanted."""
+    def plan(self, weight: Tensor) -> Plan:
+        """How the weight is rounded, but for what follows from max|w|, and its wave where it is wanted."""
 
     def joins(self, weight: Tensor) -> bool:
         """Whether the weight is quantised by the gang now."""
@@ -54,6 +54,7 @@ class Gang:
         self.order: int | None = None
         self.sine_moves_beta = False
         self.refresh: Callable[[], object] = _nothing
+        self._crew: _Crew | None = None
         self._seats: dict[int, tuple[Member, Tensor]] = {}  # by id: the layer and its weight when it was read last
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Gang:
@@ -99,26 +100,71 @@ class Gang:
         for member, theirs in self._seats.values():
             if member is not asked and member.memory.current(theirs) is None and member.joins(theirs):
                 crowd.append((member, theirs))
-        weights = [each for _, each in crowd]
-        sizes = engine.largest_of(weights)
-        plans = [member.plan(each, size) for (member, each), size in zip(crowd, sizes, strict=True)]
-        rounded, sines = engine.round_many(weights, plans)
-        values = scalars(
-            [sine * (plan.wave.damping if plan.wave else 0.0) for plan, sine in zip(plans, sines, strict=True)]
-        )
-        made = []
-        for (member, each), plan, levels, sine, value in zip(crowd, plans, rounded, sines, values, strict=True):
+        crew = self._crew
+        if crew is None or not crew.fits(crowd, engine, self):
+            crew = self._crew = _Crew(crowd, engine, self)
+        for member, _ in crowd:
             self._seats.pop(id(member), None)  # whoever is not read until the next time is not rounded again
-            seen = member.memory.renewed(each)
-            seen.weight, seen.largest, seen.key, seen.wave = each, plan.largest, member.values_key(), None
-            seen.engine, seen.plan, seen.rounded, seen.sine, seen.value = engine, plan, levels, sine, value
-            made.append(seen)
-        return made[0]
+        return crew.work()[0]
 
     def wave(self, member: Member, weight: Tensor) -> Tensor | None:
         """R_k of the member, 0-dim, from its last read; None where the weights were not read as they are now."""
         seen = self.remembered(member, weight)
         return None if seen is None else seen.wave
+
+
+class _Crew:
+    """The layers that were rounded together last, with the tables of the call; most steps find them unchanged."""
+
+    def __init__(self, crowd: Sequence[tuple[Member, Tensor]], engine: JointEngine, gang: Gang) -> None:
+        self.members = [member for member, _ in crowd]
+        self.weights = [weight for _, weight in crowd]
+        self.engine, self.way = engine, (gang.order, gang.sine_moves_beta)
+        self.job = engine.job(self.weights)
+        self.keys: list[Hashable] = [None] * len(crowd)
+        self.plans: list[Plan | None] = [None] * len(crowd)
+
+    def fits(self, crowd: Sequence[tuple[Member, Tensor]], engine: JointEngine, gang: Gang) -> bool:
+        """Whether the same layers are to be rounded in the same way, and lie where they lay."""
+        return (
+            self.engine is engine
+            and self.way == (gang.order, gang.sine_moves_beta)
+            and len(crowd) == len(self.members)
+            and all(ours is theirs for ours, (theirs, _) in zip(self.members, crowd, strict=True))
+            and self.job.fits([weight for _, weight in crowd])
+        )
+
+    def work(self) -> list[Seen]:
+        """Round all of them; what was made goes into their memories."""
+        job = self.job
+        for i, member in enumerate(self.members):
+            key = member.values_key()
+            if key != self.keys[i]:
+                fresh = self.plans[i] = member.plan(self.weights[i])
+                self.keys[i] = key
+                job.set(i, fresh, follows=True)
+        rounded, sines, largest = job.run()
+        places, rows = job.places.copy(), job.rows.copy()  # the next call writes to the job's own
+        made = []
+        for i, member in enumerate(self.members):
+            plan, weight = self.plans[i], self.weights[i]
+            assert plan is not None
+            seen = member.memory.renewed(weight)
+            seen.weight, seen.engine, seen.key, seen.plan, seen.wave = weight, self.engine, self.keys[i], plan, None
+            seen.rounded, seen.sine, seen.largest, seen.prepared = (
+                rounded[i],
+                sines[i],
+                largest[i],
+                (places[i], rows[i]),
+            )
+            made.append(seen)
+        if self.way[0] is not None:
+            damped = [
+                sine * plan.wave.damping for sine, plan in zip(sines, self.plans, strict=True) if plan and plan.wave
+            ]
+            for seen, value in zip(made, scalars(damped), strict=True):
+                seen.value = value
+        return made
 
 
 def _nothing() -> None:
@@ -138,9 +184,7 @@ class _Read(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.work = seen, memory, weight, weight._version
         assert seen.rounded is not None
-        assert seen.plan is not None
-        assert seen.value is not None
-        return seen.rounded.detach(), None if seen.plan.wave is None else seen.value.detach()
+        return seen.rounded.detach(), None if seen.value is None else seen.value.detach()
 
     @staticmethod
     @once_differentiable
@@ -157,7 +201,7 @@ class _Read(torch.autograd.Function):
         plan = seen.plan
         above = torch.zeros_like(weight) if above is None else above
         strength = 0.0 if pull is None else pull.item()
-        grads = seen.engine.pull_back(weight, plan, above, strength)
+        grads = seen.engine.pull_back(weight, plan, seen.prepared, above, strength)
         shares: list[Tensor | None] = [None, None, grads.weight if ctx.needs_input_grad[2] else None]
         for leaf in plan.rounding.leaves:
             if not leaf.by_wave:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from waveq._kernels.recipe import Coordinate, Number, Plan, Rounding
 from waveq.functional import Grid
 
-__all__ = ["Engine", "JointEngine", "RoundingGradients", "WaveRow", "WaveSums"]
+__all__ = ["Engine", "Job", "JointEngine", "RoundingGradients", "WaveRow", "WaveSums"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +100,32 @@ class Engine(Protocol):
         """The gradient where low <= x <= 1, zero elsewhere."""
 
 
+class Job(Protocol):
+    """A call that rounds several layers, kept for as long as their weights lie where they are."""
+
+    places: Any
+    rows: Any
+
+    def fits(self, weights: Sequence[Tensor]) -> bool:
+        """Whether it is one for these weights as they lie now."""
+
+    def set(self, place: int, plan: Plan, *, follows: bool) -> None:
+        """How one layer is rounded; ``follows``: what the recipe takes from max|w| is taken from the weights."""
+
+    def run(self) -> tuple[list[Tensor], list[float], list[float]]:
+        """All weights on their levels, each layer's mean sin^2 where a wave is planned, its max|w|."""
+
+
 class JointEngine(Engine, Protocol):
     """An engine that rounds many layers in one call and lets the wave ride along; plain numbers only."""
 
-    def largest_of(self, weights: Sequence[Tensor]) -> list[float]:
-        """max|w| of each."""
+    def job(self, weights: Sequence[Tensor]) -> Job:
+        """Tables for a call; the weights are float32."""
 
-    def round_many(self, weights: Sequence[Tensor], plans: Sequence[Plan]) -> tuple[list[Tensor], list[float]]:
-        """All weights on their levels, and each layer's mean sin^2 where a wave is planned."""
+    def pull_back(
+        self, weight: Tensor, plan: Plan, prepared: tuple[Any, Any], gradient: Tensor, strength: float
+    ) -> RoundingGradients:
+        """What goes back through one rounding, and ``strength`` times the wave's gradient in the weights with it.
 
-    def pull_back(self, weight: Tensor, plan: Plan, gradient: Tensor, strength: float) -> RoundingGradients:
-        """What goes back through one rounding, and ``strength`` times the wave's gradient in the weights with it."""
+        ``prepared`` are copies of the layer's rows in the job's two tables; they are written to.
+        """

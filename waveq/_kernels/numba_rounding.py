@@ -11,20 +11,46 @@ from typing import Any
 
 import numpy as np
 
-from waveq._kernels.lanes import add, jit_loop, sine_and_cosine_of_half_turns, squash_tanh, squash_tanh_near, whole
+from waveq._kernels.lanes import (
+    NEAR,
+    add,
+    jit_loop,
+    sine_and_cosine_of_half_turns,
+    squash_tanh,
+    squash_tanh_near,
+    whole,
+)
 from waveq._kernels.numba_kernels import chunk_of, clip, count_equal
+from waveq._kernels.recipe import TINY
 from waveq._kernels.threads import CHUNK
 
-__all__ = ["CLOSED", "NEAR_TANH", "TANH", "WAVE", "Columns", "largest_chunks", "round_backward_chunks", "round_chunks"]
+__all__ = [
+    "CLOSED",
+    "DIVISOR_FOLLOWS",
+    "GAIN_FOLLOWS",
+    "TANH",
+    "TIES",
+    "WAVE",
+    "Columns",
+    "back_at_once",
+    "largest_chunks",
+    "mean_by_layer",
+    "round_at_once",
+    "round_backward_chunks",
+    "round_chunks",
+    "settle",
+    "sum_of_chunks",
+]
 
-# squashed by tanh; its weights are near 0; outermost levels count as inside; the wave is wanted too
-TANH, NEAR_TANH, CLOSED, WAVE = 1, 2, 4, 8
+# Kinds: squashed by tanh; outermost levels count as inside; the wave is wanted too; the divisor (the gain) is to follow
+# from the largest weight; the gradient goes through it, so that ties are to be counted.
+TANH, CLOSED, WAVE, DIVISOR_FOLLOWS, GAIN_FOLLOWS, TIES = 1, 2, 4, 8, 16, 32
 
 
 class Columns(IntEnum):
-    """Of ``rows``: the coordinate and the levels in steps; the wave's coordinate, its phase, its slope; two more.
+    """Of ``rows``: the coordinate and the levels in steps; the wave's coordinate, its phase, its slope; max|w|.
 
-    ``SCALE`` is 1 / (divisor * pitch). ``LARGEST`` is max|w| where ties are to be counted, otherwise 0.
+    ``SCALE`` is 1 / (divisor * pitch).
     """
 
     DIVISOR = 0
@@ -48,6 +74,7 @@ class Columns(IntEnum):
 _ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
 # The largest weight is divided by itself; in a product with the inverse it may miss the outermost level by rounding.
 _SLACK = np.float32(1.0 + 2.0**-21)
+_TINY, _NEAR = np.float32(TINY), np.float32(NEAR)
 _NOTHING, _WITHOUT_SIGN = np.int32(0), np.int32(0x7FFFFFFF)
 Array = Any  # numba's arrays and float32; kernels are checked by their tests, not by mypy
 Real = Any
@@ -78,7 +105,29 @@ def largest_chunks(first: int, last: int, edges: Array, places: Array, partial: 
 
 
 @jit_loop
-def _squash(w: Array, t: Array, near: bool) -> None:
+def settle(edges: Array, places: Array, rows: Array, bits: Array) -> None:
+    """max|w| by layer from the chunks', and what the quantisers' recipes take from it: divisor and gain."""
+    for layer in range(places.shape[0]):
+        row, kind = rows[layer], places[layer, 4]
+        found = bits[edges[layer] : edges[layer] + 1].copy()
+        for k in range(edges[layer], edges[layer + 1]):
+            found[0] = max(found[0], bits[k])
+        largest = found.view(np.float32)[0]
+        row[14] = largest
+        if kind & DIVISOR_FOLLOWS != 0:
+            most = largest
+            if kind & TANH != 0:
+                most = squash_tanh_near(largest) if largest <= _NEAR else squash_tanh(largest)
+            row[0] = (_ONE if kind & TIES != 0 else _TINY) if most <= _TINY else most
+            row[8] = row[0]
+        if kind & GAIN_FOLLOWS != 0:
+            row[4] = _TINY if largest <= _TINY else largest
+        row[15] = _ONE / (row[0] * row[3])
+
+
+@jit_loop
+def _squash(w: Array, t: Array, largest: Real) -> None:
+    near = largest <= _NEAR
     for i in range(w.size):
         t[i] = squash_tanh_near(w[i]) if near else squash_tanh(w[i])
 
@@ -92,7 +141,7 @@ def _round_tanh(t: Array, out: Array, row: Array) -> None:
 
 @jit_loop
 def _wave_tanh(t: Array, row: Array) -> Real:
-    inverse, periods, offset = _ONE / row[8], row[11], row[12]
+    inverse, periods, offset = _ZERO if row[14] == _ZERO else _ONE / row[8], row[11], row[12]
     value = _ZERO
     for i in range(t.size):
         sine, _ = sine_and_cosine_of_half_turns(t[i] * inverse * periods, offset)
@@ -136,7 +185,7 @@ def round_chunks(first: int, last: int, edges: Array, places: Array, rows: Array
         w, out = chunk_of(places[layer, 0], start, size), chunk_of(places[layer, 1], start, size)
         if kind & TANH != 0:
             squashed = t[: w.size]
-            _squash(w, squashed, kind & NEAR_TANH != 0)
+            _squash(w, squashed, row[14])
             _round_tanh(squashed, out, row)
             partial[k] = _wave_tanh(squashed, row) if kind & WAVE != 0 else _ZERO
         else:
@@ -161,7 +210,7 @@ def _back_tanh(t: Array, g: Array, out: Array, row: Array) -> tuple[Real, Real, 
 
 @jit_loop
 def _pull_tanh(t: Array, out: Array, row: Array) -> Real:
-    inverse, periods, offset = _ONE / row[8], row[11], row[12]
+    inverse, periods, offset = _ZERO if row[14] == _ZERO else _ONE / row[8], row[11], row[12]
     steep, moment = row[13] * inverse, _ZERO
     for i in range(t.size):
         v = t[i] * inverse
@@ -215,11 +264,48 @@ def round_backward_chunks(first: int, last: int, place: Array, row: Array, parti
         w, g, out = chunk_of(place[0], start, size), chunk_of(place[2], start, size), chunk_of(place[1], start, size)
         if kind & TANH != 0:
             squashed = t[: w.size]
-            _squash(w, squashed, kind & NEAR_TANH != 0)
+            _squash(w, squashed, row[14])
             partial[k, 0], partial[k, 1], partial[k, 2] = _back_tanh(squashed, g, out, row)
             partial[k, 3] = _pull_tanh(squashed, out, row) if kind & WAVE != 0 else _ZERO
         else:
             sums = _back_clip(w, g, out, kind & CLOSED != 0, kind & WAVE != 0, row)
             partial[k, 0], partial[k, 1], partial[k, 2], partial[k, 3] = sums
-        if row[14] > _ZERO:
-            partial[k, 4] = count_equal(w, row[14])
+        partial[k, 4] = count_equal(w, row[14]) if kind & TIES != 0 else _ZERO
+
+
+@jit_loop
+def mean_by_layer(edges: Array, places: Array, partial: Array, means: Array) -> None:
+    """Means over each layer's weights, its chunks added up in their order."""
+    for layer in range(places.shape[0]):
+        total = 0.0
+        for k in range(edges[layer], edges[layer + 1]):
+            total += partial[k]
+        means[layer] = total / places[layer, 3]
+
+
+@jit_loop
+def round_at_once(
+    chunks: int, edges: Array, places: Array, rows: Array, bits: Array, partial: Array, means: Array
+) -> None:
+    """All that ``RoundingJob.run`` does, on one thread."""
+    largest_chunks(0, chunks, edges, places, bits)
+    settle(edges, places, rows, bits)
+    round_chunks(0, chunks, edges, places, rows, partial)
+    mean_by_layer(edges, places, partial, means)
+
+
+@jit_loop
+def sum_of_chunks(partial: Array, sums: Array) -> None:
+    """The chunks' sums added up in their order."""
+    for j in range(sums.size):
+        sums[j] = 0.0
+    for k in range(partial.shape[0]):
+        for j in range(sums.size):
+            sums[j] += partial[k, j]
+
+
+@jit_loop
+def back_at_once(chunks: int, place: Array, row: Array, partial: Array, sums: Array) -> None:
+    """``round_backward_chunks`` and the sums over the layer, on one thread."""
+    round_backward_chunks(0, chunks, place, row, partial)
+    sum_of_chunks(partial, sums)

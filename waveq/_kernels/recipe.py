@@ -71,6 +71,8 @@ class Rounding:
         high: the highest.
         shift: 0 where zero is a level, 1/2 where it lies between two.
         closed: whether a u exactly on an outermost level still counts as inside, as in ``torch.clamp``; LSQ's does not.
+        divisor_follows: whether the divisor is max|f(w)|, which an engine may find by itself.
+        gain_follows: whether the gain is max|w|.
         leaves: what learns behind plain numbers; tensors among the numbers carry their gradients themselves.
         prepared: an engine's own form of these numbers, made once.
     """
@@ -82,6 +84,8 @@ class Rounding:
     high: Number
     shift: float
     closed: bool = True
+    divisor_follows: bool = False
+    gain_follows: bool = False
     leaves: tuple[Leaf, ...] = ()
     prepared: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -122,14 +126,10 @@ class Plan:
     Attributes:
         rounding: where the levels lie.
         wave: which wave; None where it is not wanted.
-        largest: max|w|, from which both follow.
-        prepared: an engine's own form of it, made once.
     """
 
     rounding: Rounding
     wave: Wave | None = None
-    largest: float = 0.0
-    prepared: Any = None
 
 
 def at_least(value: Number, least: float) -> Number:

@@ -47,6 +47,7 @@ class Seen:
         plan: how a joint call came to them.
         sine: the mean sin^2 that came with them.
         weight: the tensor itself, where a joint call made the rest.
+        prepared: the layer's rows in that call's tables.
         engine: who made it.
         value: R_k, 0-dim, constant.
         wave: R_k behind the autograd node that was handed out last.
@@ -62,6 +63,7 @@ class Seen:
     plan: Plan | None = None
     sine: float = 0.0
     weight: Tensor | None = None
+    prepared: tuple[Any, Any] | None = None
     engine: JointEngine | None = None
     value: Tensor | None = None
     wave: Tensor | None = None

@@ -80,4 +80,5 @@ class DoReFa(WeightQuantizer):
                 gain, leaves = self.level_scale.item(), (Leaf(self.level_scale, gain=1.0),)
         elif self.scale == "max":
             gain = at_least(largest, TINY)
-        return Rounding(coordinate, grid_scale / steps, gain, -steps, steps, self.grid().shift, leaves=leaves)
+        follows, pitch = self.scale == "max", grid_scale / steps
+        return Rounding(coordinate, pitch, gain, -steps, steps, self.grid().shift, True, True, follows, leaves)

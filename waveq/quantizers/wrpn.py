@@ -77,4 +77,5 @@ class WRPN(WeightQuantizer):
             leaves = (Leaf(self.level_scale, divisor=slope, gain=slope),)
         coordinate = Coordinate("clip", divisor, largest, -1.0, 1.0)
         steps: Number = 2.0**bits - self.grid().deficit
-        return Rounding(coordinate, grid_scale / steps, divisor, -steps, steps, self.grid().shift, leaves=leaves)
+        follows, pitch = self.scale == "max", grid_scale / steps
+        return Rounding(coordinate, pitch, divisor, -steps, steps, self.grid().shift, True, follows, follows, leaves)
