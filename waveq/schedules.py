@@ -132,15 +132,15 @@ def rising(
     rise: float = 0.0,
     fall: float | None = None,
 ) -> Schedule:
-    """For the float road: lambda_w grows geometrically from ``first`` to ``lambda_w`` while nothing else is learned.
+    """For the float road: lambda_w = first (Lw/first)^(t/T), from ``first`` at step 0 to Lw at the end.
 
-    With learned bits (``fall``) there is no wave before phase 3, and the price is the three-phase schedule's: a
-    tanh step up at ``rise`` and down at ``fall``.
+    With learned bits (``fall``) there is no wave before phase 3, where it sets in as strong as it would be by then, and
+    the price is the three-phase schedule's: a tanh step up at ``rise`` and down at ``fall``.
 
     Args:
         total_steps: optimiser steps of the whole run.
         lambda_w: strength at the end of the run.
-        first: strength where the wave begins, at step 0 or at ``fall``.
+        first: strength at step 0.
         lambda_beta: price of one bit during phase 2.
         rise: where phase 2 begins, in steps.
         fall: where phase 3 begins, in steps; None where no bits are learned.
@@ -164,8 +164,7 @@ def rising(
     def profile(step: int) -> tuple[float, float]:
         strength = 0.0
         if step >= start and first > 0.0:
-            share = min(1.0, (step - start) / max(1.0, total_steps - start))
-            strength = first * (lambda_w / first) ** share
+            strength = first * (lambda_w / first) ** min(1.0, step / total_steps)
         return strength, 0.0 if price is None else price(step)[1]
 
     return Schedule(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reference_wave import figure_strengths
-from waveq.schedules import Schedule, check_total_steps, constant, exponential, from_callable, three_phase
+from waveq.schedules import Schedule, check_total_steps, constant, exponential, from_callable, rising, three_phase
 
 
 def figure() -> Schedule:
@@ -107,3 +107,21 @@ def test_numpy_steps_are_steps() -> None:
 def test_three_phase_refuses_impossible_phases(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="needs 0 <= rise < fall <= total_steps and sharpness > 0"):
         three_phase(600, lambda_w=1.0, lambda_beta=0.1, **wrong)
+
+
+def test_rising_is_one_exponential_over_the_run_that_learned_bits_keep_silent_until_phase_3() -> None:
+    whole = rising(1000, lambda_w=10.0, first=0.001)
+    learned = rising(1000, lambda_w=10.0, first=0.001, lambda_beta=0.02, rise=50, fall=500)
+    assert (whole.phase(0), whole.fall) == (3, None)
+    assert (learned.rise, learned.fall) == (50, 500)
+    for step in range(0, 1001, 50):
+        assert whole(step) == pytest.approx((10.0 ** (4 * step / 1000 - 3), 0.0))
+        assert learned(step)[0] == (whole(step)[0] if step >= 500 else 0.0)
+    assert learned(500)[0] == pytest.approx(0.1)
+    assert learned(250)[1] == pytest.approx(0.02, rel=1e-3)
+    assert whole(5000) == whole(1000), "past the end it stays"
+    assert rising(10, lambda_w=0.0, first=0.0)(10) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="0 <= first <= lambda_w"):
+        rising(10, lambda_w=0.5, first=1.0)
+    with pytest.raises(ValueError, match="rise < fall"):
+        rising(10, lambda_w=1.0, first=0.1, rise=5, fall=4)
