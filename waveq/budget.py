@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from waveq.functional import BETA_MIN
+from waveq.functional import BETA_MAX, BETA_MIN
 
 __all__ = ["Budget", "CostTable", "merge_costs", "parse_budget", "relative_bit_costs"]
 
@@ -14,7 +14,7 @@ __all__ = ["Budget", "CostTable", "merge_costs", "parse_budget", "relative_bit_c
 CostTable = Mapping[str, float | Mapping[int, float]]
 
 REFERENCE_BITS = 8  # shares are of the cost at 8 bits in every layer
-_LEAST_BITS = int(BETA_MIN) + 1
+_LEAST_BITS, _MOST_BITS = int(BETA_MIN) + 1, int(BETA_MAX) + 1
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,34 @@ class Budget:
     def round(self, betas: Mapping[str, float], ceiled: Mapping[str, int], fixed: Mapping[str, int]) -> dict[str, int]:
         """Whole total bits within the limit: start from the ceilings, take back the least used bits first.
 
+        The last bit that is taken back may be a dear one and leave room for cheap ones: they go to the layers whose
+        real bits lie highest above what they have, until no bit fits anywhere. Where the ceilings fit, they stay.
+
         Args:
             betas: real magnitude bits of the learned layers.
             ceiled: total bits that ceil(beta) asks for.
             fixed: total bits of layers that are not learned.
         """
         chosen = dict(ceiled)
-        while self.value({**chosen, **fixed}) > self.limit * (1 + 1e-9):
+        if self._fits({**chosen, **fixed}):
+            return chosen
+        while not self._fits({**chosen, **fixed}):
             lowerable = [name for name in chosen if chosen[name] > _LEAST_BITS]
             if not lowerable:
                 break
             used = {name: betas[name] - (chosen[name] - 2) for name in lowerable}
             chosen[min(lowerable, key=lambda name: (used[name], name))] -= 1
+        while raisable := [
+            name
+            for name in chosen
+            if chosen[name] < min(_MOST_BITS, max(self.table[name]))
+            and self._fits({**chosen, **fixed, name: chosen[name] + 1})
+        ]:
+            chosen[max(raisable, key=lambda name: (betas[name] + 1 - chosen[name], name))] += 1
         return chosen
+
+    def _fits(self, total_bits: Mapping[str, float]) -> bool:
+        return self.value(total_bits) <= self.limit * (1 + 1e-9)
 
 
 def _interpolate(costs: Mapping[int, float], bits: float) -> float:
