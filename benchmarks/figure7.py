@@ -136,6 +136,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--quantizer", choices=("dorefa", "wrpn"), default="dorefa")
     parser.add_argument("--scale", choices=("none", "max", "learned"), default="max", help="of the levels")
     parser.add_argument("--bits", type=int, default=3)
+    parser.add_argument("--lr", type=float, default=0.02, help="peak rate; at 0.05 one of three rising waves diverges")
     parser.add_argument("--strength", type=float, default=1.0, help="of both waves at the end")
     add_options(parser)
     args = parser.parse_args(argv)
@@ -143,7 +144,7 @@ def main(argv: list[str]) -> int:
     base = {"quantizer": args.quantizer, "scale": args.scale, "bits": args.bits}
     # no epochs beside those of the float network
     jobs = {
-        (name, seed): Job(setting=row, seed=seed, attach=base | wave, scratch=True, epochs=0)
+        (name, seed): Job(setting=row, seed=seed, attach=base | wave, scratch=True, epochs=0, lr=args.lr)
         for name, wave in waves(args.strength).items()
         for seed in args.seeds
     }

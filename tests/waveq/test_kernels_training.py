@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,30 @@ def test_torch_compile_of_the_model() -> None:
         return compiled
 
     close(one_step("numba", forward=forward), one_step("plain"))
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile's default backend needs a C++ compiler")
+def test_torch_compile_to_machine_code_trains_alike() -> None:
+    def losses(compiled: bool) -> list[float]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5))
+        wq = waveq.attach(model, bits=3, lambda_w=1.0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        forward = torch.compile(model) if compiled else model
+        found = []
+        for _ in range(3):
+            loss = F.cross_entropy(forward(torch.ones(4, 6)), torch.arange(4)) + wq.penalty()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            wq.step()
+            found.append(loss.item())
+        return found
+
+    assert losses(compiled=True) == pytest.approx(losses(compiled=False), rel=1e-5)
     torch._dynamo.reset()
 
 
