@@ -24,7 +24,7 @@ from benchmarks.lab.allocation import METHODS
 from benchmarks.lab.job import Job
 from benchmarks.lab.pool import add_options, run_jobs, where_of
 from benchmarks.lab.settings import Setting, setting
-from benchmarks.lab.tables import save_table, with_error
+from benchmarks.lab.tables import as_rows, save_table, with_error
 from pareto import is_efficient
 
 # groups of layers that have their bits in common
@@ -74,14 +74,7 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
             for label, job in jobs_of(row, seed, args):
                 labels.append({"network": network, "seed": seed, **label})
                 jobs.append(job)
-    results = run_jobs(jobs, where_of(args), processes=args.processes)
-    kept = ("test", "validation", "mean_bits", "energy_pj", "cycles", "diverged")
-    return pd.DataFrame(
-        [
-            {**label, "policy": " ".join(map(str, r["bits"].values())), **{k: r[k] for k in kept}}
-            for label, r in zip(labels, results, strict=True)
-        ]
-    )
+    return as_rows(labels, run_jobs(jobs, where_of(args), processes=args.processes))
 
 
 def frontier(rows: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ import pandas as pd
 from benchmarks.lab.job import Job
 from benchmarks.lab.pool import add_options, run_jobs, where_of
 from benchmarks.lab.settings import setting
-from benchmarks.lab.tables import mean_and_error, save_table, with_error
+from benchmarks.lab.tables import as_rows, mean_and_error, save_table, with_error
 
 NETWORKS = ("simplenet5", "lenet", "resnet20")
 WEIGHTINGS: dict[str, dict[str, Any]] = {"plain": {}, "by energy": {"layer_costs": "energy_pj"}}
@@ -34,14 +34,7 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
                     labels.append({"network": network, "seed": seed, "lambda_beta": price, "weighting": weighting})
                     attach = {"quantizer": args.quantizer, "bits": "learn", "lambda_beta": price, **costs}
                     jobs.append(Job(setting=row, seed=seed, attach=attach))
-    results = run_jobs(jobs, where_of(args), processes=args.processes)
-    kept = ("test", "validation", "mean_bits", "energy_pj", "diverged")
-    return pd.DataFrame(
-        [
-            {**label, **{k: r[k] for k in kept}, "policy": " ".join(map(str, r["bits"].values()))}
-            for label, r in zip(labels, results, strict=True)
-        ]
-    )
+    return as_rows(labels, run_jobs(jobs, where_of(args), processes=args.processes))
 
 
 def energy_at(curve: pd.DataFrame, accuracy: float) -> float:

@@ -16,7 +16,7 @@ import pandas as pd
 from benchmarks.lab.job import Job
 from benchmarks.lab.pool import add_options, run_jobs, where_of
 from benchmarks.lab.settings import setting
-from benchmarks.lab.tables import save_table, with_error
+from benchmarks.lab.tables import as_rows, save_table, with_error
 
 NETWORKS = ("simplenet5", "svhn8", "vgg11", "resnet20")
 BASES: dict[str, dict[str, Any]] = {
@@ -47,14 +47,7 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
                     labels.append({"network": network, "base": base, "seed": seed, "method": method})
                     attach = {**quantizers, **bits, "activation_bits": args.activation_bits}
                     jobs.append(Job(setting=row, seed=seed, attach=attach))
-    results = run_jobs(jobs, where_of(args), processes=args.processes)
-    kept = ("test", "validation", "mean_bits", "energy_pj", "diverged")
-    return pd.DataFrame(
-        [
-            {**label, **{k: r[k] for k in kept}, "policy": " ".join(map(str, r["bits"].values()))}
-            for label, r in zip(labels, results, strict=True)
-        ]
-    )
+    return as_rows(labels, run_jobs(jobs, where_of(args), processes=args.processes))
 
 
 def compare(rows: pd.DataFrame) -> pd.DataFrame:

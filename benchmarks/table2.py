@@ -21,7 +21,7 @@ import pandas as pd
 from benchmarks.lab.job import Job
 from benchmarks.lab.pool import add_options, run_jobs, where_of
 from benchmarks.lab.settings import setting
-from benchmarks.lab.tables import pivot, save_table, with_error
+from benchmarks.lab.tables import as_rows, pivot, save_table, with_error
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,7 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
                 for (base, wave), job in jobs_of(network, bits, seed, args).items():
                     labels.append({"network": network, "bits": bits, "seed": seed, "base": base, "wave": wave})
                     jobs.append(job)
-    results = run_jobs(jobs, where_of(args), processes=args.processes)
-    kept = ("test", "validation", "diverged")
-    return pd.DataFrame([{**label, **{k: r[k] for k in kept}} for label, r in zip(labels, results, strict=True)])
+    return as_rows(labels, run_jobs(jobs, where_of(args), processes=args.processes))
 
 
 def compare(rows: pd.DataFrame) -> pd.DataFrame:

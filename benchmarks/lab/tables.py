@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,19 @@ import pandas as pd
 
 from benchmarks._report import write_json
 
-__all__ = ["markdown", "mean_and_error", "paired", "pivot", "save_table", "with_error"]
+__all__ = ["as_rows", "markdown", "mean_and_error", "paired", "pivot", "save_table", "with_error"]
+
+_KEPT = ("test", "validation", "mean_bits", "energy_pj", "cycles", "diverged")
+
+
+def as_rows(labels: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a training: what it is called, what it reached, and its bits in one word."""
+    return pd.DataFrame(
+        [
+            {**label, "policy": " ".join(map(str, result["bits"].values())), **{key: result[key] for key in _KEPT}}
+            for label, result in zip(labels, results, strict=True)
+        ]
+    )
 
 
 def with_error(values: Sequence[float] | pd.Series[float], digits: int = 2) -> str:
