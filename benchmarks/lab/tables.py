@@ -11,7 +11,7 @@ import pandas as pd
 
 from benchmarks._report import write_json
 
-__all__ = ["as_rows", "markdown", "mean_and_error", "paired", "pivot", "save_table", "with_error"]
+__all__ = ["as_rows", "markdown", "mean_and_error", "pivot", "save_table", "with_error"]
 
 _KEPT = ("test", "validation", "mean_bits", "energy_pj", "cycles", "diverged")
 
@@ -41,12 +41,6 @@ def mean_and_error(values: Sequence[float] | pd.Series[float]) -> tuple[float, f
     """The mean and its standard error over seeds."""
     series = pd.Series(list(values), dtype=float)
     return float(series.mean()), float(series.std() / len(series) ** 0.5)
-
-
-def paired(rows: pd.DataFrame, value: str, by: str, first: str, second: str, on: Sequence[str]) -> pd.Series[float]:
-    """value of ``first`` minus that of ``second``, seed by seed: what seeds have in common drops out."""
-    wide = rows.pivot_table(index=list(on), columns=by, values=value)
-    return wide[first] - wide[second]
 
 
 def pivot(rows: pd.DataFrame, index: Sequence[str], columns: str, value: str = "test") -> pd.DataFrame:

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from benchmarks.lab.tables import mean_and_error, paired, pivot, save_table, with_error
+from benchmarks.lab.tables import as_rows, mean_and_error, pivot, save_table, with_error
 
 ROWS = pd.DataFrame(
     [
@@ -35,9 +35,11 @@ def test_one_value_has_no_standard_error():
     assert with_error([3.0], digits=1) == "3.0"
 
 
-def test_differences_are_taken_seed_by_seed():
-    change = paired(ROWS[ROWS.network == "b"], "test", "method", "wave", "alone", ["network", "seed"])
-    assert change.to_dict() == {("b", 0): 1.0, ("b", 1): 3.0}
+def test_rows_hold_the_label_the_bits_and_what_was_reached():
+    result = {"bits": {"a": 2, "b": 4}, "seconds": 1.0, "warnings": [], "validation_before_rounding": 1.0}
+    reached = {"test": 80.0, "validation": 81.0, "mean_bits": 3.0, "energy_pj": 5.0, "cycles": 7.0, "diverged": False}
+    row = as_rows([{"seed": 3}], [result | reached]).iloc[0].to_dict()
+    assert row == {"seed": 3, "policy": "2 4", **reached}
 
 
 def test_a_pivot_keeps_the_order_of_appearance_and_leaves_gaps():
