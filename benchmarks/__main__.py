@@ -14,7 +14,7 @@ def names() -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    """Dispatch to the named benchmark; 2 on an unknown name."""
+    """Dispatch to the named benchmark; 2 on an unknown name or bad input."""
     if not argv or argv[0] in {"-h", "--help"}:
         print("usage: python -m benchmarks NAME [--help]\n")
         for name in names():
@@ -26,7 +26,11 @@ def main(argv: list[str]) -> int:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         print(f"no benchmark {argv[0]!r}{hint} (known: {', '.join(names())})", file=sys.stderr)
         return 2
-    return int(importlib.import_module(f"benchmarks.{argv[0]}").main(argv[1:]))
+    try:
+        return int(importlib.import_module(f"benchmarks.{argv[0]}").main(argv[1:]))
+    except ValueError as error:  # bad input, named; finished results are kept
+        print(f"{argv[0]}: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import defaults, experiments, figure4, hardware, publish, table1, table2
+from benchmarks.__main__ import main as dispatch
 from benchmarks.lab.settings import setting
 
 TINY = ["--budget", "tiny", "--dataset", "digits", "--seeds", "0", "1", "--processes", "0"]
@@ -203,3 +204,10 @@ def test_experiments_knows_every_experiment():
     here = Path(experiments.__file__).parent
     users = {path.stem for path in here.glob("[!_]*.py") if "add_options(parser" in path.read_text()}
     assert users - {"experiments"} == set(experiments.EXPERIMENTS)
+
+
+def test_an_unknown_network_is_named_without_a_traceback(capsys):
+    assert dispatch(["table2", "--networks", "vgg12", "--processes", "0"]) == 2
+    said = capsys.readouterr().err
+    assert "--networks 'vgg12': no setting; did you mean 'vgg11'?" in said
+    assert "Traceback" not in said
