@@ -2,10 +2,11 @@
 
 Each policy of 2 to 4 bits (quick, where the last layer has the bits of the one before it; 2 to 5 bits and all layers
 apart in full) is trained from the seed's float network for the same epochs, rate and images as the learned ones and the
-baselines; learned step bits spend half of them on learning. Each method gets the same three budgets, shares of the
-energy at 8 bits on Stripes. The frontier is picked by held-out images, its accuracy and everybody's distance to it are
-read on test images: the best of hundreds of noisy numbers is too good on the images that picked it. "distance" is the
-accuracy of the frontier's policy at no more energy less the policy's own, in points, seed by seed.
+baselines; learned step bits spend a third of them on learning, as long as WaveQ does. Each method gets the same three
+budgets, shares of the energy at 8 bits on Stripes. The frontier is picked by held-out images, its accuracy and
+everybody's distance to it are read on test images: the best of hundreds of noisy numbers is too good on the images that
+picked it. "distance" is the accuracy of the frontier's policy at no more energy less the policy's own, in points, seed
+by seed.
 """
 
 from __future__ import annotations

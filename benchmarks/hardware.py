@@ -19,7 +19,7 @@ from benchmarks.lab.pool import add_options, run_jobs, where_of
 from benchmarks.lab.settings import setting
 from benchmarks.lab.tables import as_rows, mean_and_error, save_table, with_error
 
-NETWORKS = ("simplenet5", "lenet", "resnet20")
+NETWORKS = ("simplenet5", "lenet")
 WEIGHTINGS: dict[str, dict[str, Any]] = {"plain": {}, "by energy": {"layer_costs": "energy_pj"}}
 
 

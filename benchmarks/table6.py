@@ -44,9 +44,9 @@ class Plan:
     images: int = 0
 
 
-QUICK = {"simplenet5": Plan((3, 4)), "resnet20": Plan((3,), images=3000)}
+QUICK = {"simplenet5": Plan((3,)), "resnet20": Plan((3,), images=3000)}
 OTHERS = Plan((3, 4, 5))
-DEFAULT_NETWORKS = {"quick": tuple(QUICK), "full": ("simplenet5", "resnet20", "svhn8", "vgg11")}
+DEFAULT_NETWORKS = {"quick": ("simplenet5",), "full": ("simplenet5", "resnet20", "svhn8", "vgg11")}
 
 
 def plan_of(network: str, args: argparse.Namespace) -> tuple[Setting, tuple[int, ...]]:

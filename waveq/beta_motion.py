@@ -63,7 +63,10 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
         held = new in (low, high)  # at a clamp there is no travel, whatever the gradient says
         velocity.fill_(speed)
         trend.fill_((1.0 - fresh) * trend.item() - (0.0 if held else fresh * move))
+        bits = layer.state.bits_number()
         beta.fill_(new)
+        if (fewer := layer.state.bits_number()) < bits:
+            layer.state.quantizer.lose_bits(layer.weight.detach(), int(fewer) + 1)
     return True
 
 

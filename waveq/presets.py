@@ -127,7 +127,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "recommended": Preset(
         name="recommended",
-        phases=(0.05, 0.5),
+        phases=(0.05, 0.35),
         wave_rise=0.6,
         settle=0.5,
         order=1,
@@ -148,8 +148,8 @@ PRESETS: dict[str, Preset] = {
         hysteresis=0.05,
         snap=True,
         differences=(
-            "Bits are learned early, from 5 % to 50 % of the run, and beta's rate falls to 0 before they freeze: half "
-            "the run is left to the weights, and the wave rises only then.",
+            "Bits are learned early, from 5 % to 35 % of the run, and beta's rate falls to 0 before they freeze: two "
+            "thirds of the run are left to the weights, and the wave rises only at 60 %.",
             "The task loss moves beta through the stretch of the grid; the sine acts on the weights alone.",
             "The wave's strength is a share of the task gradient, layer by layer, so that no strength is set by hand.",
             "Quantised weights keep the layer's own range (max|w|).",

@@ -34,6 +34,7 @@ METHODS = ("uniform", "random", "greedy", "hawq", "steps")
 BITS = tuple(range(2, 9))
 _CALIBRATION_IMAGES = 1024
 _HESSIAN_PROBES = 16
+_LEARNING_SHARE = 0.35  # of the steps, for learned step sizes
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def costs_of(names: tuple[str, ...], layers: list[LayerShape], objective: str) -
 def allocate(network: nn.Module, layers: list[LayerShape], train: Part, job: Job, steps: int, lr: float) -> Allocation:
     """What the job's method makes of its budget; ``network`` is a copy that may be changed.
 
-    The limit is in mean bits, or a share of the cost at 8 bits everywhere. "steps" learns its bits in the first half
-    of the training, as a policy learned by WaveQ does; all others cost no step of it.
+    The limit is in mean bits, or a share of the cost at 8 bits everywhere. "steps" learns its bits in the first
+    third of the training, as a policy learned by WaveQ does; all others cost no step of it.
     """
     wanted = dict(job.allocation or {})
     method, objective, limit = wanted["method"], wanted["objective"], wanted["limit"]
@@ -89,7 +90,7 @@ def _learned_steps(
     steps: int,
     lr: float,
 ) -> Allocation:
-    learning = steps // 2
+    learning = round(_LEARNING_SHARE * steps)
     generator = torch.Generator().manual_seed(job.seed)
     stream = itertools.islice(endless(train, job.setting.batch, generator), learning)
     network.train()

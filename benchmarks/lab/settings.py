@@ -76,7 +76,7 @@ _QUICK = {
     "resnet20": _row("resnet20", 1, 16, 0.5, 6_000, 5, 2),
     "mobilenet_v2": _row("mobilenet_v2", 1, 32, 0.25, 4_000, 5, 2),
     "resnet18": _row("resnet18", 3, 32, 1.0, 2_000, 2, 2),
-    "alexnet": _row("alexnet", 3, 64, 1.0, 2_000, 2, 2),
+    "alexnet": replace(_row("alexnet", 3, 64, 1.0, 1_000, 1, 1), batch=32, test_images=1000),
 }
 _FULL = {
     "simplenet5": _row("simplenet5", 1, 28, 1.0, 0, 10, 6),

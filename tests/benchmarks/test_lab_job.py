@@ -84,6 +84,23 @@ def test_a_diverged_network_is_told_and_guesses(tiny, where):
     assert result["test"] < 30.0
 
 
+@pytest.mark.parametrize("attach", [{"bits": "learn"}, {"quantizer": "lsq", "bits": 3, "activation_bits": 4}])
+def test_under_bfloat16_autocast_training_keeps_its_accuracy(tiny, where, attach):
+    made = set()
+
+    def look(step, model, handle):
+        if step == 0:
+            model.conv1.register_forward_hook(lambda module, x, y: made.add(y.dtype) if model.training else None)
+
+    job = Job(setting=tiny, seed=0, attach=attach)
+    plain = run_job(job, where)
+    half = run_job(job, replace(where, bf16=True), look)
+    assert made == {torch.bfloat16}
+    assert not half["diverged"]
+    assert half["validation"] == pytest.approx(plain["validation"], abs=10.0)
+    assert half["mean_bits"] == pytest.approx(plain["mean_bits"], abs=1.0)
+
+
 def test_accuracy_is_a_percentage_and_leaves_the_mode_alone():
     network = torch.nn.Identity().train()
     x = torch.eye(4)

@@ -201,7 +201,7 @@ def test_only_levels_that_follow_the_weights_are_bounded() -> None:
     with pytest.raises(ValueError, match="fit_range=True is for levels that follow the largest weight"):
         waveq.attach(mlp(), bits=2, fit_range=True, quantizer="lsq")
     wq = waveq.attach(mlp(), total_steps=40, forward="float")
-    assert wq.settings.bounds_from == wq.settings.schedule.fall == 20
+    assert wq.settings.bounds_from == wq.settings.schedule.fall == 14
 
 
 # ---------------------------------------------------------------------- looking at the rounded network meanwhile

@@ -264,3 +264,22 @@ def test_lsq_starts_again_for_its_bits_when_they_freeze() -> None:
         weight = model.get_submodule(name).parametrizations.weight.original.detach()
         expected = 2.0 * float(weight.abs().mean()) / (2.0 ** (bits - 1) - 1.0) ** 0.5  # 2 E|w| / sqrt(Q_P)
         assert wq.policy().scales[name] == pytest.approx(expected, rel=1e-5)
+
+
+def test_lsq_shortens_its_range_with_every_bit_that_is_lost_while_learning() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    wq = attach(model, quantizer="lsq", total_steps=60, lambda_beta=5.0)
+    states = {name: model.get_submodule(name).parametrizations.weight for name in wq.names}
+    lost = set()
+    while wq.learning:
+        before = wq.bits()
+        (model(torch.randn(8, 6)).square().mean() + wq.penalty()).backward()
+        wq.step()
+        for name, bits in wq.bits().items():
+            if wq.learning and bits < before[name]:
+                weight = states[name].original.detach()
+                longest = 2.0 * weight.abs().mean().item() * (2.0 ** (bits - 1) - 1.0) ** 0.5  # LSQ's start
+                assert states[name][0].quantizer.gain(weight).item() <= 1.001 * longest
+                lost.add(bits)
+    assert {2, 3} <= lost  # where LSQ's start of 4 bits is too long

@@ -136,6 +136,22 @@ def test_lsq_step_at_learned_bits_moves_as_if_it_were_the_parameter() -> None:
     torch.testing.assert_close(learned.step * learned.reference_steps / 31, fixed.step)
 
 
+@pytest.mark.parametrize("bits", [2, 3, 6, 8])
+def test_lsq_with_fewer_bits_shortens_its_range_and_never_lengthens_it(bits: int) -> None:
+    weight = random_weight(100)
+    learned, fixed = LSQ(weight), LSQ(weight, total_bits=bits)
+    most = 2 ** (bits - 1) - 1
+    with torch.no_grad():
+        learned.step.mul_(20.0)
+    learned.lose_bits(weight, bits)
+    assert learned.gain(weight).item() == pytest.approx(fixed.step.item() * most)
+    with torch.no_grad():
+        learned.step.mul_(0.5)
+    short = learned.step.item()
+    learned.lose_bits(weight, bits)
+    assert learned.step.item() == short
+
+
 def test_lsq_stretched_grid_follows_the_wave() -> None:
     weight = random_weight(200)
     lsq = LSQ(weight)

@@ -99,6 +99,15 @@ class WeightQuantizer(nn.Module):
             total_bits: B, 2 and more.
         """
 
+    @torch.no_grad()
+    def lose_bits(self, weight: Tensor, total_bits: int) -> None:
+        """Bits in learning have just fallen to a lower whole number: shorten a learned range that suits more bits.
+
+        Args:
+            weight: the float weights as they are now.
+            total_bits: B, 2 and more.
+        """
+
     def compiles(self) -> bool:
         """Whether the two recipes below stand for this method's formulas; subclasses that change a formula say no."""
         return False

@@ -25,8 +25,10 @@ class LSQ(WeightQuantizer):
 
     While bits are learned the range s Q_P is what stays when beta moves: the step at b magnitude bits is the range
     over 2^b - 1, stretched by c(beta). It starts as the range of 4 bits, because LSQ's start at 8 bits would leave the
-    outer three quarters of the levels empty. When the bits freeze, s starts again as above, from the weights of then: a
-    range that suited more bits is up to 2.6 times too long for 2, and cost more than a point of accuracy.
+    outer three quarters of the levels empty. Each time beta falls below a whole number of bits, a range that is longer
+    than LSQ's start at the bits that are left is shortened to it: the learned range of 8 bits is several times too long
+    for 2 or 3, so that weights suffered from it, and the task priced few bits too high. When the bits freeze, s starts
+    again as above, from the weights of then.
 
     s is kept positive: below zero it counts as (almost) zero and keeps its gradient, so that it comes back. The wave
     moves the weights alone; through s it would find its own trivial minimum, a step so large that all weights are 0.
@@ -57,8 +59,17 @@ class LSQ(WeightQuantizer):
     @torch.no_grad()
     def restart(self, weight: Tensor, total_bits: int) -> None:
         """The step that LSQ starts from at these bits, kept as the step at the bits that its range is counted in."""
+        self.step.copy_(self._start(weight, total_bits))
+
+    @torch.no_grad()
+    def lose_bits(self, weight: Tensor, total_bits: int) -> None:
+        """A range that is longer than LSQ's start at these bits is shortened to it; see the class."""
+        self.step.copy_(torch.minimum(self.step, self._start(weight, total_bits)))
+
+    def _start(self, weight: Tensor, total_bits: int) -> Tensor:
+        """LSQ's first range at these bits, as the step at the bits that ranges are counted in."""
         _, most = lsq_steps(total_bits, signed=True)
-        self.step.copy_(lsq_start(weight.float(), most) * most / self.reference_steps)
+        return lsq_start(weight.float(), most) * most / self.reference_steps
 
     def gain(self, weight: Tensor) -> Tensor:
         """The range s Q_P, positive."""
