@@ -35,6 +35,7 @@ from waveq.presets import get_preset
 from waveq.quantizers import make_activation_quantizer, make_quantizer, quantizer_class
 from waveq.quantizers.base import ScaleMode
 from waveq.reading import shorten
+from waveq.rectifiers import Leaning
 from waveq.schedules import Profile
 from waveq.settings import Settings, WaveLayer
 
@@ -236,6 +237,7 @@ def _register(model: nn.Module, built: Mapping[str, WaveLayer]) -> list[Any]:
             if layer.state.activation_bits is not None:
                 _drop_fixed_activations(module)
                 hooks.append(module.register_forward_pre_hook(quantize_input, with_kwargs=True))
+    hooks.append(Leaning(model))
     device = next(iter(built.values())).state.beta.device
     step, dual = ROOT_STATE
     model.register_buffer(step, torch.zeros((), dtype=torch.int64, device=device))

@@ -21,6 +21,7 @@ from waveq.leaving import make_plain
 from waveq.penalty import Strengths, penalty
 from waveq.policy import Policy
 from waveq.price import next_log_price, pressure, price_factor
+from waveq.rectifiers import relus_left_out
 from waveq.settings import Settings, WaveLayer
 
 __all__ = ["WaveQ"]
@@ -153,11 +154,9 @@ class WaveQ:
             rebalance_all(list(self._layers.values()), self.settings)
         if self.phase == 2 and move_betas(self._learned, self.settings, grad_scale, self._phase2_progress):
             self._ascend()
-        for layer in self._learned:
-            layer.state.beta.grad = None
         forget_weights()
         for layer in self._layers.values():
-            layer.state.memory.clear()  # frees the quantised weights
+            layer.state.end_step()
         self._known_step += 1
         self._model.waveq_step.fill_(self._known_step)  # type: ignore[operator]
         self._seen = self._mark()
@@ -255,6 +254,11 @@ class WaveQ:
             name: layer.state.beta.detach().item() + 1.0 if layer.state.learns else float(layer.state.bits_now)
             for name, layer in self._layers.items()
         }
+
+    @property
+    def relus_left_out(self) -> dict[str, str]:
+        """The ReLUs that are left out at present, each with the layer whose input quantiser does its work."""
+        return relus_left_out(self._model)
 
     def mean_bits(self) -> float:
         """Mean total bits over layers; while they are learned beta + 1, so that a progress bar moves smoothly."""

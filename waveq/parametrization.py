@@ -77,6 +77,7 @@ class WaveParametrization(nn.Module):
         self.memory = WeightMemory()
         self.rounding = 0  # open blocks of ``WaveQ.rounded``; no buffer, so that no checkpoint can hold one
         self.quantizes_inputs_always = False  # whether inputs are quantised where weights are not
+        self.unrectified: Tensor | None = None  # an input on its way here whose ReLU was left out
         self.gang = Gang() if gang is None else gang
         for name, value, dtype in (
             ("beta", beta, torch.float32),
@@ -97,6 +98,7 @@ class WaveParametrization(nn.Module):
         self.bits_now = int(self.total_bits)
         self.is_quantized = bool(self.quantized)
         self.signed_now = int(self.activation_signed)
+        self.settled = self.signed_now >= 0
         self.beta = self.beta.detach().requires_grad_(self.learns)
 
     def _marks(self) -> tuple[int, ...]:
@@ -123,6 +125,35 @@ class WaveParametrization(nn.Module):
         """Whether the forward pass uses quantised weights."""
         self.quantized.fill_(value)
         self.is_quantized, self._seen = value, self._marks()
+
+    @property
+    def quantizes_inputs(self) -> bool:
+        """Whether inputs are quantised at present."""
+        return self.activation is not None and (self.is_quantized or self.quantizes_inputs_always)
+
+    def may_rectify(self, rectifier: nn.Module) -> bool:
+        """Whether the input quantiser does the work of a ReLU before it, were it not for the tensor's kind.
+
+        Only from the step on that follows the first input: a backward pass that computes its forward pass again
+        (activation checkpointing) must find the ReLU as it was.
+        """
+        if self._seen != self._marks():
+            self._mirror()
+        if not (self.settled and self.signed_now == 0 and self.quantizes_inputs):
+            return False
+        return cast(ActivationQuantizer, self.activation).replaces(rectifier)
+
+    def rectifies(self, rectifier: nn.Module, x: Any) -> bool:
+        """Whether the input quantiser does the work of a ReLU before it for this input."""
+        if not isinstance(x, Tensor) or x.is_meta or not self.may_rectify(rectifier):
+            return False
+        return cast(ActivationQuantizer, self.activation).saves_rectifying(x)
+
+    def end_step(self) -> None:
+        """What holds from the next step on; frees the quantised weights and beta's gradient."""
+        self.memory.clear()
+        self.beta.grad = None
+        self.settled = self.signed_now >= 0
 
     @torch.no_grad()
     def freeze(self, total_bits: int) -> None:
@@ -324,11 +355,15 @@ class FixedActivation:
 def quantize_input(module: nn.Module, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs] | None:
     """Forward pre-hook, with keywords: quantise a layer's input where its parametrisation says so."""
     state = parametrization_of(module)
-    if state.activation is None or not (state.is_quantized or state.quantizes_inputs_always):
+    if state.activation is None or not state.quantizes_inputs:
         return None
     x = args[0] if args else kwargs["input"]
     if x.is_meta:
         return None
+    if (unrectified := state.unrectified) is not None:
+        state.unrectified = None
+        if x is unrectified:
+            return _with_input(state.activation.rectified(x), args, kwargs)
     if state.signed_now < 0:
         _look_for_signs(state, x.detach())
     return _with_input(state.activation(x, signed=state.signed_now == 1), args, kwargs)

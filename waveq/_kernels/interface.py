@@ -96,8 +96,8 @@ class Engine(Protocol):
     def clip_round(self, x: Tensor, low: float, steps: float) -> Tensor:
         """round(clip(x, low, 1) steps) / steps."""
 
-    def clip_round_backward(self, x: Tensor, low: float, gradient: Tensor) -> Tensor:
-        """The gradient where low <= x <= 1, zero elsewhere."""
+    def clip_round_backward(self, x: Tensor, low: float, gradient: Tensor, *, closed: bool = True) -> Tensor:
+        """The gradient where low <= x <= 1, or low < x <= 1 unless ``closed``; zero elsewhere."""
 
 
 class Job(Protocol):

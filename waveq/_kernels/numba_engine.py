@@ -145,14 +145,14 @@ class NumbaEngine:
         share_chunks(kernels.clip_round_chunks, chunks, wide.data_ptr(), out.data_ptr(), wide.numel(), *bounds)
         return out.to(x.dtype)
 
-    def clip_round_backward(self, x: Tensor, low: float, gradient: Tensor) -> Tensor:
+    def clip_round_backward(self, x: Tensor, low: float, gradient: Tensor, *, closed: bool = True) -> Tensor:
         """The gradient inside the range."""
         wide = dense(widened(x.detach()))
         above = like(widened(gradient.detach()), wide)
         out = torch.empty_like(wide)
         addresses = (wide.data_ptr(), above.data_ptr(), out.data_ptr())
         chunks = count_chunks(wide.numel())
-        share_chunks(kernels.clip_round_backward_chunks, chunks, *addresses, wide.numel(), np.float32(low))
+        share_chunks(kernels.clip_round_backward_chunks, chunks, *addresses, wide.numel(), np.float32(low), closed)
         return out.to(x.dtype)
 
 

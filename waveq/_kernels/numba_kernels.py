@@ -200,8 +200,19 @@ def _clip_round_backward(x: Array, g: Array, out: Array, low: Real) -> None:
 
 
 @jit_loop
-def clip_round_backward_chunks(first: int, last: int, x: int, gradient: int, out: int, size: int, low: Real) -> None:
-    """The gradient where low <= x <= 1, zero elsewhere."""
+def _clip_round_backward_open(x: Array, g: Array, out: Array, low: Real) -> None:
+    for i in range(x.size):
+        out[i] = g[i] if low < x[i] <= _ONE else _ZERO
+
+
+@jit_loop
+def clip_round_backward_chunks(
+    first: int, last: int, x: int, gradient: int, out: int, size: int, low: Real, closed: bool
+) -> None:
+    """The gradient where low <= x <= 1, or low < x <= 1 unless closed; zero elsewhere."""
     for k in range(first, last):
         g, o = chunk_of(gradient, k * CHUNK, size), chunk_of(out, k * CHUNK, size)
-        _clip_round_backward(chunk_of(x, k * CHUNK, size), g, o, low)
+        if closed:
+            _clip_round_backward(chunk_of(x, k * CHUNK, size), g, o, low)
+        else:
+            _clip_round_backward_open(chunk_of(x, k * CHUNK, size), g, o, low)

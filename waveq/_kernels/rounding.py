@@ -204,21 +204,30 @@ def leaf_gradient(leaf: Leaf, grads: RoundingGradients, more: float = 0.0) -> Te
     return tensor.new_tensor(share + more)
 
 
-def fused_clip_round(engine: Engine, x: Tensor, *, low: float, steps: float) -> Tensor:
-    """round(clip(x, low, 1) steps) / steps with the gradient inside the range; x alone is kept for it."""
-    result: Tensor = _FusedClipRound.apply(engine, low, steps, x)  # type: ignore[no-untyped-call]
+def fused_clip_round(engine: Engine, x: Tensor, *, low: float, steps: float, closed: bool = True) -> Tensor:
+    """round(clip(x, low, 1) steps) / steps with the gradient inside the range; x alone is kept for it.
+
+    Args:
+        engine: who computes.
+        x: activations.
+        low: lower end of the range.
+        steps: levels in a unit.
+        closed: whether x = low still has a gradient; a ReLU has none at 0.
+    """
+    result: Tensor = _FusedClipRound.apply(engine, low, steps, closed, x)  # type: ignore[no-untyped-call]
     return result
 
 
 class _FusedClipRound(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, engine: Engine, low: float, steps: float, x: Tensor) -> Tensor:
+    def forward(ctx: Any, engine: Engine, low: float, steps: float, closed: bool, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.engine, ctx.low = engine, low
+        ctx.work = engine, low, closed
         return engine.clip_round(x, low, steps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
-        return None, None, None, ctx.engine.clip_round_backward(x, ctx.low, above)
+        engine, low, closed = ctx.work
+        return (None,) * 4 + (engine.clip_round_backward(x, low, above, closed=closed),)

@@ -91,9 +91,10 @@ class TorchEngine:
         """Activations on their levels."""
         return (torch.round(widened(x.detach()).clamp(low, 1.0) * steps) / steps).to(x.dtype)
 
-    def clip_round_backward(self, x: Tensor, low: float, gradient: Tensor) -> Tensor:
+    def clip_round_backward(self, x: Tensor, low: float, gradient: Tensor, *, closed: bool = True) -> Tensor:
         """The gradient inside the range."""
-        return torch.where((x.detach() >= low) & (x.detach() <= 1.0), gradient, 0.0)
+        above = x.detach() >= low if closed else x.detach() > low
+        return torch.where(above & (x.detach() <= 1.0), gradient, 0.0)
 
 
 def _coordinate(wide: Tensor, c: Coordinate, *, silence: bool = False) -> tuple[Tensor, Tensor, Tensor]:

@@ -109,11 +109,11 @@ class TritonEngine:
         kernels.clip_round_blocks[(_blocks(x),)](x, out, x.numel(), low, steps, BLOCK=BLOCK)
         return out
 
-    def clip_round_backward(self, x: Tensor, low: float, gradient: Tensor) -> Tensor:
+    def clip_round_backward(self, x: Tensor, low: float, gradient: Tensor, *, closed: bool = True) -> Tensor:
         """The gradient inside the range."""
         x = dense(x.detach())
         above, out = like(gradient.detach(), x), torch.empty_like(x)
-        kernels.clip_round_backward_blocks[(_blocks(x),)](x, above, out, x.numel(), low, BLOCK=BLOCK)
+        kernels.clip_round_backward_blocks[(_blocks(x),)](x, above, out, x.numel(), low, CLOSED=closed, BLOCK=BLOCK)
         return out
 
     def _table(

@@ -179,11 +179,12 @@ def clip_round_blocks(x, out, size, low, steps, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def clip_round_backward_blocks(x, gradient, out, size, low, BLOCK: tl.constexpr):
-    """The gradient where low <= x <= 1, zero elsewhere."""
+def clip_round_backward_blocks(x, gradient, out, size, low, CLOSED: tl.constexpr, BLOCK: tl.constexpr):
+    """The gradient where low <= x <= 1, or low < x <= 1 unless CLOSED; zero elsewhere."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < size
     value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
     g = tl.load(gradient + at, mask=inside, other=0.0).to(tl.float32)
-    kept = tl.where((value >= low) & (value <= 1.0), g, 0.0)
+    above = value >= low if CLOSED else value > low
+    kept = tl.where(above & (value <= 1.0), g, 0.0)
     tl.store(out + at, kept.to(out.dtype.element_ty), mask=inside)

@@ -59,6 +59,18 @@ class ActivationQuantizer(nn.Module):
         """x, float32 or wider, on its levels; ``signed`` says whether negative values carry information."""
         raise NotImplementedError
 
+    def replaces(self, rectifier: nn.Module) -> bool:
+        """Whether ``rectified`` does the work of this nn.ReLU or nn.ReLU6 for inputs without a sign."""
+        return False
+
+    def saves_rectifying(self, x: Tensor) -> bool:
+        """Whether ``rectified`` takes fewer passes over x than a ReLU and the quantiser one after the other."""
+        return True
+
+    def rectified(self, x: Tensor) -> Tensor:
+        """``self(relu(x))``, values and gradients, where ``replaces`` says so."""
+        return self(x)  # type: ignore[no-any-return]
+
 
 class DataStarted(ActivationQuantizer):
     """An input quantiser whose range or levels start from the first batch that it sees in training.
@@ -111,6 +123,21 @@ class DoReFaActivation(ActivationQuantizer):
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         """See ``quantize_activation``."""
         return quantize_activation(x, self.bits, signed=signed)
+
+    def replaces(self, rectifier: nn.Module) -> bool:
+        """Both kinds: what ReLU6 holds at 6 is held at 1."""
+        return type(self).quantize is DoReFaActivation.quantize and type(rectifier) in (nn.ReLU, nn.ReLU6)
+
+    def saves_rectifying(self, x: Tensor) -> bool:
+        """In compiled kernels."""
+        return engine_for(x) is not None
+
+    def rectified(self, x: Tensor) -> Tensor:
+        """The same kernel; its gradient is 0 at x = 0 too, as the ReLU's is."""
+        engine = engine_for(x)
+        if engine is None:
+            return self(torch.relu(x))  # type: ignore[no-any-return]
+        return fused_clip_round(engine, x, low=0.0, steps=_steps_of(self.bits, False), closed=False)
 
 
 def quantize_activation(x: Tensor, bits: int, *, signed: bool = False) -> Tensor:

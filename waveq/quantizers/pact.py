@@ -59,6 +59,10 @@ class PACTActivation(ActivationQuantizer):
         size = alpha.detach()
         return straight_through(clipped, size * round_on_unit_range(clipped.detach() / size, self.bits, signed=signed))
 
+    def replaces(self, rectifier: nn.Module) -> bool:
+        """A ReLU, which ``clip_at`` has itself; a ReLU6 only where alpha is below 6."""
+        return type(self).quantize is PACTActivation.quantize and type(rectifier) is nn.ReLU
+
 
 def clip_at(x: Tensor, alpha: Tensor, *, signed: bool) -> Tensor:
     """clip(x, 0 or -alpha, alpha), where alpha's gradient is 1 from x = alpha on (torch halves it at equality).
