@@ -47,8 +47,8 @@ class Residual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.head = nn.Conv2d(3, 4, 1)  # the network's first layer, whose inputs are not quantised
         self.chain = nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
-        self.head = nn.Conv2d(3, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """x + chain(x)."""
@@ -376,6 +376,15 @@ def test_hooks_see_what_they_saw(where: str) -> None:
     assert len(seen[0]) == len(seen[1]) > 0
     for ours, theirs in zip(*seen, strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_hook_on_a_chain_within_sees_what_it_saw() -> None:
+    model, handle = attached(CHAINS["nested"][0])
+    seen: list[Tensor] = []
+    model[0].register_forward_hook(lambda _m, _a, out: seen.append(out))
+    assert handle.relus_left_out == {}
+    assert_same(model, unfused(model), images())
+    assert all(bool((out >= 0).all()) for out in seen)
 
 
 def test_a_replaced_forward_is_called() -> None:
