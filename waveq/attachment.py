@@ -94,7 +94,8 @@ def attach(
             weight. On the float road that is the default; on the other one the default is not to.
         first_last: total bits of the network's first and last layer, which are then not learned.
         activation_bits: bits of the layers' inputs, 1 to 8: one number for all but the network's first layer, or a
-            mapping by layer name. A layer whose first input holds negative values gets a signed grid.
+            mapping by layer name. A layer whose first input holds negative values gets a signed grid. A ReLU in an
+            ``nn.Sequential`` before a layer with an unsigned one is left out; ``wq.relus_left_out`` says which.
         activation_quantizer: their method, see ``waveq.quantizers.activation_quantizer_names()``; None takes the one
             that the weight quantiser was published with. What it learns is in ``model.parameters()``.
         lambda_w: strength of the wave on the weights.
