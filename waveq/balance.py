@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from waveq._kernels.interface import Engine
+from waveq._kernels.storage import widened
 from waveq.functional import frequency, phase
 from waveq.penalty import engine_of, wave_betas, wave_row
 from waveq.settings import Settings, WaveLayer
@@ -34,13 +35,14 @@ def rebalance(layer: WaveLayer, settings: Settings) -> None:
     if weight.grad is None:
         return
     pull, length = _pull_and_length(layer, settings)
-    gradient = weight.grad.float()
+    gradient = widened(weight.grad)
     along = (gradient * pull).sum() / pull.square().sum().clamp_min(torch.finfo(pull.dtype).tiny)
     _remember(layer, (gradient - along * pull).norm() / length)
 
 
 def _remember(layer: WaveLayer, ratio: Tensor) -> None:
     state = layer.state
+    ratio = ratio.to(torch.promote_types(layer.weight.dtype, torch.float32))
     memory = torch.where(state.strength == _UNMEASURED, 0.0, _MEMORY)
     mixed = memory * state.strength + (1.0 - memory) * ratio
     # overflow of mixed precision, or a layer that the wave cannot move: keep what was
@@ -68,7 +70,7 @@ def _rebalance_fused(engine: Engine, layers: Sequence[WaveLayer], settings: Sett
     gradients = [layer.weight.grad for layer in layers if layer.weight.grad is not None]
     pulls, twins, along, tasks = engine.balance(rows, beta, settings.order, gradients).unbind(1)
     across = (tasks - along.square() / pulls.clamp_min(torch.finfo(pulls.dtype).tiny)).clamp_min(0.0)
-    for layer, ratio in zip(layers, (across / ((pulls + twins) / 2.0)).sqrt().float().unbind(), strict=True):
+    for layer, ratio in zip(layers, (across / ((pulls + twins) / 2.0)).sqrt().unbind(), strict=True):
         _remember(layer, ratio)
 
 
@@ -82,5 +84,5 @@ def _pull_and_length(layer: WaveLayer, settings: Settings) -> tuple[Tensor, Tens
     amplitude = math.pi * frequency(beta, state.grid) * torch.exp2(-settings.order * beta) / u.numel()
     (pull,) = torch.autograd.grad(u, weight, amplitude * torch.sin(theta2), retain_graph=True)
     (across,) = torch.autograd.grad(u, weight, amplitude * torch.cos(theta2))
-    pull, across = pull.float(), across.float()
+    pull, across = widened(pull), widened(across)
     return pull, ((pull.square().sum() + across.square().sum()) / 2.0).sqrt()

@@ -223,11 +223,13 @@ class WaveParametrization(nn.Module):
 
     def values_key(self) -> Hashable:
         """See ``gang.Member``."""
-        return self.bits_now, self._beta_number(), forced(), *self._learned_versions()
+        return self.bits_now, self._beta_number(), id(self._buffers["beta"]), forced(), *self._learned_versions()
 
     def _learned_versions(self) -> tuple[int, ...]:
         learned: dict[str, Any] = self._quantizer()._parameters
-        return tuple(parameter._version for parameter in learned.values())
+        # which tensors they are counts too: a plan hands gradients to those that it was made with, and loading
+        # weights or moving the model may put others in their place
+        return tuple(mark for parameter in learned.values() for mark in (id(parameter), parameter._version))
 
     def plan(self, weight: Tensor) -> Plan:
         """See ``gang.Member``."""

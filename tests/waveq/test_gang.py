@@ -190,3 +190,26 @@ def test_threads_do_not_change_the_result() -> None:
         torch.set_num_threads(before)
     assert results[0][1:] == results[1][1:]
     assert all(torch.equal(a, b) for a, b in zip(results[0][0], results[1][0], strict=True))
+
+
+@pytest.mark.parametrize("way", ["load_state_dict", "to"])
+def test_gradients_reach_the_beta_that_took_another_one_s_place(way: str) -> None:
+    """Loading a checkpoint and moving the model make new betas; at a clamp or at rest their value is the same."""
+    found = []
+    for form in ("plain", "numba"):
+        with use_backend(form):
+            model, handle = attached(schedule=lambda _step: (0.2, 0.0), beta_lr=1e-9)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+            for x, _ in batches(4):
+                model(x).square().mean().backward()
+                optimizer.step()
+                handle.step()
+                optimizer.zero_grad()
+            if way == "to":
+                model.to("cpu")
+            else:
+                model.load_state_dict({key: value.clone() for key, value in model.state_dict().items()})
+            model(x).square().mean().backward()
+            found.append([beta_of(model, name).grad for name in handle.names])
+    assert all(slope is not None for slope in found[1])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-7)
