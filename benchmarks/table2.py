@@ -30,7 +30,7 @@ class Base:
 
     Attributes:
         arguments: for ``waveq.attach``.
-        lr: peak rate of the training.
+        lr: peak rate of the training where float training has 0.02; other networks keep the proportion.
         wave: arguments for ``waveq.attach``, or for ``benchmarks.lab.job``, that switch the wave on.
     """
 
@@ -39,6 +39,7 @@ class Base:
     wave: dict[str, Any]
 
 
+_CHOSEN_AT_LR = 0.02  # float training's, where the bases' rates were chosen
 # rates and waves were chosen on held-out images of seeds 100 and 101 (SimpleNet-5, 2 bits)
 BASES = {
     "DoReFa": Base({"quantizer": "dorefa", "scale": "none"}, 5e-4, {"wave": {"rise": 0.0, "strength": 0.3}}),
@@ -58,7 +59,7 @@ def jobs_of(network: str, bits: int, seed: int, args: argparse.Namespace) -> dic
         base = BASES[name]
         for wave, more in ((False, {"lambda_w": 0.0}), (True, base.wave)):
             attach = {**base.arguments, "bits": bits, **more}
-            jobs[name, wave] = Job(setting=row, seed=seed, attach=attach, lr=base.lr)
+            jobs[name, wave] = Job(setting=row, seed=seed, attach=attach, lr=base.lr * row.lr / _CHOSEN_AT_LR)
     return jobs
 
 
