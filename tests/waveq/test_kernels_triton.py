@@ -39,7 +39,12 @@ assert ((got - want).abs()[:-1] / lengths[:-1]).max() < 1e-3
 
 x = torch.randn(3, 50, 17)
 assert torch.equal(engine.clip_round(x, 0.0, 7.0), twin.clip_round(x, 0.0, 7.0))
-assert torch.equal(engine.clip_round_backward(x, 0.0, x), twin.clip_round_backward(x, 0.0, x))
+x[0, :, ::3] = 0.0  # has a gradient where the range is closed, none where it is open
+above = torch.randn(3, 50, 17)
+for closed in (True, False):
+    backward = [each.clip_round_backward(x, 0.0, above, closed=closed) for each in (engine, twin)]
+    assert torch.equal(*backward)
+    assert bool((backward[0][0, :, 0] != 0).all()) is closed
 with use_backend("triton"):
     assert backend().cpu.name == "triton", backend().cpu
     assert engine_for(x).name == "triton"
