@@ -23,6 +23,7 @@ __all__ = [
     "squash_tanh",
     "squash_tanh_near",
     "whole",
+    "widest_vectors",
 ]
 
 Real = Any  # numba infers float32
@@ -46,6 +47,21 @@ def add(total: Real, value: Real) -> Real:
     """total + value, where the order of a loop's additions is the compiler's."""
     return total + value
 
+
+@intrinsic
+def _widest_vectors(_context: Any) -> Any:
+    def codegen(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        # llvmlite writes out what is in the set, but its ``add`` knows attributes without a value alone
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+# No operation: asks LLVM to use the processor's widest vectors in the function that calls it. Left to itself it takes
+# half of an AVX-512 register on most processors, for the sake of code that uses vectors now and then; these loops do
+# nothing else. Where a function is inlined its caller's wish counts.
+widest_vectors = cast("Callable[[], None]", _widest_vectors)
 
 _MAGIC = np.float32(12582912.0)  # 1.5 * 2^23: adding it leaves no bits for a fraction, so the processor rounds
 _ZERO, _ONE, _HALF = np.float32(0.0), np.float32(1.0), np.float32(0.5)

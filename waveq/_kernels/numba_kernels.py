@@ -18,6 +18,7 @@ from waveq._kernels.lanes import (
     squash_tanh,
     squash_tanh_near,
     whole,
+    widest_vectors,
 )
 from waveq._kernels.threads import CHUNK
 
@@ -45,6 +46,7 @@ def chunk_of(address: int, start: int, size: int) -> Array:
 @jit_loop
 def count_equal(w: Array, largest: Real) -> Real:
     """How many weights are as large as the largest."""
+    widest_vectors()
     count = _ZERO
     for i in range(w.size):
         count = add(count, _ONE if abs(w[i]) == largest else _ZERO)
@@ -68,6 +70,7 @@ def squash(x: Real, kind: int) -> Real:
 def _wave_tanh(
     w: Array, g: Array, kind: int, divisor: Real, periods: Real, shift: Real, slope: Real
 ) -> tuple[Real, Real]:
+    widest_vectors()
     inverse = _ONE / divisor
     steep = slope * inverse
     value, moment = _ZERO, _ZERO
@@ -86,6 +89,7 @@ def _wave_tanh(
 def _wave_clip(
     w: Array, g: Array, divisor: Real, low: Real, high: Real, periods: Real, shift: Real, slope: Real
 ) -> tuple[Real, Real, Real]:
+    widest_vectors()
     steep = slope / divisor
     value, moment, inside = _ZERO, _ZERO, _ZERO
     for i in range(w.size):
@@ -119,6 +123,7 @@ def wave_chunks(
     ``partial`` has sin^2, u sin(2 theta), the same inside the clip, and the number of weights as large as the largest.
     ``tanh`` has the kinds of ``squash``. An address of 0 in ``gradients`` means that none is wanted.
     """
+    widest_vectors()
     spare = np.empty(CHUNK, np.float32)
     layer = 0
     for k in range(first, last):
@@ -141,6 +146,7 @@ def wave_chunks(
 def _balance(
     w: Array, task: Array, tanh: int, divisor: Real, low: Real, high: Real, periods: Real, shift: Real
 ) -> tuple[Real, Real, Real, Real]:
+    widest_vectors()
     pulls, twins, along, tasks = _ZERO, _ZERO, _ZERO, _ZERO
     for i in range(w.size):
         t = squash(w[i], tanh)
@@ -170,6 +176,7 @@ def balance_chunks(
     partial: Array,
 ) -> None:
     """Lengths of the wave's pull (without its amplitude), of its quarter-period twin and of the task's gradient."""
+    widest_vectors()
     layer = 0
     for k in range(first, last):
         while k >= edges[layer + 1]:
@@ -182,6 +189,7 @@ def balance_chunks(
 
 @jit_loop
 def _clip_round(x: Array, out: Array, low: Real, steps: Real) -> None:
+    widest_vectors()
     for i in range(x.size):
         out[i] = whole(clip(x[i], low, _ONE) * steps) / steps
 
@@ -189,18 +197,21 @@ def _clip_round(x: Array, out: Array, low: Real, steps: Real) -> None:
 @jit_loop
 def clip_round_chunks(first: int, last: int, x: int, out: int, size: int, low: Real, steps: Real) -> None:
     """round(clip(x, low, 1) steps) / steps."""
+    widest_vectors()
     for k in range(first, last):
         _clip_round(chunk_of(x, k * CHUNK, size), chunk_of(out, k * CHUNK, size), low, steps)
 
 
 @jit_loop
 def _clip_round_backward(x: Array, g: Array, out: Array, low: Real) -> None:
+    widest_vectors()
     for i in range(x.size):
         out[i] = g[i] if low <= x[i] <= _ONE else _ZERO
 
 
 @jit_loop
 def _clip_round_backward_open(x: Array, g: Array, out: Array, low: Real) -> None:
+    widest_vectors()
     for i in range(x.size):
         out[i] = g[i] if low < x[i] <= _ONE else _ZERO
 
@@ -210,6 +221,7 @@ def clip_round_backward_chunks(
     first: int, last: int, x: int, gradient: int, out: int, size: int, low: Real, closed: bool
 ) -> None:
     """The gradient where low <= x <= 1, or low < x <= 1 unless closed; zero elsewhere."""
+    widest_vectors()
     for k in range(first, last):
         g, o = chunk_of(gradient, k * CHUNK, size), chunk_of(out, k * CHUNK, size)
         if closed:

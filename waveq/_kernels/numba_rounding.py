@@ -19,6 +19,7 @@ from waveq._kernels.lanes import (
     squash_tanh,
     squash_tanh_near,
     whole,
+    widest_vectors,
 )
 from waveq._kernels.numba_kernels import chunk_of, clip, count_equal
 from waveq._kernels.recipe import TINY
@@ -82,6 +83,7 @@ Real = Any
 
 @jit_loop
 def _largest(bits: Array) -> Any:
+    widest_vectors()
     largest = _NOTHING
     for i in range(bits.size):
         size = bits[i] & _WITHOUT_SIGN
@@ -96,6 +98,7 @@ def largest_chunks(first: int, last: int, edges: Array, places: Array, partial: 
     Without their sign, floats order as their bits do, a NaN above infinity; a comparison of floats would pass over the
     NaN, and would not vectorise.
     """
+    widest_vectors()
     layer = 0
     for k in range(first, last):
         while k >= edges[layer + 1]:
@@ -127,6 +130,7 @@ def settle(edges: Array, places: Array, rows: Array, bits: Array) -> None:
 
 @jit_loop
 def _squash(w: Array, t: Array, largest: Real) -> None:
+    widest_vectors()
     near = largest <= _NEAR
     for i in range(w.size):
         t[i] = squash_tanh_near(w[i]) if near else squash_tanh(w[i])
@@ -134,6 +138,7 @@ def _squash(w: Array, t: Array, largest: Real) -> None:
 
 @jit_loop
 def _round_tanh(t: Array, out: Array, row: Array) -> None:
+    widest_vectors()
     scale, pitch, gain, low, high, shift = row[15], row[3], row[4], row[5], row[6], row[7]
     for i in range(t.size):
         out[i] = gain * ((whole(clip(t[i] * scale, low, high) - shift) + shift) * pitch)
@@ -141,6 +146,7 @@ def _round_tanh(t: Array, out: Array, row: Array) -> None:
 
 @jit_loop
 def _wave_tanh(t: Array, row: Array) -> Real:
+    widest_vectors()
     inverse, periods, offset = _ZERO if row[14] == _ZERO else _ONE / row[8], row[11], row[12]
     value = _ZERO
     for i in range(t.size):
@@ -151,6 +157,7 @@ def _wave_tanh(t: Array, row: Array) -> Real:
 
 @jit_loop
 def _round_clip(w: Array, out: Array, wave: bool, row: Array) -> Real:
+    widest_vectors()
     divisor, start, end, pitch, gain, low, high, shift = (
         row[0],
         row[1],
@@ -176,6 +183,7 @@ def _round_clip(w: Array, out: Array, wave: bool, row: Array) -> Real:
 @jit_loop
 def round_chunks(first: int, last: int, edges: Array, places: Array, rows: Array, partial: Array) -> None:
     """Weights on their levels; ``partial`` takes each chunk's sum of sin^2 where the wave is wanted."""
+    widest_vectors()
     t = np.empty(CHUNK, np.float32)
     layer = 0
     for k in range(first, last):
@@ -194,6 +202,7 @@ def round_chunks(first: int, last: int, edges: Array, places: Array, rows: Array
 
 @jit_loop
 def _back_tanh(t: Array, g: Array, out: Array, row: Array) -> tuple[Real, Real, Real]:
+    widest_vectors()
     scale, low, high, shift = row[15], row[5], row[6], row[7]
     lowest, highest, through = low * _SLACK, high * _SLACK, row[4] / row[0]
     by_pitch, by_gain, by_divisor = _ZERO, _ZERO, _ZERO
@@ -210,6 +219,7 @@ def _back_tanh(t: Array, g: Array, out: Array, row: Array) -> tuple[Real, Real, 
 
 @jit_loop
 def _pull_tanh(t: Array, out: Array, row: Array) -> Real:
+    widest_vectors()
     inverse, periods, offset = _ZERO if row[14] == _ZERO else _ONE / row[8], row[11], row[12]
     steep, moment = row[13] * inverse, _ZERO
     for i in range(t.size):
@@ -223,6 +233,7 @@ def _pull_tanh(t: Array, out: Array, row: Array) -> Real:
 
 @jit_loop
 def _back_clip(w: Array, g: Array, out: Array, closed: bool, wave: bool, row: Array) -> tuple[Real, Real, Real, Real]:
+    widest_vectors()
     divisor, start, end, pitch, low, high, shift = row[0], row[1], row[2], row[3], row[5], row[6], row[7]
     wave_divisor, wave_start, wave_end, periods, offset = row[8], row[9], row[10], row[11], row[12]
     steep, through = row[13] / wave_divisor, row[4] / divisor
@@ -258,6 +269,7 @@ def round_backward_chunks(first: int, last: int, place: Array, row: Array, parti
     ``place`` and ``row`` are one row of the tables. Partial sums for pitch, gain and divisor, of v sin(2 theta), and
     the number of largest weights.
     """
+    widest_vectors()
     size, kind, t = place[3], place[4], np.empty(CHUNK, np.float32)
     for k in range(first, last):
         start = k * CHUNK
@@ -288,6 +300,7 @@ def round_at_once(
     chunks: int, edges: Array, places: Array, rows: Array, bits: Array, partial: Array, means: Array
 ) -> None:
     """All that ``RoundingJob.run`` does, on one thread."""
+    widest_vectors()
     largest_chunks(0, chunks, edges, places, bits)
     settle(edges, places, rows, bits)
     round_chunks(0, chunks, edges, places, rows, partial)
@@ -307,5 +320,6 @@ def sum_of_chunks(partial: Array, sums: Array) -> None:
 @jit_loop
 def back_at_once(chunks: int, place: Array, row: Array, partial: Array, sums: Array) -> None:
     """``round_backward_chunks`` and the sums over the layer, on one thread."""
+    widest_vectors()
     round_backward_chunks(0, chunks, place, row, partial)
     sum_of_chunks(partial, sums)
