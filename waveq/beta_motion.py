@@ -65,8 +65,7 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
         trend.fill_((1.0 - fresh) * trend.item() - (0.0 if held else fresh * move))
         bits = layer.state.bits_number()
         beta.fill_(new)
-        if (fewer := layer.state.bits_number()) < bits:
-            layer.state.quantizer.lose_bits(layer.weight.detach(), int(fewer) + 1)
+        layer.state.quantizer.follow_bits(layer.weight.detach(), int(bits) + 1, int(layer.state.bits_number()) + 1)
     return True
 
 

@@ -100,12 +100,13 @@ class WeightQuantizer(nn.Module):
         """
 
     @torch.no_grad()
-    def lose_bits(self, weight: Tensor, total_bits: int) -> None:
-        """Bits in learning have just fallen to a lower whole number: shorten a learned range that suits more bits.
+    def follow_bits(self, weight: Tensor, before: int, now: int) -> None:
+        """beta has just taken a step: shorten what is learned beside it where it is too long for its bits.
 
         Args:
             weight: the float weights as they are now.
-            total_bits: B, 2 and more.
+            before: total bits, 2 and more, before beta's step.
+            now: total bits after it.
         """
 
     def compiles(self) -> bool:

@@ -14,7 +14,7 @@ from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, damped, kept
 
 __all__ = ["LSQ", "LSQActivation", "lsq_start", "lsq_steps", "quantize_by_step"]
 
-_LEARNED_START_BITS = 4  # whose range a layer with learned bits starts from
+_REFERENCE_BITS = 4  # in whose steps the range of a layer with learned bits is counted
 
 
 class LSQ(WeightQuantizer):
@@ -24,11 +24,12 @@ class LSQ(WeightQuantizer):
     The levels are the mid-tread grid of u = w / (s Q_P) with one more level below -1.
 
     While bits are learned the range s Q_P is what stays when beta moves: the step at b magnitude bits is the range
-    over 2^b - 1, stretched by c(beta). It starts as the range of 4 bits, because LSQ's start at 8 bits would leave the
-    outer three quarters of the levels empty. Each time beta falls below a whole number of bits, a range that is longer
-    than LSQ's start at the bits that are left is shortened to it: the learned range of 8 bits is several times too long
-    for 2 or 3, so that weights suffered from it, and the task priced few bits too high. When the bits freeze, s starts
-    again as above, from the weights of then.
+    over 2^b - 1, stretched by c(beta). It starts as max|w| and never gets longer: LSQ's own start at 8 bits would be
+    several times as long, and a shorter one clips weights, whose gradients at 8 bits have thrown a range off by a
+    factor of two hundred. Each time beta falls below a whole number of bits, a range that is longer than LSQ's start at
+    the bits that are left is shortened to it: the range of 8 bits is several times too long for 2 or 3, so that weights
+    suffered from it, and the task priced few bits too high. When the bits freeze, s starts again as above, from the
+    weights of then.
 
     s is kept positive: below zero it counts as (almost) zero and keeps its gradient, so that it comes back. The wave
     moves the weights alone; through s it would find its own trivial minimum, a step so large that all weights are 0.
@@ -48,8 +49,9 @@ class LSQ(WeightQuantizer):
 
     def __init__(self, weight: Tensor, *, total_bits: int | None = None, scale: ScaleMode | None = None) -> None:
         super().__init__(weight, total_bits=total_bits, scale=scale)
-        _, most = lsq_steps(total_bits or _LEARNED_START_BITS, signed=True)
-        self.step = nn.Parameter(lsq_start(weight.detach().float(), most))
+        _, most = lsq_steps(total_bits or _REFERENCE_BITS, signed=True)
+        values = weight.detach().float()
+        self.step = nn.Parameter(lsq_start(values, most) if total_bits else (values.abs().max() / most).clamp_min(TINY))
         self.register_buffer("reference_steps", torch.tensor(float(most), device=weight.device))
 
     def grid(self, total_bits: int | None = None) -> Grid:
@@ -62,9 +64,12 @@ class LSQ(WeightQuantizer):
         self.step.copy_(self._start(weight, total_bits))
 
     @torch.no_grad()
-    def lose_bits(self, weight: Tensor, total_bits: int) -> None:
-        """A range that is longer than LSQ's start at these bits is shortened to it; see the class."""
-        self.step.copy_(torch.minimum(self.step, self._start(weight, total_bits)))
+    def follow_bits(self, weight: Tensor, before: int, now: int) -> None:
+        """The range stays within max|w| and, with every bit that is lost, within LSQ's start at the bits left."""
+        longest = weight.float().abs().amax() / self.reference_steps
+        if now < before:
+            longest = torch.minimum(longest, self._start(weight, now))
+        self.step.copy_(torch.minimum(self.step, longest.clamp_min(TINY)))
 
     def _start(self, weight: Tensor, total_bits: int) -> Tensor:
         """LSQ's first range at these bits, as the step at the bits that ranges are counted in."""
