@@ -14,15 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import waveq
+from benchmarks._loop import steps_of
 from benchmarks._report import write_json
 from waveq.runs import StageFolder
 from waveq.train import make_dataset, make_network
 from waveq.train_config import TrainConfig, load_recipe
-from waveq.train_module import rate_at
 from waveq.train_stage import Stage, make_loader
 from waveq.zoo.data import Dataset
 
@@ -32,23 +31,10 @@ State = dict[str, Tensor]
 def plain_loop(config: TrainConfig, dataset: Dataset, *, wave: bool) -> tuple[float, int, State]:
     """CPU seconds, steps and final state of a loop without Lightning, logs and checkpoints."""
     network = make_network(config, dataset)
-    loader = make_loader(config, dataset, "wave")
-    total = config.epochs * len(loader)
+    total = config.epochs * len(make_loader(config, dataset, "wave"))
     wq = waveq.attach(network, total_steps=total) if wave else None
-    optimizer = torch.optim.SGD(network.parameters(), lr=config.lr, momentum=0.9, weight_decay=1e-4)
-    step, begun = 0, time.process_time()
-    for _ in range(config.epochs):
-        for x, y in loader:
-            optimizer.param_groups[0]["lr"] = rate_at(step, total, config.lr, config.lr_schedule)
-            loss = F.cross_entropy(network(x), y)
-            if wq is not None:
-                loss = loss + wq.penalty()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if wq is not None:
-                wq.step()
-            step += 1
+    begun = time.process_time()
+    step = sum(1 for _ in steps_of(network, config, dataset, wq))
     return time.process_time() - begun, step, network.state_dict()
 
 
