@@ -97,8 +97,8 @@ def test_under_bfloat16_autocast_training_keeps_its_accuracy(tiny, where, attach
     half = run_job(job, replace(where, bf16=True), look)
     assert made == {torch.bfloat16}
     assert not half["diverged"]
-    assert half["validation"] == pytest.approx(plain["validation"], abs=10.0)
-    assert half["mean_bits"] == pytest.approx(plain["mean_bits"], abs=1.0)
+    assert half["validation"] == pytest.approx(plain["validation"], abs=5.0)  # 2.1 were seen: 3 of 143 images
+    assert half["mean_bits"] == pytest.approx(plain["mean_bits"], abs=0.5)  # a bit in two of the four layers
 
 
 def test_accuracy_is_a_percentage_and_leaves_the_mode_alone():
