@@ -11,7 +11,7 @@ from torch import Tensor
 from waveq._kernels.interface import Engine
 from waveq._kernels.storage import widened
 from waveq.functional import frequency, phase
-from waveq.penalty import engine_of, wave_betas, wave_row
+from waveq.penalty import engine_of, wave_betas, wave_rows
 from waveq.settings import Settings, WaveLayer
 
 __all__ = ["rebalance", "rebalance_all"]
@@ -37,16 +37,19 @@ def rebalance(layer: WaveLayer, settings: Settings) -> None:
     pull, length = _pull_and_length(layer, settings)
     gradient = widened(weight.grad)
     along = (gradient * pull).sum() / pull.square().sum().clamp_min(torch.finfo(pull.dtype).tiny)
-    _remember(layer, (gradient - along * pull).norm() / length)
+    _remember([layer], ((gradient - along * pull).norm() / length)[None])
 
 
-def _remember(layer: WaveLayer, ratio: Tensor) -> None:
-    state = layer.state
-    ratio = ratio.to(torch.promote_types(layer.weight.dtype, torch.float32))
-    memory = torch.where(state.strength == _UNMEASURED, 0.0, _MEMORY)
-    mixed = memory * state.strength + (1.0 - memory) * ratio
+def _remember(layers: Sequence[WaveLayer], ratios: Tensor) -> None:
+    """Take (L,) ratios into the running means."""
+    before = torch.stack([layer.state.strength for layer in layers])
+    ratios = ratios.to(before.dtype)
+    memory = torch.where(before == _UNMEASURED, 0.0, _MEMORY)
+    mixed = memory * before + (1.0 - memory) * ratios
     # overflow of mixed precision, or a layer that the wave cannot move: keep what was
-    state.strength.copy_(torch.where(torch.isfinite(ratio), mixed, state.strength))
+    found = torch.where(torch.isfinite(ratios), mixed, before)
+    for layer, strength in zip(layers, found.unbind(), strict=True):
+        layer.state.strength.copy_(strength)
 
 
 @torch.no_grad()
@@ -66,12 +69,11 @@ def rebalance_all(layers: Sequence[WaveLayer], settings: Settings) -> None:
 
 def _rebalance_fused(engine: Engine, layers: Sequence[WaveLayer], settings: Settings) -> None:
     beta, each = wave_betas(layers, engine)
-    rows = [wave_row(layer, settings, engine, b) for layer, b in zip(layers, each, strict=True)]
+    rows = wave_rows(layers, settings, engine, each)
     gradients = [layer.weight.grad for layer in layers if layer.weight.grad is not None]
     pulls, twins, along, tasks = engine.balance(rows, beta, settings.order, gradients).unbind(1)
     across = (tasks - along.square() / pulls.clamp_min(torch.finfo(pulls.dtype).tiny)).clamp_min(0.0)
-    for layer, ratio in zip(layers, (across / ((pulls + twins) / 2.0)).sqrt().unbind(), strict=True):
-        _remember(layer, ratio)
+    _remember(layers, (across / ((pulls + twins) / 2.0)).sqrt())
 
 
 def _pull_and_length(layer: WaveLayer, settings: Settings) -> tuple[Tensor, Tensor]:

@@ -52,9 +52,8 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
     pace = 1.0 if progress <= 1.0 - preset.settle else (1.0 - progress) / preset.settle
     for layer, slope in zip(learning, slopes, strict=True):
         rate = settings.beta_lr / max(settings.bit_costs[layer.name], _LEAST_COST)
-        kept: dict[str, Any] = (
-            layer.state._buffers
-        )  # found without nn.Module's search, which takes longer than the rest
+        state = layer.state
+        kept: dict[str, Any] = state._buffers  # found without nn.Module's search, which takes longer than the rest
         beta, velocity, trend = kept["beta"], kept["velocity"], kept["trend"]
         before: float = beta.item()
         speed = preset.beta_momentum * velocity.item() + slope + preset.beta_weight_decay * before
@@ -63,9 +62,9 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
         held = new in (low, high)  # at a clamp there is no travel, whatever the gradient says
         velocity.fill_(speed)
         trend.fill_((1.0 - fresh) * trend.item() - (0.0 if held else fresh * move))
-        bits = layer.state.bits_number()
         beta.fill_(new)
-        layer.state.quantizer.follow_bits(layer.weight.detach(), int(bits) + 1, int(layer.state.bits_number()) + 1)
+        bits, bits_now = int(state.bits_at(before)) + 1, int(state.bits_at(new)) + 1
+        state.quantizer.follow_bits(layer.weight.detach(), bits, bits_now)
     return True
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from waveq._kernels.gang import Gang
 from waveq._kernels.interface import JointEngine
 from waveq._kernels.recipe import Leaf, Plan, Rounding, Wave, number
-from waveq._kernels.rounding import WeightMemory, fused_round
+from waveq._kernels.rounding import WeightMemory, fused_round, largest_weights
 from waveq.backends import engine_for, forced, transforming
 from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
 from waveq.quantizers import ActivationQuantizer, DoReFaActivation
@@ -152,8 +152,10 @@ class WaveParametrization(nn.Module):
     def end_step(self) -> None:
         """What holds from the next step on; frees the quantised weights and beta's gradient."""
         self.memory.clear()
-        self.beta.grad = None
-        self.settled = self.signed_now >= 0
+        kept: dict[str, Any] = self._buffers  # by the dictionary, as in ``_marks``; setting attributes is slow as well
+        kept["beta"].grad = None
+        if not self.settled:
+            self.settled = self.signed_now >= 0
 
     @torch.no_grad()
     def freeze(self, total_bits: int) -> None:
@@ -200,7 +202,7 @@ class WaveParametrization(nn.Module):
             return self.gang.read(self, weight, cast(JointEngine, engine))
         # in evaluation averaged weights may come and go through .data, which leaves no trace
         memory = self.memory if self.training else WeightMemory()
-        largest = memory.largest(weight, engine)
+        (largest,) = largest_weights(engine, [weight], [memory])
         if engine.plain_numbers and self.scale_rule == "exact":
             rounding = self._rounding(weight, number(largest))
             return fused_round(engine, weight, rounding, memory, self.values_key())
@@ -223,10 +225,14 @@ class WaveParametrization(nn.Module):
 
     def values_key(self) -> Hashable:
         """See ``gang.Member``."""
-        return self.bits_now, self._beta_number(), id(self._buffers["beta"]), forced(), *self._learned_versions()
+        beta: Any = self._buffers["beta"]
+        return self.bits_now, beta.item(), id(beta), forced(), *self._learned_versions()
 
     def _learned_versions(self) -> tuple[int, ...]:
-        learned: dict[str, Any] = self._quantizer()._parameters
+        quantizer: Any = self._modules["quantizer"]
+        learned: dict[str, Any] = quantizer._parameters
+        if not learned:
+            return ()
         # which tensors they are counts too: a plan hands gradients to those that it was made with, and loading
         # weights or moving the model may put others in their place
         return tuple(mark for parameter in learned.values() for mark in (id(parameter), parameter._version))
@@ -240,17 +246,25 @@ class WaveParametrization(nn.Module):
         coordinate = quantizer.coordinate_recipe(weight, _ANY, beta)
         return Plan(rounding, Wave(coordinate, beta, quantizer.grid(self.bits_now or None), order))
 
-    def remembered(self, weight: Tensor) -> Tensor | None:
-        """The quantised weight, if it was computed and nothing has changed since; None asks for the long way."""
+    def read(self, weight: Tensor) -> Tensor | None:
+        """The quantised weight, where all is as usual in training; None asks for the long way."""
         if not (self.training and self.is_quantized and torch.is_grad_enabled()) or transforming():
             return None
         if self._seen != self._marks():
             return None
         seen = self.gang.remembered(self, weight)
-        return None if seen is None else self.gang.hand_out(self, seen)
+        if seen is not None:
+            return self.gang.hand_out(self, seen)
+        engine = engine_for(weight) if self.joins(weight) and self._quantizer().compiles() else None
+        if engine is None or not engine.joint:
+            return None
+        return self.gang.read(self, weight, cast(JointEngine, engine))
 
-    def riding_wave(self, weight: Tensor) -> Tensor | None:
-        """R_k of the weights as they were read last, differentiable; None where they have to be walked over again."""
+    def riding_wave(self, weight: Tensor) -> tuple[Tensor, int] | None:
+        """R_k of the weights as they were read last, differentiable; None where they have to be walked over again.
+
+        A vector with the waves of several layers, and this layer's place in it.
+        """
         if self.gang.order is None or self._seen != self._marks() or not (self.training and torch.is_grad_enabled()):
             return None
         return None if torch.compiler.is_compiling() or transforming() else self.gang.wave(self, weight)
@@ -276,9 +290,11 @@ class WaveParametrization(nn.Module):
 
     def bits_number(self) -> float:
         """``bits`` as a plain number; on a GPU it has to be waited for."""
-        if self.bits_now:
-            return float(self.bits_now - 1)
-        return float(math.ceil(_single(self._beta_number() - _single(self.hysteresis))))
+        return float(self.bits_now - 1) if self.bits_now else self.bits_at(self._beta_number())
+
+    def bits_at(self, beta: float) -> float:
+        """b where beta has come to, while bits are learned."""
+        return float(math.ceil(_single(_single(beta) - _single(self.hysteresis))))
 
     def wave_number(self) -> float:
         """``wave_beta`` as a plain number."""

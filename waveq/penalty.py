@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from waveq._kernels.gang import wave_total
 from waveq._kernels.interface import Engine, WaveRow
 from waveq._kernels.recipe import Coordinate, Number
+from waveq._kernels.rounding import largest_weights
 from waveq._kernels.wave import fused_wave
+from waveq._kernels.wave_total import wave_total
 from waveq.backends import engine_for
 from waveq.functional import sine_penalty
 from waveq.settings import Settings, WaveLayer
 
-__all__ = ["Strengths", "engine_of", "penalty", "plain_penalty", "wave_betas", "wave_row"]
+__all__ = ["Strengths", "engine_of", "penalty", "plain_penalty", "wave_betas", "wave_rows"]
+
+
+_Riding: TypeAlias = tuple[WaveLayer, Tensor, int]  # with R_k of the layer's band, and its place there
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +63,28 @@ def penalty(layers: Sequence[WaveLayer], settings: Settings, strengths: Strength
     return torch.stack([term.to(home) for term in terms]).sum()
 
 
-def _split(layers: Sequence[WaveLayer], strengths: Strengths) -> tuple[list[tuple[WaveLayer, Tensor]], list[WaveLayer]]:
+def _split(layers: Sequence[WaveLayer], strengths: Strengths) -> tuple[list[_Riding], list[WaveLayer]]:
     """The layers whose wave came along when their weights were rounded, with it, and the others."""
-    along, alone = [], []
+    along: list[_Riding] = []
+    alone: list[WaveLayer] = []
     for layer in layers:
         wave = layer.state.riding_wave(layer.weight) if strengths.wave != 0.0 else None
         if wave is None:
             alone.append(layer)
         else:
-            along.append((layer, wave))
+            along.append((layer, *wave))
     return along, alone
 
 
-def _riding(along: Sequence[tuple[WaveLayer, Tensor]], settings: Settings, strengths: Strengths) -> Tensor:
-    balances = [layer.state.strength.item() if settings.balance else 1.0 for layer, _ in along]
-    moving = [layer for layer, _ in along if layer.state.learns and strengths.learning]
+def _riding(along: Sequence[_Riding], settings: Settings, strengths: Strengths) -> Tensor:
+    waves: dict[int, tuple[Tensor, list[float]]] = {}
+    for layer, wave, place in along:
+        _, factors = waves.setdefault(id(wave), (wave, [0.0] * len(wave)))
+        factors[place] = strengths.wave * (layer.state.strength.item() if settings.balance else 1.0)
+    moving = [layer for layer, _, _ in along if layer.state.learns and strengths.learning]
     return wave_total(
-        [wave for _, wave in along],
-        [strengths.wave * balance for balance in balances],
+        [wave for wave, _ in waves.values()],
+        [factors for _, factors in waves.values()],
         [layer.state.beta for layer in moving],
         [strengths.price * settings.bit_costs[layer.name] for layer in moving],
     )
@@ -108,14 +117,19 @@ def engine_of(layer: WaveLayer, settings: Settings) -> Engine | None:
     return engine_for(layer.weight)
 
 
-def wave_row(layer: WaveLayer, settings: Settings, engine: Engine, beta: Number) -> WaveRow:
-    """The layer as the kernels see it."""
-    state, weight = layer.state, layer.weight
+def wave_rows(
+    layers: Sequence[WaveLayer], settings: Settings, engine: Engine, betas: Sequence[Number]
+) -> list[WaveRow]:
+    """The layers as the kernels see them."""
     if settings.wave_on == "raw":
-        coordinate = Coordinate("clip", 1.0, None, -torch.inf, torch.inf)
-    else:
-        coordinate = state.quantizer.coordinate_recipe(weight, state.memory.largest(weight, engine), beta)
-    return WaveRow(weight, coordinate, state.grid)
+        raw = Coordinate("clip", 1.0, None, -torch.inf, torch.inf)
+        return [WaveRow(layer.weight, raw, layer.state.grid) for layer in layers]
+    weights = [layer.weight for layer in layers]
+    largest = largest_weights(engine, weights, [layer.state.memory for layer in layers])
+    return [
+        WaveRow(weight, layer.state.quantizer.coordinate_recipe(weight, most, beta), layer.state.grid)
+        for layer, weight, most, beta in zip(layers, weights, largest, betas, strict=True)
+    ]
 
 
 def wave_betas(layers: Sequence[WaveLayer], engine: Engine) -> tuple[Tensor, Sequence[Number]]:
@@ -132,7 +146,7 @@ def _fused(engine: Engine, layers: Sequence[WaveLayer], settings: Settings, stre
     beta, each = wave_betas(layers, engine)
     if settings.preset.sine_moves_beta and moving:
         beta = torch.stack([layer.state.wave_beta() for layer in layers])
-    rows = [wave_row(layer, settings, engine, b) for layer, b in zip(layers, each, strict=True)]
+    rows = wave_rows(layers, settings, engine, each)
     balances = torch.stack([layer.state.strength for layer in layers]) if settings.balance else torch.ones_like(beta)
     strength = strengths.wave * balances.detach()
     total = fused_wave(engine, rows, beta, strength=strength, beta_strength=strengths.wave, order=settings.order)

@@ -1,8 +1,8 @@
-"""The quick way to a quantised weight that is already there.
+"""The quick way to a quantised weight.
 
 ``module.weight`` of a parametrised layer runs through a property, a container module and the parametrisation, each with
 its own searches: some forty Python calls, for a tensor that was computed when the first layer was read. This property
-asks for that tensor first; whatever is out of the ordinary takes torch's own way.
+asks the parametrisation itself; whatever is out of the ordinary takes torch's own way.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def shorten(module: nn.Module) -> None:
         state = chain._modules["0"]
         if type(state) is not WaveParametrization or _has_company(chain, state):
             return long_way.fget(self)  # type: ignore[no-any-return, misc]
-        found = state.remembered(chain._parameters["original"])
+        found = state.read(chain._parameters["original"])
         return long_way.fget(self) if found is None else found  # type: ignore[misc]
 
     owner.weight = property(read, long_way.fset)

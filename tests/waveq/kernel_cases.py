@@ -43,14 +43,14 @@ def quantizer(method: str, scale: Any, weight: Tensor) -> Any:
 def row(engine: Engine, method: str, scale: Any, weight: Tensor, beta: float) -> WaveRow:
     """A layer for ``Engine.wave``."""
     made = quantizer(method, scale, weight)
-    largest = engine.largest(weight)
+    (largest,) = engine.largest([weight])
     return WaveRow(weight, made.coordinate_recipe(weight, largest, beta), made.grid())
 
 
 def rounding(engine: Engine, method: str, scale: Any, weight: Tensor, beta: float) -> Rounding:
     """A recipe for ``Engine.round`` at ceil(beta) magnitude bits."""
     made = quantizer(method, scale, weight)
-    largest = engine.largest(weight)
+    (largest,) = engine.largest([weight])
     bits = torch.tensor(beta).ceil()
     recipe: Rounding = made.rounding_recipe(
         weight, largest, bits, grid_scale(torch.tensor(beta), bits, grid=made.grid())

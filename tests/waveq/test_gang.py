@@ -169,7 +169,7 @@ def test_what_follows_from_the_largest_weight_is_what_the_recipe_says() -> None:
             for follows in (False, True):
                 job = RoundingJob([weight])
                 stand_in = Plan(made.rounding_recipe(weight, 1.0, 3.0, 1.0))
-                job.set(0, stand_in if follows else plan, follows=follows)
+                job.set([0], [stand_in if follows else plan], follows=follows)
                 jobs.append(job.run()[0][0])
             torch.testing.assert_close(jobs[1], jobs[0], rtol=1e-6, atol=0.0)
 
@@ -184,7 +184,7 @@ def test_threads_do_not_change_the_result() -> None:
             torch.set_num_threads(threads)
             job = RoundingJob(weights)
             for place, weight in enumerate(weights):
-                job.set(place, Plan(made.rounding_recipe(weight, 1.0, 3.0, 1.0)), follows=True)
+                job.set([place], [Plan(made.rounding_recipe(weight, 1.0, 3.0, 1.0))], follows=True)
             results.append(job.run())
     finally:
         torch.set_num_threads(before)

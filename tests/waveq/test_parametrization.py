@@ -136,6 +136,15 @@ def test_weights_changed_from_outside_are_seen_at_once() -> None:
         torch.testing.assert_close(seen, expected, msg=f"change {place}")
 
 
+def test_a_tensor_that_took_another_one_s_place_in_memory_is_not_taken_for_it() -> None:
+    model = mlp()
+    waveq.attach(model, bits=3)
+    state = parametrization_of(model[0])
+    for factor in range(1, 30):
+        weight = model[0].parametrizations.weight.original.detach() * factor  # may lie where the last one lay
+        torch.testing.assert_close(state(weight).abs().max(), weight.abs().max())
+
+
 def test_an_optimizer_that_writes_through_data_is_followed() -> None:
     """Many published optimizers update ``p.data`` by hand."""
     data, ends = batches(12), []

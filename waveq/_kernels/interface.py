@@ -78,8 +78,8 @@ class Engine(Protocol):
     def takes(self, dtype: torch.dtype) -> bool:
         """Whether the kernels exist for this dtype."""
 
-    def largest(self, weight: Tensor) -> Number:
-        """max|w|, float32 at least; NaN where a weight is NaN."""
+    def largest(self, weights: Sequence[Tensor]) -> list[Number]:
+        """max|w| of each, float32 at least; NaN where a weight is NaN."""
 
     def wave(self, rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int, *, gradients: bool) -> WaveSums:
         """One pass over all layers; beta and strength have shape (L,)."""
@@ -100,20 +100,27 @@ class Engine(Protocol):
         """The gradient where low <= x <= 1, or low < x <= 1 unless ``closed``; zero elsewhere."""
 
 
+class Tables(Protocol):
+    """How some layers were rounded, in an engine's own form; the way back writes to them."""
+
+    def some(self, places: Sequence[int]) -> Tables:
+        """Copies of some layers' rows."""
+
+
 class Job(Protocol):
     """A call that rounds several layers, kept for as long as their weights lie where they are."""
-
-    places: Any
-    rows: Any
 
     def fits(self, weights: Sequence[Tensor]) -> bool:
         """Whether it is one for these weights as they lie now."""
 
-    def set(self, place: int, plan: Plan, *, follows: bool) -> None:
-        """How one layer is rounded; ``follows``: what the recipe takes from max|w| is taken from the weights."""
+    def set(self, places: Sequence[int], plans: Sequence[Plan], *, follows: bool) -> None:
+        """How some layers are rounded; ``follows``: what the recipes take from max|w| is taken from the weights."""
 
     def run(self) -> tuple[list[Tensor], list[float], list[float]]:
         """All weights on their levels, each layer's mean sin^2 where a wave is planned, its max|w|."""
+
+    def tables(self, part: slice) -> Tables:
+        """Copies of some layers' rows, as the last run left them."""
 
 
 class JointEngine(Engine, Protocol):
@@ -123,9 +130,14 @@ class JointEngine(Engine, Protocol):
         """Tables for a call; the weights are float32."""
 
     def pull_back(
-        self, weight: Tensor, plan: Plan, prepared: tuple[Any, Any], gradient: Tensor, strength: float
-    ) -> RoundingGradients:
-        """What goes back through one rounding, and ``strength`` times the wave's gradient in the weights with it.
+        self,
+        weights: Sequence[Tensor],
+        plans: Sequence[Plan],
+        tables: Any,
+        gradients: Sequence[Tensor],
+        strengths: Sequence[float],
+    ) -> list[RoundingGradients]:
+        """What goes back through the roundings, and each strength times the wave's gradient in the weights with it.
 
-        ``prepared`` are copies of the layer's rows in the job's two tables; they are written to.
+        ``tables`` are those of the job that rounded the weights.
         """

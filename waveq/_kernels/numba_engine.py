@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,9 @@ from waveq._kernels import numba_kernels as kernels
 from waveq._kernels import numba_rounding as rounding_loops
 from waveq._kernels.interface import RoundingGradients, WaveRow, WaveSums
 from waveq._kernels.lanes import NEAR
-from waveq._kernels.numba_job import RoundingJob, squashed_divisor
+from waveq._kernels.numba_job import RoundingJob, RoundingTables, squashed_divisor
 from waveq._kernels.numba_rounding import Columns
-from waveq._kernels.recipe import Coordinate, Plan, Rounding, number
+from waveq._kernels.recipe import Coordinate, Number, Plan, Rounding, number
 from waveq._kernels.storage import dense, flat, like, narrowed, widened
 from waveq._kernels.threads import CHUNK, count_chunks, runs_alone, share_chunks
 
@@ -38,11 +39,12 @@ class NumbaEngine:
         """float32 and the half precisions, which are widened first."""
         return dtype in _DTYPES
 
-    def largest(self, weight: Tensor) -> float:
-        """max|w|."""
-        job = RoundingJob([weight])
+    def largest(self, weights: Sequence[Tensor]) -> list[Number]:
+        """One call for all layers."""
+        job = RoundingJob(weights)
         job.settle()
-        return float(job.rows[0, Columns.LARGEST])
+        found: list[Number] = job.rows[:, Columns.LARGEST].tolist()
+        return found
 
     def wave(self, rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int, *, gradients: bool) -> WaveSums:
         """One call for all layers."""
@@ -97,7 +99,7 @@ class NumbaEngine:
     def round(self, weight: Tensor, rounding: Rounding) -> Tensor:
         """Weights on their levels."""
         job = RoundingJob([weight])
-        job.set(0, Plan(rounding), follows=False)
+        job.set([0], [Plan(rounding)], follows=False)
         return narrowed(job.run()[0][0], weight)
 
     def job(self, weights: Sequence[Tensor]) -> RoundingJob:
@@ -106,36 +108,48 @@ class NumbaEngine:
 
     def round_backward(self, weight: Tensor, rounding: Rounding, gradient: Tensor) -> RoundingGradients:
         """The straight-through gradients."""
-        job = RoundingJob([weight])
-        job.set(0, Plan(rounding), follows=False)
+        wide = widened(weight)
+        job = RoundingJob([wide])
+        job.set([0], [Plan(rounding)], follows=False)
         job.settle()
-        return self.pull_back(weight, Plan(rounding), (job.places[0], job.rows[0]), gradient, 0.0)
+        (found,) = self.pull_back([wide], [Plan(rounding)], job.tables(slice(0, 1)), [widened(gradient)], [0.0])
+        return replace(found, weight=narrowed(found.weight, weight))
 
     def pull_back(
-        self, weight: Tensor, plan: Plan, prepared: tuple[Table, Table], gradient: Tensor, strength: float
-    ) -> RoundingGradients:
-        """The straight-through gradients, and ``strength`` times the wave's in the weights on top of them."""
-        place, row = prepared
-        wide = dense(widened(weight))
-        above, out = like(widened(gradient), wide), torch.empty_like(wide)
-        size = wide.numel()
-        chunks = count_chunks(size)
-        place[0], place[1], place[2] = wide.data_ptr(), out.data_ptr(), above.data_ptr()
-        wave = plan.wave
-        row[Columns.SLOPE] = strength * math.pi * wave.periods * wave.damping / size if wave is not None else 0.0
-        partial, sums = np.empty((chunks, 5)), np.empty(5)
+        self,
+        weights: Sequence[Tensor],
+        plans: Sequence[Plan],
+        tables: RoundingTables,
+        gradients: Sequence[Tensor],
+        strengths: Sequence[float],
+    ) -> list[RoundingGradients]:
+        """See ``interface.JointEngine``."""
+        runs = [dense(weight) for weight in weights]
+        above = [like(gradient, run) for gradient, run in zip(gradients, runs, strict=True)]
+        outs = [torch.empty_like(run) for run in runs]
+        edges, places, rows = tables.edges, tables.places, tables.rows
+        places[:, :3] = [
+            (w.data_ptr(), out.data_ptr(), g.data_ptr()) for w, out, g in zip(runs, outs, above, strict=True)
+        ]
+        rows[:, Columns.SLOPE] = [
+            0.0 if plan.wave is None else strength * math.pi * plan.wave.periods * plan.wave.damping / run.numel()
+            for plan, strength, run in zip(plans, strengths, runs, strict=True)
+        ]
+        chunks = int(edges[-1])
+        partial, sums = np.empty((chunks, 5)), np.empty((len(runs), 5))
         if runs_alone(chunks):
-            rounding_loops.back_at_once(chunks, place, row, partial, sums)
+            rounding_loops.back_at_once(chunks, edges, places, rows, partial, sums)
         else:
-            share_chunks(rounding_loops.round_backward_chunks, chunks, place, row, partial)
-            rounding_loops.sum_of_chunks(partial, sums)
-        by_pitch, by_gain, by_divisor, moment, _ = sums.tolist()
-        divisor, pitch, gain = float(row[Columns.DIVISOR]), float(row[Columns.PITCH]), float(row[Columns.GAIN])
-        by_divisor *= -gain / divisor
-        if plan.rounding.coordinate.through_largest:
-            push = by_divisor - float(row[Columns.SLOPE]) * moment / divisor
-            _push_largest(wide, out, row[Columns.LARGEST], push, partial[:, 4])
-        return RoundingGradients(narrowed(out, weight), by_divisor, gain * by_pitch, pitch * by_gain, moment / size)
+            share_chunks(rounding_loops.round_backward_chunks, chunks, edges, places, rows, partial)
+            rounding_loops.sum_by_layer(edges, partial, sums)
+        found = []
+        for i, (row, total, out) in enumerate(zip(rows.tolist(), sums.tolist(), outs, strict=True)):
+            grads = _gradients(row, total, out)
+            if plans[i].rounding.coordinate.through_largest:
+                push = grads.divisor - row[Columns.SLOPE] * total[3] / row[Columns.DIVISOR]
+                _push_largest(runs[i], out, rows[i, Columns.LARGEST], push, partial[edges[i] : edges[i + 1], 4])
+            found.append(grads)
+        return found
 
     def clip_round(self, x: Tensor, low: float, steps: float) -> Tensor:
         """Activations on their levels."""
@@ -154,6 +168,15 @@ class NumbaEngine:
         chunks = count_chunks(wide.numel())
         share_chunks(kernels.clip_round_backward_chunks, chunks, *addresses, wide.numel(), np.float32(low), closed)
         return out.to(x.dtype)
+
+
+def _gradients(row: Sequence[float], sums: Sequence[float], out: Tensor) -> RoundingGradients:
+    """From a layer's row of the table and its sums, see ``numba_rounding.round_backward_chunks``."""
+    by_pitch, by_gain, by_divisor, moment, _ = sums
+    divisor, pitch, gain = row[Columns.DIVISOR], row[Columns.PITCH], row[Columns.GAIN]
+    return RoundingGradients(
+        out, by_divisor * (-gain / divisor), gain * by_pitch, pitch * by_gain, moment / out.numel()
+    )
 
 
 class _Walk:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,23 @@ from waveq._kernels.recipe import TINY, Coordinate, Plan, number
 from waveq._kernels.storage import dense, widened
 from waveq._kernels.threads import count_chunks, runs_alone, share_chunks
 
-__all__ = ["RoundingJob", "squashed_divisor"]
+__all__ = ["RoundingJob", "RoundingTables", "squashed_divisor"]
 
 Table = npt.NDArray[Any]
+
+
+@dataclass(slots=True)
+class RoundingTables:
+    """See ``interface.Tables``; as ``numba_rounding`` describes them."""
+
+    edges: Table
+    places: Table
+    rows: Table
+
+    def some(self, places: Sequence[int]) -> RoundingTables:
+        """Copies of some layers' rows."""
+        chunks = np.diff(self.edges)[places]
+        return RoundingTables(np.concatenate([[0], np.cumsum(chunks)]), self.places[places], self.rows[places])
 
 
 class RoundingJob:
@@ -46,17 +61,10 @@ class RoundingJob:
             for ours, theirs, address in zip(self._given, weights, self._addresses, strict=True)
         )
 
-    def set(self, place: int, plan: Plan, *, follows: bool) -> None:
-        """How one layer is rounded; ``follows``: what the recipe takes from max|w| is taken from the weights."""
-        kind = WAVE if plan.wave is not None else 0
-        rounding = plan.rounding
-        if rounding.coordinate.squash == "tanh":
-            kind += TANH + (TIES if rounding.coordinate.through_largest else 0)
-        if follows:
-            kind += DIVISOR_FOLLOWS if rounding.divisor_follows else 0
-            kind += GAIN_FOLLOWS if rounding.gain_follows else 0
-        self.places[place, 4] = kind + (CLOSED if rounding.closed else 0)
-        self.rows[place] = _row(plan)
+    def set(self, places: Sequence[int], plans: Sequence[Plan], *, follows: bool) -> None:
+        """How some layers are rounded; ``follows``: what the recipes take from max|w| is taken from the weights."""
+        self.places[places, 4] = [_kind(plan, follows) for plan in plans]
+        self.rows[places] = [_row(plan) for plan in plans]
 
     def settle(self) -> None:
         """Find each layer's largest weight, and what follows from it."""
@@ -75,6 +83,21 @@ class RoundingJob:
             share_chunks(loops.round_chunks, self.chunks, *tables, self._sums)
             loops.mean_by_layer(self.edges, self.places, self._sums, self._means)
         return outs, self._means.tolist(), self.rows[:, Columns.LARGEST].tolist()
+
+    def tables(self, part: slice) -> RoundingTables:
+        """See ``interface.Job``."""
+        edges = self.edges[part.start : part.stop + 1]
+        return RoundingTables(edges - edges[0], self.places[part].copy(), self.rows[part].copy())
+
+
+def _kind(plan: Plan, follows: bool) -> int:
+    kind, rounding = 0 if plan.wave is None else WAVE, plan.rounding
+    if rounding.coordinate.squash == "tanh":
+        kind += TANH + (TIES if rounding.coordinate.through_largest else 0)
+    if follows:
+        kind += DIVISOR_FOLLOWS if rounding.divisor_follows else 0
+        kind += GAIN_FOLLOWS if rounding.gain_follows else 0
+    return kind + (CLOSED if rounding.closed else 0)
 
 
 def _row(plan: Plan) -> list[float]:

@@ -40,7 +40,7 @@ __all__ = [
     "round_backward_chunks",
     "round_chunks",
     "settle",
-    "sum_of_chunks",
+    "sum_by_layer",
 ]
 
 # Kinds: squashed by tanh; outermost levels count as inside; the wave is wanted too; the divisor (the gain) is to follow
@@ -263,16 +263,19 @@ def _back_clip(w: Array, g: Array, out: Array, closed: bool, wave: bool, row: Ar
 
 
 @jit_loop
-def round_backward_chunks(first: int, last: int, place: Array, row: Array, partial: Array) -> None:
-    """The straight-through gradient of one layer, and the wave's own pull on top of it.
+def round_backward_chunks(first: int, last: int, edges: Array, places: Array, rows: Array, partial: Array) -> None:
+    """The straight-through gradients, and the wave's own pull on top of them.
 
-    ``place`` and ``row`` are one row of the tables. Partial sums for pitch, gain and divisor, of v sin(2 theta), and
-    the number of largest weights.
+    Partial sums for pitch, gain and divisor, of v sin(2 theta), and the number of largest weights.
     """
     widest_vectors()
-    size, kind, t = place[3], place[4], np.empty(CHUNK, np.float32)
+    t = np.empty(CHUNK, np.float32)
+    layer = 0
     for k in range(first, last):
-        start = k * CHUNK
+        while k >= edges[layer + 1]:
+            layer += 1
+        place, row, start = places[layer], rows[layer], (k - edges[layer]) * CHUNK
+        size, kind = place[3], place[4]
         w, g, out = chunk_of(place[0], start, size), chunk_of(place[2], start, size), chunk_of(place[1], start, size)
         if kind & TANH != 0:
             squashed = t[: w.size]
@@ -308,18 +311,19 @@ def round_at_once(
 
 
 @jit_loop
-def sum_of_chunks(partial: Array, sums: Array) -> None:
-    """The chunks' sums added up in their order."""
-    for j in range(sums.size):
-        sums[j] = 0.0
-    for k in range(partial.shape[0]):
-        for j in range(sums.size):
-            sums[j] += partial[k, j]
+def sum_by_layer(edges: Array, partial: Array, sums: Array) -> None:
+    """Each layer's chunks added up in their order."""
+    for layer in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            sums[layer, j] = 0.0
+        for k in range(edges[layer], edges[layer + 1]):
+            for j in range(sums.shape[1]):
+                sums[layer, j] += partial[k, j]
 
 
 @jit_loop
-def back_at_once(chunks: int, place: Array, row: Array, partial: Array, sums: Array) -> None:
-    """``round_backward_chunks`` and the sums over the layer, on one thread."""
+def back_at_once(chunks: int, edges: Array, places: Array, rows: Array, partial: Array, sums: Array) -> None:
+    """``round_backward_chunks`` and the sums over each layer, on one thread."""
     widest_vectors()
-    round_backward_chunks(0, chunks, place, row, partial)
-    sum_of_chunks(partial, sums)
+    round_backward_chunks(0, chunks, edges, places, rows, partial)
+    sum_by_layer(edges, partial, sums)

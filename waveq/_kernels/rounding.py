@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from waveq._kernels.interface import Engine, JointEngine, RoundingGradients
-from waveq._kernels.recipe import Leaf, Number, Plan, Rounding, held, number
-from waveq._kernels.storage import scalars
+from waveq._kernels.interface import Engine, RoundingGradients
+from waveq._kernels.recipe import Leaf, Number, Rounding, held, number
 
-__all__ = ["Seen", "WeightMemory", "forget_weights", "fused_clip_round", "fused_round", "leaf_gradient"]
+if TYPE_CHECKING:
+    from waveq._kernels.band import Band
+
+__all__ = [
+    "Seen",
+    "Use",
+    "WeightMemory",
+    "forget_weights",
+    "fused_clip_round",
+    "fused_round",
+    "largest_weights",
+    "leaf_share",
+]
 
 _generation = 0
 
@@ -33,49 +44,48 @@ register_optimizer_step_post_hook(forget_weights)
 
 
 @dataclass(slots=True)
+class Use:
+    """Whether a backward pass has gone through a rounding."""
+
+    used: bool = False
+
+
+@dataclass(slots=True)
 class Seen:
     """A weight at one moment, and what was computed from it.
 
     Attributes:
+        weight: the tensor; kept, so that no other one can take its place in memory unnoticed.
         address: where it lay.
         version: how often torch had changed it in place.
         generation: optimizer steps in the process.
-        used: whether a backward pass has gone through.
+        use: whether a backward pass has gone through.
         largest: max|w|.
         key: names all else that ``rounded`` depends on.
         rounded: the quantised values.
-        plan: how a joint call came to them.
-        sine: the mean sin^2 that came with them.
-        weight: the tensor itself, where a joint call made the rest.
-        prepared: the layer's rows in that call's tables.
-        engine: who made it.
-        value: R_k, 0-dim, constant.
-        wave: R_k behind the autograd node that was handed out last.
+        band: the layers that share its node then.
+        place: its own among them.
     """
 
+    weight: Tensor
     address: int
     version: int
     generation: int
-    used: bool = False
+    use: Use = field(default_factory=Use)
     largest: Number | None = None
     key: Hashable = None
     rounded: Tensor | None = None
-    plan: Plan | None = None
-    sine: float = 0.0
-    weight: Tensor | None = None
-    prepared: tuple[Any, Any] | None = None
-    engine: JointEngine | None = None
-    value: Tensor | None = None
-    wave: Tensor | None = None
+    band: Band | None = None
+    place: int = 0
 
 
 class WeightMemory:
     """What was computed of one layer's weight since it last changed: its largest value, its quantised values.
 
-    A weight counts as unchanged while its address, its version and the number of optimizer steps in the process are
-    the same, and, once a backward pass has gone through, while its gradient is being accumulated: a training loop that
-    updates ``.data`` by hand clears the gradient before its next forward pass. Without gradients (evaluation, where
-    averaged weights may be swapped in) nothing is remembered.
+    A weight counts as unchanged while it is the same tensor with the same address and version, no optimizer in the
+    process has taken a step and, once a backward pass has gone through, while its gradient is being accumulated: a
+    training loop that updates ``.data`` by hand clears the gradient before its next forward pass. Without gradients
+    (evaluation, where averaged weights may be swapped in) nothing is remembered.
     """
 
     __slots__ = ("_seen",)
@@ -96,17 +106,18 @@ class WeightMemory:
     def mark_used(self) -> None:
         """A backward pass has gone through what is remembered."""
         if self._seen is not None:
-            self._seen.used = True
+            self._seen.use.used = True
 
     def current(self, weight: Tensor) -> Seen | None:
         """What is remembered, if the weight has not changed since."""
         seen = self._seen
         if (
             seen is None
+            or seen.weight is not weight
             or seen.generation != _generation
             or seen.version != weight._version
             or seen.address != weight.data_ptr()
-            or (seen.used and (not weight.is_leaf or weight.grad is None))
+            or (seen.use.used and (not weight.is_leaf or weight.grad is None))
         ):
             return None
         return seen
@@ -115,17 +126,8 @@ class WeightMemory:
         """What is remembered, emptied if the weight has changed."""
         seen = self.current(weight)
         if seen is None:
-            seen = self._seen = Seen(weight.data_ptr(), weight._version, _generation)
+            seen = self._seen = Seen(weight, weight.data_ptr(), weight._version, _generation)
         return seen
-
-    def largest(self, weight: Tensor, engine: Engine) -> Number:
-        """max|w|."""
-        if not torch.is_grad_enabled():
-            return engine.largest(weight)
-        seen = self.renewed(weight)
-        if seen.largest is None:
-            seen.largest = engine.largest(weight)
-        return seen.largest
 
     def rounded(self, weight: Tensor, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """The quantised values for a key that names all else that they depend on."""
@@ -135,6 +137,18 @@ class WeightMemory:
         if seen.rounded is None or seen.key != key or seen.rounded._version != 0:
             seen.key, seen.rounded = key, make()
         return seen.rounded
+
+
+def largest_weights(engine: Engine, weights: Sequence[Tensor], memories: Sequence[WeightMemory]) -> list[Number]:
+    """max|w| of each weight; those that are not remembered are looked for in one call."""
+    if not torch.is_grad_enabled():
+        return engine.largest(weights)
+    seen = [memory.renewed(weight) for memory, weight in zip(memories, weights, strict=True)]
+    missing = [i for i, known in enumerate(seen) if known.largest is None]
+    if missing:
+        for i, largest in zip(missing, engine.largest([weights[i] for i in missing]), strict=True):
+            seen[i].largest = largest
+    return [cast(Number, known.largest) for known in seen]
 
 
 def fused_round(
@@ -191,17 +205,13 @@ class _FusedRound(torch.autograd.Function):
             inputs, (grads.divisor, grads.pitch, grads.gain), ctx.needs_input_grad[5:8], strict=True
         ):
             shares.append(held(share, value).to(value.dtype) if wanted else None)
-        shares += [leaf_gradient(leaf, grads) for leaf in rounding.leaves]
+        shares += [leaf.tensor.new_tensor(leaf_share(leaf, grads)) for leaf in rounding.leaves]
         return (None,) * 4 + tuple(shares)
 
 
-def leaf_gradient(leaf: Leaf, grads: RoundingGradients, more: float = 0.0) -> Tensor:
-    """What reaches a learned tensor through the plain numbers that follow from it, and ``more``."""
-    share = leaf.pitch * number(grads.pitch) + leaf.gain * number(grads.gain) + leaf.divisor * number(grads.divisor)
-    tensor = leaf.tensor
-    if tensor.is_cpu and tensor.dtype is torch.float32:
-        return scalars([share + more])[0]
-    return tensor.new_tensor(share + more)
+def leaf_share(leaf: Leaf, grads: RoundingGradients) -> float:
+    """What reaches a learned tensor through the plain numbers that follow from it."""
+    return leaf.pitch * number(grads.pitch) + leaf.gain * number(grads.gain) + leaf.divisor * number(grads.divisor)
 
 
 def fused_clip_round(engine: Engine, x: Tensor, *, low: float, steps: float, closed: bool = True) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["dense", "flat", "like", "narrowed", "scalars", "widened"]
+__all__ = ["dense", "flat", "like", "narrowed", "scalars", "vector", "widened"]
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -50,6 +50,11 @@ def widened(tensor: Tensor) -> Tensor:
 def narrowed(tensor: Tensor, beside: Tensor) -> Tensor:
     """In the dtype of another tensor; itself where it has it."""
     return tensor if tensor.dtype == beside.dtype else tensor.to(beside.dtype)
+
+
+def vector(values: Sequence[float]) -> Tensor:
+    """Numbers as one float32 tensor on the CPU."""
+    return torch.from_numpy(np.array(values, np.float32))
 
 
 def scalars(values: Sequence[float]) -> list[Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from waveq._kernels.interface import RoundingGradients, WaveRow, WaveSums
-from waveq._kernels.recipe import Coordinate, Rounding, held
+from waveq._kernels.recipe import Coordinate, Number, Rounding, held
 from waveq._kernels.storage import widened
 from waveq.functional import frequency, phase
 
@@ -31,9 +31,9 @@ class TorchEngine:
         """Every floating dtype."""
         return dtype.is_floating_point
 
-    def largest(self, weight: Tensor) -> Tensor:
-        """max|w|, 0-dim."""
-        return widened(weight.detach()).abs().max()
+    def largest(self, weights: Sequence[Tensor]) -> list[Number]:
+        """max|w| of each, 0-dim."""
+        return [widened(weight.detach()).abs().max() for weight in weights]
 
     def wave(self, rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int, *, gradients: bool) -> WaveSums:
         """Layer by layer, a handful of passes each."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from waveq._kernels import triton_kernels as kernels
 from waveq._kernels.interface import RoundingGradients, WaveRow, WaveSums
-from waveq._kernels.recipe import Coordinate, Rounding, held
+from waveq._kernels.recipe import Coordinate, Number, Rounding, held
 from waveq._kernels.storage import dense, like
 from waveq._kernels.triton_kernels import BLOCK
 
@@ -38,10 +38,10 @@ class TritonEngine:
         """float32 and the half precisions."""
         return dtype in _DTYPES
 
-    def largest(self, weight: Tensor) -> Tensor:
-        """max|w|, 0-dim: one reduction and no copy of |w|."""
-        largest: Tensor = torch.linalg.vector_norm(weight.detach(), ord=math.inf)
-        return largest.float()
+    def largest(self, weights: Sequence[Tensor]) -> list[Number]:
+        """max|w| of each, 0-dim: a reduction for all layers and no copy of |w|."""
+        largest = torch._foreach_norm([weight.detach() for weight in weights], math.inf)
+        return [most.float() for most in largest]
 
     def wave(self, rows: Sequence[WaveRow], beta: Tensor, strength: Tensor, order: int, *, gradients: bool) -> WaveSums:
         """One launch for all layers of a dtype."""
