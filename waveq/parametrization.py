@@ -152,6 +152,8 @@ class WaveParametrization(nn.Module):
     def end_step(self) -> None:
         """What holds from the next step on; frees the quantised weights and beta's gradient."""
         self.memory.clear()
+        if self._seen != self._marks():
+            self._mirror()
         kept: dict[str, Any] = self._buffers  # by the dictionary, as in ``_marks``; setting attributes is slow as well
         kept["beta"].grad = None
         if not self.settled:
@@ -204,7 +206,7 @@ class WaveParametrization(nn.Module):
         memory = self.memory if self.training else WeightMemory()
         (largest,) = largest_weights(engine, [weight], [memory])
         if engine.plain_numbers and self.scale_rule == "exact":
-            rounding = self._rounding(weight, number(largest))
+            rounding = self._rounding(weight, number(largest), self.wave_number(), self.grid)
             return fused_round(engine, weight, rounding, memory, self.values_key())
         rounding = self.quantizer.rounding_recipe(weight, largest, self.bits(), self.stretch())
         # on a GPU beta's version stands for its value, which would have to be waited for
@@ -239,12 +241,12 @@ class WaveParametrization(nn.Module):
 
     def plan(self, weight: Tensor) -> Plan:
         """See ``gang.Member``."""
-        order, beta, rounding = self.gang.order, self.wave_number(), self._rounding(weight, _ANY)
+        order, beta, quantizer = self.gang.order, self.wave_number(), self._quantizer()
+        grid = quantizer.grid(self.bits_now or None)
+        rounding = self._rounding(weight, _ANY, beta, grid)
         if order is None:
             return Plan(rounding)
-        quantizer = self._quantizer()
-        coordinate = quantizer.coordinate_recipe(weight, _ANY, beta)
-        return Plan(rounding, Wave(coordinate, beta, quantizer.grid(self.bits_now or None), order))
+        return Plan(rounding, Wave(quantizer.coordinate_recipe(weight, _ANY, beta), beta, grid, order))
 
     def read(self, weight: Tensor) -> Tensor | None:
         """The quantised weight, where all is as usual in training; None asks for the long way."""
@@ -269,16 +271,17 @@ class WaveParametrization(nn.Module):
             return None
         return None if torch.compiler.is_compiling() or transforming() else self.gang.wave(self, weight)
 
-    def _rounding(self, weight: Tensor, largest: float) -> Rounding:
+    def _rounding(self, weight: Tensor, largest: float, beta: float, grid: Grid) -> Rounding:
         """The recipe in plain numbers; a dozen 0-dim tensors cost more."""
-        bits, beta, quantizer = self.bits_number(), self.wave_number(), self._quantizer()
-        growth, deficit = 2.0**beta, quantizer.grid(self.bits_now or None).deficit
-        rounding = quantizer.rounding_recipe(weight, largest, bits, (2.0**bits - deficit) / (growth - deficit))
+        bits = self.bits_at(beta) if self.bits_now == 0 else float(self.bits_now - 1)
+        growth, deficit = 2.0**beta, grid.deficit
+        rounding = self._quantizer().rounding_recipe(weight, largest, bits, (2.0**bits - deficit) / (growth - deficit))
         by_task, by_wave = self.task_moves_beta, self.gang.sine_moves_beta
         if self.bits_now == 0 and (by_task or by_wave):
             # d ln(stretch) / d beta, of which the pitch is a multiple
             slope = -_LN2 * growth / (growth - deficit) if by_task else 0.0
-            rounding.leaves = (*rounding.leaves, Leaf(self.beta, pitch=number(rounding.pitch) * slope, by_wave=by_wave))
+            leaf = Leaf(cast(Tensor, self._buffers["beta"]), pitch=number(rounding.pitch) * slope, by_wave=by_wave)
+            rounding.leaves = (*rounding.leaves, leaf)
         return rounding
 
     def _quantizer(self) -> WeightQuantizer:
@@ -305,7 +308,8 @@ class WaveParametrization(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """What the layer sees as its weight."""
-        if self._seen != self._marks():
+        # a compiler cannot follow versions; it guards what the mirror holds, and ``end_step`` looks at them
+        if not torch.compiler.is_compiling() and self._seen != self._marks():
             self._mirror()
         return self.quantize(weight) if self.is_quantized or self.rounding else weight
 

@@ -242,6 +242,32 @@ def test_torch_compile_of_the_model() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+def test_one_compiled_graph_follows_every_phase_and_checkpoints() -> None:
+    losses: list[list[float]] = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5))
+        wq = waveq.attach(model, total_steps=12)
+        start = copy.deepcopy(model.state_dict())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        forward = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
+        found = []
+        for step in range(14):
+            if step == 10:
+                model.load_state_dict(start)
+            loss = F.cross_entropy(forward(torch.ones(4, 6)), torch.arange(4)) + wq.penalty()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            wq.step()
+            found.append(loss.item())
+        losses.append(found)
+        torch._dynamo.reset()
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile's default backend needs a C++ compiler")
 def test_torch_compile_to_machine_code_trains_alike() -> None:
     def losses(compiled: bool) -> list[float]:

@@ -64,7 +64,7 @@ class RoundingJob:
     def set(self, places: Sequence[int], plans: Sequence[Plan], *, follows: bool) -> None:
         """How some layers are rounded; ``follows``: what the recipes take from max|w| is taken from the weights."""
         self.places[places, 4] = [_kind(plan, follows) for plan in plans]
-        self.rows[places] = [_row(plan) for plan in plans]
+        self.rows[places] = [_row(plan, follows) for plan in plans]
 
     def settle(self) -> None:
         """Find each layer's largest weight, and what follows from it."""
@@ -100,10 +100,10 @@ def _kind(plan: Plan, follows: bool) -> int:
     return kind + (CLOSED if rounding.closed else 0)
 
 
-def _row(plan: Plan) -> list[float]:
+def _row(plan: Plan, follows: bool) -> list[float]:
     """A row of the table; the wave's slope is left open, and what follows from the largest weight is found later."""
     r, c, wave = plan.rounding, plan.rounding.coordinate, plan.wave
-    divisor = squashed_divisor(c)
+    divisor = number(c.divisor) if follows and r.divisor_follows else squashed_divisor(c)
     phase = [1.0, 0.0, 0.0, 0.0, 0.0]
     if wave is not None:
         v = wave.coordinate
