@@ -240,6 +240,18 @@ def test_torch_compile_of_the_model() -> None:
     torch._dynamo.reset()
 
 
+def losses_of(forward: Any, wq: waveq.WaveQ, optimizer: torch.optim.Optimizer, steps: int) -> list[float]:
+    found = []
+    for _ in range(steps):
+        loss = F.cross_entropy(forward(torch.ones(4, 6)), torch.arange(4)) + wq.penalty()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        wq.step()
+        found.append(loss.item())
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_one_compiled_graph_follows_every_phase_and_checkpoints() -> None:
@@ -251,17 +263,9 @@ def test_one_compiled_graph_follows_every_phase_and_checkpoints() -> None:
         start = copy.deepcopy(model.state_dict())
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         forward = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
-        found = []
-        for step in range(14):
-            if step == 10:
-                model.load_state_dict(start)
-            loss = F.cross_entropy(forward(torch.ones(4, 6)), torch.arange(4)) + wq.penalty()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            wq.step()
-            found.append(loss.item())
-        losses.append(found)
+        found = losses_of(forward, wq, optimizer, 10)
+        model.load_state_dict(start)
+        losses.append(found + losses_of(forward, wq, optimizer, 4))
         torch._dynamo.reset()
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
@@ -275,16 +279,7 @@ def test_torch_compile_to_machine_code_trains_alike() -> None:
         model = nn.Sequential(nn.Linear(6, 5))
         wq = waveq.attach(model, bits=3, lambda_w=1.0)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        forward = torch.compile(model) if compiled else model
-        found = []
-        for _ in range(3):
-            loss = F.cross_entropy(forward(torch.ones(4, 6)), torch.arange(4)) + wq.penalty()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            wq.step()
-            found.append(loss.item())
-        return found
+        return losses_of(torch.compile(model) if compiled else model, wq, optimizer, 3)
 
     assert losses(compiled=True) == pytest.approx(losses(compiled=False), rel=1e-5)
     torch._dynamo.reset()
