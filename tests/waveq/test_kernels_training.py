@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,50 @@ def test_one_step_has_the_gradients_of_the_plain_form(choices: dict[str, Any]) -
     close(one_step("numba", **choices), one_step("plain", **choices))
 
 
-def test_gradient_accumulation_rounds_once_and_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+def test_gradient_accumulation_adds_up() -> None:
+    accumulated = one_step("numba", parts=4, activation_bits=None)
+    close(accumulated, one_step("plain", parts=4, activation_bits=None))
+
+
+def test_gradient_accumulation_rounds_once_a_step_once_it_has_been_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Tensor] = []
     original = RoundingJob.run
     monkeypatch.setattr(RoundingJob, "run", lambda self: calls.extend(self.weights) or original(self))
-    accumulated = one_step("numba", parts=4, activation_bits=None)
-    assert len(calls) == 3  # layers, not layers times micro-batches
-    close(accumulated, one_step("plain", parts=4, activation_bits=None))
+    model = network()
+    handle = attached(model, activation_bits=None)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    rounded = []
+    for _ in range(3):
+        calls.clear()
+        for _ in range(4):
+            ((model(batch()[0]).square().mean() + handle.penalty()) / 4).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        handle.step()
+        rounded.append(len(calls))
+    assert rounded == [6, 3, 3]  # layers, not layers times micro-batches
+
+
+def test_quantised_weights_are_freed_as_the_backward_pass_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(600, 600), nn.Linear(600, 600))  # each a band of its own
+    handle = attached(model, activation_bits=None)
+    there: weakref.WeakSet[Tensor] = weakref.WeakSet()
+    original = RoundingJob.run
+
+    def run(self: RoundingJob) -> Any:
+        made = original(self)
+        there.update(made[0])
+        return made
+
+    monkeypatch.setattr(RoundingJob, "run", run)
+    left = []
+    first = model[0](torch.ones(1, 600))
+    first.register_hook(lambda _: left.append(len(there)))
+    loss = model[1](first).square().mean() + handle.penalty()
+    assert len(there) == 2
+    loss.backward()
+    assert left == [1]  # the last layer has given its own back before its input gets a gradient
+    assert len(there) == 0
 
 
 def test_a_shared_module_rounds_once_and_sums_both_gradients(monkeypatch: pytest.MonkeyPatch) -> None:

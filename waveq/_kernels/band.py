@@ -56,6 +56,8 @@ class Work:
         tables: the layers' rows in the tables of the call.
         uses: told when a backward pass goes through a layer.
         versions: of the weights when they were rounded.
+        rounded: the quantised values, without a node; emptied by a backward pass unless ``keeps``.
+        keeps: whether they will be read again after a backward pass, as in gradient accumulation.
     """
 
     engine: JointEngine
@@ -65,29 +67,41 @@ class Work:
     tables: Tables
     uses: list[Use]
     versions: list[int]
+    rounded: list[Tensor]
+    keeps: bool
 
 
 class Band:
     """Layers that were rounded together, and what their node has made of them so far.
 
     Attributes:
-        rounded: the quantised values.
         wave: (layers,): each R_k behind the node that was made last; None before the first one, and without a wave.
     """
 
-    __slots__ = ("_leaves", "_pending", "_values", "_work", "rounded", "wave")
+    __slots__ = ("_leaves", "_pending", "_values", "_work", "wave")
 
-    def __init__(self, work: Work, rounded: list[Tensor], values: Tensor | None) -> None:
-        self._work, self.rounded, self._values = work, rounded, values
+    def __init__(self, work: Work, values: Tensor | None) -> None:
+        self._work, self._values = work, values
         self._leaves = [leaf.tensor for plan in work.plans for leaf in plan.rounding.leaves]
-        self._pending: list[Tensor | None] = [None] * len(rounded)
+        self._pending: list[Tensor | None] = [None] * len(work.plans)
         self.wave: Tensor | None = None
+
+    @property
+    def uses(self) -> list[Use]:
+        """Told when a backward pass goes through a layer."""
+        return self._work.uses
+
+    def holds(self, place: int) -> bool:
+        """Whether a layer's quantised values are still there, as they were made."""
+        if self._pending[place] is not None:
+            return True
+        return bool(self._work.rounded) and self._work.rounded[place]._version == 0
 
     def take(self, place: int) -> Tensor:
         """One layer's quantised weights; a layer that is read again gets them from a new node."""
         quantized = self._pending[place]
         if quantized is None:
-            *made, self.wave = _read(self._work, self.rounded, self._values, *self._work.weights, *self._leaves)
+            *made, self.wave = _read(self._work, self._values, *self._work.weights, *self._leaves)
             self._pending, quantized = made, made[place]
         self._pending[place] = None
         return quantized
@@ -96,17 +110,16 @@ class Band:
 class _Read(torch.autograd.Function):
     """Keeps no tensor of its own: the weights are an input and stay; u is computed again on the way back.
 
-    They are not saved in autograd's way, so that the task's and the wave's loss may go back one after the other, and
-    so may layers of one band.
+    The quantised values are dropped on the way back, layer by layer as the model goes: nobody reads them again, unless
+    gradients are accumulated. Weights are not saved in autograd's way, so that the task's and the wave's loss may go
+    back one after the other, and so may layers of one band.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, work: Work, rounded: Sequence[Tensor], values: Tensor | None, *_inputs: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def forward(ctx: Any, work: Work, values: Tensor | None, *_inputs: Tensor) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
         ctx.work = work
-        return *[quantized.detach() for quantized in rounded], None if values is None else values.detach()
+        return *[quantized.detach() for quantized in work.rounded], None if values is None else values.detach()
 
     @staticmethod
     @once_differentiable
@@ -120,9 +133,11 @@ class _Read(torch.autograd.Function):
         grads: list[RoundingGradients | None] = [None] * len(tasks)
         for i, found in zip(wanted, _pull_back(work, wanted, tasks, strengths), strict=True):
             grads[i] = found
-        needs = ctx.needs_input_grad[3:]
+        if not work.keeps:
+            work.rounded.clear()
+        needs = ctx.needs_input_grad[2:]
         weights = [None if g is None or not need else g.weight for g, need in zip(grads, needs, strict=False)]
-        return None, None, None, *weights, *_leaf_gradients(work, grads, strengths)
+        return None, None, *weights, *_leaf_gradients(work, grads, strengths)
 
 
 # Function.apply without its look-out for torch.func's transforms: whoever asks an engine has looked already

@@ -42,12 +42,14 @@ class Gang:
     Attributes:
         order: k of R_k where the wave rides along; None where it does not.
         sine_moves_beta: whether the wave's gradient goes on to beta.
+        accumulates: whether quantised weights were found to be read again after a backward pass in the same step.
         refresh: called before weights are rounded: a checkpoint may have been loaded, which changes the two above.
     """
 
     def __init__(self) -> None:
         self.order: int | None = None
         self.sine_moves_beta = False
+        self.accumulates = False
         self.refresh: Callable[[], object] = _nothing
         self._crew: _Crew | None = None
         self._seats: dict[int, tuple[Member, Tensor]] = {}  # by id: the layer and its weight when it was read last
@@ -66,16 +68,13 @@ class Gang:
         return self.hand_out(member, self._fill(member, weight, engine) if seen is None else seen)
 
     def remembered(self, member: Member, weight: Tensor) -> Seen | None:
-        """What was made of the weight by the gang, if nothing that it follows from has changed since."""
+        """What was made of the weight by the gang, if it is still there and what it follows from has not changed."""
+        seen = self._followed(member, weight)
+        return seen if seen is not None and cast(Band, seen.band).holds(seen.place) else None
+
+    def _followed(self, member: Member, weight: Tensor) -> Seen | None:
         seen = member.memory.current(weight)
-        if (
-            seen is None
-            or seen.band is None
-            or seen.band.rounded[seen.place]._version != 0
-            or seen.key != member.values_key()
-        ):
-            return None
-        return seen
+        return None if seen is None or seen.band is None or seen.key != member.values_key() else seen
 
     def hand_out(self, member: Member, seen: Seen) -> Tensor:
         """The quantised weights behind a node that no other read has been given."""
@@ -86,20 +85,21 @@ class Gang:
     def _fill(self, asked: Member, weight: Tensor, engine: JointEngine) -> Seen:
         """Round the asked layer's weights, and those of all that were read since the last time and changed since."""
         self.refresh()
+        self.accumulates = self.accumulates or self._followed(asked, weight) is not None
         crowd = [(asked, weight)]
         for member, theirs in self._seats.values():
-            if member is not asked and member.memory.current(theirs) is None and member.joins(theirs):
+            if member is not asked and _is_gone(member.memory.current(theirs)) and member.joins(theirs):
                 crowd.append((member, theirs))
         crew = self._crew
         if crew is None or not crew.fits(crowd, engine, self):
             crew = self._crew = _Crew(crowd, engine, self)
         for member, _ in crowd:
             self._seats.pop(id(member), None)  # whoever is not read until the next time is not rounded again
-        return crew.work()[0]
+        return crew.work(keeps=self.accumulates)[0]
 
     def wave(self, member: Member, weight: Tensor) -> tuple[Tensor, int] | None:
         """R_k of the member's band, and its place there; None where the weights were not read as they are now."""
-        seen = self.remembered(member, weight)
+        seen = self._followed(member, weight)
         if seen is None or seen.band is None or seen.band.wave is None:
             return None
         return seen.band.wave, seen.place
@@ -127,7 +127,7 @@ class _Crew:
             and self.job.fits([weight for _, weight in crowd])
         )
 
-    def work(self) -> list[Seen]:
+    def work(self, *, keeps: bool) -> list[Seen]:
         """Round all of them; what was made goes into their memories."""
         job = self.job
         changed, fresh = [], []
@@ -142,24 +142,34 @@ class _Crew:
         rounded, sines, largest = job.run()
         made: list[Seen] = []
         for part in self.bands:
-            made += self._band(part, rounded[part], sines[part], largest[part])
+            band = self._band(part, rounded[part], sines[part], keeps)
+            made += self._tell(part, band, largest[part])
         return made
 
-    def _band(self, part: slice, rounded: list[Tensor], sines: list[float], largest: list[float]) -> list[Seen]:
+    def _band(self, part: slice, rounded: list[Tensor], sines: list[float], keeps: bool) -> Band:
         """Some neighbours as they have been rounded, behind one node."""
         weights, plans = self.weights[part], cast(list[Plan], self.plans[part])
         uses, versions = [Use() for _ in weights], [weight._version for weight in weights]
         values = None
         if self.way[0] is not None:
             values = vector([s * plan.wave.damping for s, plan in zip(sines, plans, strict=True) if plan.wave])
-        band = Band(Work(self.engine, weights, plans, sines, self.job.tables(part), uses, versions), rounded, values)
+        tables = self.job.tables(part)
+        return Band(Work(self.engine, weights, plans, sines, tables, uses, versions, rounded, keeps), values)
+
+    def _tell(self, part: slice, band: Band, largest: list[float]) -> list[Seen]:
+        """The band's members remember it."""
         made = []
         for place, member in enumerate(self.members[part]):
-            seen = member.memory.renewed(weights[place])
-            seen.key, seen.rounded = self.keys[part][place], rounded[place]
-            seen.largest, seen.use, seen.band, seen.place = largest[place], uses[place], band, place
+            seen = member.memory.renewed(self.weights[part][place])
+            seen.key, seen.largest, seen.use = self.keys[part][place], largest[place], band.uses[place]
+            seen.band, seen.place = band, place
             made.append(seen)
         return made
+
+
+def _is_gone(seen: Seen | None) -> bool:
+    """Whether a layer has to be rounded: its weights have changed, or a backward pass has dropped what was made."""
+    return seen is None or (seen.band is not None and not seen.band.holds(seen.place))
 
 
 def _nothing() -> None:
