@@ -45,8 +45,8 @@ def forms(size: int, device: str, dtype: torch.dtype) -> dict[str, Callable[[], 
         engine = engine_for(weights[0])
         assert engine is not None
         rows = [
-            WaveRow(weight, quantizer.coordinate_recipe(weight, engine.largest(weight), BETA), grid)
-            for quantizer, weight in zip(quantizers, weights, strict=True)
+            WaveRow(weight, quantizer.coordinate_recipe(weight, largest, BETA), grid)
+            for quantizer, weight, largest in zip(quantizers, weights, engine.largest(weights), strict=True)
         ]
         total = fused_wave(engine, rows, beta, strength=torch.ones_like(beta), beta_strength=0.0, order=1)
         return torch.autograd.grad(total, weights)
