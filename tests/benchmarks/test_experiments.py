@@ -141,9 +141,10 @@ def test_hardware_runs(folder, tmp_path, capsys):
     assert len(rows) == 2 * 2 * 2
 
 
-def test_defaults_runs(folder, tmp_path):
-    run(defaults, folder, tmp_path)
-    rows = read(tmp_path, "defaults")
+@pytest.mark.parametrize(("options", "name"), [((), "defaults"), (("--scratch",), "defaults_scratch")])
+def test_defaults_runs(folder, tmp_path, options, name):
+    run(defaults, folder, tmp_path, *options)
+    rows = read(tmp_path, name)
     learned = rows[rows.method == "learned"]
     assert learned.least_bits.min() >= 2
     assert learned.most_bits.max() <= 8
