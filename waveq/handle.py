@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from waveq._kernels.gang import Gang
 from waveq._kernels.rounding import forget_weights
 from waveq.balance import rebalance_all
 from waveq.beta_motion import move_betas
@@ -157,6 +158,7 @@ class WaveQ:
         forget_weights()
         for layer in self._layers.values():
             layer.state.end_step()
+        self._gang.end_step()
         self._known_step += 1
         self._model.waveq_step.fill_(self._known_step)  # type: ignore[operator]
         self._seen = self._mark()
@@ -202,9 +204,13 @@ class WaveQ:
                 find_bound(layer)
         bound_weights(layers)
 
+    @property
+    def _gang(self) -> Gang:
+        return next(iter(self._layers.values())).state.gang
+
     def _tell_gang(self) -> None:
         """Whether the wave rides along with the rounding until the next step."""
-        preset, gang = self.settings.preset, next(iter(self._layers.values())).state.gang
+        preset, gang = self.settings.preset, self._gang
         gang.refresh = self._keep_up
         gang.sine_moves_beta = preset.sine_moves_beta and self.settings.schedule.phase(self._known_step) == 2
         apart = self.settings.wave_on == "raw" or (self.settings.balance and preset.sine_moves_beta)

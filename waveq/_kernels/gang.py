@@ -42,7 +42,7 @@ class Gang:
     Attributes:
         order: k of R_k where the wave rides along; None where it does not.
         sine_moves_beta: whether the wave's gradient goes on to beta.
-        accumulates: whether quantised weights were found to be read again after a backward pass in the same step.
+        accumulates: whether quantised weights are read again after a backward pass, in this step or the one before.
         refresh: called before weights are rounded: a checkpoint may have been loaded, which changes the two above.
     """
 
@@ -50,6 +50,7 @@ class Gang:
         self.order: int | None = None
         self.sine_moves_beta = False
         self.accumulates = False
+        self._read_again = False
         self.refresh: Callable[[], object] = _nothing
         self._crew: _Crew | None = None
         self._seats: dict[int, tuple[Member, Tensor]] = {}  # by id: the layer and its weight when it was read last
@@ -79,13 +80,15 @@ class Gang:
     def hand_out(self, member: Member, seen: Seen) -> Tensor:
         """The quantised weights behind a node that no other read has been given."""
         assert seen.band is not None
+        self._read_again = self._read_again or seen.use.used
         self._seats[id(member)] = (member, seen.weight)
         return seen.band.take(seen.place)
 
     def _fill(self, asked: Member, weight: Tensor, engine: JointEngine) -> Seen:
         """Round the asked layer's weights, and those of all that were read since the last time and changed since."""
         self.refresh()
-        self.accumulates = self.accumulates or self._followed(asked, weight) is not None
+        if self._followed(asked, weight) is not None:
+            self.accumulates = self._read_again = True
         crowd = [(asked, weight)]
         for member, theirs in self._seats.values():
             if member is not asked and _is_gone(member.memory.current(theirs)) and member.joins(theirs):
@@ -96,6 +99,10 @@ class Gang:
         for member, _ in crowd:
             self._seats.pop(id(member), None)  # whoever is not read until the next time is not rounded again
         return crew.work(keeps=self.accumulates)[0]
+
+    def end_step(self) -> None:
+        """The weights change now: what this step did is what the next one is taken to do."""
+        self.accumulates, self._read_again = self._read_again, False
 
     def wave(self, member: Member, weight: Tensor) -> tuple[Tensor, int] | None:
         """R_k of the member's band, and its place there; None where the weights were not read as they are now."""
