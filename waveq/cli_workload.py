@@ -57,6 +57,12 @@ def priced_policy(text: str, model: str | None, workload: Path | None, sizes: Si
             home=source,
             name=source.name,
         )
+    if not (text.isdigit() or source.exists()):
+        from waveq.runs import nearest_run
+
+        raise ValueError(
+            f"policy {text}: neither a run folder, a policy file nor a number of bits{nearest_run(source)}"
+        )
     layers = _layers(model, workload, sizes)
     network = model or (workload.stem if workload else "")
     weights, streamed = _bits(text, layers)
@@ -90,8 +96,6 @@ def _bits(text: str, layers: list[LayerShape]) -> tuple[int | Mapping[str, int],
 
     if text.isdigit():
         return int(text), FLOAT_BITS
-    if not Path(text).exists():
-        raise ValueError(f"policy {text}: neither a run folder, a policy file nor a number of bits")
     from waveq.policy import Policy
 
     policy = Policy.load(text)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from waveq.pricing import price_policies, write_frame
 from waveq.protocol import Evaluation, Protocol, evaluation, scale_of
-from waveq.runs import write_text
+from waveq.runs import nearest_run, write_text
 from waveq.trained_run import TrainedRun
 
 if TYPE_CHECKING:
@@ -233,7 +233,9 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path)
     except FileNotFoundError:
-        raise ValueError(f"{path} is not there; make it with: waveq enumerate {path.parent}") from None
+        if path.suffix:
+            raise ValueError(f"{path} is not there; make it with: waveq enumerate {path.parent}") from None
+        raise ValueError(f"{path}: neither a run folder nor a table of policies{nearest_run(path)}") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no table of policies: {error}") from None
     return frame

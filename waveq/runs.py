@@ -13,6 +13,7 @@ A stage is finished when its result.json exists; every file appears at once, nev
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from waveq.train_config import RUNTIME_FIELDS, TrainConfig, load_recipe
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["RunFolder", "StageFolder", "load_weights", "plain_weights", "save_weights", "write_text"]
+__all__ = ["RunFolder", "StageFolder", "load_weights", "nearest_run", "plain_weights", "save_weights", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -196,3 +197,15 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path}: damaged ({error})") from None
     assert isinstance(content, dict)
     return content
+
+
+def nearest_run(path: Path) -> str:
+    """ "; did you mean runs/demo?" where a run folder of nearly that name lies beside ``path``, else nothing.
+
+    Example:
+        >>> nearest_run(Path("/nowhere/runs/dem0"))
+        ''
+    """
+    runs = [found.parent.name for found in path.parent.glob("*/config.json")]
+    near = difflib.get_close_matches(path.name, runs, n=1)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""

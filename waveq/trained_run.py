@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from waveq.policy import Policy
-from waveq.runs import RunFolder, load_weights
+from waveq.runs import RunFolder, load_weights, nearest_run
 from waveq.train_config import TrainConfig, load_recipe
 
 if TYPE_CHECKING:
@@ -40,7 +40,10 @@ class TrainedRun:
 
     def __post_init__(self) -> None:
         if not (self.path / "config.json").is_file():
-            raise ValueError(f"{self.path} is no run folder (it has no config.json); make one with waveq train or demo")
+            raise ValueError(
+                f"{self.path} is no run folder (it has no config.json); make one with waveq train or demo"
+                f"{nearest_run(self.path)}"
+            )
         if self.folder.result() is None:
             raise ValueError(
                 f"{self.path} holds a run that is not finished; go on with: waveq train --recipe "

@@ -85,6 +85,7 @@ def test_run_folder_knows_its_network(run_copy: Path, capsys: pytest.CaptureFixt
         (["17", *LENET], "17"),
         (["0", *LENET], "0"),
         (["nowhere.json", *LENET], "neither a run folder, a policy file nor a number"),
+        (["runs/dem0"], "runs/dem0: neither a run folder, a policy file nor a number of bits; did you mean runs/demo?"),
         (["misspelt.json", *LENET], "did you mean 'conv1'?"),
         (["missing.json", *LENET], "fc2"),
         (["4", "--model", "lenett"], "did you mean 'lenet'?"),
@@ -94,6 +95,8 @@ def test_run_folder_knows_its_network(run_copy: Path, capsys: pytest.CaptureFixt
     ],
 )
 def test_bad_input(here: Path, words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "runs" / "demo").mkdir(parents=True)
+    (here / "runs" / "demo" / "config.json").write_text("{}")
     (here / "misspelt.json").write_text('{"conv_1": 3, "conv2": 3, "fc1": 3, "fc2": 3}')
     (here / "missing.json").write_text('{"conv1": 3, "conv2": 3, "fc1": 3}')
     (here / "bad.toml").write_text('base = "stripes"\nclock_hz = -1.0\n')

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from waveq.cli import main
 from waveq.runs import RunFolder, load_weights, plain_weights, save_weights, write_text
 from waveq.train_config import TrainConfig
 
@@ -80,3 +81,15 @@ def test_damaged_results_are_named(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"a": ')
     with pytest.raises(ValueError, match=r"result\.json: damaged"):
         RunFolder(tmp_path).result()
+
+
+@pytest.mark.parametrize("command", ["enumerate", "frontier", "sensitivity", "report", "score"])
+def test_a_run_that_is_not_there_is_told_with_the_nearest_one(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "config.json").write_text("{}")
+    assert main([command, str(tmp_path / "dem0")]) == 2
+    assert f"did you mean {tmp_path / 'demo'}?" in capsys.readouterr().err
+    assert main([command, str(tmp_path / "quite-another")]) == 2
+    assert "did you mean" not in capsys.readouterr().err
