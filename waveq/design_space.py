@@ -233,9 +233,9 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path)
     except FileNotFoundError:
-        if path.suffix:
+        if path.name == TABLE:
             raise ValueError(f"{path} is not there; make it with: waveq enumerate {path.parent}") from None
-        raise ValueError(f"{path}: neither a run folder nor a table of policies{nearest_run(path)}") from None
+        raise ValueError(f"{path} is not there: no run folder, no table of policies{nearest_run(path)}") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no table of policies: {error}") from None
     return frame

@@ -255,12 +255,12 @@ class WaveParametrization(nn.Module):
         if self._seen != self._marks():
             return None
         seen = self.gang.remembered(self, weight)
-        if seen is not None:
-            return self.gang.hand_out(self, seen)
-        engine = engine_for(weight) if self.joins(weight) and self._quantizer().compiles() else None
-        if engine is None or not engine.joint:
-            return None
-        return self.gang.read(self, weight, cast(JointEngine, engine))
+        if seen is None:
+            engine = engine_for(weight) if self.joins(weight) and self._quantizer().compiles() else None
+            if engine is None or not engine.joint:
+                return None
+            seen = self.gang.fill(self, weight, cast(JointEngine, engine))
+        return self.gang.hand_out(self, seen)
 
     def riding_wave(self, weight: Tensor) -> tuple[Tensor, int] | None:
         """R_k of the weights as they were read last, differentiable; None where they have to be walked over again.

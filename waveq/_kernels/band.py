@@ -93,9 +93,10 @@ class Band:
 
     def holds(self, place: int) -> bool:
         """Whether a layer's quantised values are still there, as they were made."""
-        if self._pending[place] is not None:
-            return True
-        return bool(self._work.rounded) and self._work.rounded[place]._version == 0
+        quantized = self._pending[place]
+        if quantized is None and self._work.rounded:
+            quantized = self._work.rounded[place]
+        return quantized is not None and quantized._version == 0
 
     def take(self, place: int) -> Tensor:
         """One layer's quantised weights; a layer that is read again gets them from a new node."""

@@ -66,7 +66,7 @@ class Gang:
     def read(self, member: Member, weight: Tensor, engine: JointEngine) -> Tensor:
         """The member's quantised weights, differentiable in the weights and in what learns beside them."""
         seen = self.remembered(member, weight)
-        return self.hand_out(member, self._fill(member, weight, engine) if seen is None else seen)
+        return self.hand_out(member, self.fill(member, weight, engine) if seen is None else seen)
 
     def remembered(self, member: Member, weight: Tensor) -> Seen | None:
         """What was made of the weight by the gang, if it is still there and what it follows from has not changed."""
@@ -84,7 +84,7 @@ class Gang:
         self._seats[id(member)] = (member, seen.weight)
         return seen.band.take(seen.place)
 
-    def _fill(self, asked: Member, weight: Tensor, engine: JointEngine) -> Seen:
+    def fill(self, asked: Member, weight: Tensor, engine: JointEngine) -> Seen:
         """Round the asked layer's weights, and those of all that were read since the last time and changed since."""
         self.refresh()
         if self._followed(asked, weight) is not None:
