@@ -71,7 +71,8 @@ def plot_breakdown(results: Result | Mapping[str, Result], *, title: str | None 
     axes.set_ylabel("energy (µJ)")
     axes.set_title(title if title is not None else _title(results), fontsize="medium", wrap=True)
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], frameon=False)
+    # beside the bars: wherever it stood among them, some layer would have a bar there
+    axes.legend(handles[::-1], labels[::-1], frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     _plain(axes)
     return figure
 
