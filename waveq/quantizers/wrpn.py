@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from waveq._boundaries import clip
 from waveq._kernels.recipe import TINY, Coordinate, Leaf, Number, Rounding, at_least
 from waveq.functional import Grid
 from waveq.quantizers.base import ScaleMode, WeightQuantizer, straight_through
@@ -38,11 +38,11 @@ class WRPN(WeightQuantizer):
 
     def unit(self, weight: Tensor) -> Tensor:
         """clip(w / s, -1, 1)."""
-        return torch.clamp(weight / self.gain(weight), -1.0, 1.0)
+        return clip(weight / self.gain(weight), -1.0, 1.0)
 
     def coordinate(self, weight: Tensor, beta: Tensor) -> Tensor:
         """``unit`` with s held: the wave would move a learned s to where every weight is 0."""
-        return torch.clamp(weight / self.gain(weight).detach(), -1.0, 1.0)
+        return clip(weight / self.gain(weight).detach(), -1.0, 1.0)
 
     def gain(self, weight: Tensor) -> Tensor:
         """s: 1, max|w| or the learned scale, kept positive."""
