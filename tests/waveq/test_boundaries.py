@@ -16,7 +16,7 @@ from waveq._boundaries import clip
 from waveq.allocate.learned_steps import quantize_step_range
 from waveq.backends import use_backend
 from waveq.functional import Grid, round_to_grid, sine_penalty_gradients
-from waveq.parametrization import WaveParametrization, parametrization_of
+from waveq.method.parametrization import WaveParametrization, parametrization_of
 from waveq.quantizers import DoReFaActivation, make_activation_quantizer, make_quantizer
 from waveq.quantizers._piecewise import piecewise_coordinate
 from waveq.quantizers.lqnets import LQNetsActivation
