@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from waveq.cli import app, main
+from waveq.cli.app import app, main
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -139,7 +139,7 @@ class Policy(Mapping[str, int]):
             FileNotFoundError: no such file.
             ValueError: not JSON, or a field that is wrong; the message names the file, the field and what was expected.
         """
-        from waveq.policy_file import read_policy_file
+        from waveq._policy_file import read_policy_file
 
         fields = read_policy_file(Path(path))
         try:

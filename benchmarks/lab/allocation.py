@@ -22,8 +22,8 @@ from waveq.allocate import (
     squared_errors,
     uniform,
 )
+from waveq.allocate.losstables import hessian_traces, measured_table
 from waveq.layers import quantizable
-from waveq.losstables import hessian_traces, measured_table
 
 if TYPE_CHECKING:
     from benchmarks.lab.job import Job

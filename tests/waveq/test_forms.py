@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import waveq
 from waveq.backends import use_backend
-from waveq.parametrization import parametrization_of
+from waveq.method.parametrization import parametrization_of
 from waveq.zoo import build, load_data
 
 EPOCHS, BATCH, RATE = 5, 64, 0.02

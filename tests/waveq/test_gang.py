@@ -14,7 +14,7 @@ from tests.training import batches, beta_of, mlp
 from waveq._kernels.numba_job import RoundingJob
 from waveq._kernels.recipe import Plan
 from waveq.backends import use_backend
-from waveq.parametrization import parametrization_of
+from waveq.method.parametrization import parametrization_of
 
 
 def attached(**choices: Any) -> tuple[nn.Sequential, waveq.WaveQ]:

@@ -171,7 +171,7 @@ def fused_round(
     inputs = (rounding.coordinate.divisor, rounding.pitch, rounding.gain)
     learned = [number if isinstance(number, Tensor) else None for number in inputs]
     behind = [leaf.tensor for leaf in rounding.leaves]
-    result: Tensor = _FusedRound.apply(engine, rounding, memory, (values,), weight, *learned, *behind)  # type: ignore[no-untyped-call]
+    result: Tensor = _FusedRound.apply(engine, rounding, memory, (values,), weight, *learned, *behind)
     return result
 
 
@@ -224,7 +224,7 @@ def fused_clip_round(engine: Engine, x: Tensor, *, low: float, steps: float, clo
         steps: levels in a unit.
         closed: whether x = low still has a gradient; a ReLU has none at 0.
     """
-    result: Tensor = _FusedClipRound.apply(engine, low, steps, closed, x)  # type: ignore[no-untyped-call]
+    result: Tensor = _FusedClipRound.apply(engine, low, steps, closed, x)
     return result
 
 

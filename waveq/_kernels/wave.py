@@ -33,7 +33,7 @@ def fused_wave(
     """
     weights = [row.weight for row in rows]
     divisors = [d if isinstance(d, Tensor) and d.requires_grad else None for d in (r.coordinate.divisor for r in rows)]
-    total: Tensor = _FusedWave.apply(engine, rows, order, strength, beta_strength, beta, *weights, *divisors)  # type: ignore[no-untyped-call]
+    total: Tensor = _FusedWave.apply(engine, rows, order, strength, beta_strength, beta, *weights, *divisors)
     return total
 
 

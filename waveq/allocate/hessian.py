@@ -100,8 +100,8 @@ def hessian_losses(
     Args:
         model: whose layers have N_l weights.
         traces: the trace of the task loss's Hessian in each layer's weights (not divided by N_l): numbers, or what
-            ``waveq.losstables.hessian_traces`` gives. A negative one, which noise or an unfinished training can leave,
-            counts as 0, with a warning.
+            ``losstables.hessian_traces`` gives. A negative one, which noise or an unfinished training can leave, counts
+            as 0, with a warning.
         errors: |Q_b(w_l) - w_l|^2, see ``squared_errors``; its layers and bits are those of the result.
 
     Raises:

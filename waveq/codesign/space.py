@@ -1,0 +1,241 @@
+"""Accuracy and cost of every policy of a run's design space, and where its own policy lies among them.
+
+One protocol for all policies (see `protocol`): the learned policy gets no other treatment than any other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from waveq.codesign.protocol import Evaluation, Protocol, evaluation, scale_of
+from waveq.codesign.score import price_policies, write_frame
+from waveq.train.run_folder import nearest_run, write_text
+from waveq.train.trained_run import TrainedRun
+
+if TYPE_CHECKING:
+    from pareto import DesignSpace
+    from stripes_sim import Accelerator
+
+__all__ = ["CHOICES", "SENSE", "Placement", "enumerate_run", "place", "place_run", "run_protocol", "run_sensitivity"]
+
+Policies = npt.NDArray[np.uint8]
+CHOICES = (2, 3, 4, 5, 8)
+SENSE = {"accuracy": "max", "energy_pj": "min"}
+STORE, TABLE, FRONT, SENSITIVITY = "enumeration.sqlite", "policies.csv", "frontier.csv", "sensitivity.csv"
+UNIT_ROWS = 256  # policies between two commits: what a kill can lose, and what a walk over prefixes can share
+TUNED_ROWS = 16  # the same where each of them is trained
+_LARGEST_SPACE = 1_000_000
+
+
+def fingerprint(run: TrainedRun, evaluate: Evaluation, protocol: Protocol) -> dict[str, Any]:
+    """Everything that the accuracies depend on."""
+    from pareto import array_digest
+
+    weights = {name: tensor.numpy() for name, tensor in run.float_network().state_dict().items()}
+    return {
+        "protocol": protocol.to_dict(),
+        "network": run.config.model,
+        "weights": array_digest(weights),
+        "data": {
+            "name": run.config.dataset,
+            "images": len(evaluate.labels),
+            "labels": array_digest({"labels": evaluate.labels}),
+        },
+        "quantizer": run.config.quantizer,
+        "scale": scale_of(run),
+        "skipped": list(run.policy.skipped),
+        "activation_bits": dict(run.policy.activation_bits),
+        "seed": run.config.seed if protocol.finetune_epochs else None,
+    }
+
+
+def enumerate_run(
+    run: TrainedRun,
+    hardware: Accelerator,
+    *,
+    choices: Sequence[int] = CHOICES,
+    protocol: Protocol | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+    store: Path | None = None,
+    engine: str = "serial",
+    progress: bool = True,
+    **engine_options: Any,
+) -> pd.DataFrame:
+    """Evaluate and price every policy of the space, and the run's own; calling it again resumes.
+
+    Args:
+        run: a finished run.
+        hardware: the machine that prices them.
+        choices: bits that every quantised layer may take.
+        protocol: how an accuracy is measured; by default rounding without training, on the validation images.
+        sample: evaluate so many policies, drawn at random, instead of all.
+        seed: of the sample.
+        store: where accuracies are kept; by default RUN/enumeration.sqlite.
+        engine, engine_options: see `pareto.run_campaign`.
+        progress: whether a bar is drawn on standard error.
+
+    Returns:
+        One row per policy: bits by layer, accuracy (percent), cycles, energy_pj, weight_bytes. Also written to
+        RUN/policies.csv, and how they were measured to RUN/enumeration.json.
+
+    Raises:
+        ValueError: a space too large to enumerate; a store that belongs to another network, data or protocol.
+    """
+    from pareto import DesignSpace, Store, run_campaign
+
+    chosen = protocol or Protocol()
+    evaluate = evaluation(run, chosen)
+    names = evaluate.names
+    wanted = np.vstack([_rows(DesignSpace(dict.fromkeys(names, tuple(choices))), sample, seed), _own_row(run, names)])
+    identity = fingerprint(run, evaluate, chosen)
+    unit_rows = TUNED_ROWS if chosen.finetune_epochs else UNIT_ROWS
+    with Store(store or run.path / STORE, layers=names, fingerprint=identity) as results:
+        frame = run_campaign(
+            wanted, evaluate, results, engine=engine, progress=progress, unit_rows=unit_rows, **engine_options
+        )
+    frame = _only(frame, wanted, names)
+    costs = price_policies(run, hardware, names, frame[list(names)].to_numpy(dtype=np.uint8))
+    frame = pd.concat([frame, costs], axis=1)
+    write_frame(run.path / TABLE, frame)
+    described = {"how": str(chosen), "hardware": hardware.name, "choices": list(choices), "sample": sample, **identity}
+    write_text(run.path / "enumeration.json", json.dumps(described, indent=2) + "\n")
+    return frame
+
+
+def run_protocol(run: TrainedRun) -> Protocol:
+    """The protocol of the run's enumeration, or the default one before there is any."""
+    described = run.read_json("enumeration.json")
+    return Protocol() if described is None else Protocol.from_dict(described["protocol"])
+
+
+def _rows(space: DesignSpace, sample: int | None, seed: int) -> Policies:
+    if sample is not None:
+        uniform = {width for widths in space.choices.values() for width in widths}
+        lines = np.array([[width] * len(space.names) for width in sorted(uniform)], dtype=np.uint8)
+        return np.vstack([lines, space.sample(sample, seed=seed)])
+    if space.size > _LARGEST_SPACE:
+        raise ValueError(
+            f"the design space has {space.size:,} policies, too many to evaluate each; take a sample (--sample 2000), "
+            "or fewer bits (--bits 2,4,8)"
+        )
+    return space.policies()
+
+
+def _own_row(run: TrainedRun, names: Sequence[str]) -> Policies:
+    return np.array([[run.policy[name] for name in names]], dtype=np.uint8)
+
+
+def _only(frame: pd.DataFrame, wanted: Policies, names: Sequence[str]) -> pd.DataFrame:
+    """The wanted policies; the store may hold those of an earlier, larger space too."""
+    keys = {row.tobytes() for row in wanted}
+    rows = frame[list(names)].to_numpy(dtype=np.uint8)
+    return frame[[row.tobytes() in keys for row in rows]].reset_index(drop=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a policy lies among all policies."""
+
+    frame: pd.DataFrame
+    front: pd.DataFrame
+    own: dict[str, float]
+    """Accuracy (percent) and costs of the run's policy under the common protocol."""
+    efficient: bool
+    """Whether no policy is better in one objective and not worse in the other."""
+    accuracy_gap: float
+    """Points of accuracy that the best policy of at most the same energy has more; 0 on the frontier."""
+    energy_gap_pj: float
+    """Energy that the cheapest policy of at least the same accuracy needs less; 0 on the frontier."""
+
+    def summary(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "policies": len(self.frame),
+            "frontier": len(self.front),
+            "own": self.own,
+            "efficient": self.efficient,
+            "accuracy_gap": self.accuracy_gap,
+            "energy_gap_pj": self.energy_gap_pj,
+        }
+
+
+def place_run(run: TrainedRun, frame: pd.DataFrame, names: Sequence[str]) -> Placement:
+    """The frontier of accuracy and energy, and the run's policy against it; written to RUN/frontier.csv and .json."""
+    from pareto import frontier
+
+    front = frontier(frame, sense=SENSE)
+    placement = place(frame, front, {name: run.policy[name] for name in names})
+    write_frame(run.path / FRONT, front)
+    write_text(run.path / "frontier.json", json.dumps(placement.summary(), indent=2) + "\n")
+    return placement
+
+
+def place(frame: pd.DataFrame, front: pd.DataFrame, policy: Mapping[str, int]) -> Placement:
+    """Find a policy in a table of policies, and how far it is from the frontier of accuracy and energy.
+
+    Raises:
+        ValueError: the policy is not in the table.
+    """
+    found = np.ones(len(frame), dtype=np.bool_)
+    for name, bits in policy.items():
+        found &= frame[name].to_numpy() == bits
+    if not found.any():
+        raise ValueError(f"policy {dict(policy)} is not among the {len(frame)} policies of the table")
+    own = frame[found].iloc[0]
+    accuracy, energy = float(own["accuracy"]), float(own["energy_pj"])
+    better = frame[frame["energy_pj"] <= energy]["accuracy"].max() - accuracy
+    cheaper = energy - frame[frame["accuracy"] >= accuracy]["energy_pj"].min()
+    metrics = [column for column in ("accuracy", "energy_pj", "cycles", "weight_bytes") if column in frame.columns]
+    return Placement(
+        frame=frame,
+        front=front,
+        own={column: float(own[column]) for column in metrics},
+        efficient=bool(better <= 0 and cheaper <= 0),
+        accuracy_gap=float(better),
+        energy_gap_pj=float(cheaper),
+    )
+
+
+def run_sensitivity(
+    run: TrainedRun, *, protocol: Protocol | None = None, steps: Sequence[int] = (-1, 1)
+) -> pd.DataFrame:
+    """One layer of the run's policy at a time with fewer or more bits; written to RUN/sensitivity.csv.
+
+    Args:
+        run: a finished run.
+        protocol: how an accuracy is measured; by default as the run's enumeration measured it.
+        steps: changes in bits.
+    """
+    from pareto import sensitivity
+
+    evaluate = evaluation(run, protocol or run_protocol(run))
+    policy = {name: run.policy[name] for name in evaluate.names}
+    table = sensitivity(policy, evaluate.correct, steps=steps, min_bits=1, max_bits=9)
+    write_frame(run.path / SENSITIVITY, table)
+    return table
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of policies that `enumerate_run` wrote, bits as uint8.
+
+    Raises:
+        ValueError: not there, or no table.
+    """
+    try:
+        frame = pd.read_csv(path)
+    except FileNotFoundError:
+        if path.name == TABLE:
+            raise ValueError(f"{path} is not there; make it with: waveq enumerate {path.parent}") from None
+        raise ValueError(f"{path} is not there: no run folder, no table of policies{nearest_run(path)}") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no table of policies: {error}") from None
+    return frame

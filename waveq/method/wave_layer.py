@@ -1,0 +1,43 @@
+"""The quick way to a quantised weight.
+
+``module.weight`` of a parametrised layer runs through a property, a container module and the parametrisation, each with
+its own searches: some forty Python calls, for a tensor that was computed when the first layer was read. This property
+asks the parametrisation itself; whatever is out of the ordinary takes torch's own way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from waveq.method.parametrization import WaveParametrization
+
+__all__ = ["shorten"]
+
+
+def shorten(module: nn.Module) -> None:
+    """Put the quick property before torch's own; the class is the layer's own, and goes with the parametrisation."""
+    owner: Any = type(module)
+    long_way: property = owner.weight
+
+    def read(self: Any) -> Tensor:
+        if torch.compiler.is_compiling() or parametrize._cache_enabled:
+            return long_way.fget(self)  # type: ignore[no-any-return, misc]
+        chain = self._modules["parametrizations"]._modules["weight"]
+        state = chain._modules["0"]
+        if type(state) is not WaveParametrization or _has_company(chain, state):
+            return long_way.fget(self)  # type: ignore[no-any-return, misc]
+        found = state.read(chain._parameters["original"])
+        return long_way.fget(self) if found is None else found  # type: ignore[misc]
+
+    owner.weight = property(read, long_way.fset)
+
+
+def _has_company(chain: nn.Module, state: nn.Module) -> bool:
+    """Whether somebody stacked another parametrisation on top, or hooked into one."""
+    return len(chain._modules) > 1 or bool(
+        chain._forward_hooks or chain._forward_pre_hooks or state._forward_hooks or state._forward_pre_hooks
+    )

@@ -1,0 +1,335 @@
+"""What happens around Lightning's steps: WaveQ itself, rows of metrics, checkpoints, the progress bar.
+
+`WaveQCallback` serves any LightningModule; the others belong to `waveq.train`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from waveq.train.batches import EpochLoader
+from waveq.train.classifier import Classifier, measure, seed_step
+
+from lightning.pytorch import Callback, LightningModule, Trainer  # isort: skip  (after torchvision, see train_module)
+from lightning.pytorch.callbacks import ProgressBar  # isort: skip
+
+if TYPE_CHECKING:
+    from waveq.method.handle import WaveQ
+
+LOADER_STATE = "waveq_loader"
+"""Where a checkpoint keeps the place in the data."""
+
+__all__ = [
+    "LOADER_STATE",
+    "Bar",
+    "Checkpoints",
+    "Recorder",
+    "StepDiscipline",
+    "StopRequested",
+    "WaveQCallback",
+    "signals_noted",
+]
+
+
+class WaveQCallback(Callback):
+    """Trains with WaveQ in any LightningModule: adds the penalty to the loss, counts the optimizer's steps.
+
+    Works with gradient accumulation, clipping, bf16 and DDP. The state travels in the module's own checkpoint, because
+    it lives in the model's buffers.
+
+    Args:
+        wq: what `waveq.attach` gave for the module's network.
+
+    Raises:
+        ValueError: at the start of training, for a module with manual optimization or "16-mixed" precision.
+
+    Example:
+        >>> import waveq
+        >>> wq = waveq.attach(torch.nn.Sequential(torch.nn.Linear(4, 2)), bits=3)
+        >>> WaveQCallback(wq).wave_loss
+        tensor(0.)
+    """
+
+    def __init__(self, wq: WaveQ) -> None:
+        self.wq = wq
+        self.wave_loss = torch.zeros(())
+        self._seen_steps = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check that Lightning will tell us about every step."""
+        if not pl_module.automatic_optimization:
+            raise ValueError("WaveQCallback needs automatic optimization; with manual, call wq.penalty() and wq.step()")
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
+            raise ValueError('precision "16-mixed" scales the loss; use "bf16-mixed" with WaveQCallback')
+        self._seen_steps = trainer.global_step
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Add the penalty to the loss that is about to be differentiated."""
+        penalty = self.wq.penalty()
+        self.wave_loss = penalty.detach()
+        loss.add_(penalty / trainer.accumulate_grad_batches)
+
+    def on_train_batch_end(self, trainer: Trainer, *_unused: object) -> None:
+        """Take WaveQ's own step whenever the optimizer took one."""
+        if trainer.global_step > self._seen_steps:
+            self._seen_steps = trainer.global_step
+            self.wq.step()
+
+
+class StepDiscipline(Callback):
+    """Makes rate and random numbers of a step functions of the step alone."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self.rate = 0.0
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, _batch: object, batch_index: int
+    ) -> None:
+        """Before each forward pass."""
+        assert isinstance(pl_module, Classifier)
+        self.rate = pl_module.set_rate(trainer.global_step)
+        seed_step(self._seed, trainer.current_epoch, batch_index, trainer.global_rank)
+
+
+class Recorder(Callback):
+    """A row of metrics every few steps, and one with the validation accuracy at the end of every epoch."""
+
+    def __init__(
+        self,
+        discipline: StepDiscipline,
+        wave: WaveQCallback | None,
+        validation: Iterable[tuple[Tensor, Tensor]],
+        *,
+        every: int,
+    ) -> None:
+        self._discipline = discipline
+        self._wave = wave
+        self._validation = validation
+        self._every = every
+        self._last_row = 0
+        self.last: dict[str, float] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The row of the step that a checkpoint was written at is in the file already."""
+        self._last_row = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_unused: object) -> None:
+        """Write a row when one is due."""
+        step = trainer.global_step
+        if step % self._every == 0 and step != self._last_row:
+            self._last_row = step
+            self._write(trainer, self._row(trainer, pl_module))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the held-out images."""
+        assert isinstance(pl_module, Classifier)
+        self.last = self._accuracy(pl_module.network)
+        self._write(trainer, self._row(trainer, pl_module) | self.last)
+
+    def _accuracy(self, network: nn.Module) -> dict[str, float]:
+        """Of the weights on their grids; on the float road of those under training too."""
+        if self._wave is None:
+            return _named("validation", measure(network, self._validation))
+        wq = self._wave.wq
+        with wq.rounded():
+            found = _named("validation", measure(network, self._validation))
+        if wq.settings.forward == "float":
+            found |= _named("unrounded_validation", measure(network, self._validation))
+        return found
+
+    def _row(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        assert isinstance(pl_module, Classifier)
+        row = {
+            "epoch": float(trainer.current_epoch),
+            "rate": self._discipline.rate,
+            "task_loss": float(pl_module.task_loss),
+        }
+        if self._wave is None:
+            return row
+        wq = self._wave.wq
+        lambda_w, lambda_beta = wq.strengths()
+        row |= {
+            "wave_loss": float(self._wave.wave_loss),
+            "mean_bits": wq.mean_bits(),
+            "phase": float(wq.phase),
+            "lambda_w": lambda_w,
+            "lambda_beta": lambda_beta,
+        }
+        row |= {f"beta/{name}": value for name, value in wq.betas().items()}
+        return row | {f"wave/{name}": value for name, value in wq.wave().items()}
+
+    @staticmethod
+    def _write(trainer: Trainer, row: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=trainer.global_step)
+
+
+def _named(prefix: str, found: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{key}": value for key, value in found.items()}
+
+
+class StopRequested(Exception):  # noqa: N818  (it is none)
+    """Raised inside Lightning after the checkpoint of an interrupted run is written."""
+
+
+@contextmanager
+def signals_noted() -> Iterator[Callable[[], bool]]:
+    """Within, the first Ctrl-C or SIGTERM is only noted, so that a step is finished; a second Ctrl-C acts at once.
+
+    Yields:
+        A function that tells whether a signal came.
+    """
+    came = False
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        nonlocal came
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came = True
+
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    except ValueError:  # not the main thread: whoever runs it takes care of signals
+        pass
+    try:
+        yield lambda: came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Checkpoints(Callback):
+    """Writes `last.ckpt` after whole optimizer steps: every so many seconds, and when asked to stop.
+
+    With several processes all of them agree on the step.
+    """
+
+    def __init__(self, path: Path, *, seconds: float, stop: Callable[[], bool]) -> None:
+        self._path = path
+        self._seconds = seconds
+        self._stop = stop
+        self._last_time = time.monotonic()
+        self._seen_steps = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting where the checkpoint left off."""
+        self._seen_steps = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, _outputs: object, _batch: object, batch_index: int
+    ) -> None:
+        """Within an epoch; what is due at its last batch waits for `on_train_epoch_end`."""
+        if trainer.global_step == self._seen_steps or batch_index + 1 == trainer.num_training_batches:
+            return
+        self._seen_steps = trainer.global_step
+        self._save_when_due(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the last step of an epoch."""
+        self._seen_steps = trainer.global_step
+        self._save_when_due(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the place in the data."""
+        loader = trainer.train_dataloader
+        assert isinstance(loader, EpochLoader)
+        checkpoint[LOADER_STATE] = loader.state_dict()
+
+    def _save_when_due(self, trainer: Trainer) -> None:
+        stop, due = self._agreed(trainer)
+        if stop or due:
+            self._save(trainer)
+        if stop:
+            raise StopRequested
+
+    def _agreed(self, trainer: Trainer) -> tuple[bool, bool]:
+        due = time.monotonic() - self._last_time > self._seconds
+        if trainer.world_size == 1:
+            return self._stop(), due
+        # two flags, the largest of all processes
+        flags = torch.tensor([float(self._stop()), float(due)], device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+        return bool(flags[0]), bool(flags[1])
+
+    def _save(self, trainer: Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        temporary = self._path.with_name(f".{self._path.name}")
+        trainer.save_checkpoint(temporary, weights_only=False)
+        if trainer.is_global_zero:
+            os.replace(temporary, self._path)
+        self._last_time = time.monotonic()
+
+
+class Bar(ProgressBar):
+    """Task loss, wave loss and mean bits beside the bar, drawn at most ten times a second."""
+
+    def __init__(self, title: str, total_steps: int, wave: WaveQCallback | None) -> None:
+        super().__init__()
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._wave = wave
+        self._next = 0.0
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            auto_refresh=False,  # no thread beside the training
+        )
+        self._task = self._progress.add_task(title, total=total_steps, figures="")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the bar."""
+        if self._enabled_here(trainer):
+            self._progress.start()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_unused: Any) -> None:
+        """Draw when a tenth of a second has passed."""
+        now = time.monotonic()
+        if now >= self._next and self._enabled_here(trainer):
+            self._next = now + 0.1
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the last state."""
+        if self._enabled_here(trainer):
+            self._draw(trainer, pl_module)
+            self._progress.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the terminal as it was."""
+        self._progress.stop()
+
+    def disable(self) -> None:
+        """Lightning calls this on all processes but the first; `_enabled_here` already knows."""
+
+    @staticmethod
+    def _enabled_here(trainer: Trainer) -> bool:
+        return bool(trainer.is_global_zero)
+
+    def figures(self, pl_module: LightningModule) -> str:
+        """The numbers beside the bar."""
+        assert isinstance(pl_module, Classifier)
+        text = f"task {float(pl_module.task_loss):.4f}"
+        if self._wave is not None:
+            text += f"  wave {float(self._wave.wave_loss):.4f}  bits {self._wave.wq.mean_bits():.2f}"
+        return text
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._progress.update(self._task, completed=trainer.global_step, figures=self.figures(pl_module))
+        self._progress.refresh()
