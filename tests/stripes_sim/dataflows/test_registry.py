@@ -25,7 +25,7 @@ def _forget_what_a_test_registers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def documented_example() -> dict[str, Any]:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "stripes_sim.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[3] / "docs" / "stripes_sim.md").read_text(encoding="utf-8")
     section = page[page.index("## Add a kind of machine") :]
     code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
     assert code is not None
