@@ -13,13 +13,12 @@ import pandas as pd
 import pytest
 
 from stripes_sim import Stripes
+from tests.waveq.conftest import tiny_config
 from waveq.codesign import placement, protocol
 from waveq.codesign import space as design_space
 from waveq.codesign.pipeline import codesign, weigh_by_cost
 from waveq.policy import Policy
 from waveq.train.trained_run import TrainedRun
-
-from .conftest import tiny_config
 
 FILES = (
     "config.json",
