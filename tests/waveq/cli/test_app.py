@@ -117,7 +117,7 @@ def test_errors_become_exit_codes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(cli, "app", _app_that_raises(error))
+    monkeypatch.setattr(app, "app", _app_that_raises(error))
     monkeypatch.delenv("WAVEQ_DEBUG", raising=False)
     assert cli.main(["go"]) == code
     captured = capsys.readouterr()
@@ -126,7 +126,7 @@ def test_errors_become_exit_codes(
 
 
 def test_debug_variable_lets_the_error_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "app", _app_that_raises(ValueError("bits is 12")))
+    monkeypatch.setattr(app, "app", _app_that_raises(ValueError("bits is 12")))
     monkeypatch.setenv("WAVEQ_DEBUG", "1")
     with pytest.raises(ValueError, match="bits is 12"):
         cli.main(["go"])

@@ -16,6 +16,7 @@ from tests.training import OPTIMIZERS, batches, mlp, spread_layer, train
 from waveq.functional import grid_levels
 from waveq.method.float_road import find_bound
 from waveq.method.parametrization import parametrization_of
+from waveq.method.settings import WaveLayer
 
 
 def float_on(model: nn.Module, name: str) -> bool:
@@ -167,7 +168,7 @@ def test_diagnosis_says_which_layers_rounding_will_change() -> None:
 def test_the_bound_is_the_best_of_its_candidates() -> None:
     model = spread_layer(5_000)
     waveq.attach(model, bits=2, forward="float", total_steps=4)
-    layer = waveq.settings.WaveLayer("0", (model[0],), parametrization_of(model[0]))
+    layer = WaveLayer("0", (model[0],), parametrization_of(model[0]))
     weight = weight_of(model).detach()
 
     def error(bound: float) -> float:
