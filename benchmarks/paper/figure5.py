@@ -23,10 +23,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.lab.data import images_of
-from benchmarks.lab.job import Job, Where, float_network
+from benchmarks.lab.job import Job, Where
 from benchmarks.lab.pool import add_options, run_jobs, where_of
 from benchmarks.lab.settings import Setting, setting
 from benchmarks.lab.tables import mean_and_error, save_table, with_error
+from benchmarks.lab.training import float_network
 from benchmarks.paper._figure import COLOURS, save_picture
 from pareto import sensitivity
 from waveq import PolicyEvaluator

@@ -21,10 +21,11 @@ from torch import nn
 
 import waveq
 from benchmarks.lab.data import Part, images_of
-from benchmarks.lab.job import Job, Where, accuracy
+from benchmarks.lab.job import Job, Where
 from benchmarks.lab.pool import add_options, run_jobs, where_of
 from benchmarks.lab.settings import Setting, setting
 from benchmarks.lab.tables import save_table, with_error
+from benchmarks.lab.training import accuracy
 from benchmarks.paper import table2, table6
 from benchmarks.paper._figure import COLOURS, save_picture
 

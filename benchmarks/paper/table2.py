@@ -31,7 +31,7 @@ class Base:
     Attributes:
         arguments: for ``waveq.attach``.
         lr: peak rate of the training where float training has 0.02; other networks keep the proportion.
-        wave: arguments for ``waveq.attach``, or for ``benchmarks.lab.job``, that switch the wave on.
+        wave: arguments for ``waveq.attach``, or for a ``Job`` of benchmarks.lab, that switch the wave on.
     """
 
     arguments: dict[str, Any]

@@ -13,7 +13,7 @@ from torch import nn
 
 import waveq
 from benchmarks.lab.data import images_of
-from benchmarks.lab.job import accuracy, float_network
+from benchmarks.lab.training import accuracy, float_network
 from benchmarks.lab.watch import all_on_grid, on_grid, share_near
 from benchmarks.paper import figure5, figure6, figure7, figure8, table6
 

@@ -185,13 +185,15 @@ def test_the_users_model_is_left_alone():
 
 def test_a_model_with_learned_bits_traces_like_the_plain_one():
     import waveq
+    from waveq.backends import use_backend
 
     def build():
         return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
 
     model = build()
-    waveq.attach(model, quantizer="dorefa", bits=4)
-    assert trace(model, (3, 8, 8)) == trace(build(), (3, 8, 8))
+    with use_backend("plain"):  # whichever rounds: what is traced are shapes
+        waveq.attach(model, quantizer="dorefa", bits=4)
+        assert trace(model, (3, 8, 8)) == trace(build(), (3, 8, 8))
 
 
 def test_a_weight_that_meets_an_unknown_operator_is_named():

@@ -13,7 +13,8 @@ from typing import Any
 
 import typer
 
-from waveq.cli import data, demo, explore, score, space, train
+from waveq.cli import data, demo, explore, frontier, hardware, report, score, sensitivity, train
+from waveq.cli import enumerate as enumeration
 from waveq.cli.common import Interrupted, say
 
 __all__ = ["app", "main"]
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help is quicker, and pipes well
 )
-for verb in (demo, train, score, explore, space, data):
+for verb in (demo, train, score, hardware, explore, enumeration, frontier, sensitivity, report, data):
     verb.register(app)
 
 

@@ -11,14 +11,36 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["AsJson", "DataDir", "Interrupted", "Quiet", "Run", "aligned", "emit", "resumable", "say", "say_progress"]
+__all__ = [
+    "AsJson",
+    "DataDir",
+    "FinishedRun",
+    "Hardware",
+    "Interrupted",
+    "Part",
+    "Quiet",
+    "Run",
+    "TuningEpochs",
+    "TuningRate",
+    "aligned",
+    "cell",
+    "emit",
+    "resumable",
+    "say",
+    "say_progress",
+]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where data sets are looked for (default: $WAVEQ_DATA, else data).")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
+FinishedRun = Annotated[Path, typer.Argument(help="Folder of a finished run (waveq train, waveq demo).")]
+Hardware = Annotated[str, typer.Option(help="An accelerator by name, or a TOML file; see: waveq hardware")]
+Part = Annotated[str | None, typer.Option(help="Images that policies are compared on: validation, test or train.")]
 Run = Annotated[Path | None, typer.Option("--run", help="Run folder that everything is written to.")]
+TuningEpochs = Annotated[int | None, typer.Option(help="Fine-tune every policy for so many epochs; 0 only rounds.")]
+TuningRate = Annotated[float | None, typer.Option(help="Learning rate of the fine-tuning.")]
 
 
 class Interrupted(Exception):  # noqa: N818  (it is none)
@@ -79,3 +101,13 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1
     from stripes_sim.text import aligned as align
 
     return align(head, rows, left=left)
+
+
+def cell(value: object, *, digits: int = 6) -> str:
+    """A value of a table: so many significant digits where it is a real number.
+
+    Example:
+        >>> cell(3.14159265, digits=4), cell(7)
+        ('3.142', '7')
+    """
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""``waveq demo`` and ``waveq report``: everything in one command, and its pages."""
+"""``waveq demo``: everything in one command."""
 
 from __future__ import annotations
 
@@ -7,33 +7,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from waveq.cli.common import AsJson, Quiet, emit, resumable, say_progress
+from waveq.cli.common import AsJson, Hardware, Quiet, emit, resumable, say_progress
+from waveq.cli.parsing import parse_bits
 
 if TYPE_CHECKING:
     from waveq.codesign.pipeline import CoDesign
 
-__all__ = ["demo", "register", "report"]
+__all__ = ["demo", "demo_text", "register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
+    """Add the verb to the command line."""
     app.command(
         "demo",
         epilog="Example: waveq demo --run runs/demo",
         short_help="The whole pipeline on handwritten digits, a few minutes.",
     )(demo)
-    app.command(
-        "report",
-        epilog="Example: waveq report runs/demo",
-        short_help="report.md and pictures from what a run folder holds.",
-    )(report)
 
 
 def demo(
     run: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Initial weights and order of the data.")] = 0,
     bits: Annotated[str, typer.Option(help="Bits that every layer may take in the enumerated space.")] = "2,3,4,8",
-    hardware: Annotated[str, typer.Option(help="An accelerator by name, or a TOML file.")] = "stripes",
+    hardware: Hardware = "stripes",
     finetune_epochs: Annotated[int, typer.Option(help="Epochs that every policy is trained; 0 only rounds.")] = 2,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -42,7 +38,6 @@ def demo(
 
     The data come with scikit-learn. After Ctrl-C the same command goes on where it stopped.
     """
-    from waveq.cli.space import parse_bits
     from waveq.codesign.pipeline import codesign
     from waveq.codesign.protocol import Protocol
     from waveq.train.config import load_recipe
@@ -59,14 +54,6 @@ def demo(
             say=_nothing if silent else say_progress,
         )
     emit(demo_text(design), design.to_dict(), as_json=as_json)
-
-
-def report(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: AsJson = False) -> None:
-    """Draw the pictures of a run folder again and write its report.md."""
-    from waveq.codesign.report import write_report
-
-    path = write_report(run)
-    emit(f"written: {path}", {"report": str(path)}, as_json=as_json)
 
 
 def demo_text(design: CoDesign) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from waveq.cli.common import AsJson, Run, aligned, emit, say
+from waveq.cli.common import AsJson, Run, aligned, cell, emit, say
+from waveq.cli.parsing import parse_grid, parse_sense
 
 __all__ = ["explore", "register"]
 
@@ -43,7 +44,6 @@ def explore(
     from stripes_sim import explore as explore_machines
     from stripes_sim import load_hardware, plot_exploration
     from stripes_sim.explore import AREA_NOTE
-    from waveq.cli.space import parse_sense
     from waveq.cli.workload import Sizes, priced_policy
     from waveq.codesign.pictures import save_figure
     from waveq.codesign.score import write_frame
@@ -68,37 +68,8 @@ def explore(
     say(f"written to {folder}: explore.csv, explore.png")
     columns = [*swept, "cycles", "energy_pj", "utilisation", "area_mm2", "bound"]
     table = aligned(
-        columns, [[_cell(value) for value in row] for row in front[columns].to_numpy(dtype=object).tolist()]
+        columns, [[cell(value, digits=4) for value in row] for row in front[columns].to_numpy(dtype=object).tolist()]
     )
     text = f"{len(frame)} machines, {len(front)} efficient ({sense}):\n\n{table}\n\n{AREA_NOTE}"
     data = {"machines": len(frame), "efficient": front.to_dict("records"), "note": AREA_NOTE, "run": str(folder)}
     emit(text, data, as_json=as_json)
-
-
-def parse_grid(entries: list[str]) -> dict[str, list[int | float | str]]:
-    """Parameters and values from ["tiles=1,2,4", "storage=packed,padded"].
-
-    Example:
-        >>> parse_grid(["tiles=1,2", "clock_hz=5e8"])
-        {'tiles': [1, 2], 'clock_hz': [500000000.0]}
-    """
-    grid: dict[str, list[int | float | str]] = {}
-    for entry in entries:
-        name, sign, values = entry.partition("=")
-        if not sign or not values:
-            raise ValueError(f"--grid must be PARAMETER=VALUE,VALUE such as tiles=1,2,4, not {entry!r}")
-        grid[name.strip()] = [_value(value.strip()) for value in values.split(",")]
-    return grid
-
-
-def _value(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

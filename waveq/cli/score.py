@@ -1,4 +1,4 @@
-"""``waveq score`` and ``waveq hardware``: what a policy costs on an accelerator, and what that accelerator is."""
+"""``waveq score``: what a policy costs on an accelerator."""
 
 from __future__ import annotations
 
@@ -7,25 +7,18 @@ from typing import Annotated
 
 import typer
 
-from waveq.cli.common import AsJson, Run, emit, say
+from waveq.cli.common import AsJson, Hardware, Run, emit, say
 
-__all__ = ["hardware", "register", "score"]
-
-Hardware = Annotated[str, typer.Option(help="An accelerator by name, or a TOML file; see: waveq hardware")]
+__all__ = ["register", "score"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
+    """Add the verb to the command line."""
     app.command(
         "score",
         epilog="Example: waveq score runs/demo --breakdown    or: waveq score 4 --model resnet18",
         short_help="Cycles and energy of a policy, layer by layer.",
     )(score)
-    app.command(
-        "hardware",
-        epilog="Example: waveq hardware stripes    or: waveq hardware my_chip.toml",
-        short_help="Parameters of an accelerator, with units and sources.",
-    )(hardware)
 
 
 def score(
@@ -60,17 +53,3 @@ def score(
     folder = run or priced.folder("score")
     say(f"written to {folder}: {', '.join(save_score(result, folder, breakdown=breakdown))}")
     emit(result.table(breakdown=breakdown), {**result_data(result), "run": str(folder)}, as_json=as_json)
-
-
-def hardware(
-    name: Annotated[str | None, typer.Argument(help="An accelerator by name, or a TOML file.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """The parameters of an accelerator with their units and sources; without a name, which there are."""
-    from stripes_sim import hardware_names, load_machine
-
-    if name is None:
-        emit("\n".join(hardware_names()), {"hardware": hardware_names()}, as_json=as_json)
-        return
-    machine = load_machine(name)
-    emit(str(machine), {"origin": machine.origin, "parameters": machine.rows()}, as_json=as_json)

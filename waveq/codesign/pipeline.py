@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from waveq.codesign.placement import Placement, place_run
 from waveq.codesign.protocol import Protocol
 from waveq.codesign.score import result_data, score_run, trace_config, training_costs, write_frame
-from waveq.codesign.space import CHOICES, Placement, enumerate_run, place_run, run_sensitivity
+from waveq.codesign.space import CHOICES, enumerate_run, run_sensitivity
 from waveq.train.config import TrainConfig, parse_config
 from waveq.train.run_folder import write_text
 from waveq.train.trained_run import TrainedRun
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from stripes_sim import Accelerator, Result
-    from waveq.train.run import TrainResult
+    from waveq.train.result import TrainResult
 
 __all__ = ["CoDesign", "codesign", "save_score", "weigh_by_cost"]
 

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from waveq.codesign.pictures import frontier_figure, save_figure, save_learning
-from waveq.codesign.space import FRONT, SENSE, SENSITIVITY, TABLE, read_table
+from waveq.codesign.placement import FRONT, SENSE
+from waveq.codesign.space import SENSITIVITY, TABLE, read_table
 from waveq.train.run_folder import write_text
 from waveq.train.trained_run import TrainedRun
 

@@ -9,8 +9,8 @@ from waveq._lazy import lazy_names
 if TYPE_CHECKING:
     from waveq.train.config import TrainConfig as TrainConfig
     from waveq.train.config import load_recipe as load_recipe
+    from waveq.train.result import TrainResult as TrainResult
     from waveq.train.run import TrainingInterrupted as TrainingInterrupted
-    from waveq.train.run import TrainResult as TrainResult
     from waveq.train.run import make_dataset as make_dataset
     from waveq.train.run import make_network as make_network
     from waveq.train.run import train as train
@@ -21,7 +21,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "TrainConfig": "waveq.train.config",
-        "TrainResult": "waveq.train.run",
+        "TrainResult": "waveq.train.result",
         "TrainingInterrupted": "waveq.train.run",
         "load_recipe": "waveq.train.config",
         "make_dataset": "waveq.train.run",

@@ -1,89 +1,26 @@
-"""What happens around Lightning's steps: WaveQ itself, rows of metrics, checkpoints, the progress bar.
-
-`WaveQCallback` serves any LightningModule; the others belong to `waveq.train`.
-"""
+"""What happens around Lightning's steps: rates and random numbers, rows of metrics, checkpoints."""
 
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from waveq.train.batches import EpochLoader
 from waveq.train.classifier import Classifier, measure, seed_step
-
-from lightning.pytorch import Callback, LightningModule, Trainer  # isort: skip  (after torchvision, see train_module)
-from lightning.pytorch.callbacks import ProgressBar  # isort: skip
-
-if TYPE_CHECKING:
-    from waveq.method.handle import WaveQ
+from waveq.train.stopping import StopRequested
+from waveq.train.wave_callback import WaveQCallback
 
 LOADER_STATE = "waveq_loader"
 """Where a checkpoint keeps the place in the data."""
 
-__all__ = [
-    "LOADER_STATE",
-    "Bar",
-    "Checkpoints",
-    "Recorder",
-    "StepDiscipline",
-    "StopRequested",
-    "WaveQCallback",
-    "signals_noted",
-]
-
-
-class WaveQCallback(Callback):
-    """Trains with WaveQ in any LightningModule: adds the penalty to the loss, counts the optimizer's steps.
-
-    Works with gradient accumulation, clipping, bf16 and DDP. The state travels in the module's own checkpoint, because
-    it lives in the model's buffers.
-
-    Args:
-        wq: what `waveq.attach` gave for the module's network.
-
-    Raises:
-        ValueError: at the start of training, for a module with manual optimization or "16-mixed" precision.
-
-    Example:
-        >>> import waveq
-        >>> wq = waveq.attach(torch.nn.Sequential(torch.nn.Linear(4, 2)), bits=3)
-        >>> WaveQCallback(wq).wave_loss
-        tensor(0.)
-    """
-
-    def __init__(self, wq: WaveQ) -> None:
-        self.wq = wq
-        self.wave_loss = torch.zeros(())
-        self._seen_steps = 0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that Lightning will tell us about every step."""
-        if not pl_module.automatic_optimization:
-            raise ValueError("WaveQCallback needs automatic optimization; with manual, call wq.penalty() and wq.step()")
-        if getattr(trainer.precision_plugin, "scaler", None) is not None:
-            raise ValueError('precision "16-mixed" scales the loss; use "bf16-mixed" with WaveQCallback')
-        self._seen_steps = trainer.global_step
-
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Add the penalty to the loss that is about to be differentiated."""
-        penalty = self.wq.penalty()
-        self.wave_loss = penalty.detach()
-        loss.add_(penalty / trainer.accumulate_grad_batches)
-
-    def on_train_batch_end(self, trainer: Trainer, *_unused: object) -> None:
-        """Take WaveQ's own step whenever the optimizer took one."""
-        if trainer.global_step > self._seen_steps:
-            self._seen_steps = trainer.global_step
-            self.wq.step()
+__all__ = ["LOADER_STATE", "Checkpoints", "Recorder", "StepDiscipline", "WaveQCallback"]
 
 
 class StepDiscipline(Callback):
@@ -179,38 +116,6 @@ def _named(prefix: str, found: Mapping[str, float]) -> dict[str, float]:
     return {f"{prefix}_{key}": value for key, value in found.items()}
 
 
-class StopRequested(Exception):  # noqa: N818  (it is none)
-    """Raised inside Lightning after the checkpoint of an interrupted run is written."""
-
-
-@contextmanager
-def signals_noted() -> Iterator[Callable[[], bool]]:
-    """Within, the first Ctrl-C or SIGTERM is only noted, so that a step is finished; a second Ctrl-C acts at once.
-
-    Yields:
-        A function that tells whether a signal came.
-    """
-    came = False
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        nonlocal came
-        if came and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        came = True
-
-    before = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread: whoever runs it takes care of signals
-        pass
-    try:
-        yield lambda: came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 class Checkpoints(Callback):
     """Writes `last.ckpt` after whole optimizer steps: every so many seconds, and when asked to stop.
 
@@ -272,64 +177,3 @@ class Checkpoints(Callback):
         if trainer.is_global_zero:
             os.replace(temporary, self._path)
         self._last_time = time.monotonic()
-
-
-class Bar(ProgressBar):
-    """Task loss, wave loss and mean bits beside the bar, drawn at most ten times a second."""
-
-    def __init__(self, title: str, total_steps: int, wave: WaveQCallback | None) -> None:
-        super().__init__()
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._wave = wave
-        self._next = 0.0
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
-            auto_refresh=False,  # no thread beside the training
-        )
-        self._task = self._progress.add_task(title, total=total_steps, figures="")
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the bar."""
-        if self._enabled_here(trainer):
-            self._progress.start()
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_unused: Any) -> None:
-        """Draw when a tenth of a second has passed."""
-        now = time.monotonic()
-        if now >= self._next and self._enabled_here(trainer):
-            self._next = now + 0.1
-            self._draw(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the last state."""
-        if self._enabled_here(trainer):
-            self._draw(trainer, pl_module)
-            self._progress.stop()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the terminal as it was."""
-        self._progress.stop()
-
-    def disable(self) -> None:
-        """Lightning calls this on all processes but the first; `_enabled_here` already knows."""
-
-    @staticmethod
-    def _enabled_here(trainer: Trainer) -> bool:
-        return bool(trainer.is_global_zero)
-
-    def figures(self, pl_module: LightningModule) -> str:
-        """The numbers beside the bar."""
-        assert isinstance(pl_module, Classifier)
-        text = f"task {float(pl_module.task_loss):.4f}"
-        if self._wave is not None:
-            text += f"  wave {float(self._wave.wave_loss):.4f}  bits {self._wave.wq.mean_bits():.2f}"
-        return text
-
-    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._progress.update(self._task, completed=trainer.global_step, figures=self.figures(pl_module))
-        self._progress.refresh()

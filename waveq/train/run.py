@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +20,13 @@ from torch import nn
 
 from waveq.threads import torch_threads
 from waveq.train.batches import mixed_seed
-from waveq.train.callbacks import StopRequested, signals_noted
 from waveq.train.classifier import measure
 from waveq.train.config import TrainConfig
 from waveq.train.processes import is_worker, launch
+from waveq.train.result import TrainResult
 from waveq.train.run_folder import RunFolder, load_weights, save_weights
 from waveq.train.stage import Stage, make_loader, rank_and_world
+from waveq.train.stopping import StopRequested, signals_noted
 from waveq.zoo import Dataset, build, load_data, network
 
 if TYPE_CHECKING:
@@ -39,34 +39,6 @@ Say = Callable[[str], None]
 
 class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM, after everything that is needed to go on was written; its text says how."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """What came out of a run; accuracies are shares of 1."""
-
-    run_dir: Path
-    bits: dict[str, int]
-    """Total bits by layer."""
-    mean_bits: float
-    """Mean over the layers."""
-    float_validation_accuracy: float
-    validation_accuracy: float
-    """Of the final network, its weights on their grids."""
-    float_test_accuracy: float
-    test_accuracy: float
-    """Of the final network."""
-    forecast: str
-    """What the strengths implied before training."""
-    warnings: tuple[str, ...]
-    """What makes the learned bits doubtful."""
-    unrounded_validation_accuracy: float | None = None
-    """Of the final network before its weights were rounded; on the float road only."""
-    unrounded_test_accuracy: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self) | {"run_dir": str(self.run_dir), "warnings": list(self.warnings)}
 
 
 def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
@@ -88,7 +60,7 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
     finished = folder.result()
     if finished is not None:
         speak(f"{folder.path} holds this run, finished.")
-        return _result(folder, finished)
+        return TrainResult.of(folder.path, finished)
     if config.devices > 1 and not is_worker():
         with signals_noted() as stop:
             complete = launch(config, stop)
@@ -103,7 +75,7 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
     finished = folder.result()
     if finished is None:
         raise TrainingInterrupted(_how_to_go_on(folder))  # one of several processes, and not the first
-    return _result(folder, finished)
+    return TrainResult.of(folder.path, finished)
 
 
 def make_dataset(config: TrainConfig) -> Dataset:
@@ -306,10 +278,6 @@ class _Run:
         epochs = itertools.chain.from_iterable(itertools.repeat(loader))
         dtype = next(network.parameters()).dtype
         reestimate_batch_norm(network, (x.to(dtype) for x, _ in itertools.islice(epochs, c.reestimate_bn)))
-
-
-def _result(folder: RunFolder, found: dict[str, Any]) -> TrainResult:
-    return TrainResult(run_dir=folder.path, **{**found, "warnings": tuple(found["warnings"])})
 
 
 def _load_into(network: nn.Module, path: Path) -> None:

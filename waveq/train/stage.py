@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 from waveq.train.batches import EpochLoader, mixed_seed
-from waveq.train.callbacks import LOADER_STATE, Bar, Checkpoints, Recorder, StepDiscipline, WaveQCallback
+from waveq.train.callbacks import LOADER_STATE, Checkpoints, Recorder, StepDiscipline
 from waveq.train.classifier import Classifier
 from waveq.train.config import TrainConfig
 from waveq.train.logs import MetricsCsv, quiet_lightning
+from waveq.train.progress_bar import Bar
 from waveq.train.run_folder import StageFolder
+from waveq.train.wave_callback import WaveQCallback
 
 from lightning.pytorch import Trainer  # isort: skip  (after torchvision, see train_module)
 from lightning.pytorch.loggers import TensorBoardLogger  # isort: skip

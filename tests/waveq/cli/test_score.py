@@ -1,4 +1,4 @@
-"""`waveq score` and `waveq hardware`."""
+"""`waveq score`."""
 
 from __future__ import annotations
 
@@ -105,20 +105,3 @@ def test_bad_input(here: Path, words: list[str], expected: str, capsys: pytest.C
     error = capsys.readouterr().err
     assert expected in error
     assert len(error.strip().splitlines()) == 1
-
-
-def test_hardware_lists_units_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["hardware", "stripes"]) == 0
-    text = capsys.readouterr().out
-    assert "clock_hz" in text
-    assert "published:" in text
-    assert main(["hardware", "stripes", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)["parameters"]
-    assert all(row["source"] for row in rows)
-
-
-def test_hardware_reads_a_users_own_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (here / "mine.toml").write_text('base = "stripes"\nname = "Mine"\ntiles = 4\n')
-    assert scored(capsys, "4", *LENET, "--hardware", "mine.toml")["what"].startswith("Mine (")  # type: ignore[attr-defined]
-    assert main(["hardware", "mine.toml"]) == 0
-    assert "mine.toml" in capsys.readouterr().out

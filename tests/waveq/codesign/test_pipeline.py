@@ -14,7 +14,7 @@ import pytest
 
 from stripes_sim import Stripes
 from tests.waveq.conftest import tiny_config
-from waveq.codesign import protocol
+from waveq.codesign import placement, protocol
 from waveq.codesign import space as design_space
 from waveq.codesign.pipeline import codesign, weigh_by_cost
 from waveq.policy import Policy
@@ -97,11 +97,11 @@ def test_placement_agrees_with_the_table(designed: Any) -> None:
 
 def test_gaps_of_a_policy_off_the_frontier() -> None:
     frame = pd.DataFrame({"a": [2, 3, 4, 5], "accuracy": [80.0, 90.0, 88.0, 91.0], "energy_pj": [1.0, 2.0, 3.0, 4.0]})
-    placed = design_space.place(frame, frame.iloc[[0, 1, 3]], {"a": 4})
+    placed = placement.place(frame, frame.iloc[[0, 1, 3]], {"a": 4})
     assert (placed.efficient, placed.accuracy_gap, placed.energy_gap_pj) == (False, 2.0, 1.0)
-    assert design_space.place(frame, frame, {"a": 5}).efficient
+    assert placement.place(frame, frame, {"a": 5}).efficient
     with pytest.raises(ValueError, match="not among the 4 policies"):
-        design_space.place(frame, frame, {"a": 6})
+        placement.place(frame, frame, {"a": 6})
 
 
 def test_report_names_every_part(designed: Any) -> None:

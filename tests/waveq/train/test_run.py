@@ -17,12 +17,12 @@ from torch import Tensor
 
 import waveq
 from waveq.train.batches import mixed_seed
-from waveq.train.callbacks import StopRequested
 from waveq.train.classifier import measure, rate_at, seed_step
 from waveq.train.config import TrainConfig, parse_config
 from waveq.train.run import TrainingInterrupted, make_dataset, make_network, train
 from waveq.train.run_folder import RunFolder, StageFolder, load_weights
 from waveq.train.stage import Stage, make_loader
+from waveq.train.stopping import StopRequested
 from waveq.zoo.datasets.data import Dataset
 
 Lines = list[str]

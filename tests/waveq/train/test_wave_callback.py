@@ -1,10 +1,7 @@
-"""WaveQ in anyone's LightningModule, signals, the progress bar."""
+"""WaveQ in anyone's LightningModule."""
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -13,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import waveq
-from waveq.train.callbacks import Bar, WaveQCallback, signals_noted
-from waveq.train.classifier import Classifier
-from waveq.train.config import TrainConfig
+from waveq.train.callbacks import WaveQCallback
 from waveq.train.logs import quiet_lightning
 
 from lightning.pytorch import LightningModule, Trainer  # isort: skip  (after torchvision, see train_module)
+
 
 STEPS = 24
 
@@ -93,38 +89,3 @@ def test_manual_optimization_is_refused() -> None:
     wq = waveq.attach(network, bits=3)
     with pytest.raises(ValueError, match="needs automatic optimization"):
         fit(UsersModule(network, automatic=False), wq)
-
-
-def test_the_first_signal_is_noted_and_the_second_acts() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with signals_noted() as stop:
-        assert not stop()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_signals_are_left_alone_in_other_threads() -> None:
-    seen: list[bool] = []
-
-    def work() -> None:
-        with signals_noted() as stop:
-            seen.append(stop())
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [False]
-
-
-def test_the_bar_shows_task_wave_and_bits() -> None:
-    network = small_network()
-    wq = waveq.attach(network, bits={"0": 3, "2": 4})
-    module = Classifier(network, TrainConfig(), rate=0.1, total_steps=10)
-    module.task_loss = torch.tensor(1.25)
-    wave = WaveQCallback(wq)
-    wave.wave_loss = torch.tensor(0.5)
-    assert Bar("wave", 10, wave).figures(module) == "task 1.2500  wave 0.5000  bits 3.50"
-    assert Bar("float", 10, None).figures(module) == "task 1.2500"
