@@ -22,6 +22,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from waveq._boundaries import clip
+
 __all__ = [
     "BETA_MAX",
     "BETA_MIN",
@@ -185,8 +187,9 @@ def round_to_grid(u: Tensor, bits: Tensor, *, grid: Grid, scale: Tensor | None =
     """Q(u) = c round(u/c k)/k, clipped to the outermost level, with a straight-through gradient.
 
     k = 2^b - 1 on the mid-tread grid, 2^b - 1/2 on the mid-rise grid (where the rounding goes to half-integers).
-    Gradients: dQ/du = 1 inside the range and 0 outside; dQ/dc = (Q(u) - u)/c inside and Q(u)/c outside, as LSQ has it
-    (Esser et al. 2020, eq. 3). Through c(beta) the task loss reaches beta, which the sine alone does not give it.
+    Gradients: dQ/du = 1 inside the range, its ends included, and 0 outside; dQ/dc = (Q(u) - u)/c inside and Q(u)/c
+    outside, as LSQ has it (Esser et al. 2020, eq. 3). Through c(beta) the task loss reaches beta, which the sine alone
+    does not give it.
 
     Args:
         u: values, any shape.
@@ -202,7 +205,7 @@ def round_to_grid(u: Tensor, bits: Tensor, *, grid: Grid, scale: Tensor | None =
     """
     steps = frequency(bits, grid)
     pitch = 1.0 / steps if scale is None else scale / steps
-    index = torch.clamp(u / pitch, -steps, steps)
+    index = clip(u / pitch, -steps, steps)
     rounded = torch.round(index - grid.shift) + grid.shift
     # summed in this order the index is exactly a whole or half number: weights lie on the grid to the last bit
     return (rounded.detach() + (index - index.detach())) * pitch

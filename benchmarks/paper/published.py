@@ -109,9 +109,6 @@ def learned_bits() -> list[dict[str, Any]]:
 
 
 def _traced() -> dict[str, list[LayerShape]]:
-    from waveq._torchvision import import_torchvision
-
-    import_torchvision()
     import torch
     from torchvision import models
 

@@ -88,11 +88,9 @@ NETWORKS = (
 
 def traced() -> list[dict[str, Any]]:
     """torchvision's networks on the meta device: multiply-accumulates of `trace` and of torch's FlopCounterMode."""
-    from waveq._torchvision import import_torchvision
-
-    models = import_torchvision().models
     import torch
     from torch.utils.flop_counter import FlopCounterMode
+    from torchvision import models
 
     from stripes_sim import trace
 

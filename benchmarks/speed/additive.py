@@ -79,12 +79,12 @@ def _network(name: str, budgets: int) -> dict[str, Any]:
 def _tables(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Energy and rounding error of each layer at each width, as frames of layers by widths."""
     import torch
+    from torchvision import models
 
     import stripes_sim
-    from waveq._torchvision import import_torchvision
 
     torch.manual_seed(_SEED)
-    model = import_torchvision().models.get_model(name, weights=None)
+    model = models.get_model(name, weights=None)
     layers = stripes_sim.trace(model, input_shape=(3, 224, 224))
     table = stripes_sim.cost_table(layers, stripes_sim.Stripes(), bits=_BITS)
     cost = pd.DataFrame(table.energy_pj, index=list(table.names), columns=list(table.bits))

@@ -70,7 +70,7 @@ class Rounding:
         low: the lowest level in steps.
         high: the highest.
         shift: 0 where zero is a level, 1/2 where it lies between two.
-        closed: whether a u exactly on an outermost level still counts as inside, as in ``torch.clamp``; LSQ's does not.
+        closed: whether a u exactly on an outermost level still counts as inside, as ``clip`` has it; LSQ's does not.
         divisor_follows: whether the divisor is max|f(w)|, which an engine may find by itself.
         gain_follows: whether the gain is max|w|.
         leaves: what learns behind plain numbers; tensors among the numbers carry their gradients themselves.

@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from pareto import DesignSpace, measured_losses, weight_errors
 from waveq.allocate.hessian import hessian_losses, squared_errors
 from waveq.evaluate.evaluator import PolicyEvaluator
 from waveq.evaluate.samples import EvaluationData
 from waveq.evaluate.weights import plain_layers
-from waveq.quantizers import check_total_bits
+from waveq.quantizers import check_total_bits, quantize_weight
 from waveq.quantizers.base import ScaleMode
 
 __all__ = ["Trace", "curvature_table", "hessian_traces", "measured_table", "weight_error_table"]
@@ -50,15 +51,9 @@ def measured_table(evaluator: PolicyEvaluator, bits: Sequence[int], *, reference
         >>> measured_table(evaluator, (2, 8)).columns.tolist()
         [2, 8]
     """
-    columns = _distinct(bits)
-    check_total_bits(reference)
-    layers = len(evaluator.names)
-    policies = np.full((1 + layers * len(columns), layers), reference, dtype=np.uint8)
-    for layer in range(layers):
-        first = 1 + layer * len(columns)
-        policies[first : first + len(columns), layer] = columns
-    losses = evaluator.losses(policies)
-    return _frame((losses[1:] - losses[0]).reshape(layers, len(columns)), evaluator.names, columns)
+    space = DesignSpace(dict.fromkeys(evaluator.names, _distinct(bits)))
+    base = dict.fromkeys(evaluator.names, check_total_bits(reference))
+    return measured_losses(base, lambda policies: -evaluator.losses(policies), space)
 
 
 def weight_error_table(
@@ -77,10 +72,14 @@ def weight_error_table(
         >>> bool(table.loc["0", 2] > table.loc["0", 4] > table.loc["0", 8])
         True
     """
-    layers, columns = plain_layers(model, skip), _distinct(bits)
-    errors = squared_errors(model, dict.fromkeys(layers, columns), quantizer=quantizer, scale=scale)
-    values = [[errors[name][b] / module.weight.numel() for b in columns] for name, module in layers.items()]  # type: ignore[operator]
-    return _frame(np.array(values), tuple(layers), columns)
+    weights = {name: module.weight.detach() for name, module in plain_layers(model, skip).items()}  # type: ignore[operator]
+
+    space = DesignSpace(dict.fromkeys(weights, _distinct(bits)))
+    return weight_errors(
+        {name: weight.double().cpu() for name, weight in weights.items()},
+        space,
+        rounded=lambda name, b: quantize_weight(weights[name], b, quantizer=quantizer, scale=scale).double().cpu(),
+    )
 
 
 def curvature_table(

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as torch_modules
 
 from waveq.layers import QUANTIZABLE
 from waveq.method.parametrization import WaveParametrization, parametrization_of, quantize_input
@@ -35,7 +35,7 @@ class LeanSequential(nn.Sequential):
 
     def forward(self, input: Any) -> Any:  # noqa: A002  # nn.Sequential's own name for it
         """What ``nn.Sequential`` computes, to the last bit."""
-        if torch.compiler.is_compiling() or _has_any_global_hook():  # type: ignore[no-untyped-call]
+        if torch.compiler.is_compiling() or _has_global_hooks():
             return super().forward(input)  # type: ignore[no-untyped-call]
         modules, x = [module for _, module in _chain(self)], input
         owing: WaveParametrization | None = None
@@ -156,6 +156,12 @@ def _makes_new_tensor(module: nn.Module) -> bool:
     owners = [kind for kind in _BEFORE if isinstance(module, kind)]
     own = any(type(module).forward is kind.forward for kind in owners)
     return own and not module._forward_hooks and "forward" not in module.__dict__
+
+
+def _has_global_hooks() -> bool:
+    """Whether somebody has hooked every module of the process; torch's own question for it is newer than 2.6."""
+    forward = torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks
+    return bool(forward or torch_modules._global_backward_hooks or torch_modules._global_backward_pre_hooks)
 
 
 def _has_hooks(module: nn.Module) -> bool:

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from waveq._boundaries import clip
 from waveq._kernels.rounding import fused_clip_round
 from waveq.backends import engine_for
 from waveq.quantizers.base import straight_through
@@ -165,7 +166,7 @@ def quantize_activation(x: Tensor, bits: int, *, signed: bool = False) -> Tensor
     engine = None if signed and bits == 1 else engine_for(x)
     if engine is not None:
         return fused_clip_round(engine, x, low=low, steps=_steps_of(bits, signed))
-    clipped = torch.clamp(x, low, 1.0)
+    clipped = clip(x, low, 1.0)
     return straight_through(clipped, round_on_unit_range(clipped.detach(), bits, signed=signed))
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from waveq._boundaries import clip
 from waveq._kernels.recipe import TINY, Coordinate, Number, Rounding
 from waveq.functional import MAX_TOTAL_BITS, Grid, frequency, round_to_grid
 
@@ -71,7 +72,7 @@ class WeightQuantizer(nn.Module):
 
     def binary_coordinate(self, weight: Tensor) -> Tensor:
         """The tensor that the wave acts on where a layer has one bit: clip(w / E|w|, -1, 1), on -1 and 1."""
-        return torch.clamp(weight / weight.detach().abs().mean().clamp_min(TINY), -1.0, 1.0)
+        return clip(weight / weight.detach().abs().mean().clamp_min(TINY), -1.0, 1.0)
 
     def gain(self, weight: Tensor) -> Tensor:
         """The factor from grid to weights, 0-dim, positive; only for levels that are equally far apart."""

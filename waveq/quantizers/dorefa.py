@@ -41,7 +41,7 @@ class DoReFa(WeightQuantizer):
     def unit(self, weight: Tensor) -> Tensor:
         """tanh(w) / max|tanh(w)|."""
         squashed = torch.tanh(weight)
-        largest = squashed.abs().max()
+        largest = squashed.abs().amax()  # its gradient is split among equals
         if self.scale == "none":  # no gain takes the factor back that an all-zero layer's gradients would get
             return squashed / torch.where(largest > TINY, largest, 1.0)
         return squashed / largest.detach().clamp_min(TINY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from waveq._boundaries import clip
 from waveq.functional import Grid, frequency
 from waveq.quantizers.activation import DataStarted, features_of
 from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, damped, kept_positive, straight_through
@@ -54,7 +55,7 @@ class DSQ(WeightQuantizer):
 
     def unit(self, weight: Tensor) -> Tensor:
         """clip(w / r, -1, 1), with r as a constant."""
-        return torch.clamp(weight / self.gain(weight).detach(), -1.0, 1.0)
+        return clip(weight / self.gain(weight).detach(), -1.0, 1.0)
 
     def pitch(self, weight: Tensor, bits: Tensor, grid_scale: Tensor) -> Tensor:
         """2 r c / (2^B - 1), also for one bit."""
@@ -134,7 +135,7 @@ def soft_round(index: Tensor, most: Tensor, softness: Tensor) -> Tensor:
         >>> y.tolist(), [round(g, 3) for g in x.grad.tolist()]
         ([1.0, 1.0], [1.373, 0.494])
     """
-    within = torch.clamp(index, torch.zeros_like(most), most)
+    within = clip(index, 0.0, most)
     floor = torch.minimum(within.detach().floor(), most - 1.0)
     distance = within - floor - 0.5
     soft = floor + 0.5 + 0.5 * torch.tanh(distance * torch.log(2.0 / softness - 1.0)) / (1.0 - softness)

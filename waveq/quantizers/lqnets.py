@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from waveq._boundaries import clip
 from waveq.functional import Grid, grid_levels
 from waveq.quantizers._binary_codes import assign, binary_codes, moved_basis, sorted_levels
 from waveq.quantizers._piecewise import piecewise_coordinate
@@ -132,7 +133,7 @@ class LQNetsActivation(DataStarted):
         row = x.detach().reshape(1, -1)
         codes = binary_codes(self.bits, signed=signed, like=row)
         levels, _ = sorted_levels(self.basis.to(row.dtype), codes)
-        clipped = torch.clamp(x, levels[0, 0], levels[0, -1])
+        clipped = clip(x, levels[0, 0], levels[0, -1])
         values = levels.gather(1, assign(row, levels)).reshape(x.shape)
         if self.training and torch.is_grad_enabled():
             with torch.no_grad():

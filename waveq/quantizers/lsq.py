@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from waveq._boundaries import clip
 from waveq._kernels.recipe import Coordinate, Leaf, Number, Rounding
 from waveq._kernels.rounding import fused_round
 from waveq.backends import engine_for
@@ -82,12 +83,12 @@ class LSQ(WeightQuantizer):
 
     def unit(self, weight: Tensor) -> Tensor:
         """clip(w / (s Q_P), -1, 1), with s as a constant; the level below -1 is left out."""
-        return torch.clamp(weight / self.gain(weight).detach(), -1.0, 1.0)
+        return clip(weight / self.gain(weight).detach(), -1.0, 1.0)
 
     def coordinate(self, weight: Tensor, beta: Tensor) -> Tensor:
         """w / (s Q_P), clipped to the levels at beta: from -1 - 1/(2^beta - 1) to 1."""
         lowest = -1.0 - 1.0 / (torch.exp2(beta.detach()) - 1.0)
-        return torch.clamp(weight / self.gain(weight).detach(), lowest, torch.ones_like(lowest))
+        return clip(weight / self.gain(weight).detach(), lowest, 1.0)
 
     def forward(self, weight: Tensor, bits: Tensor, grid_scale: Tensor | None = None) -> Tensor:
         """Quantised weights; see the class."""
@@ -193,7 +194,7 @@ def quantize_by_step(values: Tensor, step: Tensor, least: Tensor, most: Tensor) 
     """s round(clip(v/s, -Q_N, Q_P)) with the gradients of eq. 3 and 5; all but the values are 0-dim.
 
     With respect to v: 1 inside the range and 0 outside. With respect to s: round(v/s) - v/s inside, -Q_N for
-    v/s <= -Q_N, Q_P for v/s >= Q_P (at equality too, where ``clamp`` would take the inner form).
+    v/s <= -Q_N, Q_P for v/s >= Q_P (at equality too, where ``clip`` would take the inner form).
 
     Example:
         >>> s = torch.tensor(0.5, requires_grad=True)

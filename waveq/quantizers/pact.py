@@ -65,7 +65,7 @@ class PACTActivation(ActivationQuantizer):
 
 
 def clip_at(x: Tensor, alpha: Tensor, *, signed: bool) -> Tensor:
-    """clip(x, 0 or -alpha, alpha), where alpha's gradient is 1 from x = alpha on (torch halves it at equality).
+    """clip(x, 0 or -alpha, alpha), where alpha's gradient is 1 from x = alpha on (``clip`` gives it to x there).
 
     Example:
         >>> a = torch.tensor(2.0, requires_grad=True)

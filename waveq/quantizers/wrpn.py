@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from waveq._boundaries import clip
 from waveq._kernels.recipe import TINY, Coordinate, Leaf, Number, Rounding, at_least
 from waveq.functional import Grid
-from waveq.quantizers.base import ScaleMode, WeightQuantizer, straight_through
+from waveq.quantizers.base import ScaleMode, WeightQuantizer, damped, kept_positive
 
 __all__ = ["WRPN"]
 
@@ -17,7 +17,8 @@ class WRPN(WeightQuantizer):
 
     As published (``scale="none"``) s = 1, and small weights all round to 0. ``scale="max"`` takes s = max|w|, the usual
     symmetric quantiser; ``scale="learned"`` trains s, starting from max|w|, with LSQ's gradient through the division
-    and the product, damped by 1/sqrt(N) (Esser et al. 2020, section 2.2). One bit is binary: the mid-rise grid.
+    and the product, damped by 1/sqrt(N) (Esser et al. 2020, section 2.2); below zero it counts as (almost) zero and
+    keeps its gradient, so that it comes back. One bit is binary: the mid-rise grid.
 
     Args:
         weight: the layer's weights, to start a learned scale from.
@@ -38,18 +39,16 @@ class WRPN(WeightQuantizer):
 
     def unit(self, weight: Tensor) -> Tensor:
         """clip(w / s, -1, 1)."""
-        return torch.clamp(weight / self.gain(weight), -1.0, 1.0)
+        return clip(weight / self.gain(weight), -1.0, 1.0)
 
     def coordinate(self, weight: Tensor, beta: Tensor) -> Tensor:
         """``unit`` with s held: the wave would move a learned s to where every weight is 0."""
-        return torch.clamp(weight / self.gain(weight).detach(), -1.0, 1.0)
+        return clip(weight / self.gain(weight).detach(), -1.0, 1.0)
 
     def gain(self, weight: Tensor) -> Tensor:
         """s: 1, max|w| or the learned scale, kept positive."""
         if self.scale == "learned":
-            damping = weight.numel() ** -0.5
-            damped = self.level_scale * damping
-            return straight_through(damped, self.level_scale).clamp_min(TINY)
+            return damped(kept_positive(self.level_scale), weight.numel() ** -0.5)
         return weight.new_ones(()) if self.scale == "none" else weight.detach().abs().max().clamp_min(TINY)
 
     def compiles(self) -> bool:
@@ -72,8 +71,8 @@ class WRPN(WeightQuantizer):
         plain = isinstance(bits, float)
         divisor = self._divisor(weight, largest, plain=plain)
         leaves: tuple[Leaf, ...] = ()
-        if plain and self.scale == "learned":  # damped, and held where it went below what is positive; see ``gain``
-            slope = weight.numel() ** -0.5 if divisor > TINY else 0.0
+        if plain and self.scale == "learned":  # damped, and with its gradient where it is kept positive; see ``gain``
+            slope = weight.numel() ** -0.5
             leaves = (Leaf(self.level_scale, divisor=slope, gain=slope),)
         coordinate = Coordinate("clip", divisor, largest, -1.0, 1.0)
         steps: Number = 2.0**bits - self.grid().deficit

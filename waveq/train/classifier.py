@@ -8,15 +8,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from waveq._torchvision import import_torchvision
 from waveq.train.batches import mixed_seed
 from waveq.train.config import TrainConfig
-
-import_torchvision()  # before lightning, whose metrics import it
-
-from lightning.pytorch import LightningModule  # noqa: E402
 
 __all__ = ["Classifier", "measure", "rate_at", "seed_step"]
 

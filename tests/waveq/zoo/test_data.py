@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 from scipy.io import savemat
+from torchvision import datasets
 
-from waveq._torchvision import import_torchvision
 from waveq.zoo import data_status, dataset_names, load_data
 from waveq.zoo.datasets.folders import FolderSplit
 from waveq.zoo.datasets.sources import DEBIAN_FASHION
@@ -263,7 +263,6 @@ def test_absent_dataset_says_where_it_was_looked_for(tmp_path: Path) -> None:
 
 
 def test_download_goes_through_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = import_torchvision().datasets
     asked: list[object] = []
 
     def cifar(root: str, *, download: bool) -> None:

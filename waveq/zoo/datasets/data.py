@@ -229,9 +229,9 @@ def _folder_of(entry: Source, root: Path, *, download: bool) -> Path | None:
 def _download(entry: Source, root: Path) -> None:
     if entry.torchvision_name is None:
         raise ValueError(f"download: {entry.name} cannot be downloaded. To get it: {entry.how_to_get}")
-    from waveq._torchvision import import_torchvision
+    from torchvision import datasets
 
-    factory = getattr(import_torchvision().datasets, entry.torchvision_name)
+    factory = getattr(datasets, entry.torchvision_name)
     target = root / "svhn" if entry.name == "svhn" else root
     try:
         for which in ({"split": s} for s in ("train", "test")) if entry.name == "svhn" else ({},):

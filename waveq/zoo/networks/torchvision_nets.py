@@ -1,10 +1,12 @@
-"""torchvision's AlexNet, ResNet-18 and MobileNet-V2, with any number of input channels."""
+"""torchvision's AlexNet, ResNet-18 and MobileNet-V2, with any number of input channels.
+
+It is imported when one of them is built: that takes seconds, and most networks do without.
+"""
 
 from __future__ import annotations
 
 from torch import nn
 
-from waveq._torchvision import import_torchvision
 from waveq.zoo.networks.windows import Window
 
 __all__ = ["ALEXNET_WINDOWS", "MOBILENET_WINDOWS", "RESNET18_WINDOWS", "alexnet", "mobilenet_v2", "resnet18"]
@@ -25,19 +27,25 @@ MOBILENET_WINDOWS = (Window(3, 2, 1),) * 5
 
 def alexnet(*, num_classes: int, in_channels: int) -> nn.Module:
     """torchvision's AlexNet ("one weird trick" widths); 61,100,840 parameters at 3 channels, 1000 classes."""
-    model: nn.Module = import_torchvision().models.alexnet(num_classes=num_classes)
+    from torchvision import models
+
+    model: nn.Module = models.alexnet(num_classes=num_classes)
     return _with_channels(model, "features.0", in_channels)
 
 
 def resnet18(*, num_classes: int, in_channels: int) -> nn.Module:
     """torchvision's ResNet-18; 11,689,512 parameters at 3 channels, 1000 classes."""
-    model: nn.Module = import_torchvision().models.resnet18(num_classes=num_classes)
+    from torchvision import models
+
+    model: nn.Module = models.resnet18(num_classes=num_classes)
     return _with_channels(model, "conv1", in_channels)
 
 
 def mobilenet_v2(*, num_classes: int, in_channels: int, width: float) -> nn.Module:
     """torchvision's MobileNet-V2, `width` being its `width_mult`; 3,504,872 parameters as published."""
-    model: nn.Module = import_torchvision().models.mobilenet_v2(num_classes=num_classes, width_mult=width)
+    from torchvision import models
+
+    model: nn.Module = models.mobilenet_v2(num_classes=num_classes, width_mult=width)
     return _with_channels(model, "features.0.0", in_channels)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stripes_sim import BitFusion, DaDianNao, LayerShape, Loom, Stripes
+from stripes_sim import DaDianNao, LayerShape, Loom, Stripes
 from tests import reference_stripes as slow
 from tests.stripes_sim.strategies import bit_counts, convolutions, machines
 
@@ -186,30 +186,6 @@ def test_transposed_convolution_multiplies_by_no_inserted_zero():
     assert Stripes().run([up], 1).compute_cycles == 4 * 4 * 4
     slots = 4 * 4 * 4 * 16 * 16 * 16
     assert slots == up.macs
-
-
-def test_bitfusion_splits_units_by_the_published_factor():
-    layer = LayerShape(name="c", kind="linear", in_channels=4096, out_channels=320, tokens=7)
-    steps = 7 * 10
-    for weight_bits, activation_bits, depth in (
-        (2, 2, 16),
-        (4, 4, 64),
-        (3, 4, 64),
-        (5, 8, 256),
-        (8, 8, 256),
-        (1, 1, 16),
-    ):
-        assert BitFusion().run([layer], weight_bits, activation_bits).compute_cycles == steps * depth
-    assert BitFusion().run([layer], 16, 8).compute_cycles == 2 * steps * 256
-    assert BitFusion().run([layer], 16, 16).compute_cycles == 4 * steps * 256
-
-
-def test_bitfusion_unrolls_the_first_layer():
-    image = LayerShape(
-        name="c", kind="conv", in_channels=3, out_channels=32, kernel_size=3, input_size=(8, 8), padding=1
-    )
-    assert BitFusion().run([image], 8, 8).compute_cycles == 64 * 2
-    assert BitFusion(space_to_depth=False).run([image], 8, 8).compute_cycles == 64 * 9
 
 
 def test_operands_that_need_more_pes_than_there_are_say_so():
