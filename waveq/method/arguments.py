@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from waveq._names import nearest
 from waveq.functional import BETA_MIN, ScaleRule
-from waveq.layers import nearest, quantizable, resolve_skip
+from waveq.layers import quantizable, resolve_skip
 from waveq.method.budget import Budget, CostTable, parse_budget
 from waveq.method.float_road import Forward
 from waveq.method.presets import Preset

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 import torch
 
+from waveq._names import nearest
 from waveq.functional import phase
-from waveq.layers import nearest
 from waveq.method.settings import WaveLayer
 
 __all__ = ["Forward", "bound_weights", "check_forward", "find_bound", "off_levels", "rounded", "share_on_levels"]
