@@ -5,10 +5,11 @@ The room may stand before the name: ``python -m benchmarks speed step``.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from pathlib import Path
+
+from benchmarks._names import unknown
 
 HERE = Path(__file__).parent
 ROOMS = ("paper", "speed")
@@ -31,9 +32,7 @@ def main(argv: list[str]) -> int:
         return 0
     name, *options = words
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        print(f"no benchmark {name!r}{hint} (known: {', '.join(known)})", file=sys.stderr)
+        print(f"no benchmark {name!r}{unknown(name, known)}", file=sys.stderr)
         return 2
     try:
         return int(importlib.import_module(known[name]).main(options))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import reprlib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
+
+from waveq._names import suggestion
 
 __all__ = ["read_policy_file"]
 
@@ -66,9 +67,8 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(where, _PolicyFile.model_fields, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"unknown field {where!r}{hint} (known: {', '.join(_PolicyFile.model_fields)})"
+        known = list(_PolicyFile.model_fields)
+        return f"unknown field {where!r}{suggestion(where, known)} (known: {', '.join(known)})"
     if problem["type"] == "missing":
         return f"field {where!r} is missing"
     return f"field {where!r} is {reprlib.repr(problem['input'])}: {problem['msg']}"

@@ -11,8 +11,9 @@ import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor, nn
 
+from waveq._names import nearest
 from waveq.allocate.problem import TOLERANCE, Table, as_table, make_problem
-from waveq.layers import nearest, quantizable
+from waveq.layers import quantizable
 from waveq.quantizers import quantize_weight
 from waveq.quantizers.base import ScaleMode
 

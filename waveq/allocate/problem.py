@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from waveq.layers import nearest
+from waveq._names import nearest
 
 __all__ = [
     "TOLERANCE",

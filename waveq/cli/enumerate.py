@@ -87,14 +87,14 @@ def _for_engine(engine: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _export(frame: pd.DataFrame, path: Path) -> None:
-    from waveq.codesign.score import write_frame
+    from waveq._files import whole, write_frame
 
     if path.suffix == ".csv":
         write_frame(path, frame)
     elif path.suffix == ".parquet":
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            frame.to_parquet(path, index=False)
+            with whole(path) as draft:
+                frame.to_parquet(draft, index=False)
         except ImportError:
             raise ValueError("writing Parquet needs pyarrow: pip install 'waveq[parquet]'") from None
     else:

@@ -44,9 +44,9 @@ def explore(
     from stripes_sim import explore as explore_machines
     from stripes_sim import load_hardware, plot_exploration
     from stripes_sim.explore import AREA_NOTE
+    from waveq._files import write_frame
     from waveq.cli.workload import Sizes, priced_policy
     from waveq.codesign.pictures import save_figure
-    from waveq.codesign.score import write_frame
 
     chosen = parse_sense(sense)
     priced = priced_policy(policy, model, workload, Sizes())

@@ -36,10 +36,10 @@ def frontier(
 ) -> None:
     """The policies that no other one beats, as a table and a picture, with the learned policy marked."""
     from pareto import frontier as efficient_rows
+    from waveq._files import whole, write_frame
     from waveq.codesign.pictures import frontier_figure, save_figure
     from waveq.codesign.placement import FRONT, SENSE, place_run
     from waveq.codesign.report import OWN_LABEL, placement_sentence
-    from waveq.codesign.score import write_frame
     from waveq.codesign.space import TABLE, read_table
     from waveq.policy import Policy
 
@@ -59,7 +59,8 @@ def frontier(
         from pareto import plot_html
 
         page = folder / "frontier.html"
-        plot_html(frame, front, page, sense=chosen, mark=mark, budgets=budget or (), layers=layers)
+        with whole(page) as draft:
+            plot_html(frame, front, draft, sense=chosen, mark=mark, budgets=budget or (), layers=layers)
         pictures.append(page.name)
     lines = [_table(front), f"{len(front)} of {len(frame):,} policies are efficient"]
     data: dict[str, Any] = {"policies": len(frame), "frontier": front.to_dict("records"), "sense": chosen}

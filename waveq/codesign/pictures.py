@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from waveq._files import whole
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -24,10 +26,8 @@ _LINES = ("-", "--", "-.", ":")
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure that appears whole or not at all; small files, no date inside, so that equal is equal."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}")
-    figure.savefig(draft, format=path.suffix[1:], dpi=110, metadata={"Software": None})
-    draft.replace(path)
+    with whole(path) as draft:
+        figure.savefig(draft, dpi=110, metadata={"Software": None})
 
 
 def frontier_figure(

@@ -6,7 +6,6 @@ print(design.score); design.placement.efficient; design.report
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from waveq._files import write_frame, write_json, write_text
 from waveq.codesign.placement import Placement, place_run
 from waveq.codesign.protocol import Protocol
-from waveq.codesign.score import result_data, score_run, trace_config, training_costs, write_frame
+from waveq.codesign.score import result_data, score_run, trace_config, training_costs
 from waveq.codesign.space import CHOICES, enumerate_run, run_sensitivity
 from waveq.train.config import TrainConfig, parse_config
-from waveq.train.run_folder import write_text
 from waveq.train.trained_run import TrainedRun
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ def save_score(result: Result, folder: Path, *, breakdown: bool) -> list[str]:
     """Write a score's table, rows and totals, and with ``breakdown`` its picture; returns the names of the files."""
     write_frame(folder / "score.csv", result.frame)
     write_text(folder / "score.txt", result.table(breakdown=breakdown) + "\n")
-    write_text(folder / "score.json", json.dumps(result_data(result), indent=2, default=float) + "\n")
+    write_json(folder / "score.json", result_data(result), default=float)
     names = ["score.txt", "score.csv", "score.json"]
     if breakdown:
         from stripes_sim import plot_breakdown

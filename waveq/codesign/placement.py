@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from waveq.codesign.score import write_frame
-from waveq.train.run_folder import write_text
+from waveq._files import write_frame, write_json
 from waveq.train.trained_run import TrainedRun
 
 __all__ = ["FRONT", "SENSE", "Placement", "place", "place_run"]
@@ -54,7 +52,7 @@ def place_run(run: TrainedRun, frame: pd.DataFrame, names: Sequence[str]) -> Pla
     front = frontier(frame, sense=SENSE)
     placement = place(frame, front, {name: run.policy[name] for name in names})
     write_frame(run.path / FRONT, front)
-    write_text(run.path / "frontier.json", json.dumps(placement.summary(), indent=2) + "\n")
+    write_json(run.path / "frontier.json", placement.summary())
     return placement
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from waveq._names import check_choice
 from waveq.train.trained_run import PARTS, TrainedRun
 
 if TYPE_CHECKING:
@@ -42,10 +43,7 @@ class Protocol:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        if self.part not in PARTS:
-            from waveq.layers import nearest
-
-            raise ValueError(f"part must be one of {', '.join(PARTS)}, not {self.part!r}{nearest(self.part, PARTS)}")
+        check_choice("part", self.part, PARTS)
         if self.finetune_epochs < 0:
             raise ValueError(f"finetune_epochs must be 0 or more, not {self.finetune_epochs}")
 

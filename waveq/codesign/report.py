@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
+from waveq._files import write_text
 from waveq.codesign.pictures import frontier_figure, save_figure, save_learning
 from waveq.codesign.placement import FRONT, SENSE
 from waveq.codesign.space import SENSITIVITY, TABLE, read_table
-from waveq.train.run_folder import write_text
 from waveq.train.trained_run import TrainedRun
 
 __all__ = ["draw_pictures", "markdown_table", "versions", "write_report"]
@@ -147,7 +147,7 @@ def _cost(run: TrainedRun, pictures: set[str]) -> str:
     path = run.path / "score.txt"
     if not path.exists():
         return f"## Cost\n\nNot scored yet: `waveq score {run.path} --breakdown`"
-    lines = ["## Cost", f"```text\n{path.read_text().rstrip()}\n```"]
+    lines = ["## Cost", f"```text\n{path.read_text('utf-8').rstrip()}\n```"]
     if "breakdown.png" in pictures:
         lines.append("![energy by layer and part](breakdown.png)")
     return "\n\n".join(lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from stripes_sim import Accelerator, LayerShape, Result
     from waveq.train.config import TrainConfig
 
-__all__ = ["price_policies", "result_data", "score_run", "trace_config", "training_costs", "write_frame"]
+__all__ = ["price_policies", "result_data", "score_run", "trace_config", "training_costs"]
 
 OBJECTIVES = ("cycles", "energy_pj", "weight_bytes")
 
@@ -83,11 +82,3 @@ def result_data(result: Result) -> dict[str, Any]:
         ],
         "layers": result.frame.to_dict("records"),
     }
-
-
-def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    """Write a CSV that appears whole or not at all."""
-    from waveq.train.run_folder import write_text
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, frame.to_csv(index=False))

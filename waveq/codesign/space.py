@@ -5,7 +5,6 @@ One protocol for all policies (see `protocol`): the learned policy gets no other
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from waveq._files import write_frame, write_json
 from waveq.codesign.protocol import Evaluation, Protocol, evaluation, scale_of
-from waveq.codesign.score import price_policies, write_frame
-from waveq.train.run_folder import nearest_run, write_text
+from waveq.codesign.score import price_policies
+from waveq.train.run_folder import nearest_run
 from waveq.train.trained_run import TrainedRun
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def enumerate_run(
     frame = pd.concat([frame, costs], axis=1)
     write_frame(run.path / TABLE, frame)
     described = {"how": str(chosen), "hardware": hardware.name, "choices": list(choices), "sample": sample, **identity}
-    write_text(run.path / "enumeration.json", json.dumps(described, indent=2) + "\n")
+    write_json(run.path / "enumeration.json", described)
     return frame
 
 

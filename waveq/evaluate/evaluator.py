@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from waveq._names import nearest
 from waveq.evaluate.inputs import quantize_inputs
 from waveq.evaluate.prefix.replay import Replay, UntraceableError
 from waveq.evaluate.samples import EvaluationData, Stretch
 from waveq.evaluate.scores import count_hits, predicted_classes
 from waveq.evaluate.weights import Policies, WeightBank, as_policies, plain_layers
-from waveq.layers import nearest
 from waveq.quantizers import quantizer_names
 from waveq.quantizers.base import ScaleMode, check_scale_mode
 

@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from waveq._names import nearest
 from waveq.evaluate.finetune_group import Group, Recipe, forked_random, seconds_per_policy
 from waveq.evaluate.inputs import quantize_inputs
 from waveq.evaluate.samples import EvaluationData
 from waveq.evaluate.side_by_side import cores, run_side_by_side
 from waveq.evaluate.weights import Policies, as_policies, plain_layers
-from waveq.layers import nearest
 from waveq.quantizers import quantizer_names
 from waveq.quantizers.base import ScaleMode, check_scale_mode
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
 
+from waveq._names import nearest
 from waveq.functional import MAX_TOTAL_BITS
-from waveq.layers import nearest, quantizable
+from waveq.layers import quantizable
 from waveq.quantizers import check_total_bits, quantize_weight
 from waveq.quantizers.base import ScaleMode
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from waveq._names import nearest
 from waveq.functional import BETA_MIN
-from waveq.layers import nearest
 from waveq.method.budget import Budget, LayerCosts, parse_budget
 from waveq.method.options import Bits, Forward, Method
 from waveq.method.presets import Preset

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from waveq.layers import nearest, quantizable
+from waveq._names import nearest
+from waveq.layers import quantizable
 from waveq.method.parametrization import FixedActivation, WaveParametrization
 from waveq.policy import Policy
 from waveq.quantizers import ActivationQuantizer, make_activation_quantizer

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
+from waveq._names import nearest
 from waveq.method.schedules import check_total_steps
 
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ def _strength(name: str, value: Any) -> float:
 
 
 def _forward(name: str, value: Any) -> Any:
-    from waveq.layers import nearest  # torch
-
     known = get_args(Forward)
     if value not in known:
         raise ValueError(f'{name} must be "quantized" or "float", not {value!r}{nearest(str(value), known)}')

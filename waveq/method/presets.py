@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Literal
 
+from waveq._names import suggestion
 from waveq.functional import BETA_MAX
 from waveq.quantizers.base import ScaleMode
 
@@ -169,7 +169,5 @@ def get_preset(name: str) -> Preset:
         0.05
     """
     if name not in PRESETS:
-        near = difflib.get_close_matches(str(name), PRESETS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown preset {name!r}{hint} (known: {', '.join(PRESETS)})")
+        raise ValueError(f"unknown preset {name!r}{suggestion(name, PRESETS)} (known: {', '.join(PRESETS)})")
     return PRESETS[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from waveq._files import whole
 from waveq.train.batches import EpochLoader
 from waveq.train.classifier import Classifier, measure, seed_step
 from waveq.train.stopping import StopRequested
@@ -172,8 +172,9 @@ class Checkpoints(Callback):
     def _save(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:
             logger.save()
-        temporary = self._path.with_name(f".{self._path.name}")
-        trainer.save_checkpoint(temporary, weights_only=False)
         if trainer.is_global_zero:
-            os.replace(temporary, self._path)
+            with whole(self._path) as draft:
+                trainer.save_checkpoint(draft, weights_only=False)
+        else:  # gathers with the others and writes nothing
+            trainer.save_checkpoint(self._path, weights_only=False)
         self._last_time = time.monotonic()

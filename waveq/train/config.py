@@ -5,7 +5,6 @@ No torch here, so that checking a recipe costs nothing.
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
+from waveq._names import suggestion
 from waveq._policy_file import read_policy_file
 from waveq.method.options import Bits, Method, option_names
 
@@ -246,8 +246,7 @@ def _first_sentence(error: ValidationError) -> str:
     problem = error.errors()[0]
     field = ".".join(str(part) for part in problem["loc"][:1])
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(field, TrainConfig.model_fields, n=1)
-        return f"no field is called {field!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        return f"no field is called {field!r}{suggestion(field, TrainConfig.model_fields)}"
     message = problem["msg"].removeprefix("Value error, ")
     if not field:
         return message
@@ -285,10 +284,10 @@ def load_recipe(name: str | Path, **changes: Any) -> TrainConfig:
 
 def _recipe_text(name: str | Path) -> tuple[str, str]:
     if str(name) in recipe_names():
-        return resources.files("waveq.zoo.recipes").joinpath(f"{name}.toml").read_text(), f"recipe {name}"
+        return resources.files("waveq.zoo.recipes").joinpath(f"{name}.toml").read_text("utf-8"), f"recipe {name}"
     path = Path(name)
     if path.suffix in (".toml", ".json") and path.is_file():
-        return path.read_text(), str(path)
-    near = difflib.get_close_matches(str(name), recipe_names(), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"recipe: {name} is neither a recipe nor a file{hint} (known: {', '.join(recipe_names())})")
+        return path.read_text("utf-8"), str(path)
+    known = recipe_names()
+    hint = suggestion(name, known)
+    raise ValueError(f"recipe: {name} is neither a recipe nor a file{hint} (known: {', '.join(known)})")

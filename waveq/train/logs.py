@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from waveq._files import whole
 from waveq.train.classifier import Classifier as _Classifier  # torchvision before lightning, see there
 
 from lightning.pytorch.loggers.logger import Logger  # isort: skip
@@ -45,7 +46,7 @@ class MetricsCsv(Logger):
         self._path = path
         self._columns = ("step", *columns)
         kept = self._rows_until(from_step) if from_step and path.exists() else []
-        with path.open("w", newline="") as file:
+        with whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             writer = self._writer(file)
             writer.writeheader()
             writer.writerows(kept)
@@ -54,7 +55,7 @@ class MetricsCsv(Logger):
         return csv.DictWriter(file, self._columns, restval="", extrasaction="ignore")
 
     def _rows_until(self, step: int) -> list[dict[str, str]]:
-        with self._path.open(newline="") as file:
+        with self._path.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]
         return [row for row in rows if int(row["step"]) <= step]
 
@@ -64,7 +65,7 @@ class MetricsCsv(Logger):
         for name, value in metrics.items():
             whole = math.isfinite(value) and value == int(value)
             row[name] = int(value) if whole else f"{value:.6g}"
-        with self._path.open("a", newline="") as file:  # not held open: a crash loses nothing
+        with self._path.open("a", newline="", encoding="utf-8") as file:  # not held open: a crash loses nothing
             self._writer(file).writerow(row)
 
     def log_hyperparams(self, *_args: Any, **_kwargs: Any) -> None:

@@ -13,36 +13,28 @@ A stage is finished when its result.json exists; every file appears at once, nev
 
 from __future__ import annotations
 
-import difflib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from waveq._files import whole, write_json, write_text
+from waveq._names import closest
 from waveq.train.config import RUNTIME_FIELDS, TrainConfig, load_recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["RunFolder", "StageFolder", "load_weights", "nearest_run", "plain_weights", "save_weights", "write_text"]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is either the old one or the new one, even if the power fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+__all__ = ["RunFolder", "StageFolder", "load_weights", "nearest_run", "plain_weights", "save_weights"]
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write a state_dict of plain tensors, all at once."""
     import torch
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(dict(weights), temporary)
-    os.replace(temporary, path)
+    with whole(path) as draft, draft.open("wb") as file:  # a path would put its name into the file
+        torch.save(dict(weights), file)
 
 
 def load_weights(path: Path | str) -> dict[str, Tensor]:
@@ -118,7 +110,7 @@ class StageFolder:
         save_weights(self.weights, plain)
         if plain.keys() != state.keys():
             save_weights(self.state, state)
-        write_text(self.path / "result.json", json.dumps(dict(result), indent=2) + "\n")
+        write_json(self.path / "result.json", result)
         self.checkpoint.unlink(missing_ok=True)
 
 
@@ -176,7 +168,7 @@ class RunFolder:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the final numbers, which marks the run as finished."""
-        write_text(self.path / "result.json", json.dumps(dict(result), indent=2) + "\n")
+        write_json(self.path / "result.json", result)
 
     def differences(self, config: TrainConfig) -> list[str]:
         """Fields, other than those of RUNTIME_FIELDS, in which the folder's run differs: "lr 0.1 (now 0.2)"."""
@@ -192,7 +184,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: damaged ({error})") from None
     assert isinstance(content, dict)
@@ -207,5 +199,5 @@ def nearest_run(path: Path) -> str:
         ''
     """
     runs = [found.parent.name for found in path.parent.glob("*/config.json")]
-    near = difflib.get_close_matches(path.name, runs, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
+    near = closest(path.name, runs)
+    return "" if near is None else f"; did you mean {path.parent / near}?"

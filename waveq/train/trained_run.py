@@ -122,7 +122,7 @@ class TrainedRun:
         if not path.exists():
             return None
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text("utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: damaged ({error}); remove it and the step that made it runs again") from None
         assert isinstance(content, dict)

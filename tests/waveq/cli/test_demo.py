@@ -22,7 +22,7 @@ def test_demo_asks_for_the_whole_pipeline_on_digits(
         asked.update(config=config, **options)
         return designed
 
-    monkeypatch.setattr(waveq.codesign, "codesign", note)
+    monkeypatch.setattr(waveq.codesign.pipeline, "codesign", note)
     assert main(["demo", "--run", str(tmp_path), "--seed", "2", "--bits", "2,3", "--json"]) == 0
     assert (asked["config"].dataset, asked["config"].seed, asked["config"].run_dir) == ("digits", 2, tmp_path)
     assert asked["choices"] == (2, 3)
@@ -42,6 +42,6 @@ def test_ctrl_c_says_how_to_go_on(
     def stop(_config: Any, **_options: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(waveq.codesign, "codesign", stop)
+    monkeypatch.setattr(waveq.codesign.pipeline, "codesign", stop)
     assert main(["demo", "--run", str(tmp_path)]) == 130
     assert f"Everything so far is in {tmp_path}; the same command goes on" in capsys.readouterr().err

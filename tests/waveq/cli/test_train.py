@@ -24,7 +24,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, designed: Any) -> list[TrainConfig]:
         configs.append(config)
         return designed.training
 
-    monkeypatch.setattr(waveq.train, "train", note)
+    monkeypatch.setattr(waveq.train.run, "train", note)
     return configs
 
 
@@ -155,6 +155,6 @@ def test_ctrl_c_says_how_to_go_on(
     def stop(_config: TrainConfig, *, say: Any) -> Any:
         raise waveq.train.TrainingInterrupted("stopped")
 
-    monkeypatch.setattr(waveq.train, "train", stop)
+    monkeypatch.setattr(waveq.train.run, "train", stop)
     assert main(["train", "--recipe", "digits", "--run", str(tmp_path / "run")]) == 130
     assert f"Everything is in {tmp_path / 'run'}, and the same command goes on" in capsys.readouterr().err

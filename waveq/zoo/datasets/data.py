@@ -6,7 +6,6 @@ test part is read only when `Dataset.test()` is called.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from waveq._names import by_name
+from waveq._names import by_name, check_choice
 from waveq.zoo.datasets.augment import Augmentation
 from waveq.zoo.datasets.folders import FolderSplit, list_folder
 from waveq.zoo.datasets.sources import SOURCES, Source, data_root, find
@@ -88,10 +87,7 @@ class Dataset:
             batch_size = max(1, min(1000, 40_000_000 // (self.channels * self.size[0] * self.size[1])))
         if batch_size < 1:
             raise ValueError(f"batch_size: a positive whole number is expected, not {batch_size!r}")
-        if part not in ("train", "validation", "test"):
-            near = difflib.get_close_matches(str(part), ("train", "validation", "test"), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"part: 'train', 'validation' or 'test' is expected, not {part!r}{hint}")
+        check_choice("part", part, ("train", "validation", "test"))
         split = self.test() if part == "test" else self.train if part == "train" else self.validation
         return Batches(split, batch_size)
 
