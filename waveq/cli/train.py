@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from waveq.cli.common import AsJson, DataDir, Quiet, Run, aligned, emit, resumable, say, say_progress
+from waveq._imports import import_modules
+from waveq.cli.common import AsJson, DataDir, Imports, Quiet, Run, aligned, emit, resumable, say, say_progress
 
 if TYPE_CHECKING:
     from waveq.train.config import TrainConfig
@@ -70,6 +71,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on where the run folder stopped; --no-resume refuses one.")] = True,
     data_dir: DataDir = None,
+    imports: Imports = None,
     run: Run = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -79,6 +81,7 @@ def train(
     The same command goes on where it stopped. Without --recipe, the shipped recipe for the network and the data set is
     taken where there is one.
     """
+    import_modules(imports)  # before anything that they register is looked up
     budget = None if target is None else _number_by_name("--target", target)
     given = {
         "model": model,
@@ -108,6 +111,7 @@ def train(
         "threads": threads,
         "download": download,
         "data_dir": data_dir,
+        "imports": imports,
         "run_dir": run,
         **_settings(setting or []),
     }

@@ -36,7 +36,7 @@ from waveq.method.relus import Leaning
 from waveq.method.schedules import Profile
 from waveq.method.settings import Settings, WaveLayer
 from waveq.method.wave_layer import shorten
-from waveq.quantizers import make_activation_quantizer, make_quantizer, quantizer_class
+from waveq.quantizers import Quantizer, make_activation_quantizer, make_quantizer
 from waveq.quantizers.base import ScaleMode
 
 __all__ = ["WaveQ", "attach"]
@@ -45,7 +45,7 @@ __all__ = ["WaveQ", "attach"]
 def attach(
     model: nn.Module,
     *,
-    quantizer: str | None = None,
+    quantizer: Quantizer | None = None,
     bits: Bits = "learn",
     skip: Iterable[str] = (),
     total_steps: int | None = None,
@@ -73,8 +73,9 @@ def attach(
 
     Args:
         model: any module; changed in place.
-        quantizer: weight quantiser, see ``waveq.quantizers.quantizer_names()``; None is the one that a Policy given as
-            ``bits`` was made with, else "dorefa".
+        quantizer: weight quantiser: a name of ``waveq.quantizers.quantizer_names()``, a class derived from
+            ``waveq.quantizers.WeightQuantizer``, or an instance without parameters and buffers, which is copied for
+            each layer; None is the one that a Policy given as ``bits`` was made with, else "dorefa".
         bits: "learn"; one number of total bits (1 to 9, sign included) for all layers; or a mapping or Policy that
             names every layer that is not skipped.
         skip: layers left in floating point: exact names or patterns ("layer1.*").
@@ -121,7 +122,7 @@ def attach(
         {'0': 4, '2': 4}
     """
     choices = get_preset(preset)
-    quantizer = resolve_quantizer(quantizer, bits)
+    weights_by = resolve_quantizer(quantizer, bits)
     check_scale_rule(scale_rule)
     road = check_forward(forward)
     layers = choose_layers(model, skip, bits)
@@ -142,12 +143,12 @@ def attach(
     inputs = resolve_activations(activation_bits, list(layers), known[0], bits=bits)
     if activation_quantizer is not None and not inputs:
         raise ValueError(f"activation_quantizer={activation_quantizer!r} needs activation_bits, the bits of the inputs")
-    chosen_scale = resolve_scale(scale, quantizer, choices, road)
-    method = activation_quantizer or quantizer_class(quantizer).activation
+    chosen_scale = resolve_scale(scale, weights_by, choices, road)
+    method = activation_quantizer or weights_by.activation
     bounds_from = resolve_bounds(fit_range, road, chosen_scale, plan, total_steps)
     settings = Settings(
         preset=choices,
-        quantizer=quantizer,
+        quantizer=weights_by.method,
         schedule=plan,
         total_steps=total_steps,
         wave_on=choices.wave_on,
@@ -162,7 +163,7 @@ def attach(
         bounds_from=bounds_from,
         described={
             "preset": preset,
-            "quantizer": quantizer,
+            "quantizer": weights_by.method,
             "scale": chosen_scale,
             "forward": road,
             "fit_range": bounds_from is not None,
@@ -181,6 +182,7 @@ def attach(
                 name,
                 layers[name],
                 chosen[name],
+                quantizer=weights_by,
                 settings=settings,
                 scale=chosen_scale,
                 scale_rule=scale_rule,
@@ -201,6 +203,7 @@ def _new_state(
     module: nn.Module,
     total_bits: int,
     *,
+    quantizer: Quantizer,
     settings: Settings,
     scale: ScaleMode,
     scale_rule: ScaleRule,
@@ -212,7 +215,7 @@ def _new_state(
     weight, preset = module.weight, settings.preset
     assert isinstance(weight, nn.Parameter)
     state = WaveParametrization(
-        make_quantizer(settings.quantizer, weight, total_bits=total_bits or None, scale=scale, layer=name),
+        make_quantizer(quantizer, weight, total_bits=total_bits or None, scale=scale, layer=name),
         beta=float(total_bits - 1) if total_bits else preset.beta_init,
         total_bits=total_bits,
         quantized=quantized,
