@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from waveq._imports import import_modules
 from waveq.cli.common import AsJson, DataDir, Imports, Quiet, Run, aligned, emit, resumable, say, say_progress
+from waveq.method.options import option_help, option_names
 
 if TYPE_CHECKING:
     from waveq.train.config import TrainConfig
@@ -22,6 +24,10 @@ _EXAMPLE = "Example: waveq train --dataset fashion-mnist --model simplenet5 --ta
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     app.command("train", epilog=_EXAMPLE, short_help="Learn a policy: float network, bits, final network.")(train)
+
+
+def _option(name: str) -> Any:
+    return typer.Option(help=option_help(name))
 
 
 def train(
@@ -41,20 +47,17 @@ def train(
     objective: Annotated[
         str | None, typer.Option(help="The cost that --hardware weighs by (default: the target's, else energy_pj).")
     ] = None,
-    quantizer: Annotated[str | None, typer.Option(help="Weight quantiser.")] = None,
-    scale: Annotated[str | None, typer.Option(help="Scale of the levels: none, max or learned.")] = None,
-    preset: Annotated[str | None, typer.Option(help="recommended, paper or released.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="three-phase, constant, exponential or rising.")] = None,
-    forward: Annotated[
-        str | None,
-        typer.Option(help="quantized; or float: weights are rounded once, at the end, where the wave put them."),
-    ] = None,
-    activation_bits: Annotated[int | None, typer.Option(help="Bits of the layers' inputs.")] = None,
-    activation_quantizer: Annotated[str | None, typer.Option(help="Quantiser of the layers' inputs.")] = None,
+    quantizer: Annotated[str | None, _option("quantizer")] = None,
+    scale: Annotated[str | None, _option("scale")] = None,
+    preset: Annotated[str | None, _option("preset")] = None,
+    schedule: Annotated[str | None, _option("schedule")] = None,
+    forward: Annotated[str | None, _option("forward")] = None,
+    activation_bits: Annotated[int | None, _option("activation_bits")] = None,
+    activation_quantizer: Annotated[str | None, _option("activation_quantizer")] = None,
     skip: Annotated[list[str] | None, typer.Option(help="Layer or pattern left in floating point; repeatable.")] = None,
-    first_last: Annotated[int | None, typer.Option(help="Fixed bits of the first and last layer.")] = None,
-    lambda_w: Annotated[float | None, typer.Option(help="Strength of the wave.")] = None,
-    lambda_beta: Annotated[float | None, typer.Option(help="Price of a bit.")] = None,
+    first_last: Annotated[int | None, _option("first_last")] = None,
+    lambda_w: Annotated[float | None, _option("lambda_w")] = None,
+    lambda_beta: Annotated[float | None, _option("lambda_beta")] = None,
     pretrain_epochs: Annotated[int | None, typer.Option(help="Epochs of float training.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs with WaveQ.")] = None,
     finetune_epochs: Annotated[int | None, typer.Option(help="Epochs with the bits fixed, afterwards.")] = None,
@@ -81,42 +84,15 @@ def train(
     The same command goes on where it stopped. Without --recipe, the shipped recipe for the network and the data set is
     taken where there is one.
     """
+    given = dict(locals())
     import_modules(imports)  # before anything that they register is looked up
+    from waveq.train.config import TrainConfig
+
     budget = None if target is None else _number_by_name("--target", target)
-    given = {
-        "model": model,
-        "dataset": dataset,
-        "bits": bits,
-        "target": budget,
-        "quantizer": quantizer,
-        "scale": scale,
-        "preset": preset,
-        "schedule": schedule,
-        "forward": forward,
-        "activation_bits": activation_bits,
-        "activation_quantizer": activation_quantizer,
-        "skip": tuple(skip) if skip else None,
-        "first_last": first_last,
-        "lambda_w": lambda_w,
-        "lambda_beta": lambda_beta,
-        "pretrain_epochs": pretrain_epochs,
-        "epochs": epochs,
-        "finetune_epochs": finetune_epochs,
-        "lr": lr,
-        "batch_size": batch_size,
-        "init": init,
-        "seed": seed,
-        "precision": precision,
-        "devices": devices,
-        "threads": threads,
-        "download": download,
-        "data_dir": data_dir,
-        "imports": imports,
-        "run_dir": run,
-        **_settings(setting or []),
-    }
-    changes = {name: value for name, value in given.items() if value is not None}
-    config = _config(recipe, {**changes, "resume": resume, "progress": not (quiet or as_json)})
+    given |= {"target": budget, "run_dir": run}
+    changes = {name: given[name] for name in TrainConfig.model_fields if given.get(name) not in (None, [])}
+    silent = quiet or as_json
+    config = _config(recipe, {**changes, **_settings(setting or []), "resume": resume, "progress": not silent})
     shares = [name for name in budget or {} if name != "mean_bits"]
     if hardware is not None:
         from stripes_sim import load_hardware
@@ -129,10 +105,22 @@ def train(
         )
     from waveq.train.run import train as train_run
 
-    silent = quiet or as_json
     with resumable(f"Everything is in {config.folder}, and the same command goes on from there."):
         result = train_run(config, say=_nothing if silent else say_progress)
     emit(result_text(result), result.to_dict(), as_json=as_json)
+
+
+option_names(
+    "waveq train",
+    inspect.signature(train).parameters,
+    instead={
+        "total_steps": "--epochs",
+        "layer_costs": "--hardware",
+        "fit_range": "--set fit_range=true",
+        "beta_lr": "--set beta_lr=0.1",
+        "scale_rule": "the training config has none",
+    },
+)
 
 
 def _config(recipe: str | None, changes: dict[str, Any]) -> TrainConfig:

@@ -1,31 +1,16 @@
-"""The arguments of ``attach``, checked and completed; every message says what to do."""
+"""What follows from the options of ``attach`` taken together, for a given model; every message says what to do."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Literal, get_args
-
-import torch
-from torch import nn
-from torch.nn.utils import parametrize
+from collections.abc import Mapping
 
 from waveq._names import nearest
-from waveq.functional import BETA_MIN, ScaleRule
-from waveq.layers import quantizable, resolve_skip
-from waveq.method.budget import Budget, CostTable, parse_budget
-from waveq.method.float_road import Forward
+from waveq.functional import BETA_MIN
+from waveq.method.budget import Budget, LayerCosts, parse_budget
+from waveq.method.options import Bits, Forward, Method
 from waveq.method.presets import Preset
-from waveq.method.schedules import (
-    Profile,
-    Schedule,
-    check_total_steps,
-    constant,
-    exponential,
-    from_callable,
-    rising,
-    three_phase,
-)
+from waveq.method.schedules import Profile, Schedule, constant, exponential, from_callable, rising, three_phase
 from waveq.policy import Policy
 from waveq.quantizers import (
     Quantizer,
@@ -38,9 +23,6 @@ from waveq.quantizers import (
 from waveq.quantizers.base import ScaleMode
 
 __all__ = [
-    "Bits",
-    "check_scale_rule",
-    "choose_layers",
     "resolve_activations",
     "resolve_beta_lr",
     "resolve_bits",
@@ -49,68 +31,10 @@ __all__ = [
     "resolve_quantizer",
     "resolve_scale",
     "resolve_schedule",
-    "share_weights",
 ]
-
-Bits = Literal["learn"] | int | Mapping[str, int]
 
 _RANGE_AT = 0.05  # of the run
 _SCHEDULES = ("three-phase", "constant", "exponential", "rising")
-
-
-def choose_layers(model: nn.Module, skip: Iterable[str], bits: Bits) -> dict[str, nn.Module]:
-    """The layers to quantise, each with float weights that can be trained."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("attach() under torch.inference_mode(): what it makes could not be trained; call it outside")
-    left_out = (*skip, *(bits.skipped if isinstance(bits, Policy) else ())) if not isinstance(skip, str) else skip
-    known = quantizable(model)
-    skipped = resolve_skip(left_out, known)
-    layers = {name: module for name, module in known.items() if name not in skipped}
-    if not layers:
-        raise ValueError(f"nothing to quantise: the model has {len(known)} Linear and convolution layers, all skipped")
-    for name, module in layers.items():
-        if not name:
-            raise ValueError("the model itself is a single layer, which has no name; wrap it in nn.Sequential")
-        _check_weight(name, module)
-    return layers
-
-
-def _check_weight(name: str, module: nn.Module) -> None:
-    if parametrize.is_parametrized(module, "weight"):
-        raise ValueError(
-            f"layer {name!r} already has a parametrised weight (attached before, or weight/spectral norm); remove that "
-            "first, or skip the layer"
-        )
-    weight = module.weight
-    if isinstance(weight, nn.parameter.UninitializedParameter):
-        raise ValueError(f"layer {name!r} has no weights yet (lazy module): run one batch through the model first")
-    if not isinstance(weight, nn.Parameter):
-        raise ValueError(
-            f"the weight of layer {name!r} is computed from other tensors (pruned, or weight norm by hooks): make that "
-            "permanent first (torch.nn.utils.prune.remove, remove_weight_norm), or skip the layer"
-        )
-    if not weight.is_floating_point():
-        raise ValueError(
-            f"the weight of layer {name!r} is {weight.dtype}; only real floating-point weights are quantised"
-        )
-    if weight.is_meta:
-        raise ValueError(
-            f"the weights of layer {name!r} have no values yet (meta device): load or initialise them first"
-        )
-    if weight.is_inference():
-        raise ValueError(f"the weights of layer {name!r} were made under torch.inference_mode() and cannot be trained")
-    if not bool(torch.isfinite(weight).all()):
-        raise ValueError(f"the weights of layer {name!r} hold NaN or infinity")
-
-
-def share_weights(layers: Mapping[str, nn.Module]) -> dict[str, tuple[str, ...]]:
-    """Layers by weight: the first name with each distinct parameter, and all names that use it."""
-    groups: dict[int, list[str]] = {}
-    for name, module in layers.items():
-        groups.setdefault(id(module.weight), []).append(name)
-    return {names[0]: tuple(names) for names in groups.values()}
 
 
 def resolve_bits(
@@ -193,19 +117,9 @@ def resolve_activations(
     return {name: check_activation_bits(value, layer=name) for name, value in activation_bits.items()}
 
 
-def resolve_schedule(
-    schedule: str | Profile | None,
-    *,
-    learning: bool,
-    total_steps: int | None,
-    preset: Preset,
-    forward: Forward = "quantized",
-    lambda_w: float | None,
-    lambda_beta: float | None,
-) -> Schedule:
+def resolve_schedule(method: Method, preset: Preset, *, learning: bool) -> Schedule:
     """The schedule by name, as a callable, or as a ``Schedule`` with phases of its own."""
-    if total_steps is not None:
-        total_steps = check_total_steps(total_steps)
+    total_steps, lambda_w, lambda_beta = method.total_steps, method.lambda_w, method.lambda_beta
     if learning and total_steps is None:
         raise ValueError(
             'bits="learn" needs total_steps, the optimiser steps of the whole run: attach(model, total_steps=epochs * '
@@ -215,31 +129,31 @@ def resolve_schedule(
         raise ValueError(
             'lambda_beta is the price of a learned bit; with preset bits nothing is learned (bits="learn")'
         )
-    price = preset.lambda_beta if lambda_beta is None else _check_strength("lambda_beta", lambda_beta)
+    price = preset.lambda_beta if lambda_beta is None else lambda_beta
     if learning and price == 0.0:
         raise ValueError("lambda_beta must be above 0 when bits are learned: with free bits every layer keeps the most")
-    kind = schedule or _usual_schedule(learning, forward, preset)
+    kind = method.schedule or _usual_schedule(learning, method.forward, preset)
     usual = preset.pinning[1] if kind == "rising" else preset.lambda_w
-    strength_w = usual if lambda_w is None else _check_strength("lambda_w", lambda_w)
+    strength = usual if lambda_w is None else lambda_w
     if callable(kind):
         return _own_schedule(kind, learning, total_steps, {"lambda_w": lambda_w, "lambda_beta": lambda_beta})
     price = price if learning else 0.0
     if kind == "constant":
-        return constant(total_steps, lambda_w=strength_w, lambda_beta=price)
+        return constant(total_steps, lambda_w=strength, lambda_beta=price)
     if kind not in _SCHEDULES:
         raise ValueError(f"unknown schedule {kind!r}{nearest(kind, _SCHEDULES)}")
     if total_steps is None:
         raise ValueError(f"the {kind} schedule needs total_steps, the optimiser steps of the whole run")
     if kind == "exponential":
-        return exponential(total_steps, lambda_w=strength_w, lambda_beta=price)
+        return exponential(total_steps, lambda_w=strength, lambda_beta=price)
     rise, fall = (share * total_steps for share in preset.phases)
     if kind == "rising":
-        first = min(strength_w, preset.pinning[0])
+        first = min(strength, preset.pinning[0])
         phases = {"lambda_beta": price, "rise": rise, "fall": fall} if learning else {}
-        return rising(total_steps, lambda_w=strength_w, first=first, **phases)
+        return rising(total_steps, lambda_w=strength, first=first, **phases)
     return three_phase(
         total_steps,
-        lambda_w=strength_w,
+        lambda_w=strength,
         lambda_beta=price,
         rise=rise,
         fall=fall,
@@ -266,14 +180,8 @@ def _own_schedule(
     return profile
 
 
-def _check_strength(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < math.inf:
-        raise ValueError(f"{name} must be a finite number >= 0, not {value!r}")
-    return float(value)
-
-
 def resolve_budget(
-    target: Mapping[str, float] | None, chosen: Mapping[str, int], layer_costs: CostTable | None, preset: Preset
+    target: Mapping[str, float] | None, chosen: Mapping[str, int], layer_costs: LayerCosts | None, preset: Preset
 ) -> Budget | None:
     """The budget, where one is set; only learned bits can be driven."""
     if target is None:
@@ -281,12 +189,6 @@ def resolve_budget(
     if 0 not in chosen.values():
         raise ValueError('target drives learned bits; with preset bits there is nothing to drive (use bits="learn")')
     return parse_budget(target, chosen, layer_costs, most_bits=math.ceil(preset.beta_max) + 1)
-
-
-def check_scale_rule(rule: str) -> None:
-    """Whether c(beta) has such a form."""
-    if rule not in get_args(ScaleRule):
-        raise ValueError(f"scale_rule must be one of {', '.join(map(repr, get_args(ScaleRule)))}, not {rule!r}")
 
 
 def resolve_quantizer(quantizer: Quantizer | None, bits: object) -> type[WeightQuantizer] | WeightQuantizer:
@@ -319,26 +221,24 @@ def resolve_scale(
     return chosen
 
 
-def resolve_bounds(
-    fit_range: bool | None, forward: Forward, scale: ScaleMode, schedule: Schedule, total_steps: int | None
-) -> int | None:
+def resolve_bounds(method: Method, scale: ScaleMode, schedule: Schedule) -> int | None:
     """The step at which the range of the levels is fixed; None where the levels follow the weights, or stay.
 
     Where bits are learned that is where they freeze. Else it is early, so that the network has time to learn to do
     without its outliers; one that is trained from scratch has found its range roughly by then.
     """
-    if fit_range and scale != "max":
+    if method.fit_range and scale != "max":
         raise ValueError(f"fit_range=True is for levels that follow the largest weight, scale='max', not {scale!r}")
-    wanted = forward == "float" if fit_range is None else fit_range
+    wanted = method.forward == "float" if method.fit_range is None else method.fit_range
     if not wanted or scale != "max":
         return None
-    return schedule.fall or max(1, math.ceil(_RANGE_AT * (total_steps or 0)))
+    return schedule.fall or max(1, math.ceil(_RANGE_AT * (method.total_steps or 0)))
 
 
 def resolve_beta_lr(beta_lr: float | None, preset: Preset, schedule: Schedule) -> float:
     """The rate at which the price alone would take beta down its whole range twice during phase 2."""
     if beta_lr is not None:
-        return _check_strength("beta_lr", beta_lr)
+        return beta_lr
     if preset.beta_lr is not None or schedule.fall is None:
         return preset.beta_lr or 0.0
     steps = max(1, schedule.fall - schedule.rise)

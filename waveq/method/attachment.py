@@ -13,9 +13,6 @@ from waveq._kernels.gang import Gang
 from waveq.functional import BETA_MIN, ScaleRule
 from waveq.layers import quantizable
 from waveq.method.arguments import (
-    Bits,
-    check_scale_rule,
-    choose_layers,
     resolve_activations,
     resolve_beta_lr,
     resolve_bits,
@@ -24,12 +21,12 @@ from waveq.method.arguments import (
     resolve_quantizer,
     resolve_scale,
     resolve_schedule,
-    share_weights,
 )
-from waveq.method.budget import CostTable, merge_costs, relative_bit_costs
+from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
 from waveq.method.checkpoint import ROOT_STATE, accept_plain_root, accept_plain_weight
-from waveq.method.float_road import Forward, check_forward
+from waveq.method.choose_layers import choose_layers, share_weights
 from waveq.method.handle import WaveQ
+from waveq.method.options import Bits, Forward, Method, takes_options
 from waveq.method.parametrization import FixedActivation, WaveParametrization, quantize_input
 from waveq.method.presets import get_preset
 from waveq.method.relus import Leaning
@@ -39,30 +36,31 @@ from waveq.method.wave_layer import shorten
 from waveq.quantizers import Quantizer, make_activation_quantizer, make_quantizer
 from waveq.quantizers.base import ScaleMode
 
-__all__ = ["WaveQ", "attach"]
+__all__ = ["WaveQ", "attach", "attach_method"]
 
 
+@takes_options
 def attach(
     model: nn.Module,
     *,
-    quantizer: Quantizer | None = None,
-    bits: Bits = "learn",
-    skip: Iterable[str] = (),
-    total_steps: int | None = None,
-    preset: str = "recommended",
-    schedule: str | Profile | None = None,
-    scale: ScaleMode | None = None,
-    forward: Forward = "quantized",
-    fit_range: bool | None = None,
-    first_last: int | None = None,
-    activation_bits: int | Mapping[str, int] | None = None,
-    activation_quantizer: str | None = None,
-    lambda_w: float | None = None,
-    lambda_beta: float | None = None,
-    target: Mapping[str, float] | None = None,
-    layer_costs: CostTable | None = None,
-    beta_lr: float | None = None,
-    scale_rule: ScaleRule = "exact",
+    quantizer: Quantizer | None = Method.quantizer,
+    bits: Bits = Method.bits,
+    skip: Iterable[str] = Method.skip,
+    total_steps: int | None = Method.total_steps,
+    preset: str = Method.preset,
+    schedule: str | Profile | None = Method.schedule,
+    scale: ScaleMode | None = Method.scale,
+    forward: Forward = Method.forward,
+    fit_range: bool | None = Method.fit_range,
+    first_last: int | None = Method.first_last,
+    activation_bits: int | Mapping[str, int] | None = Method.activation_bits,
+    activation_quantizer: str | None = Method.activation_quantizer,
+    lambda_w: float | None = Method.lambda_w,
+    lambda_beta: float | None = Method.lambda_beta,
+    target: Mapping[str, float] | None = Method.target,
+    layer_costs: LayerCosts | None = Method.layer_costs,
+    beta_lr: float | None = Method.beta_lr,
+    scale_rule: ScaleRule = Method.scale_rule,
 ) -> WaveQ:
     """Quantise a model's layers during training, and learn their bits.
 
@@ -73,38 +71,7 @@ def attach(
 
     Args:
         model: any module; changed in place.
-        quantizer: weight quantiser: a name of ``waveq.quantizers.quantizer_names()``, a class derived from
-            ``waveq.quantizers.WeightQuantizer``, or an instance without parameters and buffers, which is copied for
-            each layer; None is the one that a Policy given as ``bits`` was made with, else "dorefa".
-        bits: "learn"; one number of total bits (1 to 9, sign included) for all layers; or a mapping or Policy that
-            names every layer that is not skipped.
-        skip: layers left in floating point: exact names or patterns ("layer1.*").
-        total_steps: optimiser steps of the whole run; needed wherever a schedule depends on it.
-        preset: "recommended", "paper" or "released"; None in any argument below means what the preset says.
-        schedule: "three-phase" (default when learning), "constant" (default for preset bits), "exponential", "rising"
-            (default on the float road of preset "recommended"), or a callable from step to (lambda_w, lambda_beta); a
-            ``waveq.schedules.Schedule`` brings its own phases.
-        scale: output scale of the levels: "none", "max" or "learned". Methods that learn their own levels (LSQ,
-            LQ-Nets, DSQ, TTQ) have "learned" alone and take it by themselves.
-        forward: "quantized"; or "float", the float road: the weights of the forward pass stay in floating point, the
-            wave draws them to their levels, and ``finalize`` rounds once. Only where the task loss moves beta
-            (preset "recommended") phase 2 is quantised. Inputs, which have no wave, are quantised from the
-            first step on. ``with wq.rounded():`` shows the rounded network meanwhile.
-        fit_range: with ``scale="max"``: choose the range of the levels, once, so that rounding moves the weights least
-            (squared error), and clip the weights to it from then on, instead of the levels following the largest
-            weight. On the float road that is the default; on the other one the default is not to.
-        first_last: total bits of the network's first and last layer, which are then not learned.
-        activation_bits: bits of the layers' inputs, 1 to 8: one number for all but the network's first layer, or a
-            mapping by layer name. A layer whose first input holds negative values gets a signed grid. A ReLU in an
-            ``nn.Sequential`` before a layer with an unsigned one is left out; ``wq.relus_left_out`` says which.
-        activation_quantizer: their method, see ``waveq.quantizers.activation_quantizer_names()``; None takes the one
-            that the weight quantiser was published with. What it learns is in ``model.parameters()``.
-        lambda_w: strength of the wave on the weights.
-        lambda_beta: price of one bit.
-        target: a budget instead of a price: {"mean_bits": 3.85}, or a share of the 8-bit cost, {"energy_pj": 0.4}.
-        layer_costs: what a bit costs in each layer: a number, or cost by total bits (needed for shares).
-        beta_lr: rate of beta's own SGD.
-        scale_rule: the form of c(beta): "exact", or the printed "2^(b/beta)" and "2^(b-beta)".
+        OPTIONS
 
     Returns:
         The handle.
@@ -121,56 +88,54 @@ def attach(
         >>> loss.backward(); wq.step(); wq.bits()
         {'0': 4, '2': 4}
     """
-    choices = get_preset(preset)
-    weights_by = resolve_quantizer(quantizer, bits)
-    check_scale_rule(scale_rule)
-    road = check_forward(forward)
-    layers = choose_layers(model, skip, bits)
+    given = dict(locals())  # the keywords above, which `takes_options` holds to the record's fields
+    return attach_method(given.pop("model"), Method(**given))
+
+
+def attach_method(model: nn.Module, method: Method) -> WaveQ:
+    """``attach`` with the options as a record."""
+    preset = get_preset(method.preset)
+    quantizer = resolve_quantizer(method.quantizer, method.bits)
+    layers = choose_layers(model, method.skip, method.bits)
     known = list(quantizable(model))
     shared = share_weights(layers)
-    chosen = resolve_bits(bits, shared, (known[0], known[-1]), first_last)
+    chosen = resolve_bits(method.bits, shared, (known[0], known[-1]), method.first_last)
     learning = 0 in chosen.values()
-    plan = resolve_schedule(
-        schedule,
-        learning=learning,
-        total_steps=total_steps,
-        preset=choices,
-        forward=road,
-        lambda_w=lambda_w,
-        lambda_beta=lambda_beta,
-    )
-    prices = merge_costs(layer_costs, shared)
-    inputs = resolve_activations(activation_bits, list(layers), known[0], bits=bits)
-    if activation_quantizer is not None and not inputs:
-        raise ValueError(f"activation_quantizer={activation_quantizer!r} needs activation_bits, the bits of the inputs")
-    chosen_scale = resolve_scale(scale, weights_by, choices, road)
-    method = activation_quantizer or weights_by.activation
-    bounds_from = resolve_bounds(fit_range, road, chosen_scale, plan, total_steps)
+    schedule = resolve_schedule(method, preset, learning=learning)
+    costs = merge_costs(method.layer_costs, shared)
+    inputs = resolve_activations(method.activation_bits, list(layers), known[0], bits=method.bits)
+    if method.activation_quantizer is not None and not inputs:
+        raise ValueError(
+            f"activation_quantizer={method.activation_quantizer!r} needs activation_bits, the bits of the inputs"
+        )
+    activation = method.activation_quantizer or quantizer.activation
+    scale = resolve_scale(method.scale, quantizer, preset, method.forward)
+    bounds_from = resolve_bounds(method, scale, schedule)
     settings = Settings(
-        preset=choices,
-        quantizer=weights_by.method,
-        schedule=plan,
-        total_steps=total_steps,
-        wave_on=choices.wave_on,
-        order=choices.order,
-        balance=choices.balance,
-        beta_lr=resolve_beta_lr(beta_lr, choices, plan),
-        beta_range=(BETA_MIN, choices.beta_max),
-        bit_costs=relative_bit_costs(list(chosen), prices),
-        budget=resolve_budget(target, chosen, prices, choices),
+        preset=preset,
+        quantizer=quantizer.method,
+        schedule=schedule,
+        total_steps=method.total_steps,
+        wave_on=preset.wave_on,
+        order=preset.order,
+        balance=preset.balance,
+        beta_lr=resolve_beta_lr(method.beta_lr, preset, schedule),
+        beta_range=(BETA_MIN, preset.beta_max),
+        bit_costs=relative_bit_costs(list(chosen), costs),
+        budget=resolve_budget(method.target, chosen, costs, preset),
         skipped=tuple(name for name in known if name not in layers),
-        forward=road,
+        forward=method.forward,
         bounds_from=bounds_from,
         described={
-            "preset": preset,
-            "quantizer": weights_by.method,
-            "scale": chosen_scale,
-            "forward": road,
+            "preset": preset.name,
+            "quantizer": quantizer.method,
+            "scale": scale,
+            "forward": method.forward,
             "fit_range": bounds_from is not None,
-            "activation_quantizer": method if inputs else None,
-            "schedule": plan.name,
-            "total_steps": total_steps,
-            "target": dict(target) if target else None,
+            "activation_quantizer": activation if inputs else None,
+            "schedule": schedule.name,
+            "total_steps": method.total_steps,
+            "target": dict(method.target) if method.target else None,
         },
     )
     gang = Gang()
@@ -182,12 +147,12 @@ def attach(
                 name,
                 layers[name],
                 chosen[name],
-                quantizer=weights_by,
+                quantizer=quantizer,
                 settings=settings,
-                scale=chosen_scale,
-                scale_rule=scale_rule,
-                activation=(method, inputs[name]) if name in inputs else None,
-                quantized=road == "quantized" and (not learning or choices.quantize_from_phase == 1),
+                scale=scale,
+                scale_rule=method.scale_rule,
+                activation=(activation, inputs[name]) if name in inputs else None,
+                quantized=method.forward == "quantized" and (not learning or preset.quantize_from_phase == 1),
                 gang=gang,
             ),
         )

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from waveq.functional import BETA_MAX, BETA_MIN
 
-__all__ = ["Budget", "CostTable", "merge_costs", "parse_budget", "relative_bit_costs"]
+__all__ = ["Budget", "LayerCosts", "merge_costs", "parse_budget", "relative_bit_costs"]
 
 # What each number of total bits costs in a layer, any unit: a plain weight per bit, or cost by total bits.
-CostTable = Mapping[str, float | Mapping[int, float]]
+LayerCosts = Mapping[str, float | Mapping[int, float]]
 
 REFERENCE_BITS = 8  # shares are of the cost at 8 bits in every layer
 _LEAST_BITS, _MOST_BITS = int(BETA_MIN) + 1, int(BETA_MAX) + 1
@@ -79,7 +79,7 @@ def _interpolate(costs: Mapping[int, float], bits: float) -> float:
 
 
 def parse_budget(
-    target: Mapping[str, float], chosen: Mapping[str, int], layer_costs: CostTable | None, *, most_bits: int = 8
+    target: Mapping[str, float], chosen: Mapping[str, int], layer_costs: LayerCosts | None, *, most_bits: int = 8
 ) -> Budget:
     """Check ``target={"mean_bits": 3.85}`` or ``{"energy_pj": 0.4}`` and find the costs it speaks of.
 
@@ -126,7 +126,7 @@ def parse_budget(
 
 
 def _costs_by_bits(
-    objective: str, chosen: Mapping[str, int], layer_costs: CostTable | None, most_bits: int
+    objective: str, chosen: Mapping[str, int], layer_costs: LayerCosts | None, most_bits: int
 ) -> dict[str, Mapping[int, float]]:
     table = {name: costs for name, costs in (layer_costs or {}).items() if isinstance(costs, Mapping)}
     learned = set(range(_LEAST_BITS, max(REFERENCE_BITS, most_bits) + 1))
@@ -145,7 +145,7 @@ def _costs_by_bits(
     return {name: table[name] for name in chosen}
 
 
-def merge_costs(layer_costs: CostTable | None, shared: Mapping[str, Sequence[str]]) -> CostTable | None:
+def merge_costs(layer_costs: LayerCosts | None, shared: Mapping[str, Sequence[str]]) -> LayerCosts | None:
     """Costs by weight: layers that share one weight share its bits, and together pay for them.
 
     Args:
@@ -170,7 +170,7 @@ def merge_costs(layer_costs: CostTable | None, shared: Mapping[str, Sequence[str
     return merged
 
 
-def relative_bit_costs(names: Sequence[str], layer_costs: CostTable | None) -> dict[str, float]:
+def relative_bit_costs(names: Sequence[str], layer_costs: LayerCosts | None) -> dict[str, float]:
     """c_i of eq. 2.2: what one bit of each layer costs, with mean 1 (all 1 without ``layer_costs``).
 
     Raises:

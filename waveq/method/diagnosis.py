@@ -1,14 +1,15 @@
-"""What the strengths imply before training, and what went wrong with the bits afterwards."""
+"""What makes learned bits doubtful: one sentence for each thing that went wrong."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from waveq.functional import BETA_MIN, equilibrium_beta
+from waveq.functional import BETA_MIN
+from waveq.method.progress import Progress
+from waveq.method.settings import Settings
 
-__all__ = ["BetaRecord", "diagnose", "forecast_sine", "forecast_task"]
+__all__ = ["BetaRecord", "diagnose", "diagnose_bits"]
 
 _EDGE = 0.02  # closer to the lower clamp than this is collapse
 _LOCK = 0.25  # bits travelled by less than this from the start is lock
@@ -25,63 +26,34 @@ class BetaRecord:
     bits: int
 
 
-def forecast_sine(
-    lambda_w: float,
-    lambda_beta: float,
-    order: int,
-    clamp: tuple[float, float],
-    spread: Mapping[str, float],
-    costs: Mapping[str, float],
-) -> str:
-    """The resting point of beta under the sine alone, and the layers too narrow for it to hold.
+def diagnose_bits(progress: Progress, settings: Settings) -> list[str]:
+    """``diagnose`` for a run as it stands, frozen or not, within its budget or not; empty where bits are preset.
 
     Args:
-        lambda_w: strength of the wave in phase 2.
-        lambda_beta: price of one bit in phase 2.
-        order: k of R_k.
-        clamp: range of beta.
-        spread: standard deviation of u by layer; the sine cannot hold a layer with lambda_beta > 0.5 std lambda_w.
-        costs: relative cost of a bit by layer, which multiplies lambda_beta.
-
-    Example:
-        >>> print(forecast_sine(1.0, 0.05, 1, (1.0, 7.0), {"conv1": 0.3}, {"conv1": 1.0}))
-        lambda_w 1 and lambda_beta 0.05 imply beta = 2.79, 4 total bits, in every layer (sine alone, spread weights).
+        progress: where the run stands.
+        settings: what ``attach`` decided.
     """
-    rests = {}
-    for name in spread:
-        beta = equilibrium_beta(lambda_w, lambda_beta * costs[name], order=order)
-        rests[name] = min(clamp[1], max(clamp[0], beta))
-    told = {name: f"beta = {beta:.2f}, {math.ceil(beta) + 1} total bits" for name, beta in rests.items()}
-    if len(set(told.values())) == 1:
-        where = f"{next(iter(told.values()))}, in every layer"
-    else:
-        where = "; ".join(f"{name} {text}" for name, text in told.items())
-    text = f"lambda_w {lambda_w:g} and lambda_beta {lambda_beta:g} imply {where} (sine alone, spread weights)."
-    weak = [name for name, std in spread.items() if lambda_beta * costs[name] > 0.5 * std * lambda_w]
-    if weak:
-        text += (
-            f" Expect collapse to {clamp[0] + 1:g} bits where the weights are too narrow for the sine to hold beta "
-            f"(lambda_beta > 0.5 std(u) lambda_w): {', '.join(weak)}; lower lambda_beta."
+    if not progress.learned:
+        return []
+    preset, budget, schedule = settings.preset, settings.budget, settings.schedule
+    records = {
+        layer.name: BetaRecord(
+            start=preset.beta_init, end=layer.beta, trend=float(layer.state.trend), bits=layer.state.bits_now
         )
-    return text
-
-
-def forecast_task(lambda_beta: float, budget: str | None) -> str:
-    """Where beta rests when the task loss moves it: the loss that a layer's rounding costs balances the bit's price.
-
-    Rounding error shrinks as 4^-beta, so a layer whose rounding costs L nats pushes beta up with 2 ln2 L, and rests at
-    L = lambda_beta c_i / (2 ln2).
-
-    Example:
-        >>> print(forecast_task(0.02, None))
-        lambda_beta 0.02 lets the rounding of an average layer cost 0.0144 of task loss; bits settle where it does.
-    """
-    if budget is not None:
-        return f"The price of a bit will be driven until the policy meets {budget}."
-    return (
-        f"lambda_beta {lambda_beta:g} lets the rounding of an average layer cost {lambda_beta / (2 * math.log(2)):.3g} "
-        "of task loss; bits settle where it does."
+        for layer in progress.learned
+    }
+    used = 0.0 if budget is None else progress.cost() / budget.limit
+    findings = diagnose(
+        records, progress.phase2_steps, budget_is_used=used > 0.9, task_moves_beta=preset.task_moves_beta
     )
+    if progress.learning:
+        findings.append(
+            f"the bits are not frozen: step {progress.step} of {settings.total_steps}, phase {progress.phase}; phase 3 "
+            f"begins at step {schedule.fall}."
+        )
+    elif budget is not None and used > 1.0 + 1e-6:
+        findings.append(f"the budget {budget.objective} <= {budget.limit:g} was not met: {used * budget.limit:.4g}.")
+    return findings
 
 
 def diagnose(

@@ -4,36 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, get_args
 
 import torch
 
-from waveq._names import nearest
 from waveq.functional import phase
-from waveq.method.settings import WaveLayer
+from waveq.method.settings import Settings, WaveLayer
 
-__all__ = ["Forward", "bound_weights", "check_forward", "find_bound", "off_levels", "rounded", "share_on_levels"]
-
-Forward = Literal["quantized", "float"]
+__all__ = ["TOLERANCE", "find_bound", "keep_bounds", "off_levels", "rounded", "share_on_levels"]
 
 TOLERANCE = 0.05  # "on a level", in units of the distance between levels; spread-out weights are so one time in ten
 _PINNED = 0.8  # the share of a layer's weights that should be on a level before they are rounded
 _CANDIDATES = 40  # bounds that are tried, evenly up to the largest weight
-
-
-def check_forward(forward: str) -> Forward:
-    """The road, or a ValueError that names the two.
-
-    Example:
-        >>> check_forward("float")
-        'float'
-    """
-    for road in get_args(Forward):
-        if forward == road:
-            return road  # type: ignore[no-any-return]
-    raise ValueError(
-        f'forward must be "quantized" or "float", not {forward!r}{nearest(str(forward), get_args(Forward))}'
-    )
 
 
 @contextmanager
@@ -68,8 +49,13 @@ def find_bound(layer: WaveLayer) -> None:
 
 
 @torch.no_grad()
-def bound_weights(layers: Sequence[WaveLayer]) -> None:
-    """Clip every layer's weights to its bound; infinite until ``find_bound``."""
+def keep_bounds(layers: Sequence[WaveLayer], settings: Settings, step: int) -> None:
+    """Where ranges are fitted: find every layer's when its step comes, and clip the weights to it from then on."""
+    if settings.bounds_from is None or step < settings.bounds_from:
+        return
+    if step == settings.bounds_from:
+        for layer in layers:
+            find_bound(layer)
     for layer in layers:
         bound = layer.state.bound.to(layer.weight.dtype)
         layer.weight.clamp_(-bound, bound)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from waveq.method.budget import Budget
+from waveq.method.options import Forward
 from waveq.method.parametrization import WaveParametrization
 from waveq.method.presets import Preset
 from waveq.method.schedules import Schedule
@@ -31,6 +32,22 @@ class WaveLayer:
         found: Any = self.modules[0]  # by the dictionaries, because nn.Module's own search takes longer than the rest
         original: nn.Parameter = found._modules["parametrizations"]._modules["weight"]._parameters["original"]
         return original
+
+    @property
+    def beta(self) -> float:
+        """Real magnitude bits; once frozen as they were learned."""
+        found: float = self.state.beta.detach().item()
+        return found
+
+    @property
+    def total_bits(self) -> int:
+        """Whole total bits, as they are or would be frozen now."""
+        return int(self.state.bits()) + 1
+
+    @property
+    def real_bits(self) -> float:
+        """Total bits, beta + 1 while they are learned."""
+        return self.beta + 1.0 if self.state.learns else float(self.state.bits_now)
 
     def wave_input(self, wave_on: Literal["quantizer", "raw"]) -> Tensor:
         """The tensor that the wave acts on, float32 at least, differentiable in the weights."""
@@ -62,7 +79,7 @@ class Settings:
     bit_costs: Mapping[str, float]
     budget: Budget | None
     skipped: tuple[str, ...]
-    forward: Literal["quantized", "float"] = "quantized"
+    forward: Forward = "quantized"
     bounds_from: int | None = None
     """The step at which ranges are fitted; None where they are not."""
     described: Mapping[str, Any] = field(default_factory=dict)

@@ -21,19 +21,20 @@ __all__ = ["shorten"]
 def shorten(module: nn.Module) -> None:
     """Put the quick property before torch's own; the class is the layer's own, and goes with the parametrisation."""
     owner: Any = type(module)
-    long_way: property = owner.weight
+    torchs: property = owner.weight
+    long_way: Any = torchs.fget  # taken out here: torch.compile in torch 2.6 cannot look into a property
 
     def read(self: Any) -> Tensor:
         if torch.compiler.is_compiling() or parametrize._cache_enabled:
-            return long_way.fget(self)  # type: ignore[no-any-return, misc]
+            return long_way(self)  # type: ignore[no-any-return]
         chain = self._modules["parametrizations"]._modules["weight"]
         state = chain._modules["0"]
         if type(state) is not WaveParametrization or _has_company(chain, state):
-            return long_way.fget(self)  # type: ignore[no-any-return, misc]
+            return long_way(self)  # type: ignore[no-any-return]
         found = state.read(chain._parameters["original"])
-        return long_way.fget(self) if found is None else found  # type: ignore[misc]
+        return long_way(self) if found is None else found
 
-    owner.weight = property(read, long_way.fset)
+    owner.weight = property(read, torchs.fset)
 
 
 def _has_company(chain: nn.Module, state: nn.Module) -> bool:

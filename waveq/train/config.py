@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from waveq._imports import import_modules, module_name
 from waveq._names import suggestion
 from waveq._policy_file import read_policy_file
+from waveq.method.options import Bits, Method, option_names
 
-__all__ = ["RUNTIME_FIELDS", "TrainConfig", "load_recipe", "parse_config", "recipe_names"]
+__all__ = ["METHOD_FIELDS", "RUNTIME_FIELDS", "TrainConfig", "load_recipe", "parse_config", "recipe_names"]
 
 RUNTIME_FIELDS = frozenset(
     {
@@ -83,7 +84,7 @@ class TrainConfig(BaseModel):
     init: Path | None = None
     """Float weights to start from (a file of `state_dict`); float training is then left out."""
 
-    # WaveQ, as `waveq.attach` takes it
+    # WaveQ, as `waveq.attach` takes it: names and texts are those of `waveq.method.options.Method`
     quantizer: str = "dorefa"
     """Weight quantiser; where nobody names one, that of a policy file given as `bits`, else DoReFa."""
     bits: Literal["learn"] | PositiveInt | dict[str, PositiveInt] | Path = "learn"
@@ -92,21 +93,16 @@ class TrainConfig(BaseModel):
     schedule: Literal["three-phase", "constant", "exponential", "rising"] | None = None
     scale: Literal["none", "max", "learned"] | None = None
     forward: Literal["quantized", "float"] = "quantized"
-    """"float" leaves the forward pass in floating point; the wave pins the weights, which are rounded at the end."""
     fit_range: bool | None = None
-    """Whether levels of scale "max" get the range at which rounding moves weights least; by default with "float"."""
     activation_bits: PositiveInt | dict[str, PositiveInt] | None = None
     activation_quantizer: str | None = None
-    """Method of the inputs; by default the one that the weight method was published with."""
     skip: tuple[str, ...] = ()
     first_last: PositiveInt | None = None
     lambda_w: float | None = Field(default=None, ge=0)
     lambda_beta: float | None = Field(default=None, ge=0)
     beta_lr: float | None = _Rate
     target: dict[str, float] | None = None
-    """A budget, such as {"mean_bits": 3.5}."""
     layer_costs: dict[str, float | dict[int, float]] | None = None
-    """What a bit costs in each layer, by layer name."""
 
     # how it is trained
     pretrain_epochs: int = Field(default=0, ge=0)
@@ -199,6 +195,22 @@ class TrainConfig(BaseModel):
             raise ValueError("target is a budget for learned bits; preset bits have none")
         return self
 
+    def method(self, bits: Bits, total_steps: int | None) -> Method:
+        """The options of `waveq.attach` for one stage of the run.
+
+        Args:
+            bits: of that stage; where they are preset, what drives learned bits is left out.
+            total_steps: its optimiser steps.
+
+        Example:
+            >>> TrainConfig(lambda_w=0.3, lambda_beta=0.1).method(4, None).lambda_beta is None
+            True
+        """
+        options = {name: getattr(self, name) for name in METHOD_FIELDS}
+        if bits != "learn":
+            options |= {"lambda_beta": None, "target": None}
+        return Method(**{**options, "bits": bits, "total_steps": total_steps})
+
     @property
     def folder(self) -> Path:
         """The run folder."""
@@ -216,6 +228,17 @@ class TrainConfig(BaseModel):
             True
         """
         return self.model_dump_json(exclude_none=True, indent=2) + "\n"
+
+
+METHOD_FIELDS = option_names(
+    "TrainConfig",
+    TrainConfig.model_fields,
+    instead={
+        "total_steps": "epochs and the length of the data",
+        "scale_rule": "the exact form: the printed ones are there to compare with",
+    },
+)
+"""The fields that are options of `waveq.attach`, under the names that it has for them."""
 
 
 def parse_config(fields: Mapping[str, Any], *, where: str = "config") -> TrainConfig:

@@ -200,30 +200,9 @@ class _Run:
         _meet()
 
     def _attach(self, network: nn.Module, bits: Any, total_steps: int) -> WaveQ:
-        from waveq.method.attachment import attach
+        from waveq.method.attachment import attach_method
 
-        c = self.config
-        learning = bits == "learn"
-        return attach(
-            network,
-            quantizer=c.quantizer,
-            bits=bits,
-            skip=c.skip,
-            total_steps=total_steps or None,
-            preset=c.preset,
-            schedule=c.schedule,
-            scale=c.scale,
-            forward=c.forward,
-            fit_range=c.fit_range,
-            first_last=c.first_last,
-            activation_bits=c.activation_bits,
-            activation_quantizer=c.activation_quantizer,
-            lambda_w=c.lambda_w,
-            lambda_beta=c.lambda_beta if learning else None,
-            target=c.target if learning else None,
-            layer_costs=c.layer_costs,
-            beta_lr=c.beta_lr,
-        )
+        return attach_method(network, self.config.method(bits, total_steps or None))
 
     def _bits(self) -> Any:
         if not isinstance(self.config.bits, Path):
