@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from waveq._names import check_positive
 from waveq._registry import Registry
 from waveq.zoo.datasets.augment import Augmentation
 from waveq.zoo.datasets.readers import read_cifar_batch, read_idx, read_svhn
@@ -268,8 +269,8 @@ def register_dataset(
         summary: one line for people; by default the first line of the function's docstring.
 
     Raises:
-        ValueError: not a name, or one that another data set has; no classes; folders without files, or files without
-            folders.
+        ValueError: not a name, or one that another data set has; no classes; a number that is not positive; folders
+            without files, or files without folders.
 
     Example:
         >>> @register_dataset("halves", classes=("left", "right"), channels=1, size=4)
@@ -285,6 +286,10 @@ def register_dataset(
     """
     if not classes or isinstance(classes, str):
         raise ValueError(f"classes: names such as ('cat', 'dog') are expected, not {classes!r}")
+    for argument, value in (("channels", channels), ("size", size), ("full_scale", full_scale)):
+        check_positive(argument, value)
+    if len(mean) != len(std) or len(mean) not in (1, channels):
+        raise ValueError(f"mean and std: one value, or one for each of {channels} channels, not {mean} and {std}")
     if bool(folders) != any(files.values()):
         raise ValueError("folders and files go together: where to look, and by which files a folder is recognised")
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from waveq._names import by_name
+from waveq._names import by_name, check_positive
 from waveq._registry import Registry, origin
 from waveq.zoo.networks.resnet import RESNET20_WINDOWS, ResNet20
 from waveq.zoo.networks.small import DIGITSNET, LENET, SIMPLENET5, ConvPoolNet, Plan
@@ -176,7 +176,7 @@ def register_network(
     """
     sizes = {"in_channels": in_channels, "input_size": input_size, "num_classes": num_classes}
     for argument, value in (sizes | {"smallest_size": smallest_size}).items():
-        _positive(argument, value)
+        check_positive(argument, value)
 
     def add(make: _Make) -> _Make:
         taken = _sizes_taken(name, make)
@@ -213,7 +213,7 @@ def _sizes_taken(name: str, make: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def network_names() -> tuple[str, ...]:
-    """Every name that `build` takes, small networks first.
+    """Every name that `build` takes, small networks first, those that were registered last.
 
     Example:
         >>> network_names()[:3]
@@ -271,8 +271,8 @@ def build(
         ValueError: input_size: simplenet5 does not fit into 12x12 pixels; the smallest it takes is 16x16
     """
     entry = network(name)
-    classes = _positive("num_classes", entry.num_classes if num_classes is None else num_classes)
-    channels = _positive("in_channels", entry.in_channels if in_channels is None else in_channels)
+    classes = check_positive("num_classes", entry.num_classes if num_classes is None else num_classes)
+    channels = check_positive("in_channels", entry.in_channels if in_channels is None else in_channels)
     size = _checked_size(entry, entry.input_size if input_size is None else input_size)
     if not width > 0:
         raise ValueError(f"width: a positive factor is expected, not {width!r}")
@@ -285,17 +285,11 @@ def build(
     return entry.make(num_classes=classes, in_channels=channels, input_size=size, width=width)
 
 
-def _positive(argument: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{argument}: a positive whole number is expected, not {value!r}")
-    return value
-
-
 def _checked_size(entry: Network, input_size: Size) -> tuple[int, int]:
     pair = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
     if len(pair) != 2:
         raise ValueError(f"input_size: one side or (height, width) is expected, not {input_size!r}")
-    height, width = (_positive("input_size", side) for side in pair)
+    height, width = (check_positive("input_size", side) for side in pair)
     least = entry.smallest_size
     if min(height, width) < least:
         raise ValueError(
