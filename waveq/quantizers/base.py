@@ -28,7 +28,7 @@ class WeightQuantizer(nn.Module):
     them lie where the rounding changes.
 
     Attributes:
-        method: the name in the registry.
+        method: the name in the registry and in policies; by default that of the class, in lower case.
         activation: the activation quantiser that the method was published with.
         scale_modes: the scales that the method can have; the first is taken where nobody asks.
         bit_counts: the total bits that the method is defined for.
@@ -50,6 +50,11 @@ class WeightQuantizer(nn.Module):
     bit_counts: ClassVar[range] = range(1, MAX_TOTAL_BITS + 1)
     learns_bits: ClassVar[bool] = True
     scale: ScaleMode
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "method" not in vars(cls):
+            cls.method = cls.__name__.lower()
 
     def __init__(self, weight: Tensor, *, total_bits: int | None = None, scale: ScaleMode | None = None) -> None:
         super().__init__()
