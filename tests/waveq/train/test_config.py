@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from waveq.method.options import Method
 from waveq.train.config import RUNTIME_FIELDS, TrainConfig, load_recipe, parse_config, recipe_names
 
 # Table 4: network, data, epochs by phase, batch, rate; momentum 0.9 and decay 1e-4 everywhere
@@ -106,3 +107,16 @@ def test_runtime_fields_exist_and_change_nothing_that_is_learned() -> None:
 
 def test_unset_fields_stay_out_of_the_file() -> None:
     assert "lambda_w" not in json.loads(TrainConfig().to_json())
+
+
+def test_the_method_of_a_stage() -> None:
+    config = TrainConfig(
+        quantizer="wrpn", skip=("fc",), lambda_w=0.3, lambda_beta=0.1, target={"mean_bits": 3.0}, preset="paper"
+    )
+    learning = config.method("learn", 70)
+    assert (learning.bits, learning.total_steps, learning.lambda_beta) == ("learn", 70, 0.1)
+    assert (learning.quantizer, learning.skip, learning.preset) == ("wrpn", ("fc",), "paper")
+    fixed = config.method({"conv1": 3}, None)
+    assert (fixed.bits, fixed.total_steps, fixed.lambda_w) == ({"conv1": 3}, None, 0.3)
+    assert (fixed.lambda_beta, fixed.target) == (None, None)
+    assert TrainConfig().method("learn", 10) == Method(quantizer="dorefa", total_steps=10)
