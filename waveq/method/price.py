@@ -37,6 +37,10 @@ def pressure(cost: float, *, start: float, limit: float, progress: float) -> flo
 def price_factor(dual: float, pressure: float) -> float:
     """What the schedule's lambda_beta is multiplied with; nothing is paid two percent below the ramp.
 
+    Args:
+        dual: p, the logarithm of how far the price has moved.
+        pressure: distance from the ramp, -1 to 1.
+
     Example:
         >>> price_factor(0.0, 0.0), price_factor(0.0, -1.0)
         (1.0, 0.0)
@@ -45,5 +49,15 @@ def price_factor(dual: float, pressure: float) -> float:
 
 
 def next_dual(dual: float, pressure: float, phase2_steps: int) -> float:
-    """One step of the dual variable."""
+    """One step of the dual variable p.
+
+    Args:
+        dual: p before it.
+        pressure: distance from the ramp, -1 to 1.
+        phase2_steps: the length of phase 2, over which full pressure would move p by 20.
+
+    Example:
+        >>> next_dual(0.0, 1.0, 100)
+        0.2
+    """
     return min(_RANGE, max(-_RANGE, dual + _RATE * pressure / max(1, phase2_steps)))

@@ -21,9 +21,9 @@ _STEP, _DUAL = ROOT_STATE
 class Progress:
     """Step and dual variable as the model's buffers hold them, and what follows from them.
 
-    Looking changes nothing. ``notice``, ``move_price`` and ``advance`` alone keep the two numbers beside the buffers,
-    which on a GPU have to be waited for; where somebody else has written the buffers since (a checkpoint, a moving
-    average of models, a copy of model and handle), a look reads them.
+    Looking changes nothing. The two numbers are kept beside the buffers, which on a GPU have to be waited for, by
+    ``notice``, ``move_price`` and ``advance`` alone; where somebody else has written the buffers since (a checkpoint, a
+    moving average of models, a copy of model and handle), a look reads them.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[WaveLayer], settings: Settings) -> None:
