@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,20 @@ def test_files(tmp_path: Path) -> None:
         load_recipe(tmp_path / "bad.toml")
     with pytest.raises(ValueError, match="did you mean 'fashion-mnist'"):
         load_recipe("fashion-mnst")
+
+
+@pytest.mark.usefixtures("as_new")
+def test_a_recipe_imports_the_modules_that_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_own.py").write_text("")
+    (tmp_path / "my.toml").write_text("imports = ['my_own']\n")
+    config = load_recipe("my.toml")
+    assert "my_own" in sys.modules
+    assert parse_config(json.loads(config.to_json())) == config
+    with pytest.raises(ValueError, match=r"x: imports is .*'my_own\.py'.*: a module's name is expected"):
+        parse_config({"imports": ["my_own.py"]}, where="x")
+    with pytest.raises(ValueError, match="no module 'my_other'"):
+        parse_config({"imports": ["my_other"]})
 
 
 def test_runtime_fields_exist_and_change_nothing_that_is_learned() -> None:
