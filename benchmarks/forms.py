@@ -29,7 +29,7 @@ from torch import nn
 import waveq
 from benchmarks._loop import steps_of
 from benchmarks._report import write_json
-from waveq.backends import use_backend
+from waveq._kernels.backends import use_backend
 from waveq.parametrization import parametrization_of
 from waveq.train import make_dataset, make_network
 from waveq.train_config import TrainConfig, load_recipe

@@ -18,7 +18,7 @@ import torch
 from benchmarks._report import write_json
 from waveq._kernels.interface import WaveRow
 from waveq._kernels.wave import fused_wave
-from waveq.backends import backend, engine_for
+from waveq._kernels.backends import backend, engine_for
 from waveq.functional import sine_penalty
 from waveq.quantizers import make_quantizer
 

@@ -23,7 +23,7 @@ import waveq
 from benchmarks._report import write_json
 from benchmarks.step import peak_of
 from waveq._kernels.rounding import fused_clip_round
-from waveq.backends import backend, engine_for
+from waveq._kernels.backends import backend, engine_for
 from waveq.quantizers import quantize_activation
 from waveq.rectifiers import Leaning
 from waveq.zoo import build

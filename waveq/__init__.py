@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from waveq.attachment import WaveQ as WaveQ
     from waveq.attachment import attach as attach
-    from waveq.backends import backend as backend
+    from waveq._kernels.backends import backend as backend
     from waveq.batch_norm import reestimate_batch_norm as reestimate_batch_norm
     from waveq.evaluate import PolicyEvaluator as PolicyEvaluator
     from waveq.policy import Policy as Policy
@@ -21,7 +21,7 @@ _HOME = {
     "WaveQ": "waveq.attachment",
     "Policy": "waveq.policy",
     "PolicyEvaluator": "waveq.evaluate",
-    "backend": "waveq.backends",
+    "backend": "waveq._kernels.backends",
     "reestimate_batch_norm": "waveq.batch_norm",
 }
 

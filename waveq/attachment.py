@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from waveq._kernels.gang import Gang
+from waveq._kernels.groups import Groups
 from waveq.arguments import (
     Bits,
     check_scale_rule,
@@ -172,7 +172,7 @@ def attach(
             "target": dict(target) if target else None,
         },
     )
-    gang = Gang()
+    groups = Groups()
     built = {
         name: WaveLayer(
             name,
@@ -186,7 +186,7 @@ def attach(
                 scale_rule=scale_rule,
                 activation=(method, inputs[name]) if name in inputs else None,
                 quantized=road == "quantized" and (not learning or choices.quantize_from_phase == 1),
-                gang=gang,
+                groups=groups,
             ),
         )
         for name, names in shared.items()
@@ -206,7 +206,7 @@ def _new_state(
     scale_rule: ScaleRule,
     activation: tuple[str, int] | None,
     quantized: bool,
-    gang: Gang,
+    groups: Groups,
 ) -> WaveParametrization:
     """The parametrisation of one weight; ``total_bits`` is 0 where bits are learned."""
     weight, preset = module.weight, settings.preset
@@ -222,7 +222,7 @@ def _new_state(
         task_moves_beta=preset.task_moves_beta,
         activation=None if activation is None else make_activation_quantizer(*activation).to(weight.device),
         device=weight.device,
-        gang=gang,
+        groups=groups,
     )
     state.quantizes_inputs_always = settings.forward == "float"
     return state

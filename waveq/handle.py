@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from waveq._kernels.gang import Gang
-from waveq._kernels.rounding import forget_weights
+from waveq._kernels.groups import Groups, forget_weights
 from waveq.balance import rebalance_all
 from waveq.beta_motion import move_betas
 from waveq.diagnosis import BetaRecord, diagnose, forecast_sine, forecast_task
@@ -158,7 +157,7 @@ class WaveQ:
         forget_weights()
         for layer in self._layers.values():
             layer.state.end_step()
-        self._gang.end_step()
+        self._groups.end_step()
         self._known_step += 1
         self._model.waveq_step.fill_(self._known_step)  # type: ignore[operator]
         self._seen = self._mark()
@@ -175,8 +174,9 @@ class WaveQ:
         self._model.waveq_dual.fill_(units)  # type: ignore[operator]
 
     def _weigh(self) -> None:
-        """What holds until the next step: what the budget makes of the schedule's price, and who makes the wave."""
-        self._tell_gang()
+        """What holds until the next step: what the budget makes of the schedule's price, and whether the wave is computed with the rounding."""
+        riding = self.settings.wave_on != "raw" and self.settings.schedule(self._known_step)[0] != 0.0
+        self._groups.wave = riding
         self._push, self._price_factor = 0.0, 1.0
         if self.settings.budget is None:
             return
@@ -205,16 +205,8 @@ class WaveQ:
         bound_weights(layers)
 
     @property
-    def _gang(self) -> Gang:
-        return next(iter(self._layers.values())).state.gang
-
-    def _tell_gang(self) -> None:
-        """Whether the wave rides along with the rounding until the next step."""
-        preset, gang = self.settings.preset, self._gang
-        gang.refresh = self._keep_up
-        gang.sine_moves_beta = preset.sine_moves_beta and self.settings.schedule.phase(self._known_step) == 2
-        apart = self.settings.wave_on == "raw" or (self.settings.balance and preset.sine_moves_beta)
-        gang.order = None if apart or self.settings.schedule(self._known_step)[0] == 0.0 else self.settings.order
+    def _groups(self) -> Groups:
+        return next(iter(self._layers.values())).state.groups
 
     def _enter_phase(self) -> None:
         phase = self.phase

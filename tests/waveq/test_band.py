@@ -17,7 +17,7 @@ import waveq
 from tests.training import FunctionalNet, batches, beta_of, mlp
 from waveq._kernels import band as bands
 from waveq._kernels.band import BAND, bands_of
-from waveq.backends import use_backend
+from waveq._kernels.backends import use_backend
 
 X = batches(1)[0][0]
 

@@ -13,7 +13,7 @@ import waveq
 from tests.training import batches, beta_of, mlp
 from waveq._kernels.numba_job import RoundingJob
 from waveq._kernels.recipe import Plan
-from waveq.backends import use_backend
+from waveq._kernels.backends import use_backend
 from waveq.parametrization import parametrization_of
 
 

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 import waveq
 from waveq._kernels.numba_job import RoundingJob
-from waveq.backends import use_backend
+from waveq._kernels.backends import use_backend
 
 FORMS = ("plain", "numba")
 

@@ -18,7 +18,7 @@ import torch
 from tests.waveq import kernel_cases as cases
 from waveq._kernels.torch_engine import TorchEngine
 from waveq._kernels.triton_engine import TritonEngine
-from waveq.backends import backend, engine_for, use_backend
+from waveq._kernels.backends import backend, engine_for, use_backend
 
 torch.set_num_threads(1)
 engine, twin = TritonEngine(), TorchEngine()
