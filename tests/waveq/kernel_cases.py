@@ -1,16 +1,17 @@
-"""Cases that the tests of all engines share: every quantiser with a recipe, in shapes that do not fill a chunk."""
+"""Cases that the tests of all engines share: every compiled quantiser, in shapes that do not fill a chunk."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from waveq._kernels.interface import Engine, WaveRow
-from waveq._kernels.recipe import Rounding, number
-from waveq._kernels.torch_engine import TorchEngine
-from waveq.functional import grid_scale
+from waveq._kernels.closed_forms import TorchEngine
+from waveq._kernels.engine import Column, Engine
+from waveq._kernels.rounding import Formulas
+from waveq.parametrization import WaveParametrization
 from waveq.quantizers import make_quantizer
 
 METHODS = [
@@ -21,6 +22,7 @@ METHODS = [
     ("wrpn", "max"),
     ("wrpn", "learned"),
     ("lsq", "learned"),
+    ("dsq", "learned"),
 ]
 SHAPES = [(40, 33, 3, 3), (7, 3), (4096,), (4097,), (1,)]
 
@@ -31,31 +33,32 @@ def weights(dtype: torch.dtype = torch.float32, *, std: float = 0.1) -> list[Ten
     return [(torch.randn(shape, generator=generator) * std).to(dtype) for shape in SHAPES]
 
 
-def quantizer(method: str, scale: Any, weight: Tensor) -> Any:
-    """The method with a learned scale below the largest weight, so that its clip holds some."""
+def layer(method: str, scale: Any, weight: Tensor, beta: float, *, rule: Any = "exact") -> WaveParametrization:
+    """A layer whose bits are learned, with a learned scale below the largest weight, so that its clip holds some."""
     made = make_quantizer(method, weight.float(), scale=scale)
     with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.mul_(0.6)
-    return made
-
-
-def row(engine: Engine, method: str, scale: Any, weight: Tensor, beta: float) -> WaveRow:
-    """A layer for ``Engine.wave``."""
-    made = quantizer(method, scale, weight)
-    (largest,) = engine.largest([weight])
-    return WaveRow(weight, made.coordinate_recipe(weight, largest, beta), made.grid())
-
-
-def rounding(engine: Engine, method: str, scale: Any, weight: Tensor, beta: float) -> Rounding:
-    """A recipe for ``Engine.round`` at ceil(beta) magnitude bits."""
-    made = quantizer(method, scale, weight)
-    (largest,) = engine.largest([weight])
-    bits = torch.tensor(beta).ceil()
-    recipe: Rounding = made.rounding_recipe(
-        weight, largest, bits, grid_scale(torch.tensor(beta), bits, grid=made.grid())
+        for name, parameter in made.named_parameters():
+            parameter.mul_(1.0 if name == "softness" else 0.6)
+    return WaveParametrization(
+        made,
+        beta=beta,
+        total_bits=0,
+        quantized=True,
+        hysteresis=0.0,
+        scale_rule=rule,
+        snap=False,
+        task_moves_beta=True,
+        activation=None,
+        device=weight.device,
     )
-    return recipe
+
+
+def formulas(
+    engine: Engine, method: str, scale: Any, those: list[Tensor], beta: float, *, rounds: bool = True, raw: bool = False
+) -> Formulas:
+    """All layers in one call, the wave with them."""
+    layers = [layer(method, scale, weight, beta) for weight in those]
+    return Formulas(layers, those, engine, rounds=rounds, wave=True, raw=raw)
 
 
 def relative(value: Tensor, expected: Tensor) -> float:
@@ -70,42 +73,62 @@ TOLERANCE = {torch.float32: 4e-4, torch.bfloat16: 8e-3, torch.float16: 2e-3}
 
 def check_wave(engine: Engine, method: str, scale: str, beta: float, dtype: torch.dtype) -> None:
     """Value, moments and gradients of all shapes in one pass against float64 closed forms."""
-    layers = [row(engine, method, scale, weight, beta) for weight in weights(dtype)]
-    twins = [row(TorchEngine(), method, scale, weight.double(), beta) for weight in weights(dtype)]
-    betas, strength = torch.full((len(layers),), beta), torch.linspace(0.5, 2.0, len(layers))
-    got = engine.wave(layers, betas, strength, 1, gradients=True)
-    want = TorchEngine().wave(twins, betas.double(), strength.double(), 1, gradients=True)
-    tolerance = TOLERANCE[dtype]
-    torch.testing.assert_close(got.sine.double(), want.sine, rtol=TOLERANCE[torch.float32], atol=1e-6)
-    torch.testing.assert_close(got.moment.double(), want.moment, rtol=TOLERANCE[torch.float32], atol=2e-5)
-    torch.testing.assert_close(got.inside.double(), want.inside, rtol=TOLERANCE[torch.float32], atol=2e-5)
-    assert got.gradients is not None
-    assert want.gradients is not None
+    those, twin = weights(dtype), TorchEngine()
+    wide = [weight.double() for weight in those]
+    ours = formulas(engine, method, scale, those, beta, rounds=False)
+    theirs = formulas(twin, method, scale, wide, beta, rounds=False)
+    sine, expected = engine.round(those, ours.table)[1], twin.round(wide, theirs.table)[1]
+    torch.testing.assert_close(sine.double(), expected, rtol=TOLERANCE[torch.float32], atol=1e-6)
+    slopes = torch.linspace(0.5, 2.0, len(those)) * math.pi * ours.table.rows[:, Column.PERIODS] / ours.counts
+    nothing: list[Tensor | None] = [None] * len(those)
+    pulls, sums = engine.round_backward(those, ours.table, nothing, slopes)
+    want, moments = twin.round_backward(wide, theirs.table, nothing, slopes.double())
+    counts = ours.counts[:, None].double()
+    torch.testing.assert_close(
+        sums[:, 3:].double() / counts, moments[:, 3:] / counts, rtol=TOLERANCE[torch.float32], atol=2e-5
+    )
     # a layer of one weight sits on its outermost level, where the gradient is rounding noise around 0
-    for gradient, expected in list(zip(got.gradients, want.gradients, strict=True))[:-1]:
-        assert gradient.dtype == dtype
-        assert relative(gradient, expected) < tolerance
+    for pull, theirs_ in list(zip(pulls, want, strict=True))[:-1]:
+        assert pull.dtype == dtype
+        assert relative(pull, theirs_) < TOLERANCE[dtype]
 
 
 def check_rounding(engine: Engine, method: str, scale: str, beta: float, dtype: torch.dtype) -> None:
-    """Values on the levels, and all four gradients, against the closed forms in float32."""
-    for weight in weights(dtype):
-        recipe = rounding(engine, method, scale, weight, beta)
-        got, want = engine.round(weight, recipe), TorchEngine().round(weight, recipe)
-        assert got.dtype == dtype
+    """Values on the levels, and all that goes back, against the closed forms in float32."""
+    those, twin = weights(dtype), TorchEngine()
+    ours, theirs = formulas(engine, method, scale, those, beta), formulas(twin, method, scale, those, beta)
+    ours.table.wave = theirs.table.wave = False
+    generator = torch.Generator().manual_seed(2)
+    above = [torch.randn(weight.shape, generator=generator).to(dtype) for weight in those]
+    slopes = torch.zeros(len(those))
+    made, want = engine.round(those, ours.table)[0], twin.round(those, theirs.table)[0]
+    outs, sums = engine.round_backward(those, ours.table, above, slopes)
+    expected, totals = twin.round_backward(those, theirs.table, above, slopes)
+    if scale == "none" and method == "dorefa":
+        push = torch.linspace(-1.0, 1.0, len(those))
+        engine.push_largest(those, ours.table, push, outs)
+        twin.push_largest(those, theirs.table, push, expected)
+    for i, (weight, row) in enumerate(zip(those, theirs.table.rows, strict=True)):
+        assert made[i].dtype == dtype
         # a weight that lies within rounding noise of a boundary may fall to either side
-        apart = (got.double() - want.double()).abs()
-        moved = apart > 0.5 * number(recipe.pitch) * number(recipe.gain)
+        apart = (made[i].double() - want[i].double()).abs()
+        moved = apart > 0.5 * row[Column.PITCH] * row[Column.GAIN]
         assert int(moved.sum()) <= weight.numel() // 2000
-        assert float(apart[~moved].max()) <= TOLERANCE[dtype] * number(recipe.gain)
-        above = torch.randn(weight.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
-        ours, twin = engine.round_backward(weight, recipe, above), TorchEngine().round_backward(weight, recipe, above)
-        # a lone weight is the largest: what passes straight through and what the maximum takes back cancel to noise
-        floor = 1e-6 * float(above.abs().max()) / number(recipe.coordinate.divisor)
+        assert float(apart[~moved].max()) <= TOLERANCE[dtype] * want[i].double().abs().max()
         tolerance = 1e-4 if dtype == torch.float32 else 2e-2
-        apart = (ours.weight.double() - twin.weight.double()).abs().max()
-        assert apart < tolerance * twin.weight.double().abs().max() + floor
-        size = float(above.double().norm())
-        for name in ("pitch", "gain", "divisor"):
-            a, b = number(getattr(ours, name)), number(getattr(twin, name))
-            assert abs(a - b) < 1e-3 * abs(b) + 1e-3 * size / min(number(recipe.pitch), 1.0), name
+        assert relative(outs[i], expected[i]) < tolerance
+        size = float(above[i].double().norm())
+        for ours_, total in zip(sums[i].tolist(), totals[i].tolist(), strict=True):
+            assert abs(ours_ - total) < 1e-3 * abs(total) + 1e-3 * size / min(float(row[Column.PITCH]), 1.0)
+
+
+def check_lengths(engine: Engine, method: str, scale: str) -> None:
+    """The four sums that the strength of the wave follows from, against the closed forms."""
+    those, twin = weights(), TorchEngine()
+    tasks = [torch.randn_like(weight) for weight in those]
+    got = engine.lengths(those, formulas(engine, method, scale, those, 2.7, rounds=False).table, tasks)
+    want = twin.lengths(those, formulas(twin, method, scale, those, 2.7, rounds=False).table, tasks)
+    lengths = torch.stack([want[:, 0], want[:, 1], (want[:, 0] * want[:, 3]).sqrt(), want[:, 3]], dim=1).double()
+    assert ((got - want).abs()[:-1] / lengths[:-1]).max() < 1e-3
+
+

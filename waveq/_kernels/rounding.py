@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -23,6 +23,8 @@ from waveq._kernels.levels import Given, Levels, Quantizer
 from waveq.functional import Grid, frequency
 
 __all__ = ["GROUP", "Formulas", "Layer", "Record", "Sines", "groups_of", "hand_out", "records_of", "waves"]
+
+_PITCH, _GAIN, _DIVISOR, _V_DIVISOR, _PERIODS = range(5)  # the numbers of a layer that gradients go through
 
 GROUP = 1 << 18  # weights, 1 MB: far below the 25 MB in which DistributedDataParallel sends gradients
 
@@ -146,31 +148,42 @@ class Formulas:
     @property
     def follows_reach(self) -> bool:
         """Whether the wave's gradient goes through the largest weight."""
-        return self._slopes_of(3)[-1] is not None
+        return self._slopes_of(_V_DIVISOR)[-1] is not None
 
     def back(
-        self, at: slice | list[int], sums: Tensor, slopes: Tensor, by_beta: Tensor | None
+        self,
+        at: slice | list[int],
+        sums: Tensor,
+        *,
+        by_values: bool,
+        slopes: Tensor | None,
+        by_beta: Tensor | None,
     ) -> tuple[list[Tensor | None], Tensor | None]:
         """The chain rule: what reaches each of ``inputs`` and the reach, (n,) each, of some layers.
 
         Args:
             at: which layers.
             sums: (n, ``SUMS``), the engine's.
-            slopes: (n,), as they were given to the engine.
+            by_values: whether a gradient of quantised values has come in.
+            slopes: (n,), as they were given to the engine; None where none of ``Sines.by_weights`` has.
             by_beta: (n,), the gradient of ``Sines.by_beta``; None for none.
         """
         rows = self.table.rows[at]
-        shares = [
-            lambda: rows[:, Column.GAIN] * sums[:, 0],
-            lambda: rows[:, Column.PITCH] * sums[:, 1],
-            lambda: -rows[:, Column.GAIN] / rows[:, Column.DIVISOR] * sums[:, 2],
-            lambda: -slopes / rows[:, Column.V_DIVISOR] * sums[:, 4],
-        ]
+        gain, pitch, divisor, v = (rows[:, i] for i in (Column.GAIN, Column.PITCH, Column.DIVISOR, Column.V_DIVISOR))
+        shares: list[tuple[int, Callable[[], Tensor]]] = []
+        if by_values:
+            shares += [
+                (_PITCH, lambda: gain * sums[:, 0]),
+                (_GAIN, lambda: pitch * sums[:, 1]),
+                (_DIVISOR, lambda: -gain / divisor * sums[:, 2]),
+            ]
+        if slopes is not None:
+            shares.append((_V_DIVISOR, lambda: -slopes / v * sums[:, 4]))
         if by_beta is not None:
             # R0 is the mean of sin^2(pi (v n + shift)): this is dR0/dn, the rest of dR/dbeta is plain torch
-            shares.append(lambda: by_beta * math.pi * sums[:, 3] / self.counts[at])
+            shares.append((_PERIODS, lambda: by_beta * math.pi * sums[:, 3] / self.counts[at]))
         found: list[Tensor | None] = [None] * len(self._sources)
-        for number, share in enumerate(shares):
+        for number, share in shares:
             for source, slope in enumerate(self._slopes_of(number)):
                 if slope is not None:
                     part, before = slope[at] * share(), found[source]
@@ -339,13 +352,14 @@ def _back(
     whole = len(wanted) == len(record.weights)
     at: slice | list[int] = record.part if whole else [record.part.start + i for i in wanted]
     table = formulas.table.some(at)
-    if by_weights is None:
-        slopes = constants((0.0,) * len(wanted), table.rows.dtype, table.rows.device)
-    else:
-        slopes = (by_weights if whole else by_weights[wanted]) * math.pi * table.rows[:, Column.PERIODS] / formulas.counts[at]
-    outs, sums = record.engine.round_backward(weights, table, tasks, slopes)
     moved = by_beta if by_beta is None or whole else by_beta[wanted]
-    back, reach = formulas.back(at, sums, slopes, moved)
+    slopes = by_weights if by_weights is None or whole else by_weights[wanted]
+    if slopes is not None:
+        slopes = slopes * math.pi * table.rows[:, Column.PERIODS] / formulas.counts[at]
+    still = constants((0.0,) * len(wanted), table.rows.dtype, table.rows.device)
+    outs, sums = record.engine.round_backward(weights, table, tasks, still if slopes is None else slopes)
+    by_values = any(task is not None for task in tasks)
+    back, reach = formulas.back(at, sums, by_values=by_values, slopes=slopes, by_beta=moved)
     if reach is not None:
         record.engine.push_largest(weights, table, reach, outs)
     return outs, back

@@ -2,7 +2,7 @@
 
 Each program writes its sums to its own place; they are added up in their order by a second small launch or by torch, so
 that the result is the same in every run (atomic additions would not be). Numbers are float32, whatever the weights are.
-The polynomials are those of ``lanes``; a library's sine would reduce a range that is small already.
+The polynomials are those of ``cpu.scalars``; a library's sine would reduce a range that is small already.
 """
 
 from __future__ import annotations
@@ -10,17 +10,26 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from waveq._kernels.engine import Column
+
 __all__ = [
     "BLOCK",
-    "balance_blocks",
+    "back_blocks",
     "clip_round_backward_blocks",
     "clip_round_blocks",
-    "round_backward_blocks",
+    "lengths_blocks",
     "round_blocks",
-    "wave_blocks",
+    "tanh_blocks",
 ]
 
 BLOCK = 4096  # weights of one program
+
+# kernels may use no other globals
+_COLUMNS = tl.constexpr(len(Column))
+_DIVISOR, _U_LOW, _U_HIGH = (tl.constexpr(Column[name].value) for name in ("DIVISOR", "U_LOW", "U_HIGH"))
+_PITCH, _GAIN, _LOW, _HIGH = (tl.constexpr(Column[name].value) for name in ("PITCH", "GAIN", "LOW", "HIGH"))
+_SHIFT, _PERIODS = (tl.constexpr(Column[name].value) for name in ("SHIFT", "PERIODS"))
+_V_DIVISOR, _V_LOW, _V_HIGH = (tl.constexpr(Column[name].value) for name in ("V_DIVISOR", "V_LOW", "V_HIGH"))
 
 
 @triton.jit
@@ -31,7 +40,7 @@ def _whole(x):
 
 @triton.jit
 def _tanh(x):
-    """x P(x^2) / Q(x^2), as in ``lanes``."""
+    """x P(x^2) / Q(x^2), as in ``cpu.scalars``."""
     x = tl.where(x > 9.0, 9.0, x)
     x = tl.where(x < -9.0, -9.0, x)
     q = x * x
@@ -65,107 +74,145 @@ def _clip(x, low, high):
 
 
 @triton.jit
-def _coordinate(w, tanh, divisor, low, high):
-    """u, du/dw with the divisor held, and 1 where no clip holds the weight."""
-    t = tl.where(tanh != 0, _tanh(w), w)
-    x = t / divisor
-    # tanh over its largest value is 1 at most; the divisor comes from another tanh, whose last bit may differ
-    u = _clip(x, tl.where(tanh != 0, -1.0, low), tl.where(tanh != 0, 1.0, high))
-    free = tl.where((x == u) | (tanh != 0), 1.0, 0.0)
-    slope = tl.where(tanh != 0, 1.0 - t * t, free) / divisor
-    return u, slope, free
-
-
-@triton.jit
 def _load(address, dtype: tl.constexpr, at, inside):
     return tl.load(address.to(tl.pointer_type(dtype)) + at, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def wave_blocks(layers, addresses, numbers, partial, DTYPE: tl.constexpr, GRADIENTS: tl.constexpr, BLOCK: tl.constexpr):
-    """Value, moments and gradient of one block.
-
-    ``layers`` (programs, 2) int32: layer, block within it. ``addresses`` (L, 4) int64: weights, gradients, size,
-    tanh or not. ``numbers`` (L, 6) float32: divisor, low, high, periods, shift, slope. ``partial`` (programs, 3).
-    """
-    program = tl.program_id(0)
-    layer = tl.load(layers + 2 * program)
-    start = tl.load(layers + 2 * program + 1).to(tl.int64) * BLOCK
-    table, row = addresses + 4 * layer, numbers + 6 * layer
-    at = start + tl.arange(0, BLOCK)
-    inside = at < tl.load(table + 2)
-    w = _load(tl.load(table), DTYPE, at, inside)
-    u, steep, free = _coordinate(w, tl.load(table + 3), tl.load(row), tl.load(row + 1), tl.load(row + 2))
-    sine, cosine = _sine_cosine(u * tl.load(row + 3), tl.load(row + 4))
-    double = 2.0 * sine * cosine
-    if GRADIENTS:
-        pull = tl.load(row + 5) * double * steep
-        tl.store(tl.load(table + 1).to(tl.pointer_type(DTYPE)) + at, pull.to(DTYPE), mask=inside)
-    tl.store(partial + 3 * program, tl.sum(tl.where(inside, sine * sine, 0.0)))
-    tl.store(partial + 3 * program + 1, tl.sum(tl.where(inside, u * double, 0.0)))
-    tl.store(partial + 3 * program + 2, tl.sum(tl.where(inside, u * double * free, 0.0)))
+def _wave(t, row):
+    """v, sin and cos of theta up to a common sign, dv/dt, and 1 where no bound holds v."""
+    divisor = tl.load(row + _V_DIVISOR)
+    x = t / divisor
+    v = _clip(x, tl.load(row + _V_LOW), tl.load(row + _V_HIGH))
+    free = tl.where(x == v, 1.0, 0.0)
+    sine, cosine = _sine_cosine(v * tl.load(row + _PERIODS), tl.load(row + _SHIFT))
+    return v, sine, cosine, free / divisor, free
 
 
 @triton.jit
-def balance_blocks(layers, addresses, numbers, partial, DTYPE: tl.constexpr, BLOCK: tl.constexpr):
-    """Sums of pull^2, of its twin^2, of task * pull and task^2 of one block; tables as in ``wave_blocks``."""
+def _steps(t, row, TANH: tl.constexpr, CLOSED: tl.constexpr):
+    """u, u in steps, the level in steps, and where no level and no bound holds it."""
+    low, high, shift = tl.load(row + _LOW), tl.load(row + _HIGH), tl.load(row + _SHIFT)
+    scaled = t / tl.load(row + _DIVISOR)
+    u = _clip(scaled, tl.load(row + _U_LOW), tl.load(row + _U_HIGH))
+    x = u / tl.load(row + _PITCH)
+    level = _clip(x, low, high)
+    if TANH and CLOSED:  # the largest weight may miss the outermost level by rounding
+        within = (x >= low * 1.00000047684) & (x <= high * 1.00000047684)
+    elif CLOSED:
+        within = x == level
+    else:
+        within = (x > low) & (x < high)
+    return u, x, _whole(level - shift) + shift, within, u == scaled
+
+
+@triton.jit
+def tanh_blocks(values, out, size, BLOCK: tl.constexpr):
+    """The loops' own tanh of a few numbers."""
+    at = tl.arange(0, BLOCK)
+    tl.store(out + at, _tanh(tl.load(values + at, mask=at < size, other=0.0)), mask=at < size)
+
+
+# ``layers`` (programs, 2) int32: layer, block within it. ``addresses`` (L, 4) int64: weights, what is written, what comes
+# in, size. ``rows`` (L, COLUMNS) float32: ``engine.Column``.
+
+
+@triton.jit
+def round_blocks(
+    layers,
+    addresses,
+    rows,
+    partial,
+    DTYPE: tl.constexpr,
+    TANH: tl.constexpr,
+    ROUND: tl.constexpr,
+    WAVE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Weights on their levels; ``partial`` (programs,) takes the sum of sin^2."""
     program = tl.program_id(0)
     layer = tl.load(layers + 2 * program)
-    start = tl.load(layers + 2 * program + 1).to(tl.int64) * BLOCK
-    table, row = addresses + 4 * layer, numbers + 6 * layer
-    at = start + tl.arange(0, BLOCK)
-    inside = at < tl.load(table + 2)
-    w = _load(tl.load(table), DTYPE, at, inside)
-    task = _load(tl.load(table + 1), DTYPE, at, inside)
-    u, steep, _free = _coordinate(w, tl.load(table + 3), tl.load(row), tl.load(row + 1), tl.load(row + 2))
-    sine, cosine = _sine_cosine(u * tl.load(row + 3), tl.load(row + 4))
-    pull = tl.where(inside, tl.load(row + 5) * 2.0 * sine * cosine * steep, 0.0)
-    twin = tl.where(inside, tl.load(row + 5) * (cosine * cosine - sine * sine) * steep, 0.0)
+    at = tl.load(layers + 2 * program + 1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    table, row = addresses + 4 * layer, rows + _COLUMNS * layer
+    inside = at < tl.load(table + 3)
+    t = _load(tl.load(table), DTYPE, at, inside)
+    if TANH:
+        t = _tanh(t)
+    if ROUND:
+        _u, _x, steps, _within, _free = _steps(t, row, TANH, True)
+        value = tl.load(row + _GAIN) * (steps * tl.load(row + _PITCH))
+        tl.store(tl.load(table + 1).to(tl.pointer_type(DTYPE)) + at, value.to(DTYPE), mask=inside)
+    if WAVE:
+        _v, sine, _cosine, _slope, _free = _wave(t, row)
+        tl.store(partial + program, tl.sum(tl.where(inside, sine * sine, 0.0)))
+
+
+@triton.jit
+def back_blocks(
+    layers,
+    addresses,
+    rows,
+    slopes,
+    partial,
+    DTYPE: tl.constexpr,
+    TANH: tl.constexpr,
+    CLOSED: tl.constexpr,
+    ROUND: tl.constexpr,
+    WAVE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The straight-through gradient and the wave's; ``partial`` (programs, 5) takes the engine's sums."""
+    program = tl.program_id(0)
+    layer = tl.load(layers + 2 * program)
+    at = tl.load(layers + 2 * program + 1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    table, row = addresses + 4 * layer, rows + _COLUMNS * layer
+    inside = at < tl.load(table + 3)
+    t = _load(tl.load(table), DTYPE, at, inside)
+    if TANH:
+        t = _tanh(t)
+    out = tl.zeros_like(t)
+    if ROUND:
+        g = _load(tl.load(table + 2), DTYPE, at, inside)
+        u, x, steps, within, free = _steps(t, row, TANH, CLOSED)
+        passed = tl.where(within, g, 0.0)
+        out = tl.load(row + _GAIN) / tl.load(row + _DIVISOR) * tl.where(free, passed, 0.0)
+        tl.store(partial + 5 * program, tl.sum(g * steps - passed * x))
+        tl.store(partial + 5 * program + 1, tl.sum(g * steps))
+        tl.store(partial + 5 * program + 2, tl.sum(tl.where(free, passed * u, 0.0)))
+    if WAVE:
+        v, sine, cosine, slope, free = _wave(t, row)
+        double = 2.0 * sine * cosine
+        out += tl.load(slopes + layer) * double * slope
+        tl.store(partial + 5 * program + 3, tl.sum(tl.where(inside, v * double, 0.0)))
+        tl.store(partial + 5 * program + 4, tl.sum(tl.where(inside, v * double * free, 0.0)))
+    if TANH:
+        out *= 1.0 - t * t
+    tl.store(tl.load(table + 1).to(tl.pointer_type(DTYPE)) + at, out.to(DTYPE), mask=inside)
+
+
+@triton.jit
+def lengths_blocks(
+    layers, addresses, rows, partial, DTYPE: tl.constexpr, TANH: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Sums of pull^2 (for slope 1), of its twin^2, of task * pull and task^2; ``partial`` (programs, 4)."""
+    program = tl.program_id(0)
+    layer = tl.load(layers + 2 * program)
+    at = tl.load(layers + 2 * program + 1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    table, row = addresses + 4 * layer, rows + _COLUMNS * layer
+    inside = at < tl.load(table + 3)
+    t = _load(tl.load(table), DTYPE, at, inside)
+    task = _load(tl.load(table + 2), DTYPE, at, inside)
+    if TANH:
+        t = _tanh(t)
+    _v, sine, cosine, slope, _free = _wave(t, row)
+    if TANH:
+        slope *= 1.0 - t * t
+    pull = tl.where(inside, 2.0 * sine * cosine * slope, 0.0)
+    twin = tl.where(inside, (cosine * cosine - sine * sine) * slope, 0.0)
     tl.store(partial + 4 * program, tl.sum(pull * pull))
     tl.store(partial + 4 * program + 1, tl.sum(twin * twin))
     tl.store(partial + 4 * program + 2, tl.sum(task * pull))
     tl.store(partial + 4 * program + 3, tl.sum(task * task))
-
-
-@triton.jit
-def _steps(w, row, TANH: tl.constexpr):
-    """u, du/dw, freedom of the clip, and u, its clipped value and its level in steps."""
-    tanh = 1 if TANH else 0
-    u, slope, free = _coordinate(w, tanh, tl.load(row), tl.load(row + 1), tl.load(row + 2))
-    x = u / tl.load(row + 3)
-    level = _clip(x, tl.load(row + 5), tl.load(row + 6))
-    shift = tl.load(row + 7)
-    return u, slope, free, x, level, _whole(level - shift) + shift
-
-
-@triton.jit
-def round_blocks(weight, out, row, size, TANH: tl.constexpr, BLOCK: tl.constexpr):
-    """Weights on their levels; ``row``: divisor, the clip's ends, pitch, gain, lowest and highest level, shift."""
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < size
-    w = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
-    _u, _slope, _free, _x, _level, steps = _steps(w, row, TANH)
-    value = tl.load(row + 4) * (steps * tl.load(row + 3))
-    tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def round_backward_blocks(
-    weight, gradient, out, row, partial, size, TANH: tl.constexpr, CLOSED: tl.constexpr, BLOCK: tl.constexpr
-):
-    """The straight-through gradient, and the sums for pitch, gain and divisor in ``partial`` (programs, 3)."""
-    program = tl.program_id(0)
-    at = program.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < size
-    w = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
-    g = tl.load(gradient + at, mask=inside, other=0.0).to(tl.float32)
-    u, slope, free, x, level, steps = _steps(w, row, TANH)
-    within = (x == level) if CLOSED else ((x > tl.load(row + 5)) & (x < tl.load(row + 6)))
-    passed = tl.where(within, g, 0.0)
-    tl.store(out + at, (tl.load(row + 4) * passed * slope).to(out.dtype.element_ty), mask=inside)
-    tl.store(partial + 3 * program, tl.sum(g * steps - passed * x))
-    tl.store(partial + 3 * program + 1, tl.sum(g * steps))
-    tl.store(partial + 3 * program + 2, tl.sum(passed * u * free))
 
 
 @triton.jit
