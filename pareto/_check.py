@@ -36,9 +36,9 @@ def nearest(name: object, known: Iterable[object]) -> str:
     "; did you mean 'energy_pj'?"
     """
     names = [str(entry) for entry in known]
-    close = difflib.get_close_matches(str(name), names, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
+    hint = _suggestion(name, names)
+    if hint:
+        return hint
     shown = ", ".join(repr(entry) for entry in names[:12])
     return f"; known: {shown}{', ...' if len(names) > 12 else ''}"
 
@@ -53,9 +53,12 @@ def check_choice(argument: str, value: object, allowed: Sequence[str]) -> None:
     """
     if value not in allowed:
         listed = ", ".join(repr(entry) for entry in allowed)
-        close = difflib.get_close_matches(str(value), list(allowed), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{argument} must be one of {listed}, got {value!r}{hint}")
+        raise ValueError(f"{argument} must be one of {listed}, got {value!r}{_suggestion(value, allowed)}")
+
+
+def _suggestion(name: object, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def sense_list(sense: object, columns: Sequence[str]) -> list[Sense]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Protocol
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pareto._check import check_choice
 from pareto.engines import ENGINES, Evaluate
 from pareto.space import DesignSpace, Policies
 from pareto.store import Store
@@ -65,9 +65,7 @@ def run_campaign(
     [22.0, 42.0, 23.0, 43.0]
     >>> folder.cleanup()
     """
-    if engine not in ENGINES:
-        near = difflib.get_close_matches(engine, ENGINES, n=1)
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}" + _hint(near))
+    check_choice("engine", engine, list(ENGINES))
     if unit_rows < 1:
         raise ValueError(f"unit_rows must be at least 1, got {unit_rows}")
     rows, total = _missing(policies, store)
@@ -79,10 +77,6 @@ def run_campaign(
                 store.add(unit, values)
                 counter.advance(len(unit))
     return store.frame()
-
-
-def _hint(near: list[str]) -> str:
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _missing(policies: DesignSpace | npt.ArrayLike, store: Store) -> tuple[Policies, int]:

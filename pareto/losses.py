@@ -64,21 +64,27 @@ def measured_losses(
     return table
 
 
-def weight_errors(weights: Mapping[str, npt.ArrayLike], space: DesignSpace, *, relative: bool = False) -> pd.DataFrame:
-    """Mean-squared error of rounding each layer's weights to a symmetric grid of B bits.
-
-    The grid is mid-tread, m / (2^(B-1) - 1) x max|w| for whole m: B bits with the sign included, zero being a level.
+def weight_errors(
+    weights: Mapping[str, npt.ArrayLike],
+    space: DesignSpace,
+    *,
+    relative: bool = False,
+    rounded: Callable[[str, int], npt.ArrayLike] | None = None,
+) -> pd.DataFrame:
+    """Mean-squared error of rounding each layer's weights to B bits.
 
     Args:
         weights: layer -> its weights, any shape, finite.
-        space: which widths (2 or more) of which layers.
+        space: which widths of which layers.
         relative: divide by the mean square of the weights (noise over signal, comparable between layers).
+        rounded: (layer, B) -> its rounded weights, same shape. Default: a symmetric, mid-tread grid of 2 bits or more,
+            m / (2^(B-1) - 1) x max|w| for whole m; B counts the sign, and zero is a level.
 
     Returns:
         A frame of layers by widths, in squared weight units or without unit.
 
     Raises:
-        ValueError: missing layers, 1-bit choices, empty or non-finite weights.
+        ValueError: missing layers, 1-bit choices of the default grid, empty or non-finite weights.
 
     >>> weight_errors({"fc": [-1.0, 0.25, 1.0]}, DesignSpace({"fc": (2, 3)})).round(4)
                 2       3
@@ -92,16 +98,21 @@ def weight_errors(weights: Mapping[str, npt.ArrayLike], space: DesignSpace, *, r
         values = np.asarray(weights[name], dtype=np.float64).ravel()
         if not values.size or not np.isfinite(values).all():
             raise ValueError(f"weights[{name!r}] must be finite and not empty")
-        largest = float(np.abs(values).max())
-        power = float(np.mean(values**2)) if relative and largest > 0 else 1.0
+        power = float(np.mean(values**2)) if relative and values.any() else 1.0
         for width in widths:
-            if width < 2:
-                raise ValueError(f"layer {name!r}: the symmetric grid needs at least 2 bits, got {width}")
-            steps = 2 ** (width - 1) - 1
-            scale = largest / steps if largest > 0 else 1.0
-            error = np.round(values / scale) * scale - values
-            table.loc[name, width] = float(np.mean(error**2)) / power
+            if rounded is None:
+                closest = _on_symmetric_grid(name, values, width)
+            else:
+                closest = np.asarray(rounded(name, width), dtype=np.float64).ravel()
+            table.loc[name, width] = float(np.mean((closest - values) ** 2)) / power
     return table
+
+
+def _on_symmetric_grid(name: str, values: Floats, width: int) -> Floats:
+    if width < 2:
+        raise ValueError(f"layer {name!r}: the symmetric grid needs at least 2 bits, got {width}")
+    scale = float(np.abs(values).max()) / (2 ** (width - 1) - 1) or 1.0
+    return np.asarray(np.round(values / scale) * scale)
 
 
 def fit_additive(frame: pd.DataFrame, layers: Sequence[str], metric: str) -> tuple[float, pd.DataFrame]:

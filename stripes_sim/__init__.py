@@ -24,21 +24,15 @@ from stripes_sim.plotting import plot_breakdown as plot_breakdown
 from stripes_sim.plotting import plot_exploration as plot_exploration
 from stripes_sim.result import Result as Result
 from stripes_sim.result import Saving as Saving
-from stripes_sim.stream import Best as Best
-from stripes_sim.stream import Front as Front
-from stripes_sim.stream import stream_best as stream_best
-from stripes_sim.stream import stream_front as stream_front
 from stripes_sim.trace import trace as trace
 from stripes_sim.workload import read_workload as read_workload
 from stripes_sim.workload import write_workload as write_workload
 
 __all__ = [
     "Accelerator",
-    "Best",
     "BitFusion",
     "CostTable",
     "DaDianNao",
-    "Front",
     "LayerShape",
     "Loom",
     "Machine",
@@ -53,8 +47,6 @@ __all__ = [
     "plot_breakdown",
     "plot_exploration",
     "read_workload",
-    "stream_best",
-    "stream_front",
     "trace",
     "write_workload",
 ]

@@ -16,14 +16,12 @@ leaves its table before they are looked at.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
-from numba.extending import intrinsic
+
+from stripes_sim._jit import jit_parallel, load_word
 
 __all__ = ["CHUNK", "score_pairs", "score_quads"]
 
@@ -35,23 +33,7 @@ _TWELVE = np.uint64(4095)
 _BY_1, _BY_5, _BY_8, _BY_10, _BY_16, _BY_32 = (np.uint64(n) for n in (1, 5, 8, 10, 16, 32))
 
 
-def _read_word(_typing: Any, array: Any, _offset: Any) -> Any:
-    """Eight bytes from any offset as one word, first byte lowest; NumPy views would ask for aligned offsets."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(64).as_pointer())
-        word = builder.load(pointer)
-        word.align = 1
-        return word if sys.byteorder == "little" else builder.bswap(word)
-
-    return types.uint64(array, types.uint64), generate
-
-
-_load_word: Any = intrinsic(_read_word)
-
-
-@numba.njit(cache=True, nogil=True, parallel=True)
+@jit_parallel
 def score_quads(flat: Any, layers: int, low: int, high: int, table: Any, fixed: Any, out: Any) -> int:
     """Two totals for each policy: ``fixed`` plus the sum over words of eight layers.
 
@@ -80,7 +62,7 @@ def score_quads(flat: Any, layers: int, low: int, high: int, table: Any, fixed: 
             at, base = np.uint64(row * layers), np.uint64(0)
             first, second = fixed[0], fixed[1]
             for _ in range(words):
-                x = _load_word(flat, at) - shift
+                x = load_word(flat, at) - shift
                 strange |= x | (x + too_far)
                 y = (x | (x >> _BY_5)) & _SIX_OF_16
                 y |= y >> _BY_10
@@ -96,7 +78,7 @@ def score_quads(flat: Any, layers: int, low: int, high: int, table: Any, fixed: 
     return bad
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
+@jit_parallel
 def score_pairs(flat: Any, layers: int, low: int, high: int, code_bits: int, table: Any, fixed: Any, out: Any) -> int:
     """As `score_quads`, one lookup for two layers: for tables of many layers, or of up to 16 choices of bits.
 
@@ -116,7 +98,7 @@ def score_pairs(flat: Any, layers: int, low: int, high: int, code_bits: int, tab
             at, base = np.uint64(row * layers), np.uint64(0)
             first, second = fixed[0], fixed[1]
             for _ in range(words):
-                x = _load_word(flat, at) - shift
+                x = load_word(flat, at) - shift
                 strange |= x | (x + too_far)
                 y = x | (x >> together)
                 for _ in range(4):

@@ -48,6 +48,14 @@ class Packed:
     first: npt.NDArray[np.bool_]
     last: npt.NDArray[np.bool_]
 
+    def sharing(self, batch: int) -> Ints:
+        """Windows of a convolution's phase, or tokens of a matrix product, that share one weight in one run."""
+        return np.asarray(np.where(self.spatial, self.windows, self.tokens) * np.where(self.matmul, 1, batch))
+
+    def repeats(self, batch: int) -> Ints:
+        """How often the array does the layer anew in one run: copies, samples of a matmul, never for a lookup."""
+        return np.where(self.embedding, 0, self.copies * np.where(self.matmul, batch, 1))
+
 
 def pack(layers: Sequence[LayerShape]) -> Packed:
     """The columns of ``layers``; the last few workloads are remembered.

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from stripes_sim.bits import MAX_BITS, MIN_BITS, nearest, resolve_bits, streamed_bits
-from stripes_sim.simulate import layer_costs
-
-if TYPE_CHECKING:
-    from stripes_sim.hardware import Accelerator
-    from stripes_sim.layers import LayerShape
+from stripes_sim.costs import layer_costs
+from stripes_sim.layers import LayerShape
+from stripes_sim.parameters import Parameters
+from stripes_sim.scoring import totals
 
 __all__ = ["OBJECTIVES", "CostTable", "cost_table"]
 
@@ -82,12 +81,14 @@ class CostTable:
         >>> cost_table([fc], Stripes()).score([[2], [8]], objectives=["compute_cycles"])["compute_cycles"].tolist()
         [4.0, 16.0]
         """
-        from stripes_sim.scoring import totals
-
         for objective in objectives:
             self.check_objective(objective)
         block = self._policies(policies)
-        columns = totals(self, block, tuple(objectives))
+        columns = totals(
+            block, self.bits, [self.costs[key] for key in objectives], [self.fixed[key] for key in objectives]
+        )
+        if columns is None:
+            self.refuse(block)
         # each column is its own contiguous array already: pandas need not copy them into one block
         return pd.DataFrame(dict(zip(objectives, columns, strict=True)), copy=False)
 
@@ -166,7 +167,7 @@ class CostTable:
             self.refuse(block)
         return np.asarray(index, dtype=np.int64)
 
-    def refuse(self, block: npt.NDArray[np.integer]) -> None:
+    def refuse(self, block: npt.NDArray[np.integer]) -> NoReturn:
         """Name the first entry of ``block`` that is not in the table."""
         row, column = np.argwhere(~np.isin(block, self.bits))[0]
         raise ValueError(
@@ -177,7 +178,7 @@ class CostTable:
 
 def cost_table(
     layers: Sequence[LayerShape],
-    hardware: Accelerator,
+    hardware: Parameters,
     bits: Sequence[int] = range(2, 9),
     *,
     activation_bits: int | Mapping[str, int] = 16,

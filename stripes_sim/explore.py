@@ -63,7 +63,7 @@ def explore(
     """
     base = Stripes() if hardware is None else hardware
     swept = dict(DEFAULT_GRID if grid is None else grid)
-    known = [field.name for field in fields(Accelerator)]
+    known = [field.name for field in fields(base)]
     for key, values in swept.items():
         if key not in known:
             raise ValueError(f"grid sweeps {key!r}, which is no hardware parameter{nearest(key, known)}")

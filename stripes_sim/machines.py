@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stripes_sim.bits import nearest
+from stripes_sim.energy import area_mm2, leakage_w
 from stripes_sim.hardware import UNITS, Accelerator, BitFusion, DaDianNao, Loom, Stripes
 from stripes_sim.text import aligned
 
@@ -37,8 +38,6 @@ class Machine:
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict per parameter: parameter, value, unit, meaning, source; then the area and leakage that follow."""
-        from stripes_sim.energy import area_mm2, leakage_w
-
         rows: list[dict[str, Any]] = [
             {
                 "parameter": key,

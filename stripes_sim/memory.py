@@ -19,21 +19,16 @@ A bit costs the same in every layer, so the whole model stays additive over laye
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from stripes_sim._packed import Ints, Packed
-from stripes_sim.cycles import ArrayWork, ceil_div
-from stripes_sim.energy import CONSTANTS
-
-if TYPE_CHECKING:
-    from stripes_sim.hardware import Accelerator
+from stripes_sim.constants import CONSTANTS
+from stripes_sim.dataflows.base import ArrayWork, Floats, ceil_div, power_of_two
+from stripes_sim.parameters import Parameters
 
 __all__ = ["Traffic", "stored_bits", "traffic"]
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +47,15 @@ class Traffic:
     activation_write_bits: Floats
 
 
-def stored_bits(hw: Accelerator, bits: Ints) -> Ints:
+def stored_bits(hw: Parameters, bits: Ints) -> Ints:
     """Bits that one value takes in memory: its own (packed), or a power of two of at least a word (padded)."""
     if hw.storage == "packed":
         return bits
-    return np.maximum(hw.data_width_bits, np.asarray(2 ** np.ceil(np.log2(bits)), dtype=np.int64))
+    return np.maximum(hw.data_width_bits, power_of_two(bits))
 
 
 def traffic(
-    work: Packed, hw: Accelerator, array: ArrayWork, weight_bits: Ints, activation_bits: Ints, batch: int = 1
+    work: Packed, hw: Parameters, array: ArrayWork, weight_bits: Ints, activation_bits: Ints, batch: int = 1
 ) -> Traffic:
     """What moves, for bits that broadcast to (L, B).
 
@@ -94,7 +89,7 @@ def traffic(
 
 
 def _off_chip(
-    work: Packed, hw: Accelerator, weights: Ints, inputs: Ints, fits: npt.NDArray[np.bool_], batch: int
+    work: Packed, hw: Parameters, weights: Ints, inputs: Ints, fits: npt.NDArray[np.bool_], batch: int
 ) -> tuple[Ints, Ints, Ints]:
     """Bits of weights and inputs that are read from DRAM, and of partial sums that go there and back (one way)."""
     weight_parts = np.maximum(ceil_div(weights, 8 * hw.weight_buffer_bytes), 1)
@@ -114,7 +109,7 @@ def _off_chip(
     return weight_reads, input_reads, np.where(channels_cut, partial_sums, 0)
 
 
-def memory_cycles(hw: Accelerator, moved: Traffic) -> dict[str, Floats]:
+def memory_cycles(hw: Parameters, moved: Traffic) -> dict[str, Floats]:
     """Cycles that each level needs for its traffic, by level; reads and writes share a port."""
     dram_bits_per_cycle = 8 * hw.dram_bytes_per_s / hw.clock_hz
     return {

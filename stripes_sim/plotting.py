@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from stripes_sim.bits import nearest
-from stripes_sim.simulate import PARTS
+from stripes_sim.costs import PARTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

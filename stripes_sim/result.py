@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from stripes_sim._packed import Ints
+from stripes_sim.costs import LEVELS, PARTS, LayerCosts, layer_costs
+from stripes_sim.dataflows import dataflow_named
 from stripes_sim.layers import LayerShape
-from stripes_sim.simulate import LEVELS, PARTS, LayerCosts, layer_costs
-
-if TYPE_CHECKING:
-    from stripes_sim.hardware import Accelerator
+from stripes_sim.parameters import Parameters
+from stripes_sim.text import fitting_unit, layers_text
 
 __all__ = ["LEFT_OUT", "Result", "Saving"]
 
@@ -51,7 +50,7 @@ class Result:
     Prints as a table. Totals are plain numbers, ``frame`` has the layers, ``score`` is a plain dict.
     """
 
-    hardware: Accelerator
+    hardware: Parameters
     layers: tuple[LayerShape, ...]
     weight_bits: Ints
     activation_bits: Ints
@@ -91,8 +90,7 @@ class Result:
     @property
     def utilisation(self) -> float:
         """Share of all lanes and cycles, memory stalls included, that did a multiply-accumulate's work."""
-        hw = self.hardware
-        lanes = hw.lanes * hw.columns * hw.rows * hw.tiles
+        lanes = self.hardware.lane_count
         return min(float(self._lane_cycles.sum() / (lanes * max(self.cycles, 1.0))), 1.0)
 
     @property
@@ -124,9 +122,8 @@ class Result:
         """
         costs, array, moved = self.costs, self.costs.array, self.costs.moved
         stationary = np.where([[layer.has_weights] for layer in self.layers], self.weight_bits, self.activation_bits)
-        lanes = self.hardware.lanes * self.hardware.columns * self.hardware.rows * self.hardware.tiles
         slots = array.scheduled_pes + array.idle_pes
-        busiest = lanes * np.maximum(array.compute_cycles, 1)
+        busiest = self.hardware.lane_count * np.maximum(array.compute_cycles, 1)
         columns = {
             "macs": self.batch * costs.work.macs,
             "weight_bits": stationary,
@@ -156,18 +153,9 @@ class Result:
     @property
     def _lane_cycles(self) -> Ints:
         """Lane-cycles that multiply-accumulates take at these bits."""
-        hw, macs = self.hardware, self.batch * self.costs.work.macs
-        weight = np.where(self.costs.work.matmul, self.activation_bits, self.weight_bits)
-        if hw.serial == "weights":
-            return np.asarray(macs * weight)
-        if hw.serial == "activations":
-            return np.asarray(macs * self.activation_bits)
-        if hw.serial == "both":
-            return np.asarray(macs * weight * -(-self.activation_bits // hw.serial_bits))
-        if hw.serial == "spatial":
-            fusion = [np.maximum(hw.pe_width_bits // np.maximum(b, 2), 1) for b in (weight, self.activation_bits)]
-            return np.asarray(-(-macs // (fusion[0] * fusion[1])))
-        return np.asarray(macs)
+        hw, work = self.hardware, self.costs.work
+        weight = np.where(work.matmul, self.activation_bits, self.weight_bits)
+        return dataflow_named(hw.serial).lane_cycles(hw, self.batch * work.macs, weight, self.activation_bits)
 
     def at(self, weight_bits: int) -> Result:
         """The same workload, machine, activations and batch with all weights at ``weight_bits``."""
@@ -203,21 +191,21 @@ class Result:
         weighted = [bits for bits, layer in zip(self.weight_bits[:, 0], self.layers, strict=True) if layer.has_weights]
         weights = _bits_text("all weights", weighted)
         streamed = _bits_text("activations", list(self.activation_bits[:, 0]))
-        kind = {
-            "weights": "serial weights",
-            "activations": "serial activations",
-            "both": "both operands serial",
-            "none": "bit-parallel",
-            "spatial": "spatially composed",
-        }[self.hardware.serial]
+        kind = dataflow_named(self.hardware.serial).title
         batch = f", batch {self.batch}" if self.batch > 1 else ""
         return f"{self.hardware.name} ({kind}) with {weights}, {streamed}{batch}"
 
     def table(self, *, breakdown: bool = False) -> str:
         """The printed table: layers, totals, savings against the 16-bit and 8-bit baselines, and what is left out."""
-        from stripes_sim.text import result_text
-
-        return result_text(self, breakdown=breakdown)
+        hw = self.hardware
+        time_size, time_unit = fitting_unit(self.seconds, ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")))
+        layers = layers_text(self.frame, [f"{part}_pj" for part in PARTS] if breakdown else ())
+        summary = (
+            f"{self.seconds / time_size:,.4g} {time_unit} at {hw.clock_hz / 1e6:,.0f} MHz, "
+            f"{self.weight_bytes / 2**10:,.1f} KiB of weights ({hw.storage}), "
+            f"energy for {hw.node_nm:g} nm and {hw.dram.upper()}"
+        )
+        return "\n".join([self.title, "", layers, "", summary, *map(str, self.savings), LEFT_OUT])
 
     def __str__(self) -> str:
         return self.table()

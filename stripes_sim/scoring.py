@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from stripes_sim.cost import CostTable
 
 __all__ = ["totals"]
 
@@ -17,64 +14,80 @@ Floats = npt.NDArray[np.float64]
 _MOST_QUAD_WORDS = 8
 
 
-def dense_table(table: CostTable, objectives: tuple[str, str], choices: int) -> Floats:
+def totals(
+    policies: npt.NDArray[np.uint8], bits: Sequence[int], costs: Sequence[Floats], fixed: Sequence[float]
+) -> Floats | None:
+    """Totals of many policies in K objectives: ``fixed`` plus the sum over layers of ``costs``.
+
+    Args:
+        policies: (N, L) bits, C-contiguous.
+        bits: the B numbers of bits of the columns of ``costs``, ascending.
+        costs: K arrays of shape (L, B).
+        fixed: K numbers.
+
+    Returns:
+        (K, N) float64, or None where a policy has bits that are not in ``bits``.
+
+    >>> totals(np.array([[2], [8]], dtype=np.uint8), (2, 8), [np.array([[4.0, 16.0]])], [1.0])
+    array([[ 5., 17.]])
+    """
+    out = np.empty((len(costs), len(policies)))
+    if not len(policies):
+        return out
+    known = True
+    for start in range(0, len(costs), 2):
+        if start + 1 < len(costs):
+            known &= _score(policies, bits, costs[start : start + 2], fixed[start : start + 2], out[start : start + 2])
+        else:
+            # the kernels add two objectives at once: an odd one is added beside itself
+            both = np.empty((2, len(policies)))
+            known &= _score(policies, bits, [costs[start]] * 2, [fixed[start]] * 2, both)
+            out[start] = both[0]
+    gaps = len(bits) < bits[-1] - bits[0] + 1
+    return out if known and not (gaps and np.isnan(out).any()) else None
+
+
+def _dense_table(costs: Sequence[Floats], bits: Sequence[int], choices: int) -> Floats:
     """Costs as (W, 8, choices, 2): layers in words of eight, bits counted from the smallest.
 
     Bits that the table lacks are NaN, which marks their totals. Layers that only fill the last word cost nothing.
     """
-    layers = len(table.names)
+    layers = len(costs[0])
     words = -(-layers // 8)
     dense = np.zeros((8 * words, choices, 2))
     dense[:layers] = np.nan
-    for k, key in enumerate(objectives):
-        dense[:layers, np.array(table.bits) - table.bits[0], k] = table.costs[key]
+    for objective, values in enumerate(costs):
+        dense[:layers, np.array(bits) - bits[0], objective] = values
     return dense.reshape(words, 8, choices, 2)
 
 
-def neighbours(tables: Floats) -> Floats:
+def _neighbours(tables: Floats) -> Floats:
     """Sums of neighbouring tables, the first one's code in the low bits: (W, 2m, S, 2) -> (W, m, S * S, 2)."""
     words, members, size, objectives = tables.shape
     pairs = tables[:, 0::2, None, :, :] + tables[:, 1::2, :, None, :]
     return np.ascontiguousarray(pairs.reshape(words, members // 2, size * size, objectives))
 
 
-def totals(table: CostTable, policies: npt.NDArray[np.uint8], objectives: tuple[str, ...]) -> Floats:
-    """(K, N) totals of uint8 policies; raises through ``table.refuse`` where bits are not in the table."""
-    out = np.empty((len(objectives), len(policies)))
-    if not len(policies):
-        return out
-    for start in range(0, len(objectives), 2):
-        pair = objectives[start : start + 2]
-        if len(pair) == 2:
-            _score(table, policies, (pair[0], pair[1]), out[start : start + 2])
-        else:
-            # the kernels add two objectives at once: an odd one is added beside itself
-            both = np.empty((2, len(policies)))
-            _score(table, policies, (pair[0], pair[0]), both)
-            out[start] = both[0]
-    if len(table.bits) < table.bits[-1] - table.bits[0] + 1 and np.isnan(out).any():
-        table.refuse(policies)
-    return out
+def _score(
+    policies: npt.NDArray[np.uint8], bits: Sequence[int], costs: Sequence[Floats], fixed: Sequence[float], out: Floats
+) -> bool:
+    """Two objectives into ``out``, (2, N); False where bits are below the first or above the last of ``bits``."""
+    from stripes_sim import _kernels  # numba takes longer to import than a run takes
 
-
-def _score(table: CostTable, policies: npt.NDArray[np.uint8], objectives: tuple[str, str], out: Floats) -> None:
-    from stripes_sim import _kernels
-
-    low, high = table.bits[0], table.bits[-1]
+    low, high = bits[0], bits[-1]
     layers = policies.shape[1]
-    fixed = np.array([table.fixed[key] for key in objectives])
     code_bits = 3 if high - low < 8 else 4
-    pairs = neighbours(dense_table(table, objectives, 1 << code_bits))
-    quads = neighbours(pairs) if code_bits == 3 and len(pairs) <= _MOST_QUAD_WORDS else None
+    pairs = _neighbours(_dense_table(costs, bits, 1 << code_bits))
+    quads = _neighbours(pairs) if code_bits == 3 and len(pairs) <= _MOST_QUAD_WORDS else None
     # kernels read whole words: the last policies are scored from a copy with room behind it
     reach = 8 * len(pairs)
     whole = max(0, (policies.size - reach) // layers + 1) if policies.size >= reach else 0
     tail = np.full(len(policies[whole:]) * layers + reach, low, dtype=np.uint8)
     tail[:-reach] = policies[whole:].ravel()
+    bad = 0
     for flat, part in ((policies.ravel(), out[:, :whole]), (tail, out[:, whole:])):
         if quads is not None:
-            bad = _kernels.score_quads(flat, layers, low, high, quads, fixed, part)
+            bad += _kernels.score_quads(flat, layers, low, high, quads, np.array(fixed), part)
         else:
-            bad = _kernels.score_pairs(flat, layers, low, high, code_bits, pairs, fixed, part)
-        if bad:
-            table.refuse(policies)
+            bad += _kernels.score_pairs(flat, layers, low, high, code_bits, pairs, np.array(fixed), part)
+    return not bad

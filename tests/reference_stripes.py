@@ -96,16 +96,6 @@ def totals(table: Mapping[str, np.ndarray], bits: Sequence[int], policies: np.nd
     return {key: costs[layers, index].sum(axis=1) for key, costs in table.items()}
 
 
-def best_under_budget(loss: np.ndarray, cost: np.ndarray, budget: float) -> tuple[float, int]:
-    """Least loss of all policies whose cost stays within the budget, and how many do; one policy at a time."""
-    best, count = math.inf, 0
-    for choice in itertools.product(range(loss.shape[1]), repeat=loss.shape[0]):
-        if sum(cost[layer, bit] for layer, bit in enumerate(choice)) <= budget:
-            count += 1
-            best = min(best, sum(loss[layer, bit] for layer, bit in enumerate(choice)))
-    return best, count
-
-
 def frontier(loss: np.ndarray, cost: np.ndarray) -> list[tuple[float, float]]:
     """All (cost, loss) pairs of the space that no other pair beats, by comparing each with each, without duplicates."""
     points = {

@@ -10,11 +10,13 @@ from __future__ import annotations
 import doctest
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from waveq.cli import app, main
+from waveq.cli.app import app, main
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,12 +41,11 @@ def commands(kind: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_python_blocks_run(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from waveq._torchvision import import_torchvision
-
-    import_torchvision()  # also where its binary does not match the torch build
-    monkeypatch.chdir(tmp_path)
-    exec(compile(blocks("python")[number], f"README.md python block {number}", "exec"), {"__name__": "readme"})
+def test_python_blocks_run_as_scripts(number: int, tmp_path: Path) -> None:
+    # a process of its own, where nothing is imported but what the block imports
+    subprocess.run(
+        [sys.executable, "-W", "error", "-"], input=blocks("python")[number], text=True, check=True, cwd=tmp_path
+    )
 
 
 @pytest.mark.parametrize(("command", "expected"), [c for c in commands("console") if c[0].startswith("waveq ")])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from waveq import WaveQ
-from waveq.parametrization import parametrization_of
+from waveq.method.parametrization import parametrization_of
 
 __all__ = ["OPTIMIZERS", "FunctionalNet", "batches", "beta_of", "mlp", "originals", "spread_layer", "train"]
 

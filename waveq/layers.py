@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Iterable
 
 from torch import nn
 
-__all__ = ["QUANTIZABLE", "nearest", "quantizable", "resolve_skip"]
+from waveq._names import nearest
+
+__all__ = ["QUANTIZABLE", "quantizable", "resolve_skip"]
 
 QUANTIZABLE = (
     nn.Linear,
@@ -57,10 +58,3 @@ def resolve_skip(skip: Iterable[str], names: Iterable[str]) -> set[str]:
             raise ValueError(f"skip names {entry!r}, which matches no layer{nearest(entry, known)}")
         left_out.update(hits)
     return left_out
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The tail of a message about an unknown name: the nearest known one, or all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f" (known: {', '.join(known)})"

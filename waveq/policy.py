@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral, Real
@@ -10,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from waveq._files import write_json
 from waveq.quantizers import check_activation_bits, check_total_bits
 
 __all__ = ["Policy"]
@@ -124,12 +124,12 @@ class Policy(Mapping[str, int]):
         }
 
     def save(self, path: Path | str) -> None:
-        """Write the policy as JSON; the file appears whole or not at all."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".part")
-        partial.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
-        partial.replace(target)
+        """Write the policy as JSON; the file appears whole or not at all, missing folders are made.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        write_json(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path | str) -> Policy:
@@ -139,7 +139,7 @@ class Policy(Mapping[str, int]):
             FileNotFoundError: no such file.
             ValueError: not JSON, or a field that is wrong; the message names the file, the field and what was expected.
         """
-        from waveq.policy_file import read_policy_file
+        from waveq._policy_file import read_policy_file
 
         fields = read_policy_file(Path(path))
         try:

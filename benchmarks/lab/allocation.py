@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from benchmarks.lab.data import Part, endless
+from benchmarks.lab.job import Job
 from stripes_sim import LayerShape, Stripes, cost_table
 from waveq import PolicyEvaluator
 from waveq.allocate import (
@@ -22,11 +22,8 @@ from waveq.allocate import (
     squared_errors,
     uniform,
 )
+from waveq.allocate.losstables import hessian_traces, measured_table
 from waveq.layers import quantizable
-from waveq.losstables import hessian_traces, measured_table
-
-if TYPE_CHECKING:
-    from benchmarks.lab.job import Job
 
 __all__ = ["METHODS", "Allocation", "allocate", "costs_of"]
 

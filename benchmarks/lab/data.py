@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.lab.settings import Setting
 from waveq.zoo import load_data
-from waveq.zoo.data import AnySplit
+from waveq.zoo.datasets.data import AnySplit
 
 __all__ = ["Images", "Part", "batches", "endless", "images_of"]
 

@@ -18,8 +18,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.lab.job import Job, Where, float_network, run_job
+from benchmarks.lab.job import Job, Where
 from benchmarks.lab.settings import BUDGETS
+from benchmarks.lab.training import float_network, run_job
 from benchmarks.lab.watch import Watch
 
 __all__ = ["add_options", "run_jobs", "where_of"]

@@ -8,9 +8,10 @@ were.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import Literal
+
+from benchmarks._names import unknown
 
 __all__ = ["BUDGETS", "NETWORKS", "Budget", "Setting", "setting"]
 
@@ -115,7 +116,5 @@ def setting(network: str, budget: Budget, *, dataset: str = "fashion-mnist") -> 
     """
     rows = _ROWS[budget]
     if network not in rows:
-        near = difflib.get_close_matches(network, rows, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"--networks {network!r}: no setting{hint} (known: {', '.join(rows)})")
+        raise ValueError(f"--networks {network!r}: no setting{unknown(network, rows)}")
     return replace(rows[network], dataset=dataset)

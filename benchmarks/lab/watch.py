@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import waveq
 from waveq.functional import phase
-from waveq.parametrization import parametrization_of
+from waveq.method.parametrization import parametrization_of
 
 __all__ = ["NEAR_STEPS", "OnGrid", "Watch", "all_on_grid", "on_grid", "share_near"]
 

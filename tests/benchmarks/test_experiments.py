@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import defaults, experiments, figure4, hardware, publish, table1, table2
+from benchmarks import publish
 from benchmarks.__main__ import main as dispatch
 from benchmarks.lab.settings import setting
+from benchmarks.paper import defaults, experiments, figure4, hardware, table1, table2
 
 TINY = ["--budget", "tiny", "--dataset", "digits", "--seeds", "0", "1", "--processes", "0"]
 

@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks.lab.allocation import METHODS, allocate, costs_of
 from benchmarks.lab.data import images_of
-from benchmarks.lab.job import Job, Where, float_network
+from benchmarks.lab.job import Job, Where
+from benchmarks.lab.training import float_network
 from stripes_sim import trace
 from waveq.layers import quantizable
 

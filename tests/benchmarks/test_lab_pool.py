@@ -5,8 +5,9 @@ import json
 import pytest
 
 from benchmarks.lab import pool
-from benchmarks.lab.job import Job, Where, run_job
+from benchmarks.lab.job import Job, Where
 from benchmarks.lab.pool import run_jobs
+from benchmarks.lab.training import run_job
 
 
 class Steps:

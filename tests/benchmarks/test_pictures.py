@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import waveq
-from benchmarks import figure5, figure6, figure7, figure8, table6
 from benchmarks.lab.data import images_of
-from benchmarks.lab.job import accuracy, float_network
+from benchmarks.lab.training import accuracy, float_network
 from benchmarks.lab.watch import all_on_grid, on_grid, share_near
+from benchmarks.paper import figure5, figure6, figure7, figure8, table6
 
 
 def written(folder: Path, name: str) -> tuple[dict, pd.DataFrame]:

@@ -67,7 +67,7 @@ def test_the_bar_shows_rate_and_counts(store, capsys):
 
 
 def test_wrong_arguments_are_named(store):
-    with pytest.raises(ValueError, match=r"processes, ray, serial, got 'serie'; did you mean 'serial'"):
+    with pytest.raises(ValueError, match=r"'processes', 'ray', 'serial', got 'serie'; did you mean 'serial'"):
         run_campaign(SPACE, value, store, engine="serie")
     with pytest.raises(ValueError, match="the design space has layers"):
         run_campaign(DesignSpace({"conv": (2,)}), value, store)

@@ -45,6 +45,20 @@ def test_weight_error_of_a_uniform_density_is_a_twelfth_of_the_step_squared():
     assert weight_errors({"fc": [0.0], "conv": [0.0]}, SPACE, relative=True).fillna(0).to_numpy().max() == 0.0
 
 
+def test_weights_may_be_rounded_by_a_grid_of_ones_own():
+    given = {"conv": np.array([[0.5, 1.0], [2.0, 4.0]]), "fc": np.array([1.0, 3.0])}
+    asked = []
+
+    def rounded(name, bits):
+        asked.append((name, bits))
+        return given[name] + 1 / bits
+
+    table = weight_errors(given, DesignSpace({"conv": (1, 2), "fc": (4,)}), rounded=rounded)
+    assert asked == [("conv", 1), ("conv", 2), ("fc", 4)]
+    assert table.loc["conv", [1, 2]].tolist() == [1.0, 0.25]
+    assert table.loc["fc", 4] == 1 / 16
+
+
 def test_fit_recovers_a_model_that_is_additive():
     generator = np.random.default_rng(0)
     true = pd.DataFrame({2: [9.0, 4.0, 7.0], 3: [2.0, 1.0, 3.0], 8: 0.0}, index=["a", "b", "c"])

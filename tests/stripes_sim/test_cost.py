@@ -5,8 +5,13 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import pareto
 from stripes_sim import LayerShape, Stripes, cost_table
+from tests import reference_stripes as slow
+from tests.stripes_sim.test_scoring import random_table
 
 NET = [
     LayerShape(name="a", kind="conv", in_channels=64, out_channels=64, kernel_size=3, input_size=(14, 14), padding=1),
@@ -45,6 +50,20 @@ def test_marginal_prices_and_plain_data():
     frame = table.to_frame()
     assert len(frame) == 2 * 16
     assert frame.loc[(frame["name"] == "b") & (frame["bits"] == 8), "weight_bytes"].item() == 51_200.0
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 4), st.sampled_from([(4,), (2, 8), (2, 3, 4, 5)]), st.integers(0, 999), st.booleans())
+def test_its_plain_data_give_the_frontier_of_the_whole_space(layers, bits, seed, rounded):
+    table = random_table(layers, bits, seed)
+    loss = np.random.default_rng(seed + 1).random((layers, len(bits)))
+    loss = np.round(4 * loss) if rounded else loss  # ties, which a frontier must not double
+    front = pareto.additive_frontier(
+        table.by_layer(), {name: dict(zip(bits, row, strict=True)) for name, row in zip(table.names, loss, strict=True)}
+    )
+    np.testing.assert_allclose(front[["cost", "loss"]], slow.frontier(loss, table.energy_pj), atol=1e-8)
+    scores = table.score(front[list(table.names)].to_numpy())
+    np.testing.assert_allclose(scores["energy_pj"], front["cost"] + table.fixed["energy_pj"])
 
 
 def test_other_integers_than_uint8_are_accepted():

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from stripes_sim import BitFusion, DaDianNao, LayerShape, Loom, Stripes
-from stripes_sim.energy import CONSTANTS, area_mm2, buffer_pj_per_bit, leakage_w, mac_pj
+from stripes_sim.dataflows import dataflow_named
+from stripes_sim.energy import CONSTANTS, area_mm2, buffer_pj_per_bit, leakage_w
 
 CONV = LayerShape(name="c", kind="conv", in_channels=64, out_channels=64, kernel_size=3, input_size=(56, 56), padding=1)
 
 
 def one_mac(hw, weight_bits, activation_bits):
-    return float(mac_pj(hw, np.array(float(weight_bits)), np.array(float(activation_bits))))
+    bits = np.array(float(weight_bits)), np.array(float(activation_bits))
+    return float(dataflow_named(hw.serial).mac_pj(hw, *bits))
 
 
 def test_every_constant_says_what_it_is_and_how_far_to_trust_it():

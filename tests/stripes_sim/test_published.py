@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import published, validate
+from benchmarks.paper import published, validate
 
 # Stripes over DaDianNao on convolutional layers, with tails: the simulator's figures for the same precision profiles
 SPEEDUPS = {"AlexNet": 2.15, "NiN": 1.82, "GoogLeNet": 1.70, "VGG_M": 2.18, "VGG_S": 1.97, "VGG_19": 1.35}

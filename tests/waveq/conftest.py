@@ -11,7 +11,7 @@ import pytest
 
 def tiny_config(folder: Path, **changes: Any) -> Any:
     """Training of a few seconds: real stages on real digits, too short to be good."""
-    from waveq.train_config import load_recipe
+    from waveq.train.config import load_recipe
 
     short = {"pretrain_epochs": 2, "epochs": 3, "batch_size": 64, "validation": 0.3, "threads": 1, "progress": False}
     return load_recipe("digits", run_dir=folder, **{**short, **changes})
@@ -20,7 +20,7 @@ def tiny_config(folder: Path, **changes: Any) -> Any:
 @pytest.fixture(scope="session")
 def designed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The whole pipeline, once for a test session; tests must not write into its folder."""
-    from waveq.codesign import codesign
+    from waveq.codesign.pipeline import codesign
 
     return codesign(tiny_config(tmp_path_factory.mktemp("runs") / "tiny"), choices=(2, 4))
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from waveq.layers import QUANTIZABLE, nearest, quantizable, resolve_skip
+from waveq._names import nearest
+from waveq.layers import QUANTIZABLE, quantizable, resolve_skip
 
 
 def net() -> nn.Module:

@@ -24,7 +24,7 @@ def fused_clip_round(engine: Engine, x: Tensor, *, low: float, steps: float, clo
         steps: levels in a unit.
         closed: whether x = low still has a gradient; a ReLU has none at 0.
     """
-    result: Tensor = _FusedClipRound.apply(engine, low, steps, closed, x)  # type: ignore[no-untyped-call]
+    result: Tensor = _FusedClipRound.apply(engine, low, steps, closed, x)
     return result
 
 
@@ -45,7 +45,7 @@ class _FusedClipRound(torch.autograd.Function):
 
 def fused_round_by_step(engine: Engine, x: Tensor, step: Tensor, low: float, high: float) -> Tensor:
     """s round(clip(x / s, low, high)) with LSQ's gradients (eq. 3 and 5), differentiable in x and the 0-dim step."""
-    result: Tensor = _FusedRoundByStep.apply(engine, low, high, x, step)  # type: ignore[no-untyped-call]
+    result: Tensor = _FusedRoundByStep.apply(engine, low, high, x, step)
     return result
 
 

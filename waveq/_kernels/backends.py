@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.util
 import os
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from waveq._kernels.engine import Engine
+from waveq._names import check_choice
 
 __all__ = ["Backend", "Choice", "backend", "engine_for", "forced", "transforming", "use_backend"]
 
@@ -173,11 +173,8 @@ def _asked() -> str:
 
 
 def _check(name: str, where: str) -> str:
-    if name in _NAMES:
-        return name
-    near = difflib.get_close_matches(str(name), _NAMES, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{where} must be one of {', '.join(_NAMES)}, not {name!r}{hint}")
+    check_choice(where, name, _NAMES)
+    return name
 
 
 def _interprets() -> bool:

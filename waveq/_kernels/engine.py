@@ -139,7 +139,7 @@ class Engine(Protocol):
         """
 
     def push_largest(self, weights: Sequence[Tensor], table: Table, push: Tensor, out: Sequence[Tensor]) -> None:
-        """Add the gradient of max|f(w)| times ``push`` (L,) to ``out``, split among the weights that are the largest."""
+        """Add to ``out`` the gradient of max|f(w)| times ``push`` (L,), split among the largest weights."""
 
     def lengths(self, weights: Sequence[Tensor], table: Table, tasks: Sequence[Tensor]) -> Tensor:
         """(L, 4): sums of pull^2, of its quarter-period twin^2, of task * pull and of task^2; pulls for slope 1."""

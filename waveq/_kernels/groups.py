@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from waveq._kernels.backends import engine_for, forced
+from waveq._kernels.backends import forced
 from waveq._kernels.engine import Engine
 from waveq._kernels.rounding import Formulas, Layer, Record, Sines, hand_out, records_of
 
@@ -176,7 +176,8 @@ class Groups:
         if engine.joins(weight.dtype):
             kind = kind_of(asked, weight)
             for reader, theirs in self._readers.values():
-                if reader is not asked and reader.joins() and _is_gone(reader, theirs) and kind_of(reader, theirs) == kind:
+                gone = reader is not asked and reader.joins() and _is_gone(reader, theirs)
+                if gone and kind_of(reader, theirs) == kind:
                     crowd.append((reader, theirs))
         for reader, _ in crowd:
             self._readers.pop(id(reader), None)  # whoever is not read until the next time is not rounded again

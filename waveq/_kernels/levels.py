@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -85,7 +85,7 @@ class Levels:
 class Quantizer(Protocol):
     """What compiled calls ask of a quantiser."""
 
-    squash: str
+    squash: ClassVar[Literal["none", "tanh"]]
 
     def grid(self, total_bits: int | None = None) -> Grid:
         """Where the levels lie."""

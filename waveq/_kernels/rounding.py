@@ -121,7 +121,7 @@ class Formulas:
         raw: bool = False,
     ) -> None:
         first, device = layers[0], weights[0].device
-        grid, tanh = first.grid, first.quantizer.squash == "tanh" and not raw
+        grid, tanh = first.grid, first._modules["quantizer"].squash == "tanh" and not raw
         dtype = torch.float64 if weights[0].dtype is torch.float64 else torch.float32
         self.counts = constants(tuple(weight.numel() for weight in weights), dtype, device)
         total_bits = constants(tuple(layer.bits_now for layer in layers), torch.int64, device)
@@ -143,7 +143,9 @@ class Formulas:
         self._values = [levels.pitch, levels.gain, levels.divisor, v, periods]
         self._sources = [beta, *learned.values(), given.source]
         self._slopes: dict[int, list[Tensor | None]] = {}
-        self.inputs = [betas, *[[layer._modules["quantizer"]._parameters[name] for layer in layers] for name in learned]]
+        self.inputs = [betas]
+        for name in learned:
+            self.inputs.append([layer._modules["quantizer"]._parameters[name] for layer in layers])
 
     @property
     def follows_reach(self) -> bool:
@@ -195,16 +197,15 @@ class Formulas:
 
         They are kept: the graph may be walked more than once.
         """
-        slopes = self._slopes.get(number)
-        if slopes is None:
-            slopes, value = [None] * len(self._sources), self._values[number]
-            wanted = [i for i, source in enumerate(self._sources) if source is not None and source.requires_grad]
-            if wanted and isinstance(value, Tensor) and value.requires_grad:
-                one, sources = torch.ones_like(value), [cast(Tensor, self._sources[i]) for i in wanted]
-                for i, slope in zip(wanted, torch.autograd.grad(value, sources, one, retain_graph=True, allow_unused=True), strict=True):
-                    slopes[i] = slope
+        if number not in self._slopes:
+            slopes: list[Tensor | None] = [None] * len(self._sources)
+            value, sources = self._values[number], [s for s in self._sources if s is not None and s.requires_grad]
+            if sources and isinstance(value, Tensor) and value.requires_grad:
+                one = torch.ones_like(value)
+                found = iter(torch.autograd.grad(value, sources, one, retain_graph=True, allow_unused=True))
+                slopes = [next(found) if s is not None and s.requires_grad else None for s in self._sources]
             self._slopes[number] = slopes
-        return slopes
+        return self._slopes[number]
 
 
 def _apart(tensor: Tensor) -> Tensor:
@@ -277,7 +278,7 @@ def hand_out(record: Record) -> tuple[list[Tensor], Sines | None]:
     """The group's quantised values and its waves behind a new node."""
     formulas = record.formulas
     learned = [tensor for tensors in formulas.inputs for tensor in tensors[record.part]]
-    *made, by_weights, by_beta = _Rounded.apply(record, *record.weights, *learned)  # type: ignore[no-untyped-call]
+    *made, by_weights, by_beta = _Rounded.apply(record, *record.weights, *learned)
     return made, Sines(by_weights, by_beta, formulas.at[record.part]) if formulas.table.wave else None
 
 
@@ -327,7 +328,8 @@ def _wanted(tasks: Sequence[Tensor | None], *waves: Tensor | None) -> list[int]:
     moved = [False] * len(tasks)
     for wave in waves:
         if wave is not None:
-            moved = [a or b != 0.0 for a, b in zip(moved, wave.tolist() if wave.is_cpu else [1.0] * len(wave), strict=True)]
+            seen = wave.tolist() if wave.is_cpu else [1.0] * len(wave)
+            moved = [before or value != 0.0 for before, value in zip(moved, seen, strict=True)]
     return [i for i, task in enumerate(tasks) if task is not None or moved[i]]
 
 

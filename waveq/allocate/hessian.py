@@ -11,8 +11,9 @@ import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor, nn
 
+from waveq._names import nearest
 from waveq.allocate.problem import TOLERANCE, Table, as_table, make_problem
-from waveq.layers import nearest, quantizable
+from waveq.layers import quantizable
 from waveq.quantizers import quantize_weight
 from waveq.quantizers.base import ScaleMode
 
@@ -100,8 +101,8 @@ def hessian_losses(
     Args:
         model: whose layers have N_l weights.
         traces: the trace of the task loss's Hessian in each layer's weights (not divided by N_l): numbers, or what
-            ``waveq.losstables.hessian_traces`` gives. A negative one, which noise or an unfinished training can leave,
-            counts as 0, with a warning.
+            ``losstables.hessian_traces`` gives. A negative one, which noise or an unfinished training can leave, counts
+            as 0, with a warning.
         errors: |Q_b(w_l) - w_l|^2, see ``squared_errors``; its layers and bits are those of the result.
 
     Raises:

@@ -25,8 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from waveq._names import nearest
 from waveq.allocate.problem import Problem, Table, as_table, make_problem
-from waveq.layers import nearest, quantizable
+from waveq.layers import quantizable
 from waveq.quantizers.base import TINY, damped, straight_through
 
 __all__ = ["StepBits", "learned_step_bits", "quantize_step_range"]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from waveq.layers import nearest
+from waveq._names import nearest
 
 __all__ = [
     "TOLERANCE",
@@ -26,7 +26,7 @@ __all__ = [
 
 # {layer: {total bits: value}}: the form of waveq's layer_costs, for losses too
 PlainTable = Mapping[str, Mapping[int, float]]
-# that, or a frame of layers (index) by total bits (columns): what waveq.losstables gives
+# that, or a frame of layers (index) by total bits (columns): what waveq.allocate.losstables gives
 Table = PlainTable | pd.DataFrame
 Floats = npt.NDArray[np.float64]
 

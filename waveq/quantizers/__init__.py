@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from numbers import Integral
 
 import torch
 from torch import Tensor
 
+from waveq._names import suggestion
 from waveq.functional import MAX_TOTAL_BITS
 from waveq.quantizers.activation import (
     ActivationQuantizer,
@@ -103,9 +103,7 @@ def make_activation_quantizer(name: str, bits: int) -> ActivationQuantizer:
 
 
 def _unknown(what: str, name: object, known: tuple[str, ...]) -> ValueError:
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {what} {name!r}{hint} (known: {', '.join(known)})")
+    return ValueError(f"unknown {what} {name!r}{suggestion(name, known)} (known: {', '.join(known)})")
 
 
 def make_quantizer(

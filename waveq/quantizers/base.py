@@ -155,7 +155,9 @@ class WeightQuantizer(nn.Module):
         if getattr(type(self), formula) is not getattr(WeightQuantizer, formula):
             return False
         return not self._modules and all(
-            value is not None and value.ndim == 0 for kept in (self._parameters, self._buffers) for value in kept.values()
+            value is not None and value.ndim == 0
+            for kept in (self._parameters, self._buffers)
+            for value in kept.values()
         )
 
     def binarize(self, weight: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from waveq._kernels.levels import Number
 from waveq.functional import Grid
 from waveq.quantizers.base import TINY, Given, Levels, ScaleMode, WeightQuantizer
 
@@ -38,6 +39,7 @@ class DoReFa(WeightQuantizer):
 
     def levels(self, given: Given) -> Levels:
         """u = tanh(w) / max|tanh(w)|; the gain is 1, max|w| or the learned scale."""
+        gain: Number
         if self.scale == "none":  # no gain takes the factor back that an all-zero layer's gradients would get
             divisor, gain = torch.where(given.reach > TINY, given.reach, 1.0), 1.0
         else:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from waveq._kernels.levels import Number
 from waveq.functional import Grid
-from waveq.quantizers.base import TINY, Given, Levels, ScaleMode, WeightQuantizer, damped
+from waveq.quantizers.base import TINY, Given, Levels, ScaleMode, WeightQuantizer, damped, kept_positive
 
 __all__ = ["WRPN"]
 
@@ -16,7 +16,8 @@ class WRPN(WeightQuantizer):
 
     As published (``scale="none"``) s = 1, and small weights all round to 0. ``scale="max"`` takes s = max|w|, the usual
     symmetric quantiser; ``scale="learned"`` trains s, starting from max|w|, with LSQ's gradient through the division
-    and the product, damped by 1/sqrt(N) (Esser et al. 2020, section 2.2). One bit is binary: the mid-rise grid.
+    and the product, damped by 1/sqrt(N) (Esser et al. 2020, section 2.2); below zero it counts as (almost) zero and
+    keeps its gradient, so that it comes back. One bit is binary: the mid-rise grid.
 
     Args:
         weight: the layer's weights, to start a learned scale from.
@@ -51,5 +52,5 @@ class WRPN(WeightQuantizer):
     def _span(self, given: Given) -> Number:
         """s: 1, max|w| or the learned scale, kept positive."""
         if self.scale == "learned":
-            return damped(self.level_scale, given.count**-0.5).clamp_min(TINY)
+            return damped(kept_positive(self.level_scale), given.count**-0.5)
         return 1.0 if self.scale == "none" else given.largest.clamp_min(TINY)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from waveq.zoo.data import Dataset as Dataset
-from waveq.zoo.data import data_status as data_status
-from waveq.zoo.data import dataset_names as dataset_names
-from waveq.zoo.data import load_data as load_data
-from waveq.zoo.models import Network as Network
-from waveq.zoo.models import build as build
-from waveq.zoo.models import network as network
-from waveq.zoo.models import network_names as network_names
+from waveq.zoo.datasets.data import Dataset as Dataset
+from waveq.zoo.datasets.data import data_status as data_status
+from waveq.zoo.datasets.data import dataset_names as dataset_names
+from waveq.zoo.datasets.data import load_data as load_data
+from waveq.zoo.networks.models import Network as Network
+from waveq.zoo.networks.models import build as build
+from waveq.zoo.networks.models import network as network
+from waveq.zoo.networks.models import network_names as network_names
 
 __all__ = [
     "Dataset",

@@ -66,9 +66,7 @@ class NumbaEngine:
         gradients = _beside(above, runs) if table.rounds else []
         edges, places = edges_of(runs), addresses(runs, outs, gradients)
         partial, rows = np.zeros((edges[-1], SUMS)), table.rows.numpy()
-        share_chunks(
-            loops.back_chunks, int(edges[-1]), _kind(table), edges, places, rows, slopes.numpy(), partial
-        )
+        share_chunks(loops.back_chunks, int(edges[-1]), _kind(table), edges, places, rows, slopes.numpy(), partial)
         made = [narrowed(out, weight) for out, weight in zip(outs, weights, strict=True)]
         return made, torch.from_numpy(by_layer(partial, edges))
 
@@ -109,7 +107,12 @@ class NumbaEngine:
 
 
 def _kind(table: Table) -> int:
-    flags = ((table.tanh, loops.TANH), (table.closed, loops.CLOSED), (table.rounds, loops.ROUND), (table.wave, loops.WAVE))
+    flags = (
+        (table.tanh, loops.TANH),
+        (table.closed, loops.CLOSED),
+        (table.rounds, loops.ROUND),
+        (table.wave, loops.WAVE),
+    )
     return sum(kind for wanted, kind in flags if wanted)
 
 

@@ -113,8 +113,8 @@ def tanh_blocks(values, out, size, BLOCK: tl.constexpr):
     tl.store(out + at, _tanh(tl.load(values + at, mask=at < size, other=0.0)), mask=at < size)
 
 
-# ``layers`` (programs, 2) int32: layer, block within it. ``addresses`` (L, 4) int64: weights, what is written, what comes
-# in, size. ``rows`` (L, COLUMNS) float32: ``engine.Column``.
+# ``layers`` (programs, 2) int32: layer, block within it. ``addresses`` (L, 4) int64: weights, what is written, what
+# comes in, size. ``rows`` (L, COLUMNS) float32: ``engine.Column``.
 
 
 @triton.jit
@@ -191,9 +191,7 @@ def back_blocks(
 
 
 @triton.jit
-def lengths_blocks(
-    layers, addresses, rows, partial, DTYPE: tl.constexpr, TANH: tl.constexpr, BLOCK: tl.constexpr
-):
+def lengths_blocks(layers, addresses, rows, partial, DTYPE: tl.constexpr, TANH: tl.constexpr, BLOCK: tl.constexpr):
     """Sums of pull^2 (for slope 1), of its twin^2, of task * pull and task^2; ``partial`` (programs, 4)."""
     program = tl.program_id(0)
     layer = tl.load(layers + 2 * program)

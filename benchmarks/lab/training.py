@@ -1,0 +1,170 @@
+"""One training of one network, done: from its float network to the accuracy on the test part."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import waveq
+from benchmarks.lab.allocation import allocate
+from benchmarks.lab.data import Part, batches, endless, images_of
+from benchmarks.lab.job import Job, Where
+from benchmarks.lab.settings import Setting
+from stripes_sim import LayerShape, Stripes, cost_table, trace
+from waveq.zoo import build
+
+__all__ = ["FLOAT_BITS", "Observer", "accuracy", "float_network", "run_job"]
+
+FLOAT_BITS = 16  # what a layer in floating point costs on the accelerator
+Observer = Callable[[int, nn.Module, "waveq.WaveQ | None"], None]
+
+
+def float_network(setting: Setting, seed: int, where: Where) -> nn.Module:
+    """The float network that all jobs of a seed start from: trained once, then read from the folder."""
+    name = Job(setting=setting, seed=seed).key()
+    path = where.folder / f"float-{setting.network}-{seed}-{name}.pt"
+    network = _fresh(setting, seed, where)
+    if path.exists():
+        network.load_state_dict(torch.load(path, map_location=where.device, weights_only=True))
+        return network
+    data = images_of(setting, where.device, where.data_dir)
+    steps = setting.pretrain_epochs * (len(data.train[1]) // setting.batch)
+    _train(network, None, data.train, steps, setting.pretrain_lr, setting, seed, where, None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{time.time_ns()}")
+    torch.save(network.state_dict(), partial)
+    partial.rename(path)
+    return network
+
+
+def run_job(job: Job, where: Where, observe: Observer | None = None) -> dict[str, Any]:
+    """Train and measure.
+
+    Args:
+        job: what to do.
+        where: device and folder.
+        observe: called with the number of steps taken, the model and the handle: before the first and after each.
+
+    Returns:
+        Accuracies in percent (``test``, ``validation``, ``validation_before_rounding`` of the weights in training),
+        ``bits`` by layer, ``mean_bits``, ``energy_pj`` and ``cycles`` of one image on Stripes, ``seconds``,
+        ``warnings``, and whether it ``diverged``: then the accuracies are those of a network of NaN, which is to guess.
+    """
+    started = time.perf_counter()
+    setting = job.setting
+    data = images_of(setting, where.device, where.data_dir)
+    network = _fresh(setting, job.seed, where) if job.scratch else float_network(setting, job.seed, where)
+    layers = trace(network, (setting.channels, setting.size, setting.size))
+    epochs = setting.epochs if job.epochs is None else job.epochs
+    epochs += setting.pretrain_epochs if job.scratch else 0
+    steps = epochs * (len(data.train[1]) // setting.batch)
+    lr = (setting.pretrain_lr if job.scratch else setting.lr) if job.lr is None else job.lr
+    arguments = dict(job.attach)
+    if job.allocation is not None:
+        found = allocate(copy.deepcopy(network), layers, data.train, job, steps, lr)
+        arguments["bits"], steps = found.bits, found.steps_left
+    handle = _attach(network, arguments, layers, steps) if arguments else None
+    _train(network, handle, data.train, steps, lr, setting, job.seed + 1000, where, observe)
+    before = accuracy(network, data.validation)
+    bits = {layer.name: FLOAT_BITS for layer in layers}
+    diverged = not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
+    if handle is not None:
+        bits |= handle.bits()
+        handle.remove() if diverged else handle.finalize()
+    score = Stripes().run(layers, bits)
+    return {
+        "test": accuracy(network, data.test),
+        "validation": accuracy(network, data.validation),
+        "validation_before_rounding": before,
+        "bits": bits,
+        "mean_bits": float(np.mean(list(bits.values()))),
+        "energy_pj": score.energy_pj,
+        "cycles": score.cycles,
+        "seconds": time.perf_counter() - started,
+        "diverged": diverged,
+        "warnings": handle.diagnose() if handle is not None else [],
+    }
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, part: Part) -> float:
+    """Percent of images whose class is found."""
+    was_training = network.training
+    network.eval()
+    right = sum(int((network(x).argmax(1) == y).sum()) for x, y in batches(part, 500))
+    network.train(was_training)
+    return 100.0 * right / len(part[1])
+
+
+def _fresh(setting: Setting, seed: int, where: Where) -> nn.Module:
+    torch.manual_seed(seed)
+    classes = images_of(setting, where.device, where.data_dir).classes
+    network = build(
+        setting.network,
+        num_classes=classes,
+        in_channels=setting.channels,
+        input_size=setting.size,
+        width=setting.width,
+    )
+    return network.to(where.device)
+
+
+def _attach(network: nn.Module, arguments: dict[str, Any], layers: list[LayerShape], steps: int) -> waveq.WaveQ:
+    wave = arguments.pop("wave", None)
+    if wave is not None:
+        arguments["schedule"] = _rising(wave["rise"] * steps, steps, wave["strength"])
+    if isinstance(arguments.get("layer_costs"), str):
+        table = cost_table(layers, Stripes(), bits=range(1, 10))
+        arguments["layer_costs"] = table.by_layer(arguments["layer_costs"])
+    return waveq.attach(network, total_steps=steps, **arguments)
+
+
+def _rising(begin: float, steps: int, strength: float) -> Callable[[int], tuple[float, float]]:
+    def profile(step: int) -> tuple[float, float]:
+        return strength * min(1.0, max(0.0, (step - begin) / max(1.0, steps - begin))), 0.0
+
+    return profile
+
+
+def _train(
+    network: nn.Module,
+    handle: waveq.WaveQ | None,
+    part: Part,
+    steps: int,
+    lr: float,
+    setting: Setting,
+    seed: int,
+    where: Where,
+    observe: Observer | None,
+) -> None:
+    """The loop that users write: the penalty beside the loss, a step of the handle after the optimizer's."""
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=lr, momentum=setting.momentum, weight_decay=setting.weight_decay
+    )
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
+    torch.manual_seed(seed)  # dropout
+    generator = torch.Generator().manual_seed(seed)
+    network.train()
+    if observe is not None:
+        observe(0, network, handle)
+    for step, (x, y) in enumerate(itertools.islice(endless(part, setting.batch, generator), steps), start=1):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=where.bf16):
+            loss = F.cross_entropy(network(x), y)
+        if handle is not None:
+            loss = loss + handle.penalty()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        cosine.step()
+        if handle is not None:
+            handle.step()
+        if observe is not None:
+            observe(step, network, handle)

@@ -1,0 +1,1 @@
+"""Accuracy, tables and figures: what papers claim, run again."""

@@ -1,0 +1,101 @@
+"""What a way of computing must answer: the questions that the rest of the simulator asks, and nothing more."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from stripes_sim._packed import Ints, Packed
+from stripes_sim.parameters import Parameters
+
+__all__ = ["ArrayWork", "Dataflow", "Floats", "ceil_div", "power_of_two"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayWork:
+    """What the array does for each layer, int64 of the broadcast shape (L, B).
+
+    ``passes``: how often one copy's weights travel from their buffer; ``filter_steps``: how often its activations do.
+    ``scheduled_pes``, ``idle_pes``: PE slots with and without work, idle tiles not counted.
+    ``dram_weight_reads``, ``buffer_weight_reads``: DNNsim's counters, 64-bit blocks and buffer accesses (0 where a
+    dataflow does not keep them).
+    """
+
+    compute_cycles: Ints
+    scheduled_pes: Ints
+    idle_pes: Ints
+    passes: Ints
+    filter_steps: Ints
+    dram_weight_reads: Ints
+    buffer_weight_reads: Ints
+
+
+class Dataflow(ABC):
+    """One way of computing. It holds no state: the machine is an argument of every answer.
+
+    In all of them ``hw`` is the machine; ``weight_bits`` and ``activation_bits`` are bits that broadcast to (L, B),
+    where a product of two activations has its stationary operand's bits in ``weight_bits``.
+
+    Attributes:
+        name: what a machine's ``serial`` says to choose it.
+        title: what results print behind the machine's name, such as "bit-parallel".
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+
+    def check(self, hw: Parameters) -> None:
+        """Raise ValueError, naming parameter and value, where ``hw`` makes no such machine; by default all do."""
+        return
+
+    @abstractmethod
+    def array_work(
+        self, work: Packed, hw: Parameters, weight_bits: Ints, activation_bits: Ints, batch: int
+    ) -> ArrayWork:
+        """Cycles, PE slots and reads of every layer.
+
+        Args:
+            work: the workload, columns of shape (L, 1).
+            hw: the machine.
+            weight_bits, activation_bits: int64, both of shape (L, B).
+            batch: samples in one run.
+
+        Raises:
+            ValueError: bits that the array cannot hold, with the layer.
+        """
+
+    @abstractmethod
+    def lane_cycles(self, hw: Parameters, macs: Ints, weight_bits: Ints, activation_bits: Ints) -> Ints:
+        """Cycles of one lane that so many multiply-accumulates take when nothing is idle, int64."""
+
+    @abstractmethod
+    def mac_pj(self, hw: Parameters, weight_bits: Floats, activation_bits: Floats) -> Floats:
+        """Energy of one multiply-accumulate, float64 in pJ. Tails cost time and leakage only: idle lanes are gated."""
+
+    @abstractmethod
+    def array_mm2(self, hw: Parameters) -> float:
+        """Area of all lanes, square millimetres at the machine's node."""
+
+
+def ceil_div(numerator: Ints | int, denominator: Ints | int) -> Ints:
+    """Integer ceiling of a quotient of positive numbers.
+
+    >>> ceil_div(np.array([8, 9]), 4).tolist()
+    [2, 3]
+    """
+    return np.asarray(-(-numerator // denominator), dtype=np.int64)
+
+
+def power_of_two(bits: Ints) -> Ints:
+    """The smallest power of two that is at least ``bits``.
+
+    >>> power_of_two(np.array([1, 3, 8])).tolist()
+    [1, 4, 8]
+    """
+    return np.asarray(2 ** np.ceil(np.log2(bits)), dtype=np.int64)

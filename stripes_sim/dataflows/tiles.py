@@ -1,0 +1,173 @@
+"""The tile that serial and parallel machines share: one closed form for cycles, PE slots and weight reads.
+
+Source of the tile model: the Stripes tile (Judd et al., MICRO 2016) as DNNsim (isakedo/DNNsim, commit 4748a60)
+steps through it; `benchmarks.validate` holds the closed form against that simulator case by case. With
+
+    ab = ceil(Pa / W), wb = ceil(Pw / W)            PEs of W bits side by side for wider operands
+    EC = COLUMNS // ab, ER = ROWS // wb             windows and filters that a tile holds at once
+    window_sets  = ceil(windows / EC)               filter_sets  = ceil(filters of a group / ER)
+    filter_steps = ceil(filter_sets / TILES)        depth        = taps * ceil(channels of a group / LANES)
+
+a convolution takes ``groups * window_sets * filter_steps * depth`` steps, each of as many cycles as the dataflow's
+`Tiled.step_cycles` says.
+
+A fully connected layer has no windows to share a weight: the weight buffer delivers one PE-wide word per row and lane
+each cycle, no two columns share a weight, and its columns work on different input slices (`Tiled.token_cycles`). Over
+many tokens the shorter of the two schedules is taken: tokens as windows, or one token after the other.
+
+Groups run one after the other and a depthwise layer keeps one tile busy, because one activation stream feeds all
+tiles. ``compat="dnnsim"`` repeats that simulator where it is known to be wrong: more than two groups are run as one
+group of narrow filters, and a folded first layer has the window count of its padded square.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from stripes_sim._packed import Ints, Packed
+from stripes_sim.dataflows.base import ArrayWork, Dataflow, ceil_div, power_of_two
+from stripes_sim.parameters import Parameters
+
+__all__ = ["Tiled"]
+
+
+class Tiled(Dataflow):
+    """A dataflow on tiles of ``columns`` x ``rows`` PEs with ``lanes`` each: it says how long a step takes."""
+
+    @abstractmethod
+    def step_cycles(self, hw: Parameters, weight_bits: Ints, activation_bits: Ints) -> Ints:
+        """Cycles of one step, in which every PE of a tile adds up ``lanes`` products of such operands."""
+
+    @abstractmethod
+    def token_cycles(
+        self, hw: Parameters, steps: Ints, columns: Ints, weight_bits: Ints, activation_bits: Ints
+    ) -> Ints:
+        """Cycles of a fully connected layer of so many steps on one input vector, spread over the columns."""
+
+    def array_work(
+        self, work: Packed, hw: Parameters, weight_bits: Ints, activation_bits: Ints, batch: int
+    ) -> ArrayWork:
+        """See the head of this file.
+
+        Raises:
+            ValueError: bits that need more PEs side by side than the tile has.
+        """
+        lay = _layout(work, hw, weight_bits, activation_bits)
+        # PEs side by side hold a wider operand and work at the same time
+        weight = np.minimum(weight_bits, hw.pe_width_bits)
+        activation = np.minimum(activation_bits, hw.pe_width_bits)
+
+        if hw.compat == "dnnsim":
+            folded = work.foldable & hw.space_to_depth
+            work = replace(work, windows=np.where(folded, work.folded_windows, work.windows))
+        shared, repeats = work.sharing(batch), work.repeats(batch)
+        window_sets = work.phases * ceil_div(shared, lay.columns)
+        steps = lay.filter_steps * lay.depth
+        as_windows = lay.groups * window_sets * steps * self.step_cycles(hw, weight, activation)
+        one_by_one = shared * self.token_cycles(hw, steps, lay.columns, weight, activation)
+        flat = ~work.spatial & ((one_by_one <= as_windows) | (hw.compat == "dnnsim"))
+
+        sets = np.where(flat, shared, lay.groups * window_sets)
+        scheduled = np.where(flat, 1, work.phases * lay.pes_per_activation) * shared
+        scheduled = scheduled * work.out_channels * lay.pes_per_weight * lay.depth
+        slots = sets * lay.filter_sets * lay.depth * hw.rows * np.where(flat, 1, hw.columns)
+        dram_reads, buffer_reads = _weight_reads(hw, weight_bits, lay)
+        return ArrayWork(
+            compute_cycles=repeats * np.where(flat, one_by_one, as_windows),
+            scheduled_pes=repeats * scheduled,
+            idle_pes=repeats * (slots - scheduled),
+            passes=np.where(flat, shared, ceil_div(shared, lay.columns)),
+            filter_steps=lay.filter_steps,
+            dram_weight_reads=np.where(repeats > 0, dram_reads, 0),
+            buffer_weight_reads=repeats * buffer_reads * np.where(flat, shared, window_sets),
+        )
+
+    def lane_cycles(self, hw: Parameters, macs: Ints, weight_bits: Ints, activation_bits: Ints) -> Ints:
+        """A step's cycles for each, on one lane however wide the operands."""
+        return np.asarray(macs * self.step_cycles(hw, weight_bits, activation_bits))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """How a layer lies on the tiles: what a tile holds at once, and how often it is filled."""
+
+    pes_per_activation: Ints
+    pes_per_weight: Ints
+    columns: Ints
+    rows: Ints
+    lanes: Ints
+    tiles: Ints
+    groups: Ints
+    filter_sets: Ints
+    filter_steps: Ints
+    depth: Ints
+
+
+def _layout(work: Packed, hw: Parameters, weight_bits: Ints, activation_bits: Ints) -> _Layout:
+    pes_per_activation = ceil_div(activation_bits, hw.pe_width_bits)
+    pes_per_weight = ceil_div(weight_bits, hw.pe_width_bits)
+    columns, rows = hw.columns // pes_per_activation, hw.rows // pes_per_weight
+    _check_composition(work, hw, activation_bits, columns, "activation", "columns")
+    _check_composition(work, hw, weight_bits, rows, "weight", "rows")
+
+    compat = hw.compat == "dnnsim"
+    fold = work.foldable & hw.space_to_depth
+    in_channels = np.where(fold, work.folded_channels, work.in_channels)
+    channels = in_channels // work.groups
+    groups = np.where(in_channels // channels == 2, 2, 1) if compat else work.groups
+
+    # depthwise: lane i and row i of the one tile work on channel i
+    depthwise = work.spatial & (channels == 1) & (in_channels != 1)
+    diagonal = np.minimum(hw.lanes, rows)
+    groups = np.where(depthwise, ceil_div(work.out_channels, diagonal), groups)
+    filters = np.where(depthwise, diagonal, ceil_div(work.out_channels, groups))
+    rows = np.where(depthwise, diagonal, rows)
+    lanes = np.where(depthwise, diagonal, hw.lanes)
+    tiles = np.where(depthwise, 1, hw.tiles)
+
+    filter_sets = ceil_div(filters, rows)
+    return _Layout(
+        pes_per_activation=pes_per_activation,
+        pes_per_weight=pes_per_weight,
+        columns=columns,
+        rows=rows,
+        lanes=lanes,
+        tiles=tiles,
+        groups=groups,
+        filter_sets=filter_sets,
+        filter_steps=ceil_div(filter_sets, tiles),
+        depth=np.where(fold, work.folded_taps, work.taps) * ceil_div(channels, lanes),
+    )
+
+
+def _weight_reads(hw: Parameters, weight_bits: Ints, lay: _Layout) -> tuple[Ints, Ints]:
+    """DNNsim's counters: 64-bit blocks from DRAM, and weight buffer accesses of one window set.
+
+    Rows are padded to the tile, and a value takes a power of two of bits, at least ``data_width_bits``. Blocks are
+    dealt to banks in turn; one access fetches as many blocks as a bank is wide.
+    """
+    values_per_block = 64 // np.maximum(hw.data_width_bits, power_of_two(weight_bits))
+    blocks = ceil_div(lay.lanes, np.maximum(values_per_block, 1)) * lay.rows
+    blocks_per_access = max(hw.buffer_bank_width_bits // 64, 1)
+
+    def accesses(count: Ints) -> Ints:
+        full, rest = np.divmod(count, blocks_per_access * hw.buffer_banks)
+        return np.asarray(full * hw.buffer_banks + np.minimum(rest, hw.buffer_banks), dtype=np.int64)
+
+    full_steps, last_tiles = np.divmod(lay.filter_sets, lay.tiles)
+    per_depth = full_steps * accesses(lay.tiles * blocks) + accesses(last_tiles * blocks)
+    steps = lay.groups * lay.depth
+    return steps * lay.filter_sets * blocks, steps * per_depth
+
+
+def _check_composition(work: Packed, hw: Parameters, bits: Ints, left: Ints, operand: str, axis: str) -> None:
+    if left.min() < 1:
+        layer, column = np.argwhere(left < 1)[0]
+        raise ValueError(
+            f"layer {work.names[layer]!r}: {bits[layer, column]}-bit {operand}s need more than one PE of "
+            f"{hw.pe_width_bits} bits side by side, and {hw.name} has {axis}={getattr(hw, axis)}; "
+            f"give it a wider pe_width_bits or more {axis}"
+        )

@@ -1,0 +1,29 @@
+"""`waveq data`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from waveq.cli.app import main
+
+
+def test_table_says_where_and_how_to_get_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "--data-dir", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "digits         inside a package" in text
+    assert f"looked in: {tmp_path}/cifar-10-batches-py" in text
+    assert "to get it: --download" in text
+
+
+def test_json_has_every_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "--data-dir", str(tmp_path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows["digits"]["available"] is True
+    assert rows["cifar10"] == {
+        **rows["cifar10"],
+        "available": False,
+        "found": None,
+    }

@@ -1,0 +1,107 @@
+"""`waveq score`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stripes_sim import Stripes, read_workload, trace, write_workload
+from waveq.cli.app import main
+from waveq.policy import Policy
+from waveq.zoo import build
+
+LENET = ["--model", "lenet"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def scored(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, object]:
+    assert main(["score", *words, "--json"]) == 0
+    found: dict[str, object] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_totals_are_those_of_the_library(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layers = trace(build("lenet"), (1, 28, 28))
+    expected = Stripes().run(layers, 4)
+    found = scored(capsys, "4", *LENET)
+    assert found["totals"] == expected.score
+    assert [saving["baseline"].split(" with ")[1] for saving in found["savings"]] == [  # type: ignore[attr-defined]
+        "all weights at 16 bits, activations at 16 bits",
+        "all weights at 8 bits, activations at 16 bits",
+    ]
+
+
+def test_table_names_layers_totals_and_both_baselines(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "4", *LENET]) == 0
+    text = capsys.readouterr().out
+    for word in ("conv1", "fc2", "total", "all weights at 16 bits", "all weights at 8 bits"):
+        assert word in text
+
+
+def test_files_of_a_run_folder_and_the_picture(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "4", *LENET, "--breakdown", "--run", "out"]) == 0
+    assert sorted(path.name for path in (here / "out").iterdir()) == [
+        "breakdown.png",
+        "score.csv",
+        "score.json",
+        "score.txt",
+    ]
+    assert (here / "out" / "breakdown.png").read_bytes()[:4] == b"\x89PNG"
+    assert (here / "out" / "score.txt").read_text() == capsys.readouterr().out
+
+
+def test_policy_file_with_skipped_layers_prices_them_at_16_bits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Policy({"conv2": 3, "fc1": 2}, skipped=("conv1", "fc2"), activation_bits={"fc1": 4}).save("p.json")
+    found = scored(capsys, "p.json", *LENET)
+    rows = found["layers"]
+    assert [row["weight_bits"] for row in rows] == [16, 3, 2, 16]  # type: ignore[attr-defined]
+    assert [row["activation_bits"] for row in rows] == [16, 16, 4, 16]  # type: ignore[attr-defined]
+
+
+def test_a_workload_file_needs_no_network(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layers = trace(build("lenet"), (1, 28, 28))
+    write_workload("net.csv", layers)
+    assert read_workload("net.csv") == layers
+    assert scored(capsys, "4", "--workload", "net.csv")["totals"] == scored(capsys, "4", *LENET)["totals"]
+
+
+def test_run_folder_knows_its_network(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = scored(capsys, str(run_copy))
+    policy = Policy.load(run_copy / "policy.json")
+    assert {row["name"]: row["weight_bits"] for row in found["layers"]} == dict(policy)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["4"], "--model NAME, or --workload FILE"),
+        (["17", *LENET], "17"),
+        (["0", *LENET], "0"),
+        (["nowhere.json", *LENET], "neither a run folder, a policy file nor a number"),
+        (["runs/dem0"], "runs/dem0: neither a run folder, a policy file nor a number of bits; did you mean runs/demo?"),
+        (["misspelt.json", *LENET], "did you mean 'conv1'?"),
+        (["missing.json", *LENET], "fc2"),
+        (["4", "--model", "lenett"], "did you mean 'lenet'?"),
+        (["4", *LENET, "--input-size", "8"], "input_size: lenet does not fit"),
+        (["4", *LENET, "--hardware", "bad.toml"], "clock_hz"),
+        (["4", "--workload", "blank.csv"], "blank.csv"),
+    ],
+)
+def test_bad_input(here: Path, words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "runs" / "demo").mkdir(parents=True)
+    (here / "runs" / "demo" / "config.json").write_text("{}")
+    (here / "misspelt.json").write_text('{"conv_1": 3, "conv2": 3, "fc1": 3, "fc2": 3}')
+    (here / "missing.json").write_text('{"conv1": 3, "conv2": 3, "fc1": 3}')
+    (here / "bad.toml").write_text('base = "stripes"\nclock_hz = -1.0\n')
+    (here / "blank.csv").write_text("\n")
+    assert main(["score", *words]) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert len(error.strip().splitlines()) == 1

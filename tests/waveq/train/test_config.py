@@ -1,0 +1,93 @@
+"""Training configs: recipes against the paper's table, text from a command line, errors in one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from waveq.train.config import RUNTIME_FIELDS, TrainConfig, load_recipe, parse_config, recipe_names
+
+# Table 4: network, data, epochs by phase, batch, rate; momentum 0.9 and decay 1e-4 everywhere
+TABLE_4 = {
+    "simplenet5-cifar10": ("simplenet5", "cifar10", (59, 74, 44), 128, 1e-3),
+    "vgg11-cifar10": ("vgg11", "cifar10", (83, 104, 62), 128, 1e-4),
+    "svhn8-svhn": ("svhn8", "svhn", (36, 45, 27), 128, 1e-2),
+    "resnet20-cifar10": ("resnet20", "cifar10", (32, 40, 24), 128, 1e-2),
+    "alexnet-imagenet": ("alexnet", "imagenet", (28, 35, 21), 256, 1e-2),
+    "resnet18-imagenet": ("resnet18", "imagenet", (32, 40, 24), 256, 1e-2),
+    "mobilenet-v2-imagenet": ("mobilenet-v2", "imagenet", (41, 52, 31), 256, 1e-2),
+}
+
+
+def test_there_is_a_recipe_for_every_row_and_for_the_small_sets() -> None:
+    assert set(recipe_names()) == {*TABLE_4, "digits", "fashion-mnist"}
+
+
+@pytest.mark.parametrize("name", TABLE_4)
+def test_recipe_is_the_row_of_table_4(name: str) -> None:
+    model, dataset, phases, batch, rate = TABLE_4[name]
+    config = load_recipe(name)
+    assert (config.model, config.dataset, config.batch_size, config.lr) == (model, dataset, batch, rate)
+    assert (config.momentum, config.weight_decay, config.optimizer, config.bits) == (0.9, 1e-4, "sgd", "learn")
+    assert config.epochs == sum(phases)
+    # the schedule's own cut, at T/3 and 3T/4, gives the row's phases to an epoch
+    rise, fall = config.epochs / 3, 3 * config.epochs / 4
+    assert phases == pytest.approx((rise, fall - rise, config.epochs - fall), abs=1)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_name_what_the_zoo_has(name: str) -> None:
+    from waveq.zoo import network
+    from waveq.zoo.datasets.data import source
+
+    config = load_recipe(name)
+    assert network(config.model).name == config.model
+    assert source(config.dataset).name == config.dataset
+    assert load_recipe(name, seed=7).seed == 7
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"epoch": 3}, r"^x: no field is called 'epoch'; did you mean 'epochs'\?$"),
+        ({"lr": -1}, r"^x: lr is -1: input should be greater than 0$"),
+        ({"precision": "16"}, r"^x: precision is '16': input should be '32', 'bf16' or '64'$"),
+        ({"bits": "lern"}, r"^x: bits is 'lern': 'learn', a number of bits, bits by layer, or a policy file"),
+        ({"batch_size": 33, "devices": 2}, r"^x: batch_size 33 cannot be shared by 2 devices; .* is 34$"),
+        ({"epochs": 0}, r"^x: bits 'learn' needs epochs"),
+        ({"bits": 3, "target": {"mean_bits": 3.0}}, r"^x: target is a budget for learned bits"),
+    ],
+)
+def test_errors_are_one_sentence(fields: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        parse_config(fields, where="x")
+
+
+def test_bits_as_a_command_line_writes_them() -> None:
+    assert parse_config({"bits": "3"}).bits == 3
+    assert parse_config({"bits": "policy.json"}).bits == Path("policy.json")
+    assert parse_config({"bits": {"conv1": 4}}).bits == {"conv1": 4}
+
+
+def test_files(tmp_path: Path) -> None:
+    config = TrainConfig(bits={"conv1": 4}, layer_costs={"conv1": {2: 1.0, 3: 2.5}, "fc": 3.0}, skip=("a", "b.*"))
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert load_recipe(tmp_path / "config.json") == config
+    (tmp_path / "my.toml").write_text("epochs = 4\nskip = ['fc']\n")
+    assert load_recipe(tmp_path / "my.toml").skip == ("fc",)
+    (tmp_path / "bad.toml").write_text("epochs = ")
+    with pytest.raises(ValueError, match=r"bad\.toml: damaged"):
+        load_recipe(tmp_path / "bad.toml")
+    with pytest.raises(ValueError, match="did you mean 'fashion-mnist'"):
+        load_recipe("fashion-mnst")
+
+
+def test_runtime_fields_exist_and_change_nothing_that_is_learned() -> None:
+    assert set(TrainConfig.model_fields) > RUNTIME_FIELDS
+    assert not RUNTIME_FIELDS & {"seed", "lr", "epochs", "batch_size", "devices", "precision", "bits"}
+
+
+def test_unset_fields_stay_out_of_the_file() -> None:
+    assert "lambda_w" not in json.loads(TrainConfig().to_json())

@@ -1,0 +1,57 @@
+"""Two processes on the CPU against one with the same global batch."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from waveq.train import processes
+from waveq.train.config import TrainConfig, parse_config
+from waveq.train.processes import launch
+from waveq.train.run import train
+from waveq.train.run_folder import RunFolder, load_weights
+
+
+def config(run_dir: Path, devices: int, **changes: object) -> TrainConfig:
+    fields = {"model": "digitsnet", "dataset": "digits", "epochs": 3, "batch_size": 128, "lr": 0.03, "threads": 1}
+    more = {
+        "run_dir": run_dir,
+        "devices": devices,
+        "accelerator": "cpu",
+        "progress": False,
+        "precision": "64",
+        "pretrain_epochs": 2,
+    }
+    return parse_config({**fields, **more, **changes})
+
+
+def test_two_processes_give_the_policy_of_one_even_when_stopped_in_between(tmp_path: Path) -> None:
+    one = train(config(tmp_path / "one", 1), say=lambda _line: None)
+    shared = config(tmp_path / "two", 2)
+    folder = RunFolder.open(shared)
+    assert not launch(shared, (folder.path / "wave" / "metrics.csv").exists)
+    assert (folder.path / "wave" / "last.ckpt").exists()
+    assert folder.result() is None
+    two = train(shared, say=lambda _line: None)
+    assert two.bits == one.bits
+    float_one, float_two = (load_weights(tmp_path / name / "float" / "weights.pt") for name in ("one", "two"))
+    # sums over a batch are rounded in another order, nothing else differs
+    torch.testing.assert_close(float_two, float_one, rtol=1e-9, atol=1e-12)
+    state_one, state_two = (load_weights(tmp_path / name / "wave" / "state.pt") for name in ("one", "two"))
+    assert int(state_one["waveq_step"]) == int(state_two["waveq_step"]) == 3 * 10
+    # a weight on the boundary between two levels may fall to the other side, and moves on from there
+    torch.testing.assert_close(state_two, state_one, rtol=0.05, atol=0.01)
+    assert two.test_accuracy == pytest.approx(one.test_accuracy, abs=0.01)
+
+
+def test_a_process_that_fails_stops_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "import os, sys, time; sys.exit(3) if os.environ['LOCAL_RANK'] == '1' else time.sleep(60)"
+    monkeypatch.setattr(processes, "_command", lambda _config: [sys.executable, "-c", script])
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"one of 2 training processes failed \(exit codes \[-9, 3\]\)"):
+        launch(config(tmp_path, 2), lambda: False)
+    assert time.monotonic() - begun < 50

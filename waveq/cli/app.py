@@ -1,0 +1,106 @@
+"""The ``waveq`` command: one verb per job.
+
+Nothing heavy is imported here or at the top of the verbs' files: ``waveq --help`` must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from waveq.cli import data, demo, explore, frontier, hardware, report, score, sensitivity, train
+from waveq.cli import enumerate as enumeration
+from waveq.cli.common import Interrupted, say
+
+__all__ = ["app", "main"]
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+_BAD_INPUT_ERRORS = (ValueError, TypeError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+# typer carries its own copy of click in some versions: the classes are reached through typer's public names
+_CLICK_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="waveq",
+    help="Learn the bits of every layer, price them on an accelerator, place them on the Pareto frontier.",
+    epilog="Start with: waveq demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help is quicker, and pipes well
+)
+for verb in (demo, train, score, hardware, explore, enumeration, frontier, sensitivity, report, data):
+    verb.register(app)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; never a traceback unless WAVEQ_DEBUG is set.
+
+    0: done. 2: the input is wrong, one sentence on standard error says how. 130: Ctrl-C, with what to call to go on.
+    1: anything else.
+
+    Args:
+        argv: words after ``waveq``; by default those of this process.
+
+    Example:
+        >>> main(["data", "--json"])  # doctest: +ELLIPSIS
+        {...}
+        0
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        outcome = app(args=words, standalone_mode=False, prog_name="waveq")
+    except typer.Exit as end:
+        return int(end.exit_code)
+    except _CLICK_ERROR as error:
+        return _usage_error(error)
+    except Interrupted as stop:
+        say(f"stopped. {stop}")
+        return INTERRUPTED
+    except (typer.Abort, KeyboardInterrupt):
+        say("stopped.")
+        return INTERRUPTED
+    except BrokenPipeError:  # `waveq score ... | head` has read enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the interpreter flushes it at exit
+        return 0
+    except Exception as error:
+        return _failure(error)
+    if outcome == INTERRUPTED:  # how newer typer reports a Ctrl-C
+        say("stopped.")
+    return int(outcome) if isinstance(outcome, int) else 0
+
+
+def _usage_error(error: Any) -> int:
+    message = error.format_message()
+    if message.startswith("Usage:"):  # `waveq` alone asks for the help
+        say(message)
+        return BAD_INPUT
+    message = message.rstrip(".?") + ("?" if message.endswith(("?", "?.")) else ".")
+    where = error.ctx.command_path if getattr(error, "ctx", None) else "waveq"
+    say(f"{message} See: {where} --help")
+    return BAD_INPUT
+
+
+def _failure(error: Exception) -> int:
+    if os.environ.get("WAVEQ_DEBUG"):
+        raise error
+    if isinstance(error, _BAD_INPUT_ERRORS):
+        say(_message(error))
+        return BAD_INPUT
+    say(f"{_message(error)} ({type(error).__name__}; WAVEQ_DEBUG=1 shows where)")
+    return FAILED
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or "no message"
+
+
+if not sys.warnoptions:
+    # Libraries below warn about themselves; what this project warns about is printed by the verbs.
+    warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -1,0 +1,113 @@
+"""What the verbs share: options, output for people and for machines, and how an interruption says what to do next."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = [
+    "AsJson",
+    "DataDir",
+    "FinishedRun",
+    "Hardware",
+    "Interrupted",
+    "Part",
+    "Quiet",
+    "Run",
+    "TuningEpochs",
+    "TuningRate",
+    "aligned",
+    "cell",
+    "emit",
+    "resumable",
+    "say",
+    "say_progress",
+]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where data sets are looked for (default: $WAVEQ_DATA, else data).")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
+FinishedRun = Annotated[Path, typer.Argument(help="Folder of a finished run (waveq train, waveq demo).")]
+Hardware = Annotated[str, typer.Option(help="An accelerator by name, or a TOML file; see: waveq hardware")]
+Part = Annotated[str | None, typer.Option(help="Images that policies are compared on: validation, test or train.")]
+Run = Annotated[Path | None, typer.Option("--run", help="Run folder that everything is written to.")]
+TuningEpochs = Annotated[int | None, typer.Option(help="Fine-tune every policy for so many epochs; 0 only rounds.")]
+TuningRate = Annotated[float | None, typer.Option(help="Learning rate of the fine-tuning.")]
+
+
+class Interrupted(Exception):  # noqa: N818  (it is none)
+    """Ctrl-C in the middle of something that can be resumed; its text says how.
+
+    No KeyboardInterrupt: that one the parser of the command line keeps for itself.
+    """
+
+
+@contextmanager
+def resumable(hint: str) -> Iterator[None]:
+    """Add to a Ctrl-C what to call to go on.
+
+    Example:
+        >>> with resumable("go on with: waveq demo"):
+        ...     pass
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(hint) from None
+
+
+def say(text: str) -> None:
+    """One line for people, on standard error, so that standard output stays for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def say_progress(text: str) -> None:
+    """`say`, but for a run's warnings, which the result repeats at its end."""
+    if not text.startswith("warning: "):
+        say(text)
+
+
+def emit(text: str, data: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print a result: the text, or the same as one JSON object."""
+    print(json.dumps(data, indent=2, default=_plain) if as_json else text, flush=True)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars and arrays, paths and mappings as JSON values."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    return str(value)
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Columns padded to their widest cell, the first ``left`` flush left.
+
+    Example:
+        >>> print(aligned(("layer", "bits"), [("conv1", "4"), ("fc", "16")]))
+        layer  bits
+        conv1     4
+        fc       16
+    """
+    from stripes_sim.text import aligned as align
+
+    return align(head, rows, left=left)
+
+
+def cell(value: object, *, digits: int = 6) -> str:
+    """A value of a table: so many significant digits where it is a real number.
+
+    Example:
+        >>> cell(3.14159265, digits=4), cell(7)
+        ('3.142', '7')
+    """
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,42 @@
+"""``waveq data``: where each data set is looked for, and what is there."""
+
+from __future__ import annotations
+
+import typer
+
+from waveq.cli.common import AsJson, DataDir, emit
+
+__all__ = ["data", "register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command(
+        "data",
+        epilog="Example: waveq data --data-dir ~/datasets",
+        short_help="Where each data set is looked for, what is there.",
+    )(data)
+
+
+def data(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Where each data set is looked for, what is there, and how to get the rest."""
+    from waveq.zoo.datasets.data import data_status
+
+    rows = data_status(data_dir)
+    lines = []
+    for row in rows:
+        where = str(row.found) if row.found else "inside a package" if row.available else "not found"
+        lines.append(f"{row.name:<14} {where}\n{'':14} {row.summary}")
+        if not row.available:
+            lines.append(f"{'':14} looked in: {', '.join(map(str, row.looked))}\n{'':14} to get it: {row.how_to_get}")
+    table = {
+        row.name: {
+            "available": row.available,
+            "found": None if row.found is None else str(row.found),
+            "looked": [str(place) for place in row.looked],
+            "summary": row.summary,
+            "how_to_get": row.how_to_get,
+        }
+        for row in rows
+    }
+    emit("\n".join(lines), table, as_json=as_json)

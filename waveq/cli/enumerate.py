@@ -1,0 +1,102 @@
+"""``waveq enumerate``: accuracy and cost of every policy of a space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from waveq.cli.common import AsJson, FinishedRun, Hardware, Part, Quiet, TuningEpochs, TuningRate, emit, resumable, say
+from waveq.cli.parsing import changed_protocol, parse_bits
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["enumerate_policies", "register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command(
+        "enumerate",
+        epilog="Example: waveq enumerate runs/demo --bits 2,3,4,8",
+        short_help="Accuracy and cost of every policy of a space; resumable.",
+    )(enumerate_policies)
+
+
+def enumerate_policies(
+    run: FinishedRun,
+    bits: Annotated[str, typer.Option(help="Bits that every layer may take.")] = "2,3,4,5,8",
+    hardware: Hardware = "stripes",
+    part: Part = None,
+    finetune_epochs: TuningEpochs = None,
+    finetune_lr: TuningRate = None,
+    sample: Annotated[int | None, typer.Option(help="So many policies, drawn at random, instead of all.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    store: Annotated[Path | None, typer.Option(help="SQLite file of the accuracies (default: in the run).")] = None,
+    engine: Annotated[str, typer.Option(help="serial, processes (this machine) or ray (a cluster).")] = "serial",
+    workers: Annotated[int | None, typer.Option(help="Processes, or Ray actors (default: one a core).")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Write the table here too, as .csv or .parquet.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate and price every policy of a design space; the same command goes on where it stopped.
+
+    Every policy is treated alike: the run's float network, rounded to the policy's bits, and trained with them for a
+    few epochs where asked.
+    """
+    from stripes_sim import load_hardware
+    from waveq.codesign.space import STORE, TABLE, enumerate_run
+    from waveq.train.trained_run import TrainedRun
+
+    trained = TrainedRun(run)
+    options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
+    with resumable(f"What was evaluated is in {store or run / STORE}; the same command goes on from there."):
+        frame = enumerate_run(
+            trained,
+            load_hardware(hardware),
+            choices=parse_bits(bits),
+            protocol=changed_protocol(None, part, finetune_epochs, finetune_lr),
+            sample=sample,
+            seed=seed,
+            store=store,
+            engine=engine,
+            progress=not (quiet or as_json),
+            **_for_engine(engine, options),
+        )
+    if export is not None:
+        _export(frame, export)
+    best = frame.iloc[int(frame["accuracy"].to_numpy().argmax())]
+    text = (
+        f"{len(frame):,} policies: accuracy {frame['accuracy'].min():.2f} to {frame['accuracy'].max():.2f} %, energy "
+        f"{frame['energy_pj'].min() / 1e6:.4g} to {frame['energy_pj'].max() / 1e6:.4g} µJ\n"
+        f"written to {run / TABLE}; next: waveq frontier {run}"
+    )
+    data = {"run": str(run), "policies": len(frame), "table": str(run / TABLE), "best": best.to_dict()}
+    emit(text, data, as_json=as_json)
+
+
+def _for_engine(engine: str, options: dict[str, Any]) -> dict[str, Any]:
+    if engine == "serial" and options:
+        raise ValueError(f"--{next(iter(options))} needs --engine processes or --engine ray")
+    if engine == "processes" and "address" in options:
+        raise ValueError("--address needs --engine ray")
+    return options
+
+
+def _export(frame: pd.DataFrame, path: Path) -> None:
+    from waveq._files import whole, write_frame
+
+    if path.suffix == ".csv":
+        write_frame(path, frame)
+    elif path.suffix == ".parquet":
+        try:
+            with whole(path) as draft:
+                frame.to_parquet(draft, index=False)
+        except ImportError:
+            raise ValueError("writing Parquet needs pyarrow: pip install 'waveq[parquet]'") from None
+    else:
+        raise ValueError(f"--export must end in .csv or .parquet, not {str(path)!r}")
+    say(f"written to {path}")

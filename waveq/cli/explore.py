@@ -1,0 +1,75 @@
+"""``waveq explore``: one policy on every machine of a grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from waveq.cli.common import AsJson, Run, aligned, cell, emit, say
+from waveq.cli.parsing import parse_grid, parse_sense
+
+__all__ = ["explore", "register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command(
+        "explore",
+        epilog="Example: waveq explore runs/demo --grid tiles=1,4,16 --grid rows=8,16",
+        short_help="A policy on many machines: cycles, energy, area.",
+    )(explore)
+
+
+def explore(
+    policy: Annotated[str, typer.Argument(help="A run folder, a policy file, or one number of bits for all layers.")],
+    model: Annotated[str | None, typer.Option(help="Network of the zoo that a policy file or number is for.")] = None,
+    workload: Annotated[
+        Path | None, typer.Option(help="Layer shapes from a CSV or JSON file instead of --model.")
+    ] = None,
+    grid: Annotated[
+        list[str] | None, typer.Option(help="Hardware parameter and its values, such as tiles=1,2,4; repeatable.")
+    ] = None,
+    hardware: Annotated[str, typer.Option(help="The machine whose other parameters stay as they are.")] = "stripes",
+    sense: Annotated[
+        str, typer.Option(help="What makes a machine efficient, each max or min.")
+    ] = "area_mm2=min,energy_pj=min",
+    batch: Annotated[int, typer.Option(help="Images of one run of the accelerator.")] = 1,
+    run: Run = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a policy on every combination of hardware parameters, and show the machines that no other one beats."""
+    from pareto import frontier
+    from stripes_sim import explore as explore_machines
+    from stripes_sim import load_hardware, plot_exploration
+    from stripes_sim.explore import AREA_NOTE
+    from waveq._files import write_frame
+    from waveq.cli.workload import Sizes, priced_policy
+    from waveq.codesign.pictures import save_figure
+
+    chosen = parse_sense(sense)
+    priced = priced_policy(policy, model, workload, Sizes())
+    frame = explore_machines(
+        priced.layers,
+        {"policy": priced.weight_bits} if isinstance(priced.weight_bits, dict) else priced.weight_bits,
+        parse_grid(grid) if grid else None,
+        hardware=load_hardware(hardware),
+        activation_bits=priced.activation_bits,
+        batch=batch,
+    )
+    front = frontier(frame, sense=chosen, keep="first")
+    folder = run or priced.folder("explore")
+    write_frame(folder / "explore.csv", frame)
+    swept = list(frame.columns[: list(frame.columns).index("policy")])
+    x, y = (*chosen, "area_mm2", "energy_pj")[:2]
+    figure = plot_exploration(frame, x=x, y=y, colour=swept[0], efficient=front if len(chosen) == 2 else None)
+    save_figure(figure, folder / "explore.png")
+    say(f"written to {folder}: explore.csv, explore.png")
+    columns = [*swept, "cycles", "energy_pj", "utilisation", "area_mm2", "bound"]
+    table = aligned(
+        columns, [[cell(value, digits=4) for value in row] for row in front[columns].to_numpy(dtype=object).tolist()]
+    )
+    text = f"{len(frame)} machines, {len(front)} efficient ({sense}):\n\n{table}\n\n{AREA_NOTE}"
+    data = {"machines": len(frame), "efficient": front.to_dict("records"), "note": AREA_NOTE, "run": str(folder)}
+    emit(text, data, as_json=as_json)

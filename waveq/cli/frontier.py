@@ -1,0 +1,80 @@
+"""``waveq frontier``: the policies that no other one beats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from waveq.cli.common import AsJson, aligned, cell, emit
+from waveq.cli.parsing import parse_sense
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["frontier", "register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command(
+        "frontier",
+        epilog="Example: waveq frontier runs/demo    or: waveq frontier policies.csv --sense accuracy=max,cycles=min",
+        short_help="The efficient policies, a picture, where a policy lies.",
+    )(frontier)
+
+
+def frontier(
+    source: Annotated[Path, typer.Argument(help="A run folder, or a CSV file with one row a policy.")],
+    sense: Annotated[str, typer.Option(help="Objectives, each max or min.")] = "accuracy=max,energy_pj=min",
+    policy: Annotated[Path | None, typer.Option(help="Policy file to mark (default: the run's own).")] = None,
+    budget: Annotated[list[float] | None, typer.Option(help="Limit on the x axis to mark; repeatable.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where table and picture go (default: beside the source).")] = None,
+    html: Annotated[bool, typer.Option("--html", help="Also a page whose points show their bits (plotly).")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The policies that no other one beats, as a table and a picture, with the learned policy marked."""
+    from pareto import frontier as efficient_rows
+    from waveq._files import whole, write_frame
+    from waveq.codesign.pictures import frontier_figure, save_figure
+    from waveq.codesign.placement import FRONT, SENSE, place_run
+    from waveq.codesign.report import OWN_LABEL, placement_sentence
+    from waveq.codesign.space import TABLE, read_table
+    from waveq.policy import Policy
+
+    is_run = source.is_dir()
+    frame = read_table(source / TABLE if is_run else source)
+    chosen = parse_sense(sense)
+    own = Policy.load(policy) if policy else Policy.load(source / "policy.json") if is_run else None
+    front = efficient_rows(frame, sense=chosen)
+    folder = out or (source if is_run else source.parent)
+    write_frame(folder / FRONT, front)
+    mark = {} if own is None else {OWN_LABEL if policy is None else policy.stem: dict(own)}
+    layers = None if own is None else list(own)
+    figure = frontier_figure(frame, sense=chosen, mark=mark, budgets=budget or (), layers=layers)
+    save_figure(figure, folder / "frontier.png")
+    pictures = ["frontier.png"]
+    if html:
+        from pareto import plot_html
+
+        page = folder / "frontier.html"
+        with whole(page) as draft:
+            plot_html(frame, front, draft, sense=chosen, mark=mark, budgets=budget or (), layers=layers)
+        pictures.append(page.name)
+    lines = [_table(front), f"{len(front)} of {len(frame):,} policies are efficient"]
+    data: dict[str, Any] = {"policies": len(frame), "frontier": front.to_dict("records"), "sense": chosen}
+    if is_run and policy is None and chosen == SENSE:
+        from waveq.train.trained_run import TrainedRun
+
+        placed = place_run(TrainedRun(source), frame, [name for name in own or () if name in frame.columns]).summary()
+        lines.append(placement_sentence(placed))
+        data["placement"] = placed
+    lines.append(f"written to {folder}: {FRONT}, {', '.join(pictures)}")
+    emit("\n".join(lines), data, as_json=as_json)
+
+
+def _table(front: pd.DataFrame, *, longest: int = 30) -> str:
+    rows = [[cell(value) for value in row] for row in front.tail(longest).to_numpy(dtype=object).tolist()]
+    more = f"... {len(front) - longest} more in the file\n" if len(front) > longest else ""
+    return more + aligned([str(column) for column in front.columns], rows, left=0)

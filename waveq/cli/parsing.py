@@ -1,0 +1,86 @@
+"""What words of the command line mean: bits, objectives, grids, changes of a protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from waveq.codesign.protocol import Protocol
+
+__all__ = ["changed_protocol", "parse_bits", "parse_grid", "parse_integers", "parse_sense"]
+
+
+def parse_bits(text: str) -> tuple[int, ...]:
+    """Bit widths from "2,3,4" or "2-8", sorted.
+
+    Example:
+        >>> parse_bits("8,2-4")
+        (2, 3, 4, 8)
+    """
+    found: set[int] = set()
+    for piece in text.split(","):
+        low, dash, high = piece.strip().partition("-")
+        if not low.isdigit() or (dash and not high.isdigit()):
+            raise ValueError(f"--bits must be numbers such as 2,3,4,8 or 2-8, not {text!r}")
+        found.update(range(int(low), int(high if dash else low) + 1))
+    if not found or not all(1 <= width <= 9 for width in found):
+        raise ValueError(f"--bits must lie in 1..9 (total bits, sign included), not {text!r}")
+    return tuple(sorted(found))
+
+
+def parse_integers(option: str, text: str) -> tuple[int, ...]:
+    """Whole numbers from "-1,1"."""
+    try:
+        return tuple(int(piece) for piece in text.split(","))
+    except ValueError:
+        raise ValueError(f"{option} must be whole numbers such as -1,1, not {text!r}") from None
+
+
+def parse_sense(text: str) -> dict[str, str]:
+    """Objectives from "accuracy=max,energy_pj=min".
+
+    Example:
+        >>> parse_sense("accuracy=max, cycles=min")
+        {'accuracy': 'max', 'cycles': 'min'}
+    """
+    chosen = {}
+    for piece in text.split(","):
+        name, sign, direction = (part.strip() for part in piece.partition("="))
+        if not sign or direction not in ("max", "min") or not name:
+            raise ValueError(f"--sense must be COLUMN=max or COLUMN=min, comma-separated, not {piece.strip()!r}")
+        chosen[name] = direction
+    return chosen
+
+
+def parse_grid(entries: list[str]) -> dict[str, list[int | float | str]]:
+    """Parameters and values from ["tiles=1,2,4", "storage=packed,padded"].
+
+    Example:
+        >>> parse_grid(["tiles=1,2", "clock_hz=5e8"])
+        {'tiles': [1, 2], 'clock_hz': [500000000.0]}
+    """
+    grid: dict[str, list[int | float | str]] = {}
+    for entry in entries:
+        name, sign, values = entry.partition("=")
+        if not sign or not values:
+            raise ValueError(f"--grid must be PARAMETER=VALUE,VALUE such as tiles=1,2,4, not {entry!r}")
+        grid[name.strip()] = [_value(value.strip()) for value in values.split(",")]
+    return grid
+
+
+def _value(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def changed_protocol(base: Protocol | None, part: str | None, epochs: int | None, rate: float | None) -> Protocol:
+    """A protocol with what was said on the command line changed."""
+    from waveq.codesign.protocol import Protocol
+
+    given = {"part": part, "finetune_epochs": epochs, "finetune_lr": rate}
+    said = {name: value for name, value in given.items() if value is not None}
+    return Protocol.from_dict({**(base or Protocol()).to_dict(), **said})

@@ -1,0 +1,200 @@
+"""``waveq train``: float training, learned bits, final network, in one run folder."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from waveq.cli.common import AsJson, DataDir, Quiet, Run, aligned, emit, resumable, say, say_progress
+from waveq.method.options import option_help, option_names
+
+if TYPE_CHECKING:
+    from waveq.train.config import TrainConfig
+    from waveq.train.run import TrainResult
+
+__all__ = ["register", "result_text", "train"]
+
+_EXAMPLE = "Example: waveq train --dataset fashion-mnist --model simplenet5 --target mean_bits=3"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("train", epilog=_EXAMPLE, short_help="Learn a policy: float network, bits, final network.")(train)
+
+
+def _option(name: str) -> Any:
+    return typer.Option(help=option_help(name))
+
+
+def train(
+    recipe: Annotated[
+        str | None, typer.Option(help="A shipped recipe, or a TOML or JSON file (RUN/config.json).")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A network of the zoo.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="A data set; see: waveq data")] = None,
+    bits: Annotated[str | None, typer.Option(help='"learn", one number for all layers, or a policy file.')] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Budget of learned bits: mean_bits=3.5, or a share of the 8-bit cost energy_pj=0.4"),
+    ] = None,
+    hardware: Annotated[
+        str | None, typer.Option(help="Weigh every layer's bits by their cost on this accelerator; see: waveq hardware")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="The cost that --hardware weighs by (default: the target's, else energy_pj).")
+    ] = None,
+    quantizer: Annotated[str | None, _option("quantizer")] = None,
+    scale: Annotated[str | None, _option("scale")] = None,
+    preset: Annotated[str | None, _option("preset")] = None,
+    schedule: Annotated[str | None, _option("schedule")] = None,
+    forward: Annotated[str | None, _option("forward")] = None,
+    activation_bits: Annotated[int | None, _option("activation_bits")] = None,
+    activation_quantizer: Annotated[str | None, _option("activation_quantizer")] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="Layer or pattern left in floating point; repeatable.")] = None,
+    first_last: Annotated[int | None, _option("first_last")] = None,
+    lambda_w: Annotated[float | None, _option("lambda_w")] = None,
+    lambda_beta: Annotated[float | None, _option("lambda_beta")] = None,
+    pretrain_epochs: Annotated[int | None, typer.Option(help="Epochs of float training.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs with WaveQ.")] = None,
+    finetune_epochs: Annotated[int | None, typer.Option(help="Epochs with the bits fixed, afterwards.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of the WaveQ stage.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images of a step, over all processes.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Float weights to start from: a file, or a run folder.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Initial weights, order of the data, crops.")] = None,
+    precision: Annotated[str | None, typer.Option(help="32, bf16 or 64.")] = None,
+    devices: Annotated[int | None, typer.Option(help="Processes (DDP), one for each device.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of one process.")] = None,
+    download: Annotated[bool | None, typer.Option("--download", help="Download what is not there.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other field of the recipe, as NAME=VALUE; repeatable.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on where the run folder stopped; --no-resume refuses one.")] = True,
+    data_dir: DataDir = None,
+    run: Run = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a float network, learn the bits of its layers, and write network and policy to a run folder.
+
+    The same command goes on where it stopped. Without --recipe, the shipped recipe for the network and the data set is
+    taken where there is one.
+    """
+    given = dict(locals())
+    from waveq.train.config import TrainConfig
+
+    budget = None if target is None else _number_by_name("--target", target)
+    given |= {"target": budget, "run_dir": run}
+    changes = {name: given[name] for name in TrainConfig.model_fields if given.get(name) not in (None, [])}
+    silent = quiet or as_json
+    config = _config(recipe, {**changes, **_settings(setting or []), "resume": resume, "progress": not silent})
+    shares = [name for name in budget or {} if name != "mean_bits"]
+    if hardware is not None:
+        from stripes_sim import load_hardware
+        from waveq.codesign.pipeline import weigh_by_cost
+
+        config = weigh_by_cost(config, load_hardware(hardware), objective or (shares or ["energy_pj"])[0])
+    elif shares and config.layer_costs is None:
+        raise ValueError(
+            f"--target {target} is a share of what 8 bits cost: say on which accelerator, --hardware stripes"
+        )
+    from waveq.train.run import train as train_run
+
+    with resumable(f"Everything is in {config.folder}, and the same command goes on from there."):
+        result = train_run(config, say=_nothing if silent else say_progress)
+    emit(result_text(result), result.to_dict(), as_json=as_json)
+
+
+option_names(
+    "waveq train",
+    inspect.signature(train).parameters,
+    instead={
+        "total_steps": "--epochs",
+        "layer_costs": "--hardware",
+        "fit_range": "--set fit_range=true",
+        "beta_lr": "--set beta_lr=0.1",
+        "scale_rule": "the training config has none",
+    },
+)
+
+
+def _config(recipe: str | None, changes: dict[str, Any]) -> TrainConfig:
+    from waveq.train.config import load_recipe, parse_config
+
+    name = recipe or _shipped_recipe(changes.get("model"), changes.get("dataset"))
+    return parse_config(changes, where="waveq train") if name is None else load_recipe(name, **changes)
+
+
+def _shipped_recipe(model: str | None, dataset: str | None) -> str | None:
+    """The only recipe that fits what was said of network and data; the defaults' one when nothing was said."""
+    from waveq.train.config import TrainConfig, load_recipe, recipe_names
+    from waveq.zoo import network
+    from waveq.zoo.datasets.data import source
+
+    want_model = None if model is None else network(model).name
+    want_data = None if dataset is None else source(dataset).name
+    if want_model is None and want_data is None:
+        want_model, want_data = TrainConfig().model, TrainConfig().dataset
+    fitting = []
+    for name in recipe_names():
+        found = load_recipe(name)
+        if want_model in (None, found.model) and want_data in (None, found.dataset):
+            fitting.append(name)
+    if len(fitting) == 1:
+        return fitting[0]
+    if len(fitting) > 1:
+        raise ValueError(f"several recipes fit: {', '.join(fitting)}; choose one with --recipe, or give --model too")
+    if want_model is None or want_data is None:
+        raise ValueError("no shipped recipe fits; give both --model and --dataset")
+    say("no shipped recipe fits; training with the defaults (give --pretrain-epochs for a float network to start from)")
+    return None
+
+
+def _number_by_name(option: str, text: str) -> dict[str, float]:
+    name, sign, number = text.partition("=")
+    try:
+        if not sign:
+            raise ValueError
+        return {name.strip(): float(number)}
+    except ValueError:
+        raise ValueError(f"{option} must be NAME=NUMBER, such as mean_bits=3.5, not {text!r}") from None
+
+
+def _settings(pairs: list[str]) -> dict[str, str]:
+    fields = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign:
+            raise ValueError(f"--set must be NAME=VALUE, such as momentum=0.95, not {pair!r}")
+        fields[name.strip().replace("-", "_")] = value.strip()
+    return fields
+
+
+def _nothing(_line: str) -> None:
+    """Say nothing."""
+
+
+def result_text(result: TrainResult) -> str:
+    """Accuracies, bits and warnings of a run, for people."""
+    rows = [
+        ("float", f"{100 * result.float_validation_accuracy:.2f}", f"{100 * result.float_test_accuracy:.2f}"),
+        *_unrounded_row(result),
+        (
+            f"{result.mean_bits:.2f} bits (mean of layers)",
+            f"{100 * result.validation_accuracy:.2f}",
+            f"{100 * result.test_accuracy:.2f}",
+        ),
+    ]
+    bits = aligned(("layer", "bits"), [(name, str(width)) for name, width in result.bits.items()])
+    table = aligned(("accuracy %", "validation", "test"), rows)
+    notes = "".join(f"\nwarning: {warning}" for warning in result.warnings)
+    return f"{bits}\n\n{table}{notes}\n\nwritten to {result.run_dir}; next: waveq score {result.run_dir}"
+
+
+def _unrounded_row(result: TrainResult) -> list[tuple[str, str, str]]:
+    before = result.unrounded_validation_accuracy, result.unrounded_test_accuracy
+    if before[0] is None or before[1] is None:
+        return []
+    return [("trained, not yet rounded", f"{100 * before[0]:.2f}", f"{100 * before[1]:.2f}")]

@@ -1,0 +1,82 @@
+"""Where a policy lies among all policies: the frontier of accuracy and energy, and how far from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from waveq._files import write_frame, write_json
+from waveq.train.trained_run import TrainedRun
+
+__all__ = ["FRONT", "SENSE", "Placement", "place", "place_run"]
+
+SENSE = {"accuracy": "max", "energy_pj": "min"}
+FRONT = "frontier.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a policy lies among all policies."""
+
+    frame: pd.DataFrame
+    front: pd.DataFrame
+    own: dict[str, float]
+    """Accuracy (percent) and costs of the run's policy under the common protocol."""
+    efficient: bool
+    """Whether no policy is better in one objective and not worse in the other."""
+    accuracy_gap: float
+    """Points of accuracy that the best policy of at most the same energy has more; 0 on the frontier."""
+    energy_gap_pj: float
+    """Energy that the cheapest policy of at least the same accuracy needs less; 0 on the frontier."""
+
+    def summary(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "policies": len(self.frame),
+            "frontier": len(self.front),
+            "own": self.own,
+            "efficient": self.efficient,
+            "accuracy_gap": self.accuracy_gap,
+            "energy_gap_pj": self.energy_gap_pj,
+        }
+
+
+def place_run(run: TrainedRun, frame: pd.DataFrame, names: Sequence[str]) -> Placement:
+    """The frontier of accuracy and energy, and the run's policy against it; written to RUN/frontier.csv and .json."""
+    from pareto import frontier
+
+    front = frontier(frame, sense=SENSE)
+    placement = place(frame, front, {name: run.policy[name] for name in names})
+    write_frame(run.path / FRONT, front)
+    write_json(run.path / "frontier.json", placement.summary())
+    return placement
+
+
+def place(frame: pd.DataFrame, front: pd.DataFrame, policy: Mapping[str, int]) -> Placement:
+    """Find a policy in a table of policies, and how far it is from the frontier of accuracy and energy.
+
+    Raises:
+        ValueError: the policy is not in the table.
+    """
+    found = np.ones(len(frame), dtype=np.bool_)
+    for name, bits in policy.items():
+        found &= frame[name].to_numpy() == bits
+    if not found.any():
+        raise ValueError(f"policy {dict(policy)} is not among the {len(frame)} policies of the table")
+    own = frame[found].iloc[0]
+    accuracy, energy = float(own["accuracy"]), float(own["energy_pj"])
+    better = frame[frame["energy_pj"] <= energy]["accuracy"].max() - accuracy
+    cheaper = energy - frame[frame["accuracy"] >= accuracy]["energy_pj"].min()
+    metrics = [column for column in ("accuracy", "energy_pj", "cycles", "weight_bytes") if column in frame.columns]
+    return Placement(
+        frame=frame,
+        front=front,
+        own={column: float(own[column]) for column in metrics},
+        efficient=bool(better <= 0 and cheaper <= 0),
+        accuracy_gap=float(better),
+        energy_gap_pj=float(cheaper),
+    )

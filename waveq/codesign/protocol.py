@@ -1,0 +1,145 @@
+"""How the accuracy of a policy is measured: the same way for every policy of a run, the learned one included."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from waveq._names import check_choice
+from waveq.train.trained_run import PARTS, TrainedRun
+
+if TYPE_CHECKING:
+    from waveq.evaluate.evaluator import PolicyEvaluator
+    from waveq.evaluate.finetune import PolicyFinetuner
+
+__all__ = ["Evaluation", "Protocol", "evaluation"]
+
+Policies = npt.NDArray[np.uint8]
+_TOGETHER = 16  # policies that are fine-tuned as one; fixed, so that a resumed enumeration groups them alike
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """From the run's float network: its layers rounded to a policy's bits, and trained a little where asked.
+
+    Args:
+        part: the images that accuracies are measured on. Nothing should be chosen on "test".
+        finetune_epochs: passes over the training images with the policy's bits; 0 rounds and does not train.
+        finetune_lr: learning rate of these.
+        batch_size: images of a step of these.
+
+    Raises:
+        ValueError: an unknown part, a negative number of epochs.
+    """
+
+    part: str = "validation"
+    finetune_epochs: int = 0
+    finetune_lr: float = 0.01
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        check_choice("part", self.part, PARTS)
+        if self.finetune_epochs < 0:
+            raise ValueError(f"finetune_epochs must be 0 or more, not {self.finetune_epochs}")
+
+    def __str__(self) -> str:
+        if self.finetune_epochs == 0:
+            return "post-training quantisation of one float network"
+        epochs = f"{self.finetune_epochs} epoch{'s' if self.finetune_epochs > 1 else ''}"
+        return f"one float network fine-tuned with the policy's bits for {epochs}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; what does not matter without training is left out."""
+        fields = asdict(self)
+        return fields if self.finetune_epochs else {"part": self.part, "finetune_epochs": 0}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Protocol:
+        """The protocol that `to_dict` described."""
+        return cls(**fields)
+
+
+class Evaluation:
+    """A protocol on a run's network and images; small enough to be sent to worker processes.
+
+    Attributes:
+        names: the quantised layers, the columns of a policy array.
+        labels: (S,) int64 class numbers of the images.
+    """
+
+    def __init__(
+        self,
+        evaluator: PolicyEvaluator | PolicyFinetuner,
+        correct: Callable[[Policies], npt.NDArray[np.bool_]],
+        labels: npt.NDArray[np.int64],
+        threads: int | None,
+    ) -> None:
+        self._accuracy = evaluator.accuracy
+        self._correct = correct
+        self._threads = threads
+        self.names = evaluator.names
+        self.labels = labels
+
+    def __call__(self, policies: Policies) -> npt.NDArray[np.float64]:
+        """Accuracies in percent: (N, L) uint8 -> (N,)."""
+        from waveq.threads import torch_threads
+
+        with torch_threads(self._threads):
+            return 100.0 * self._accuracy(policies)
+
+    def correct(self, policies: Policies) -> npt.NDArray[np.bool_]:
+        """Which images are classified right: (N, L) uint8 -> (N, S)."""
+        from waveq.threads import torch_threads
+
+        with torch_threads(self._threads):
+            return np.asarray(self._correct(policies))
+
+
+def evaluation(run: TrainedRun, protocol: Protocol) -> Evaluation:
+    """The protocol, ready to evaluate policies of the run; inputs are quantised where the run quantises them."""
+    config, skipped, threads = run.config, tuple(run.policy.skipped), run.config.threads
+    images = run.images(protocol.part)
+    labels = images.split.labels.numpy()
+    inputs = dict(run.policy.activation_bits) or None
+    if protocol.finetune_epochs:
+        from waveq.evaluate.finetune import PolicyFinetuner
+
+        tuner = PolicyFinetuner(
+            run.float_network(),
+            run.images("train"),
+            images,
+            quantizer=config.quantizer,
+            scale=scale_of(run),
+            skip=skipped,
+            activation_bits=inputs,
+            epochs=protocol.finetune_epochs,
+            batch_size=protocol.batch_size,
+            lr=protocol.finetune_lr,
+            seed=config.seed,
+            together=_TOGETHER,
+        )
+        return Evaluation(tuner, tuner.correct, labels, threads)
+    from waveq.evaluate.evaluator import PolicyEvaluator
+
+    evaluator = PolicyEvaluator(
+        run.float_network(),
+        images,
+        quantizer=config.quantizer,
+        scale=scale_of(run),
+        skip=skipped,
+        activation_bits=inputs,
+    )
+    return Evaluation(evaluator, functools.partial(evaluator.correct, each=True), labels, threads)
+
+
+def scale_of(run: TrainedRun) -> Any:
+    """The scale that the run trained with, or "max" where that one has to be learned."""
+    from waveq.method.presets import get_preset
+
+    scale = run.config.scale or get_preset(run.config.preset).scale
+    return "max" if scale == "learned" else scale

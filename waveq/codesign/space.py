@@ -1,0 +1,175 @@
+"""Accuracy and cost of every policy of a run's design space, and of those one layer away from its own.
+
+One protocol for all policies (see `protocol`): the learned policy gets no other treatment than any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from waveq._files import write_frame, write_json
+from waveq.codesign.protocol import Evaluation, Protocol, evaluation, scale_of
+from waveq.codesign.score import price_policies
+from waveq.train.run_folder import nearest_run
+from waveq.train.trained_run import TrainedRun
+
+if TYPE_CHECKING:
+    from pareto import DesignSpace
+    from stripes_sim import Accelerator
+
+__all__ = ["CHOICES", "SENSITIVITY", "STORE", "TABLE", "enumerate_run", "read_table", "run_protocol", "run_sensitivity"]
+
+Policies = npt.NDArray[np.uint8]
+CHOICES = (2, 3, 4, 5, 8)
+STORE, TABLE, SENSITIVITY = "enumeration.sqlite", "policies.csv", "sensitivity.csv"
+UNIT_ROWS = 256  # policies between two commits: what a kill can lose, and what a walk over prefixes can share
+TUNED_ROWS = 16  # the same where each of them is trained
+_LARGEST_SPACE = 1_000_000
+
+
+def fingerprint(run: TrainedRun, evaluate: Evaluation, protocol: Protocol) -> dict[str, Any]:
+    """Everything that the accuracies depend on."""
+    from pareto import array_digest
+
+    weights = {name: tensor.numpy() for name, tensor in run.float_network().state_dict().items()}
+    return {
+        "protocol": protocol.to_dict(),
+        "network": run.config.model,
+        "weights": array_digest(weights),
+        "data": {
+            "name": run.config.dataset,
+            "images": len(evaluate.labels),
+            "labels": array_digest({"labels": evaluate.labels}),
+        },
+        "quantizer": run.config.quantizer,
+        "scale": scale_of(run),
+        "skipped": list(run.policy.skipped),
+        "activation_bits": dict(run.policy.activation_bits),
+        "seed": run.config.seed if protocol.finetune_epochs else None,
+    }
+
+
+def enumerate_run(
+    run: TrainedRun,
+    hardware: Accelerator,
+    *,
+    choices: Sequence[int] = CHOICES,
+    protocol: Protocol | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+    store: Path | None = None,
+    engine: str = "serial",
+    progress: bool = True,
+    **engine_options: Any,
+) -> pd.DataFrame:
+    """Evaluate and price every policy of the space, and the run's own; calling it again resumes.
+
+    Args:
+        run: a finished run.
+        hardware: the machine that prices them.
+        choices: bits that every quantised layer may take.
+        protocol: how an accuracy is measured; by default rounding without training, on the validation images.
+        sample: evaluate so many policies, drawn at random, instead of all.
+        seed: of the sample.
+        store: where accuracies are kept; by default RUN/enumeration.sqlite.
+        engine, engine_options: see `pareto.run_campaign`.
+        progress: whether a bar is drawn on standard error.
+
+    Returns:
+        One row per policy: bits by layer, accuracy (percent), cycles, energy_pj, weight_bytes. Also written to
+        RUN/policies.csv, and how they were measured to RUN/enumeration.json.
+
+    Raises:
+        ValueError: a space too large to enumerate; a store that belongs to another network, data or protocol.
+    """
+    from pareto import DesignSpace, Store, run_campaign
+
+    chosen = protocol or Protocol()
+    evaluate = evaluation(run, chosen)
+    names = evaluate.names
+    wanted = np.vstack([_rows(DesignSpace(dict.fromkeys(names, tuple(choices))), sample, seed), _own_row(run, names)])
+    identity = fingerprint(run, evaluate, chosen)
+    unit_rows = TUNED_ROWS if chosen.finetune_epochs else UNIT_ROWS
+    with Store(store or run.path / STORE, layers=names, fingerprint=identity) as results:
+        frame = run_campaign(
+            wanted, evaluate, results, engine=engine, progress=progress, unit_rows=unit_rows, **engine_options
+        )
+    frame = _only(frame, wanted, names)
+    costs = price_policies(run, hardware, names, frame[list(names)].to_numpy(dtype=np.uint8))
+    frame = pd.concat([frame, costs], axis=1)
+    write_frame(run.path / TABLE, frame)
+    described = {"how": str(chosen), "hardware": hardware.name, "choices": list(choices), "sample": sample, **identity}
+    write_json(run.path / "enumeration.json", described)
+    return frame
+
+
+def run_protocol(run: TrainedRun) -> Protocol:
+    """The protocol of the run's enumeration, or the default one before there is any."""
+    described = run.read_json("enumeration.json")
+    return Protocol() if described is None else Protocol.from_dict(described["protocol"])
+
+
+def _rows(space: DesignSpace, sample: int | None, seed: int) -> Policies:
+    if sample is not None:
+        uniform = {width for widths in space.choices.values() for width in widths}
+        lines = np.array([[width] * len(space.names) for width in sorted(uniform)], dtype=np.uint8)
+        return np.vstack([lines, space.sample(sample, seed=seed)])
+    if space.size > _LARGEST_SPACE:
+        raise ValueError(
+            f"the design space has {space.size:,} policies, too many to evaluate each; take a sample (--sample 2000), "
+            "or fewer bits (--bits 2,4,8)"
+        )
+    return space.policies()
+
+
+def _own_row(run: TrainedRun, names: Sequence[str]) -> Policies:
+    return np.array([[run.policy[name] for name in names]], dtype=np.uint8)
+
+
+def _only(frame: pd.DataFrame, wanted: Policies, names: Sequence[str]) -> pd.DataFrame:
+    """The wanted policies; the store may hold those of an earlier, larger space too."""
+    keys = {row.tobytes() for row in wanted}
+    rows = frame[list(names)].to_numpy(dtype=np.uint8)
+    return frame[[row.tobytes() in keys for row in rows]].reset_index(drop=True)
+
+
+def run_sensitivity(
+    run: TrainedRun, *, protocol: Protocol | None = None, steps: Sequence[int] = (-1, 1)
+) -> pd.DataFrame:
+    """One layer of the run's policy at a time with fewer or more bits; written to RUN/sensitivity.csv.
+
+    Args:
+        run: a finished run.
+        protocol: how an accuracy is measured; by default as the run's enumeration measured it.
+        steps: changes in bits.
+    """
+    from pareto import sensitivity
+
+    evaluate = evaluation(run, protocol or run_protocol(run))
+    policy = {name: run.policy[name] for name in evaluate.names}
+    table = sensitivity(policy, evaluate.correct, steps=steps, min_bits=1, max_bits=9)
+    write_frame(run.path / SENSITIVITY, table)
+    return table
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of policies that `enumerate_run` wrote, bits as uint8.
+
+    Raises:
+        ValueError: not there, or no table.
+    """
+    try:
+        frame = pd.read_csv(path)
+    except FileNotFoundError:
+        if path.name == TABLE:
+            raise ValueError(f"{path} is not there; make it with: waveq enumerate {path.parent}") from None
+        raise ValueError(f"{path} is not there: no run folder, no table of policies{nearest_run(path)}") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no table of policies: {error}") from None
+    return frame

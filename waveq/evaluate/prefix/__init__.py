@@ -1,0 +1,1 @@
+"""Networks walked so that policies which begin alike share what they have in common."""

@@ -1,0 +1,234 @@
+"""What follows from the options of ``attach`` taken together, for a given model; every message says what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from waveq._names import nearest
+from waveq.functional import BETA_MIN
+from waveq.method.budget import Budget, LayerCosts, parse_budget
+from waveq.method.options import Bits, Forward, Method
+from waveq.method.presets import Preset
+from waveq.method.schedules import Profile, Schedule, constant, exponential, from_callable, rising, three_phase
+from waveq.policy import Policy
+from waveq.quantizers import check_activation_bits, check_total_bits, quantizer_class
+from waveq.quantizers.base import ScaleMode
+
+__all__ = [
+    "resolve_activations",
+    "resolve_beta_lr",
+    "resolve_bits",
+    "resolve_bounds",
+    "resolve_budget",
+    "resolve_quantizer",
+    "resolve_scale",
+    "resolve_schedule",
+]
+
+_RANGE_AT = 0.05  # of the run
+_SCHEDULES = ("three-phase", "constant", "exponential", "rising")
+
+
+def resolve_bits(
+    bits: Bits, shared: Mapping[str, tuple[str, ...]], ends: tuple[str, str], first_last: int | None
+) -> dict[str, int]:
+    """Total bits by first name of each weight; 0 where they are learned.
+
+    Args:
+        bits: as given to ``attach``.
+        shared: layers by weight.
+        ends: the network's first and last layer, skipped or not.
+        first_last: total bits of those two.
+    """
+    if isinstance(bits, Mapping):
+        chosen = _from_mapping(bits, shared)
+    elif isinstance(bits, str):
+        if bits != "learn":
+            raise ValueError(
+                f'bits must be "learn", a number of bits, or a mapping of layers to bits, not {bits!r}'
+                + (" (for a saved policy: waveq.Policy.load)" if bits.endswith(".json") else "")
+            )
+        chosen = dict.fromkeys(shared, 0)
+    else:
+        chosen = dict.fromkeys(shared, check_total_bits(bits))
+    if first_last is None:
+        return chosen
+    first_last = check_total_bits(first_last)
+    at_ends = [first for first, names in shared.items() if set(names) & set(ends)]
+    if not at_ends:
+        raise ValueError(f"first_last={first_last} contradicts skip, which leaves out both {ends[0]!r} and {ends[1]!r}")
+    for name in at_ends:
+        if isinstance(bits, Mapping) and chosen[name] != first_last:
+            raise ValueError(
+                f"first_last={first_last} contradicts bits, which gives layer {name!r} {chosen[name]} bits"
+            )
+        chosen[name] = first_last
+    return chosen
+
+
+def _from_mapping(bits: Mapping[str, int], shared: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+    names = [name for group in shared.values() for name in group]
+    for name in bits:
+        if name not in names:
+            raise ValueError(f"bits names {name!r}, which is no layer to quantise{nearest(name, names)}")
+    missing = [first for first, group in shared.items() if not any(name in bits for name in group)]
+    if missing:
+        raise ValueError(
+            f"bits says nothing about: {', '.join(missing)}. Give their bits, or leave them in floating point (skip)"
+        )
+    chosen = {}
+    for first, group in shared.items():
+        given = {name: check_total_bits(bits[name], layer=name) for name in group if name in bits}
+        if len(set(given.values())) > 1:
+            told = ", ".join(f"{name!r} {value}" for name, value in given.items())
+            raise ValueError(f"layers that share one weight must have the same bits, not {told}")
+        chosen[first] = next(iter(given.values()))
+    return chosen
+
+
+def resolve_activations(
+    activation_bits: int | Mapping[str, int] | None, names: list[str], first: str, *, bits: object = None
+) -> dict[str, int]:
+    """Bits of the inputs by layer.
+
+    Args:
+        activation_bits: one number for all but the first layer, or bits by name.
+        names: the layers to quantise.
+        first: the network's first layer.
+        bits: weight bits; a Policy brings activation bits of its own, which hold unless others are asked for.
+    """
+    if activation_bits is None and isinstance(bits, Policy):
+        activation_bits = bits.activation_bits
+    if activation_bits is None:
+        return {}
+    if not isinstance(activation_bits, Mapping):
+        return dict.fromkeys((name for name in names if name != first), check_activation_bits(activation_bits))
+    for name in activation_bits:
+        if name not in names:
+            raise ValueError(f"activation_bits names {name!r}, which is no layer to quantise{nearest(name, names)}")
+    return {name: check_activation_bits(value, layer=name) for name, value in activation_bits.items()}
+
+
+def resolve_schedule(method: Method, preset: Preset, *, learning: bool) -> Schedule:
+    """The schedule by name, as a callable, or as a ``Schedule`` with phases of its own."""
+    total_steps, lambda_w, lambda_beta = method.total_steps, method.lambda_w, method.lambda_beta
+    if learning and total_steps is None:
+        raise ValueError(
+            'bits="learn" needs total_steps, the optimiser steps of the whole run: attach(model, total_steps=epochs * '
+            "len(loader)). It sets when the bits are learned and when they freeze."
+        )
+    if lambda_beta is not None and not learning:
+        raise ValueError(
+            'lambda_beta is the price of a learned bit; with preset bits nothing is learned (bits="learn")'
+        )
+    price = preset.lambda_beta if lambda_beta is None else lambda_beta
+    if learning and price == 0.0:
+        raise ValueError("lambda_beta must be above 0 when bits are learned: with free bits every layer keeps the most")
+    kind = method.schedule or _usual_schedule(learning, method.forward, preset)
+    usual = preset.pinning[1] if kind == "rising" else preset.lambda_w
+    strength = usual if lambda_w is None else lambda_w
+    if callable(kind):
+        return _own_schedule(kind, learning, total_steps, {"lambda_w": lambda_w, "lambda_beta": lambda_beta})
+    price = price if learning else 0.0
+    if kind == "constant":
+        return constant(total_steps, lambda_w=strength, lambda_beta=price)
+    if kind not in _SCHEDULES:
+        raise ValueError(f"unknown schedule {kind!r}{nearest(kind, _SCHEDULES)}")
+    if total_steps is None:
+        raise ValueError(f"the {kind} schedule needs total_steps, the optimiser steps of the whole run")
+    if kind == "exponential":
+        return exponential(total_steps, lambda_w=strength, lambda_beta=price)
+    rise, fall = (share * total_steps for share in preset.phases)
+    if kind == "rising":
+        first = min(strength, preset.pinning[0])
+        phases = {"lambda_beta": price, "rise": rise, "fall": fall} if learning else {}
+        return rising(total_steps, lambda_w=strength, first=first, **phases)
+    return three_phase(
+        total_steps,
+        lambda_w=strength,
+        lambda_beta=price,
+        rise=rise,
+        fall=fall,
+        wave_rise=preset.wave_rise * total_steps,
+    )
+
+
+def _usual_schedule(learning: bool, forward: Forward, preset: Preset) -> str:
+    if forward == "float" and preset.name == "recommended":
+        return "rising"
+    return "three-phase" if learning else "constant"
+
+
+def _own_schedule(
+    profile: Profile, learning: bool, total_steps: int | None, strengths: Mapping[str, float | None]
+) -> Schedule:
+    given = [name for name, value in strengths.items() if value is not None]
+    if given:
+        raise ValueError(f"{' and '.join(given)} contradict a schedule that is a callable: it returns both strengths")
+    if not isinstance(profile, Schedule):
+        return from_callable(profile, total_steps, learning=learning)
+    if learning and profile.fall is None:
+        raise ValueError("this schedule has no step at which learned bits freeze (fall); use three_phase(...)")
+    return profile
+
+
+def resolve_budget(
+    target: Mapping[str, float] | None, chosen: Mapping[str, int], layer_costs: LayerCosts | None, preset: Preset
+) -> Budget | None:
+    """The budget, where one is set; only learned bits can be driven."""
+    if target is None:
+        return None
+    if 0 not in chosen.values():
+        raise ValueError('target drives learned bits; with preset bits there is nothing to drive (use bits="learn")')
+    return parse_budget(target, chosen, layer_costs, most_bits=math.ceil(preset.beta_max) + 1)
+
+
+def resolve_quantizer(quantizer: str | None, bits: object) -> str:
+    """The user's choice; else the policy's, whose bits are meant for it; else DoReFa."""
+    made_with = bits.quantizer if isinstance(bits, Policy) else None
+    if quantizer is not None and made_with is not None and quantizer != made_with:
+        raise ValueError(
+            f"quantizer={quantizer!r} contradicts bits, a policy made with {made_with!r}; leave quantizer out, or give "
+            "the bits alone: bits=dict(policy)"
+        )
+    return quantizer or made_with or "dorefa"
+
+
+def resolve_scale(scale: ScaleMode | None, quantizer: str, preset: Preset, forward: Forward = "quantized") -> ScaleMode:
+    """The user's wish as it is; else the preset's where the method has it; else the method's own."""
+    modes = quantizer_class(quantizer).scale_modes
+    chosen = scale or (preset.scale if preset.scale in modes else modes[0])
+    if forward == "float" and chosen == "learned":
+        whose = "scale='learned'" if scale in modes else f"quantizer {quantizer!r}"
+        raise ValueError(
+            f"forward='float' leaves {whose} without the gradient that it learns its levels from, which only a "
+            "quantised forward pass gives; take quantizer 'dorefa' or 'wrpn' with scale 'max'"
+        )
+    return chosen
+
+
+def resolve_bounds(method: Method, scale: ScaleMode, schedule: Schedule) -> int | None:
+    """The step at which the range of the levels is fixed; None where the levels follow the weights, or stay.
+
+    Where bits are learned that is where they freeze. Else it is early, so that the network has time to learn to do
+    without its outliers; one that is trained from scratch has found its range roughly by then.
+    """
+    if method.fit_range and scale != "max":
+        raise ValueError(f"fit_range=True is for levels that follow the largest weight, scale='max', not {scale!r}")
+    wanted = method.forward == "float" if method.fit_range is None else method.fit_range
+    if not wanted or scale != "max":
+        return None
+    return schedule.fall or max(1, math.ceil(_RANGE_AT * (method.total_steps or 0)))
+
+
+def resolve_beta_lr(beta_lr: float | None, preset: Preset, schedule: Schedule) -> float:
+    """The rate at which the price alone would take beta down its whole range twice during phase 2."""
+    if beta_lr is not None:
+        return beta_lr
+    if preset.beta_lr is not None or schedule.fall is None:
+        return preset.beta_lr or 0.0
+    steps = max(1, schedule.fall - schedule.rise)
+    looks = range(schedule.rise, schedule.fall, max(1, steps // 64))
+    price = sum(schedule(step)[1] for step in looks) / max(1, len(looks))
+    return 2.0 * (preset.beta_max - BETA_MIN) / ((price if price > 0.0 else preset.lambda_beta) * steps)

@@ -1,0 +1,82 @@
+"""The float road: no quantiser in the forward pass; the wave pins the weights, and one rounding ends the training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from waveq.functional import phase
+from waveq.method.settings import Settings, WaveLayer
+
+__all__ = ["TOLERANCE", "find_bound", "keep_bounds", "off_levels", "rounded", "share_on_levels"]
+
+TOLERANCE = 0.05  # "on a level", in units of the distance between levels; spread-out weights are so one time in ten
+_PINNED = 0.8  # the share of a layer's weights that should be on a level before they are rounded
+_CANDIDATES = 40  # bounds that are tried, evenly up to the largest weight
+
+
+@contextmanager
+def rounded(layers: Sequence[WaveLayer]) -> Iterator[None]:
+    """Within, the layers see quantised weights; nothing that a ``state_dict`` holds is touched, so that a checkpoint
+    written meanwhile is the one of training. Blocks may be nested."""
+    for layer in layers:
+        layer.state.rounding += 1
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.state.rounding -= 1
+
+
+@torch.no_grad()
+def find_bound(layer: WaveLayer) -> None:
+    """Choose the range of a layer's levels: the bound whose clipped and rounded weights are nearest to the weights.
+
+    With ``scale="max"`` the levels span the largest weight, and at few bits a handful of outliers would leave nearly
+    all weights to two or three of them. A quantised forward pass learns around that; rounding once cannot.
+    """
+    weight = layer.weight.detach()
+    top = weight.abs().max()
+    least, best = torch.inf, top
+    for number in range(_CANDIDATES, 0, -1):
+        bound = top * (number / _CANDIDATES)
+        error = float((layer.state.quantize(weight.clamp(-bound, bound)) - weight).square().sum())
+        if error < least:
+            least, best = error, bound
+    layer.state.bound.copy_(best)
+
+
+@torch.no_grad()
+def keep_bounds(layers: Sequence[WaveLayer], settings: Settings, step: int) -> None:
+    """Where ranges are fitted: find every layer's when its step comes, and clip the weights to it from then on."""
+    if settings.bounds_from is None or step < settings.bounds_from:
+        return
+    if step == settings.bounds_from:
+        for layer in layers:
+            find_bound(layer)
+    for layer in layers:
+        bound = layer.state.bound.to(layer.weight.dtype)
+        layer.weight.clamp_(-bound, bound)
+
+
+@torch.no_grad()
+def share_on_levels(layer: WaveLayer, tolerance: float) -> float:
+    """The share of a layer's weights that lie within ``tolerance`` of a level, in units of the levels' distance."""
+    state = layer.state
+    turns = phase(layer.wave_input("quantizer"), state.wave_beta(), state.grid)
+    return float(((turns - turns.round()).abs() <= tolerance).float().mean())
+
+
+def off_levels(layers: Sequence[WaveLayer]) -> list[str]:
+    """One sentence on the layers whose weights the wave has not brought to their levels, if there are any."""
+    shares = {layer.name: share_on_levels(layer, TOLERANCE) for layer in layers}
+    loose = {name: share for name, share in shares.items() if share < _PINNED}
+    if not loose:
+        return []
+    worst = min(loose, key=loose.__getitem__)
+    return [
+        f"rounding will move many weights of {', '.join(loose)}: in {worst} only {100 * loose[worst]:.0f} % lie within "
+        f"{100 * TOLERANCE:.0f} % of a level. Let the learning rate fall to the end, train longer, or change lambda_w."
+    ]

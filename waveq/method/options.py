@@ -1,0 +1,268 @@
+"""The options of the method, each with its default, its text and its check: what ``attach`` takes, in one record.
+
+The training config and the command line offer the same options under the same names; ``option_names`` holds them to
+that. No torch here, because both are read without it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+
+from waveq._names import nearest
+from waveq.method.schedules import check_total_steps
+
+if TYPE_CHECKING:
+    from waveq.functional import ScaleRule
+    from waveq.method.budget import LayerCosts
+    from waveq.method.schedules import Profile
+    from waveq.quantizers.base import ScaleMode
+
+__all__ = ["Bits", "Forward", "Method", "option_help", "option_names", "takes_options"]
+
+Bits = Literal["learn"] | int | Mapping[str, int]
+Forward = Literal["quantized", "float"]
+
+_Check = Callable[[str, Any], Any]  # name and value to the value that is kept
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _told(text: str, more: str = "", check: _Check | None = None) -> dict[str, Any]:
+    """What is said of a field of ``Method``.
+
+    Args:
+        text: one sentence, for the command line too.
+        more: what users of ``attach`` should know beyond that.
+        check: refuses values that are wrong whatever the other options are; not asked about a None that is the default.
+    """
+    return {"text": text, "more": more, "check": check}
+
+
+def _steps(_name: str, value: Any) -> int:
+    return check_total_steps(value)
+
+
+def _strength(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < math.inf:
+        raise ValueError(f"{name} must be a finite number >= 0, not {value!r}")
+    return float(value)
+
+
+def _forward(name: str, value: Any) -> Any:
+    known = get_args(Forward)
+    if value not in known:
+        raise ValueError(f'{name} must be "quantized" or "float", not {value!r}{nearest(str(value), known)}')
+    return value
+
+
+def _scale_rule(name: str, value: Any) -> Any:
+    from waveq.functional import ScaleRule  # torch
+
+    if value not in get_args(ScaleRule):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(ScaleRule)))}, not {value!r}")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Everything that users may say about the method; what follows from it together is for ``arguments`` to find.
+
+    The texts of the fields are those of ``attach``'s arguments.
+
+    Raises:
+        ValueError: a value that is wrong by itself.
+
+    Example:
+        >>> Method(bits=4).forward
+        'quantized'
+        >>> Method(lambda_w=-1.0)
+        Traceback (most recent call last):
+        ValueError: lambda_w must be a finite number >= 0, not -1.0
+    """
+
+    quantizer: str | None = field(
+        default=None,
+        metadata=_told(
+            "Weight quantiser.",
+            "See ``waveq.quantizers.quantizer_names()``; None is the one that a Policy given as ``bits`` was made "
+            'with, else "dorefa".',
+        ),
+    )
+    bits: Bits = field(
+        default="learn",
+        metadata=_told(
+            '"learn"; one number of total bits (1 to 9, sign included) for all layers; or a mapping or Policy that '
+            "names every layer that is not skipped.",
+        ),
+    )
+    skip: Iterable[str] = field(
+        default=(), metadata=_told('Layers left in floating point: exact names or patterns ("layer1.*").')
+    )
+    total_steps: int | None = field(
+        default=None,
+        metadata=_told("Optimiser steps of the whole run; needed wherever a schedule depends on it.", check=_steps),
+    )
+    preset: str = field(
+        default="recommended",
+        metadata=_told("recommended, paper or released.", "None in any option means what the preset says."),
+    )
+    schedule: str | Profile | None = field(
+        default=None,
+        metadata=_told(
+            "three-phase, constant, exponential or rising.",
+            '"three-phase" is the default when learning, "constant" for preset bits, "rising" on the float road of '
+            'preset "recommended". Or a callable from step to (lambda_w, lambda_beta); a '
+            "``waveq.schedules.Schedule`` brings its own phases.",
+        ),
+    )
+    scale: ScaleMode | None = field(
+        default=None,
+        metadata=_told(
+            "Scale of the levels: none, max or learned.",
+            'Methods that learn their own levels (LSQ, LQ-Nets, DSQ, TTQ) have "learned" alone and take it by '
+            "themselves.",
+        ),
+    )
+    forward: Forward = field(
+        default="quantized",
+        metadata=_told(
+            "quantized; or float: weights are rounded once, at the end, where the wave put them.",
+            '"float" is the float road: the weights of the forward pass stay in floating point, the wave draws them to '
+            "their levels, and ``finalize`` rounds once. Only where the task loss moves beta (preset "
+            '"recommended") phase 2 is quantised. Inputs, which have no wave, are quantised from the first step on. '
+            "``with wq.rounded():`` shows the rounded network meanwhile.",
+            check=_forward,
+        ),
+    )
+    fit_range: bool | None = field(
+        default=None,
+        metadata=_told(
+            "Whether levels of scale max get the range at which rounding moves the weights least.",
+            "The range is chosen once, by squared error, and the weights are clipped to it from then on, instead of "
+            "the levels following the largest weight. On the float road that is the default; on the other one the "
+            "default is not to.",
+        ),
+    )
+    first_last: int | None = field(
+        default=None,
+        metadata=_told("Fixed bits of the first and last layer.", "Total bits; those two are then not learned."),
+    )
+    activation_bits: int | Mapping[str, int] | None = field(
+        default=None,
+        metadata=_told(
+            "Bits of the layers' inputs.",
+            "1 to 8: one number for all but the network's first layer, or a mapping by layer name. A layer whose first "
+            "input holds negative values gets a signed grid. A ReLU in an ``nn.Sequential`` before a layer with an "
+            "unsigned one is left out; ``wq.relus_left_out`` says which.",
+        ),
+    )
+    activation_quantizer: str | None = field(
+        default=None,
+        metadata=_told(
+            "Quantiser of the layers' inputs.",
+            "See ``waveq.quantizers.activation_quantizer_names()``; None takes the one that the weight quantiser was "
+            "published with. What it learns is in ``model.parameters()``.",
+        ),
+    )
+    lambda_w: float | None = field(default=None, metadata=_told("Strength of the wave.", check=_strength))
+    lambda_beta: float | None = field(default=None, metadata=_told("Price of a bit.", check=_strength))
+    target: Mapping[str, float] | None = field(
+        default=None,
+        metadata=_told(
+            'A budget of learned bits instead of a price: {"mean_bits": 3.85}, or a share of the 8-bit cost, '
+            '{"energy_pj": 0.4}.',
+        ),
+    )
+    layer_costs: LayerCosts | None = field(
+        default=None,
+        metadata=_told(
+            "What a bit costs in each layer: a number, or cost by total bits.",
+            "A target that is a share needs the latter.",
+        ),
+    )
+    beta_lr: float | None = field(default=None, metadata=_told("Rate of beta's own SGD.", check=_strength))
+    scale_rule: ScaleRule = field(
+        default="exact",
+        metadata=_told(
+            'The form of c(beta): "exact", or the printed "2^(b/beta)" and "2^(b-beta)".', check=_scale_rule
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value, check = getattr(self, option.name), option.metadata["check"]
+            if check is not None and not (value is None and option.default is None):
+                object.__setattr__(self, option.name, check(option.name, value))
+
+
+_OPTIONS = {option.name: option for option in fields(Method)}
+
+
+def option_help(name: str) -> str:
+    """The sentence that says what an option is.
+
+    Raises:
+        KeyError: there is no such option.
+
+    Example:
+        >>> option_help("lambda_beta")
+        'Price of a bit.'
+    """
+    text: str = _OPTIONS[name].metadata["text"]
+    return text
+
+
+def option_names(where: str, offered: Collection[str], *, instead: Mapping[str, str]) -> tuple[str, ...]:
+    """The options that a place offers, once it is sure that it offers all but those that something else stands for.
+
+    Args:
+        where: the place, for the error.
+        offered: the names that it has, among others.
+        instead: what stands there for options that it does not offer.
+
+    Raises:
+        TypeError: names an option that is missing there, or an exception that is none.
+
+    Example:
+        >>> option_names("here", ["bits", "lr"], instead=dict.fromkeys(set(_OPTIONS) - {"bits", "skip"}, ""))
+        Traceback (most recent call last):
+        TypeError: here lacks the option 'skip' of waveq.method.options.Method
+    """
+    for name in _OPTIONS:
+        if name not in offered and name not in instead:
+            raise TypeError(f"{where} lacks the option {name!r} of waveq.method.options.Method")
+    for name in instead:
+        if name in offered or name not in _OPTIONS:
+            raise TypeError(f"{where} makes an exception of {name!r}, which it offers or which is no option of Method")
+    return tuple(name for name in _OPTIONS if name in offered)
+
+
+def takes_options(function: _Function) -> _Function:
+    """Hold a function's keywords to the record's names and defaults, and write their texts where it says ``OPTIONS``.
+
+    Raises:
+        TypeError: names a keyword that is missing, strange, or has another default.
+    """
+    keywords = {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    option_names(f"{function.__name__}()", keywords, instead={})
+    for name, default in keywords.items():
+        if name not in _OPTIONS or _OPTIONS[name].default != default:
+            raise TypeError(f"{function.__name__}({name}={default!r}) is no option of Method, or has another default")
+    if function.__doc__ is not None:  # python -OO leaves none
+        function.__doc__ = function.__doc__.replace("        OPTIONS", "\n".join(map(_argument, _OPTIONS)))
+    return function
+
+
+def _argument(name: str) -> str:
+    """An option as a docstring lists it."""
+    told = _OPTIONS[name].metadata
+    text = f"{name}: {told['text']} {told['more']}".rstrip()
+    return textwrap.fill(text, 120, initial_indent=" " * 8, subsequent_indent=" " * 12, break_on_hyphens=False)

@@ -1,0 +1,333 @@
+"""The parametrisation that makes a layer's weight a quantised one, and the state that travels in the checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Hashable
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+
+from waveq._kernels.backends import engine_for, transforming
+from waveq._kernels.groups import Groups, Memory, round_alone
+from waveq._kernels.rounding import Sines
+from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
+from waveq.quantizers import ActivationQuantizer, DoReFaActivation
+from waveq.quantizers.base import WeightQuantizer
+
+__all__ = ["STATE", "FixedActivation", "WaveParametrization", "parametrization_of", "quantize_input"]
+
+_Args: TypeAlias = tuple[Any, ...]
+_Kwargs: TypeAlias = dict[str, Any]
+
+STATE = ("beta", "total_bits", "quantized", "strength", "velocity", "trend", "activation_signed", "bound")
+
+
+class WaveParametrization(nn.Module):
+    """One layer's weight -> quantised weight, registered through ``torch.nn.utils.parametrize``.
+
+    beta is a leaf tensor that requires a gradient while it is learned, and a buffer: it travels in the ``state_dict``,
+    and no optimizer that is built from ``model.parameters()`` sees it.
+
+    Buffers (all 0-dim): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` bool, whether the
+    forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task; ``velocity``
+    float32, beta's momentum; ``trend`` float32, the running mean of beta's travel per step; ``activation_signed`` int8,
+    whether inputs have a sign (-1 until the first one is seen); ``bound`` float32, the largest weight that a
+    fitted range leaves.
+    """
+
+    beta: Tensor
+    total_bits: Tensor
+    quantized: Tensor
+    strength: Tensor
+    velocity: Tensor
+    trend: Tensor
+    activation_signed: Tensor
+    bound: Tensor
+
+    def __init__(
+        self,
+        quantizer: WeightQuantizer,
+        *,
+        beta: float,
+        total_bits: int,
+        quantized: bool,
+        hysteresis: float,
+        scale_rule: ScaleRule,
+        snap: bool,
+        task_moves_beta: bool,
+        activation: ActivationQuantizer | None,
+        device: torch.device,
+        groups: Groups | None = None,
+    ) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+        self.hysteresis = hysteresis
+        self.scale_rule = scale_rule
+        self.snap = snap
+        self.task_moves_beta = task_moves_beta
+        self.activation = activation
+        self.memory = Memory()
+        self.rounding = 0  # open blocks of ``WaveQ.rounded``; no buffer, so that no checkpoint can hold one
+        self.quantizes_inputs_always = False  # whether inputs are quantised where weights are not
+        self.unrectified: Tensor | None = None  # an input on its way here whose ReLU was left out
+        self.groups = Groups() if groups is None else groups
+        for name, value, dtype in (
+            ("beta", beta, torch.float32),
+            ("total_bits", total_bits, torch.int64),
+            ("quantized", quantized, torch.bool),
+            ("strength", 1.0, torch.float32),
+            ("velocity", 0.0, torch.float32),
+            ("trend", 0.0, torch.float32),
+            ("activation_signed", -1, torch.int8),
+            ("bound", math.inf, torch.float32),
+        ):
+            self.register_buffer(name, torch.tensor(value, dtype=dtype, device=device))
+        self._mirror()
+
+    def _mirror(self) -> None:
+        """Copy what decides control flow out of the buffers, so that a forward pass never waits for the device."""
+        self._seen = self._marks()
+        self.bits_now = int(self.total_bits)
+        self.is_quantized = bool(self.quantized)
+        self.signed_now = int(self.activation_signed)
+        self.settled = self.signed_now >= 0
+        self.beta = self.beta.detach().requires_grad_(self.learns)
+
+    def _marks(self) -> tuple[int, ...]:
+        """Other ones when anybody wrote those buffers: moving averages of models copy them without asking."""
+        kept: dict[str, Any] = self._buffers  # found without nn.Module's search, which takes longer than the rest
+        return kept["total_bits"]._version, kept["quantized"]._version, kept["activation_signed"]._version
+
+    @property
+    def activation_bits(self) -> int | None:
+        """Bits of the layer's inputs; None leaves them in floating point."""
+        return None if self.activation is None else self.activation.bits
+
+    @property
+    def learns(self) -> bool:
+        """Whether the bits are still free."""
+        return self.bits_now == 0
+
+    @property
+    def grid(self) -> Grid:
+        """The grid at the present bits."""
+        return self.quantizer.grid(self.bits_now or None)
+
+    def set_quantized(self, value: bool) -> None:
+        """Whether the forward pass uses quantised weights."""
+        self.quantized.fill_(value)
+        self.is_quantized, self._seen = value, self._marks()
+
+    @property
+    def quantizes_inputs(self) -> bool:
+        """Whether inputs are quantised at present."""
+        return self.activation is not None and (self.is_quantized or self.quantizes_inputs_always)
+
+    def may_rectify(self, rectifier: nn.Module) -> bool:
+        """Whether the input quantiser does the work of a ReLU before it, were it not for the tensor's kind.
+
+        Only from the step on that follows the first input: a backward pass that computes its forward pass again
+        (activation checkpointing) must find the ReLU as it was.
+        """
+        if self._seen != self._marks():
+            self._mirror()
+        if not (self.settled and self.signed_now == 0 and self.quantizes_inputs):
+            return False
+        return cast(ActivationQuantizer, self.activation).replaces(rectifier)
+
+    def rectifies(self, rectifier: nn.Module, x: Any) -> bool:
+        """Whether the input quantiser does the work of a ReLU before it for this input."""
+        if not isinstance(x, Tensor) or x.is_meta or not self.may_rectify(rectifier):
+            return False
+        return cast(ActivationQuantizer, self.activation).saves_rectifying(x)
+
+    def end_step(self) -> None:
+        """What holds from the next step on; frees the quantised weights and beta's gradient."""
+        self.memory.clear()
+        if self._seen != self._marks():
+            self._mirror()
+        kept: dict[str, Any] = self._buffers  # by the dictionary, as in ``_marks``; setting attributes is slow as well
+        kept["beta"].grad = None
+        if not self.settled:
+            self.settled = self.signed_now >= 0
+
+    @torch.no_grad()
+    def freeze(self, total_bits: int) -> None:
+        """Fix the bits; beta stays as it was learned."""
+        self.total_bits.fill_(total_bits)
+        self._mirror()
+
+    def settle(self, beta: Tensor, total_bits: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+        """What follows from beta, elementwise, for layers that were attached alike.
+
+        Args:
+            beta: 0-dim, or (L,) for L layers.
+            total_bits: the same shape; 0 where bits are learned.
+            grid: theirs.
+
+        Returns:
+            b, magnitude bits, without gradient; the beta that sets the grid: the learned one, once frozen no more than
+            the bits, with ``snap`` just them; the stretch c(beta), 1 where that beta equals the bits.
+        """
+        learned, fixed = total_bits == 0, (total_bits - 1).to(beta.dtype)
+        bits = torch.where(learned, magnitude_bits(beta, self.hysteresis), fixed)
+        wave_beta = torch.where(learned, beta, bits if self.snap else torch.minimum(beta, bits + self.hysteresis))
+        moving = wave_beta if self.task_moves_beta else wave_beta.detach()
+        return bits, wave_beta, grid_scale(moving, bits, grid=grid, rule=self.scale_rule)
+
+    def wave_beta(self) -> Tensor:
+        """The beta that sets the grid, 0-dim; see ``settle``."""
+        return self.settle(self.beta, self.total_bits, self.grid)[1]
+
+    def bits(self) -> Tensor:
+        """b: magnitude bits, 0-dim, no gradient."""
+        return self.settle(self.beta, self.total_bits, self.grid)[0]
+
+    def stretch(self) -> Tensor:
+        """c(beta), 0-dim."""
+        return self.settle(self.beta, self.total_bits, self.grid)[2]
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        """The layer's weights on their grid, in the weights' dtype; computed in float32 at least."""
+        wide = weight.float() if weight.dtype in (torch.float16, torch.bfloat16) else weight
+        if self.bits_now == 1:
+            return self.quantizer.binarize(wide).to(weight.dtype)
+        engine = engine_for(weight) if self.quantizer.compiles("forward") else None
+        if engine is not None:
+            # in evaluation averaged weights may come and go through .data, which leaves no trace
+            if torch.is_grad_enabled() and self.joins():
+                return self.groups.read(self, weight, engine)
+            return round_alone(self, weight, engine)
+        bits, _, stretch = self.settle(self.beta, self.total_bits, self.grid)
+        quantized: Tensor = self.quantizer(wide, bits, stretch)
+        return quantized.to(weight.dtype)
+
+    def read(self, weight: Tensor) -> Tensor | None:
+        """The quantised weight, where it has been made already; None asks for the long way."""
+        if not (self.joins() and torch.is_grad_enabled()) or transforming() or self._seen != self._marks():
+            return None
+        return self.groups.remembered(self, weight)
+
+    def joins(self) -> bool:
+        """See ``groups.Reader``."""
+        return self.training and self.is_quantized and self.bits_now != 1
+
+    def marks(self) -> Hashable:
+        """See ``groups.Reader``."""
+        kept: dict[str, Any] = self._buffers  # by the dictionaries, as in ``_marks``
+        quantizer: Any = self._modules["quantizer"]
+        beta, learned = kept["beta"], quantizer._parameters
+        # on a GPU beta's version stands for its value, which would have to be waited for; which tensors they are counts
+        # too: gradients go to those that the node was made with, and loading weights may put others in their place
+        value = beta.item() if beta.is_cpu else beta._version
+        marks = self.bits_now, value, id(beta)
+        return (*marks, *[mark for p in learned.values() for mark in (id(p), p._version)]) if learned else marks
+
+    def riding(self, weight: Tensor) -> tuple[Sines, int] | None:
+        """The waves of the group that the weights were last read in, and the layer's place there.
+
+        None where they were not read as they are now, or without the wave.
+        """
+        if (
+            not torch.is_grad_enabled()
+            or self._seen != self._marks()
+            or torch.compiler.is_compiling()
+            or transforming()
+        ):
+            return None
+        group = self.memory.current(self, weight)
+        return None if group is None or group.sines is None else (group.sines, self.memory.place)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """What the layer sees as its weight."""
+        # a compiler cannot follow versions; it guards what the mirror holds, and ``end_step`` looks at them
+        if not torch.compiler.is_compiling() and self._seen != self._marks():
+            self._mirror()
+        return self.quantize(weight) if self.is_quantized or self.rounding else weight
+
+    @torch.no_grad()
+    def level_scale(self, weight: Tensor) -> float | None:
+        """Distance between neighbouring levels, in units of the weights; None where it is not one number."""
+        pitch = self.quantizer.pitch(weight.float(), self.bits(), self.stretch())
+        return None if pitch is None else float(pitch)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WaveParametrization:
+        """Move with the model; beta stays a float32 leaf, of which ``Module.to`` alone would make a non-leaf."""
+        kept = {name: getattr(self, name).detach() for name in STATE}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, before in kept.items():
+            after = getattr(self, name).detach()
+            setattr(self, name, after if after.dtype == before.dtype else before.to(after.device))
+        self.beta.requires_grad_(self.learns)
+        self._seen = self._marks()
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state_dict.setdefault(f"{prefix}bound", self.bound)  # checkpoints from before there was a float road
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._mirror()
+
+
+def parametrization_of(module: nn.Module) -> WaveParametrization:
+    """The parametrisation of an attached layer's weight."""
+    found = module.parametrizations.weight[0]  # type: ignore[union-attr, index]
+    assert isinstance(found, WaveParametrization)
+    return found
+
+
+class FixedActivation:
+    """The input quantiser that a finalised layer keeps: nothing of it is in the ``state_dict``.
+
+    Attributes:
+        bits: bits of the inputs.
+        signed: whether inputs have a sign.
+        quantizer: the method with its ranges or levels as they were learned; None is DoReFa's, which has none.
+    """
+
+    def __init__(self, bits: int, *, signed: bool, quantizer: ActivationQuantizer | None = None) -> None:
+        self.bits, self.signed = bits, signed
+        self.quantizer = DoReFaActivation(bits) if quantizer is None else copy.deepcopy(quantizer).eval()
+        self.quantizer.requires_grad_(False)
+
+    def __call__(self, _module: nn.Module, args: _Args, kwargs: _Kwargs | None = None) -> _Args | tuple[_Args, _Kwargs]:
+        """A forward pre-hook, with keywords or without."""
+        x = args[0] if args else (kwargs or {})["input"]
+        if not x.is_meta:  # otherwise a dry run for shapes
+            for tensor in self.quantizer.state_dict().values():
+                if tensor.device != x.device:  # it is no part of the model, so that model.to() does not move it
+                    self.quantizer.to(x.device)
+            x = self.quantizer(x, signed=self.signed)
+        changed = _with_input(x, args, kwargs or {})
+        return changed[0] if kwargs is None else changed
+
+
+def quantize_input(module: nn.Module, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs] | None:
+    """Forward pre-hook, with keywords: quantise a layer's input where its parametrisation says so."""
+    state = parametrization_of(module)
+    if state.activation is None or not state.quantizes_inputs:
+        return None
+    x = args[0] if args else kwargs["input"]
+    if x.is_meta:
+        return None
+    if (unrectified := state.unrectified) is not None:
+        state.unrectified = None
+        if x is unrectified:
+            return _with_input(state.activation.rectified(x), args, kwargs)
+    if state.signed_now < 0:
+        _look_for_signs(state, x.detach())
+    return _with_input(state.activation(x, signed=state.signed_now == 1), args, kwargs)
+
+
+def _with_input(x: Tensor, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs]:
+    return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "input": x})
+
+
+def _look_for_signs(state: WaveParametrization, x: Tensor) -> None:
+    """Whether inputs have a sign; a batch of zeros (a dry run for shapes) does not tell."""
+    if bool((x != 0).any()):
+        state.signed_now = int(bool((x < 0).any()))
+        state.activation_signed.fill_(state.signed_now)
+        state._seen = state._marks()

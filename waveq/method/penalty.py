@@ -1,0 +1,154 @@
+"""The two terms of eq. 2.2 for all layers: in one pass by a compiled kernel, or layer by layer through autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from waveq._kernels.backends import engine_for
+from waveq._kernels.engine import Engine
+from waveq._kernels.groups import alike
+from waveq._kernels.rounding import Sines, waves
+from waveq.functional import sine_penalty
+from waveq.method.settings import Settings, WaveLayer
+
+__all__ = ["Strengths", "engine_of", "kinds_of", "penalty", "plain_penalty"]
+
+_Waves: TypeAlias = tuple[Sines, list[WaveLayer | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Strengths:
+    """What multiplies the terms at one step.
+
+    Attributes:
+        wave: lambda_w.
+        price: lambda_beta, of one bit of an average layer.
+        learning: whether the step lies in phase 2, in which betas move.
+    """
+
+    wave: float
+    price: float
+    learning: bool
+
+
+def penalty(layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths) -> Tensor:
+    """sum_i lambda_w strength_i R_k(w_i, beta_i) + lambda_beta sum_i c_i beta_i, 0-dim float32 at least.
+
+    The weights feel the first sum; beta feels the second, and the first one (without strength_i) where the preset says
+    so. The waves that were computed when the weights were rounded are taken as they are, the others that an engine can
+    take go through it together, the rest through ``plain_penalty``.
+    """
+    if strengths.wave == 0.0 and not (strengths.learning and any(layer.state.learns for layer in layers)):
+        return layers[0].state.beta.detach().new_zeros(())
+    compiled, plain = _split(layers, settings) if strengths.wave != 0.0 else ([], list(layers))
+    terms = [_waves(sines, those, settings, strengths) for sines, those in compiled]
+    terms += [plain_penalty(layer, settings, strengths) for layer in plain]
+    taken = {layer.name for _, those in compiled for layer in those if layer is not None}
+    if strengths.learning:
+        terms += _prices([layer for layer in layers if layer.name in taken and layer.state.learns], settings, strengths)
+    if len(terms) == 1:
+        return terms[0]
+    home = terms[0].device
+    return torch.stack([term.to(home) for term in terms]).sum()
+
+
+def _split(layers: Sequence[WaveLayer], settings: Settings) -> tuple[list[_Waves], list[WaveLayer]]:
+    """The waves that engines have computed or can, each with its layers (None for a wave that is not asked for)."""
+    riding: dict[int, _Waves] = {}
+    alone: dict[Engine, list[WaveLayer]] = {}
+    plain: list[WaveLayer] = []
+    for layer in layers:
+        found = layer.state.riding(layer.weight) if settings.wave_on != "raw" else None
+        if found is not None:
+            sines, place = found
+            riding.setdefault(id(sines), (sines, [None] * len(sines.at)))[1][place] = layer
+            continue
+        engine = engine_of(layer, settings)
+        if engine is None:
+            plain.append(layer)
+        else:
+            alone.setdefault(engine, []).append(layer)
+    made = list(riding.values())
+    for engine, theirs in alone.items():
+        made += waves_of(engine, theirs, settings)
+    return made, plain
+
+
+def waves_of(engine: Engine, layers: Sequence[WaveLayer], settings: Settings) -> list[_Waves]:
+    """The waves of layers that nobody rounds."""
+    raw = settings.wave_on == "raw"
+    made: list[_Waves] = []
+    for kind in kinds_of(layers):
+        rest: list[WaveLayer | None] = list(kind)
+        for sines in waves([layer.state for layer in kind], [layer.weight for layer in kind], engine, raw=raw):
+            made.append((sines, rest[: len(sines.at)]))
+            del rest[: len(sines.at)]
+    return made
+
+
+def kinds_of(layers: Sequence[WaveLayer]) -> list[list[WaveLayer]]:
+    """Layers that one call can take together."""
+    kinds = alike([layer.state for layer in layers], [layer.weight for layer in layers])
+    return [[layers[place] for place in places] for places in kinds]
+
+
+def _waves(sines: Sines, layers: Sequence[WaveLayer | None], settings: Settings, strengths: Strengths) -> Tensor:
+    """sum_i lambda_w strength_i R_k of some layers, and beta's own gradient where the preset has it."""
+    counted = sines.at.new_tensor([layer is not None for layer in layers]) if None in layers else None
+    strength = torch.exp2(-settings.order * sines.at) * strengths.wave
+    strength = strength if counted is None else strength * counted
+    weights = sines.by_weights
+    if settings.balance:
+        held = [sines.at.new_zeros(()) if layer is None else layer.state.strength for layer in layers]
+        weights = weights * torch.stack(held)
+    term = torch.dot(weights, strength.to(weights.dtype))
+    if settings.preset.sine_moves_beta and strengths.learning:
+        moving = [
+            at if layer is None or not layer.state.learns else layer.state.beta
+            for at, layer in zip(sines.at, layers, strict=True)
+        ]
+        damping = torch.exp2(-settings.order * torch.stack(moving)) * strengths.wave
+        pull = ((damping if counted is None else damping * counted) * sines.by_beta).sum()
+        # its value is already in the first term: only the gradient is wanted
+        term = term + (pull - pull.detach())
+    return term
+
+
+def _prices(layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths) -> list[Tensor]:
+    """lambda_beta sum_i c_i beta_i, where there is a layer."""
+    if not layers:
+        return []
+    betas = torch.stack([layer.state.beta for layer in layers])
+    costs = [strengths.price * settings.bit_costs[layer.name] for layer in layers]
+    return [torch.dot(betas, betas.new_tensor(costs))]
+
+
+def plain_penalty(layer: WaveLayer, settings: Settings, strengths: Strengths) -> Tensor:
+    """One layer's terms by the formulas of ``functional``, differentiated by autograd: the readable twin."""
+    state = layer.state
+    term = state.beta.detach().new_zeros(())
+    if strengths.wave != 0.0:
+        u = layer.wave_input(settings.wave_on)
+        beta = state.wave_beta().detach()
+        balance = state.strength if settings.balance else 1.0
+        term = strengths.wave * balance * sine_penalty(u, beta, grid=state.grid, order=settings.order)
+    if state.learns and strengths.learning:
+        term = term + strengths.price * settings.bit_costs[layer.name] * state.beta
+        if settings.preset.sine_moves_beta and strengths.wave != 0.0:
+            pull = sine_penalty(u.detach(), state.beta, grid=state.grid, order=settings.order)
+            # its value is already in the first term: only the gradient is wanted
+            term = term + strengths.wave * (pull - pull.detach())
+    return term
+
+
+def engine_of(layer: WaveLayer, settings: Settings) -> Engine | None:
+    """The engine for a layer's wave; None where its coordinate is a formula that no kernel has."""
+    state = layer.state
+    if settings.wave_on != "raw" and (state.bits_now == 1 or not state.quantizer.compiles("coordinate")):
+        return None
+    return engine_for(layer.weight)

@@ -1,0 +1,152 @@
+"""Where a run stands: its step, its phase, and what a budget makes of the price of a bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from waveq.method.checkpoint import ROOT_STATE
+from waveq.method.price import next_log_price, pressure, price_factor
+from waveq.method.settings import Settings, WaveLayer
+
+__all__ = ["Progress"]
+
+_DUAL_UNIT = 2.0**-32  # the buffer counts in these: whole numbers survive Module.to(dtype), and all devices have them
+_STEP, _DUAL = ROOT_STATE
+
+
+class Progress:
+    """Step and dual variable as the model's buffers hold them, and what follows from them.
+
+    Looking changes nothing. ``notice`` and ``advance`` alone keep the two numbers beside the buffers, which on a GPU
+    have to be waited for; where somebody else has written the buffers since (a checkpoint, a moving average of models,
+    a copy of model and handle), a look reads them.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[WaveLayer], settings: Settings) -> None:
+        self._model: nn.Module | None = model
+        self._layers = tuple(layers)
+        self._settings = settings
+        self._learned = tuple(layer for layer in layers if layer.state.learns)
+        self._first_cost = self.cost()
+        self._kept, self._seen = self._read(), self._mark()
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps taken."""
+        return self._look()[0]
+
+    @property
+    def phase(self) -> int:
+        """1, 2 or 3."""
+        return self._settings.schedule.phase(self.step)
+
+    @property
+    def learned(self) -> tuple[WaveLayer, ...]:
+        """The layers whose bits were free when the run began."""
+        return self._learned
+
+    @property
+    def learning(self) -> bool:
+        """Whether any layer's bits are still free."""
+        return any(layer.state.learns for layer in self._learned)
+
+    @property
+    def phase2_steps(self) -> int:
+        """The length of phase 2, 1 at least."""
+        schedule = self._settings.schedule
+        return max(1, (schedule.fall or schedule.rise) - schedule.rise)
+
+    @property
+    def phase2_share(self) -> float:
+        """How much of phase 2 is over, 0 to 1."""
+        return min(1.0, max(0.0, (self.step - self._settings.schedule.rise) / self.phase2_steps))
+
+    def strengths(self) -> tuple[float, float]:
+        """(lambda_w, lambda_beta) now, the price as the budget has driven it."""
+        step, dual = self._look()
+        lambda_w, lambda_beta = self._settings.schedule(step)
+        if self._settings.budget is None:
+            return lambda_w, lambda_beta
+        return lambda_w, lambda_beta * price_factor(dual, self.pressure())
+
+    def cost(self) -> float:
+        """What the present bits cost, in the unit of the budget's limit; 0 without a budget."""
+        if self._settings.budget is None:
+            return 0.0
+        return self._settings.budget.value({layer.name: layer.real_bits for layer in self._layers})
+
+    def pressure(self) -> float:
+        """How far the cost lies from the ramp that leads to the budget, -1 to 1; 0 without a budget."""
+        budget = self._settings.budget
+        if budget is None:
+            return 0.0
+        return pressure(self.cost(), start=self._first_cost, limit=budget.limit, progress=self.phase2_share)
+
+    # ------------------------------------------------------------------ what changes it
+
+    def notice(self) -> bool:
+        """Keep what somebody else wrote into the buffers; whether there was anything.
+
+        Raises:
+            RuntimeError: the checkpoint learns bits that are preset here.
+        """
+        mark = self._mark()
+        if mark == self._seen:
+            return False
+        self._kept, self._seen = self._look(), mark
+        return True
+
+    def raise_price(self, push: float) -> None:
+        """One step of the dual variable under the given pressure, where a budget is set."""
+        if self._settings.budget is None:
+            return
+        step, dual = self._look()
+        units = round(next_log_price(dual, push, self.phase2_steps) / _DUAL_UNIT)
+        self._buffer(_DUAL).fill_(units)
+        self._kept = step, units * _DUAL_UNIT
+
+    def advance(self) -> None:
+        """One optimiser step is done."""
+        step, dual = self._look()
+        self._buffer(_STEP).fill_(step + 1)
+        self._kept, self._seen = (step + 1, dual), self._mark()
+
+    def leave(self) -> None:
+        """Take the buffers off the model; what they said last can still be looked at."""
+        assert self._model is not None
+        self._kept = self._look()
+        del self._model.waveq_step, self._model.waveq_dual
+        self._model, self._seen = None, None
+
+    # ------------------------------------------------------------------ the buffers
+
+    def _buffer(self, name: str) -> Tensor:
+        assert self._model is not None
+        found = self._model._buffers[name]
+        assert found is not None
+        return found
+
+    def _mark(self) -> tuple[int, int] | None:
+        """Another one whenever anybody but ``advance`` wrote the step; copies of model and handle find out too."""
+        if self._model is None:
+            return None
+        step: Any = self._buffer(_STEP)
+        return id(step), step._version
+
+    def _look(self) -> tuple[int, float]:
+        """Step and dual variable."""
+        if self._mark() == self._seen:
+            return self._kept
+        foreign = [layer.name for layer in self._layers if layer.state.learns and layer not in self._learned]
+        if foreign:
+            raise RuntimeError(
+                f"the checkpoint is of a run that learns the bits of {', '.join(foreign)}, but they were attached with "
+                'preset bits; attach with bits="learn" and the total_steps of that run'
+            )
+        return self._read()
+
+    def _read(self) -> tuple[int, float]:
+        return int(self._buffer(_STEP)), int(self._buffer(_DUAL)) * _DUAL_UNIT

@@ -1,0 +1,293 @@
+"""Everything that decides a training run: one validated object, read from TOML or JSON.
+
+No torch here, so that checking a recipe costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+
+from waveq._names import suggestion
+from waveq._policy_file import read_policy_file
+from waveq.method.options import Bits, Method, option_names
+
+__all__ = ["METHOD_FIELDS", "RUNTIME_FIELDS", "TrainConfig", "load_recipe", "parse_config", "recipe_names"]
+
+RUNTIME_FIELDS = frozenset(
+    {"run_dir", "resume", "progress", "data_dir", "download", "threads", "checkpoint_seconds", "log_every", "workers"}
+)
+"""Fields that change where and how a run happens, but not what comes out of it."""
+
+_Rate = Field(default=None, gt=0)
+
+
+class TrainConfig(BaseModel):
+    """A training run: float training, WaveQ from there, and fine-tuning with fixed bits where wanted.
+
+    None means: what the dataset, the network, or the preset says.
+
+    Raises:
+        ValueError: an unknown field, or a value out of range (pydantic's ValidationError; `parse_config` makes it
+            one sentence).
+
+    Example:
+        >>> config = TrainConfig(model="simplenet5", dataset="fashion-mnist", bits=3, epochs=2)
+        >>> config.folder
+        PosixPath('runs/simplenet5-fashion-mnist-3-seed0')
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    # what is trained, on what
+    model: str = "simplenet5"
+    """A network of the zoo."""
+    width: float = Field(default=1, gt=0)
+    """Factor on the hidden filters and units (WRPN's widening)."""
+    dataset: str = "fashion-mnist"
+    """A dataset of the zoo."""
+    data_dir: Path | None = None
+    """Where data are looked for; by default $WAVEQ_DATA, else `data`."""
+    download: bool = False
+    """Download what is not there."""
+    input_size: PositiveInt | None = None
+    """Side in pixels that images are brought to; by default their own, or the least that the network takes."""
+    in_channels: PositiveInt | None = None
+    """Channels of the images; by default their own."""
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the training data that is held out."""
+    split_seed: int = 0
+    """Decides which images are held out."""
+    augment: bool = True
+    """Whether training images are cropped and flipped as the dataset's usual recipe does it."""
+    init: Path | None = None
+    """Float weights to start from (a file of `state_dict`); float training is then left out."""
+
+    # WaveQ, as `waveq.attach` takes it: names and texts are those of `waveq.method.options.Method`
+    quantizer: str = "dorefa"
+    """Weight quantiser; where nobody names one, that of a policy file given as `bits`, else DoReFa."""
+    bits: Literal["learn"] | PositiveInt | dict[str, PositiveInt] | Path = "learn"
+    """"learn", total bits of every layer, bits by layer, or a policy file."""
+    preset: str = "recommended"
+    schedule: Literal["three-phase", "constant", "exponential", "rising"] | None = None
+    scale: Literal["none", "max", "learned"] | None = None
+    forward: Literal["quantized", "float"] = "quantized"
+    fit_range: bool | None = None
+    activation_bits: PositiveInt | dict[str, PositiveInt] | None = None
+    activation_quantizer: str | None = None
+    skip: tuple[str, ...] = ()
+    first_last: PositiveInt | None = None
+    lambda_w: float | None = Field(default=None, ge=0)
+    lambda_beta: float | None = Field(default=None, ge=0)
+    beta_lr: float | None = _Rate
+    target: dict[str, float] | None = None
+    layer_costs: dict[str, float | dict[int, float]] | None = None
+
+    # how it is trained
+    pretrain_epochs: int = Field(default=0, ge=0)
+    """Epochs of float training."""
+    epochs: int = Field(default=10, ge=0)
+    """Epochs with WaveQ, all three phases."""
+    finetune_epochs: int = Field(default=0, ge=0)
+    """Epochs with the bits fixed, afterwards."""
+    reestimate_bn: int = Field(default=50, ge=0)
+    """Training batches that batch norm's statistics are averaged over once the weights are rounded; 0 keeps those of
+    training. The running ones remember some ten steps only, and weights that rounding or a late flip moved."""
+    batch_size: PositiveInt = 128
+    """Images of one forward and backward pass, over all processes."""
+    accumulate: PositiveInt = 1
+    """Passes whose gradients are averaged into one step."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = Field(default=0.01, gt=0)
+    """Rate at the start of the WaveQ stage."""
+    pretrain_lr: float | None = _Rate
+    """Rate at the start of float training; by default `lr`."""
+    finetune_lr: float | None = _Rate
+    """Rate at the start of fine-tuning; by default a tenth of `lr`."""
+    lr_schedule: Literal["constant", "cosine"] = "cosine"
+    """Within a stage: constant, or half a cosine down to a hundredth of the rate."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of the gradient of all weights together."""
+    seed: int = Field(default=0, ge=0)
+    """Decides initial weights, order of the data, crops and dropout."""
+    precision: Literal["32", "bf16", "64"] = "32"
+    """float32; bf16: autocast of the forward pass; float64."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: PositiveInt = 1
+    """Processes, one for each device, joined by DDP (gloo on the CPU, NCCL on GPUs)."""
+    threads: PositiveInt | None = None
+    """Threads that one process may use; by default torch's own choice."""
+    workers: PositiveInt = 4
+    """Threads that decode image files; data in memory need none."""
+
+    # the run folder
+    run_dir: Path | None = None
+    """By default runs/MODEL-DATASET-BITS-seedSEED."""
+    resume: bool = True
+    """Go on where the run folder stopped; False refuses a folder that holds a run."""
+    log_every: PositiveInt = 20
+    """Steps between two rows of metrics."""
+    checkpoint_seconds: float = Field(default=30, ge=0)
+    """Time between two checkpoints: what a crash or a power cut can lose."""
+    progress: bool = True
+    """Whether a progress bar is drawn."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _quantizer_of_the_policy(cls, fields: object) -> object:
+        """Bits from a file are meant for the method that the file names."""
+        if not isinstance(fields, dict) or "quantizer" in fields or not str(fields.get("bits")).endswith(".json"):
+            return fields
+        path = Path(str(fields["bits"]))
+        named = read_policy_file(path).get("quantizer") if path.is_file() else None  # a missing file is said of later
+        return fields if named is None else {**fields, "quantizer": named}
+
+    @field_validator("bits", mode="before")
+    @classmethod
+    def _bits_as_written(cls, value: object) -> object:
+        """A command line knows only text: "3" is a number, "policy.json" a file."""
+        if not isinstance(value, str) or value == "learn":
+            return value
+        if value.isdigit():
+            return int(value)
+        if value.endswith(".json"):
+            return Path(value)
+        raise ValueError("'learn', a number of bits, bits by layer, or a policy file (.json) is expected")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.batch_size % self.devices:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be shared by {self.devices} devices; "
+                f"the next one that can is {-(-self.batch_size // self.devices) * self.devices}"
+            )
+        if self.bits == "learn" and self.epochs == 0:
+            raise ValueError("bits 'learn' needs epochs: at least 1, rather 10")
+        if self.target is not None and self.bits != "learn":
+            raise ValueError("target is a budget for learned bits; preset bits have none")
+        return self
+
+    def method(self, bits: Bits, total_steps: int | None) -> Method:
+        """The options of `waveq.attach` for one stage of the run.
+
+        Args:
+            bits: of that stage; where they are preset, what drives learned bits is left out.
+            total_steps: its optimiser steps.
+
+        Example:
+            >>> TrainConfig(lambda_w=0.3, lambda_beta=0.1).method(4, None).lambda_beta is None
+            True
+        """
+        options = {name: getattr(self, name) for name in METHOD_FIELDS}
+        if bits != "learn":
+            options |= {"lambda_beta": None, "target": None}
+        return Method(**{**options, "bits": bits, "total_steps": total_steps})
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        if self.run_dir is not None:
+            return self.run_dir
+        bits = self.bits if isinstance(self.bits, int | str) else "policy"
+        return Path("runs") / f"{self.model}-{self.dataset}-{bits}-seed{self.seed}"
+
+    def to_json(self) -> str:
+        """All fields that are set, as JSON that `load_recipe` reads back.
+
+        Example:
+            >>> config = TrainConfig(epochs=3, target={"mean_bits": 3.5})
+            >>> parse_config(json.loads(config.to_json())) == config
+            True
+        """
+        return self.model_dump_json(exclude_none=True, indent=2) + "\n"
+
+
+METHOD_FIELDS = option_names(
+    "TrainConfig",
+    TrainConfig.model_fields,
+    instead={
+        "total_steps": "epochs and the length of the data",
+        "scale_rule": "the exact form: the printed ones are there to compare with",
+    },
+)
+"""The fields that are options of `waveq.attach`, under the names that it has for them."""
+
+
+def parse_config(fields: Mapping[str, Any], *, where: str = "config") -> TrainConfig:
+    """A config from plain fields, with errors in one sentence.
+
+    Args:
+        fields: names and values, as a TOML file or a command line gives them.
+        where: what to name in an error, a file for instance.
+
+    Raises:
+        ValueError: names the field, the value, what was expected, and the nearest known field.
+
+    Example:
+        >>> parse_config({"epoch": 3}, where="my.toml")
+        Traceback (most recent call last):
+        ValueError: my.toml: no field is called 'epoch'; did you mean 'epochs'?
+    """
+    try:
+        return TrainConfig.model_validate(dict(fields))
+    except ValidationError as error:
+        raise ValueError(f"{where}: {_first_sentence(error)}") from None
+
+
+def _first_sentence(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    field = ".".join(str(part) for part in problem["loc"][:1])
+    if problem["type"] == "extra_forbidden":
+        return f"no field is called {field!r}{suggestion(field, TrainConfig.model_fields)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not field:
+        return message
+    return f"{field} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def recipe_names() -> tuple[str, ...]:
+    """The recipes that ship with the package.
+
+    Example:
+        >>> "simplenet5-cifar10" in recipe_names()
+        True
+    """
+    files = resources.files("waveq.zoo.recipes").iterdir()
+    return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
+
+
+def load_recipe(name: str | Path, **changes: Any) -> TrainConfig:
+    """A recipe by name, or a TOML or JSON file by path (a run folder's config.json), with some fields changed.
+
+    Raises:
+        ValueError: no such recipe or file (the message gives the nearest name), not TOML, wrong fields.
+
+    Example:
+        >>> load_recipe("resnet20-cifar10", seed=3).epochs
+        96
+    """
+    text, where = _recipe_text(name)
+    try:
+        fields = json.loads(text) if where.endswith(".json") else tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{where}: damaged ({error})") from None
+    return parse_config({**fields, **changes}, where=where)
+
+
+def _recipe_text(name: str | Path) -> tuple[str, str]:
+    if str(name) in recipe_names():
+        return resources.files("waveq.zoo.recipes").joinpath(f"{name}.toml").read_text("utf-8"), f"recipe {name}"
+    path = Path(name)
+    if path.suffix in (".toml", ".json") and path.is_file():
+        return path.read_text("utf-8"), str(path)
+    known = recipe_names()
+    hint = suggestion(name, known)
+    raise ValueError(f"recipe: {name} is neither a recipe nor a file{hint} (known: {', '.join(known)})")

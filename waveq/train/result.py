@@ -1,0 +1,43 @@
+"""What came out of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["TrainResult"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What came out of a run; accuracies are shares of 1."""
+
+    run_dir: Path
+    bits: dict[str, int]
+    """Total bits by layer."""
+    mean_bits: float
+    """Mean over the layers."""
+    float_validation_accuracy: float
+    validation_accuracy: float
+    """Of the final network, its weights on their grids."""
+    float_test_accuracy: float
+    test_accuracy: float
+    """Of the final network."""
+    forecast: str
+    """What the strengths implied before training."""
+    warnings: tuple[str, ...]
+    """What makes the learned bits doubtful."""
+    unrounded_validation_accuracy: float | None = None
+    """Of the final network before its weights were rounded; on the float road only."""
+    unrounded_test_accuracy: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self) | {"run_dir": str(self.run_dir), "warnings": list(self.warnings)}
+
+    @classmethod
+    def of(cls, run_dir: Path, found: Mapping[str, Any]) -> TrainResult:
+        """What a finished run folder's result.json says."""
+        return cls(run_dir=run_dir, **{**found, "warnings": tuple(found["warnings"])})

@@ -1,0 +1,286 @@
+"""Training as one function: float network, learned bits, final network, all in one run folder.
+
+    result = waveq.train.train(load_recipe("fashion-mnist", seed=1))
+    result.policy, result.test_accuracy
+
+Stages: "float" (unless `init` gives weights), "wave", "finetune". Each leaves its folder finished or resumable; the
+same call goes on where the last one stopped. The test images are read once, at the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from waveq.threads import torch_threads
+from waveq.train.batches import mixed_seed
+from waveq.train.classifier import measure
+from waveq.train.config import TrainConfig
+from waveq.train.processes import is_worker, launch
+from waveq.train.result import TrainResult
+from waveq.train.run_folder import RunFolder, load_weights, save_weights
+from waveq.train.stage import Stage, make_loader, rank_and_world
+from waveq.train.stopping import StopRequested, signals_noted
+from waveq.zoo import Dataset, build, load_data, network
+
+if TYPE_CHECKING:
+    from waveq.method.handle import WaveQ
+
+__all__ = ["TrainResult", "TrainingInterrupted", "make_dataset", "make_network", "train"]
+
+Say = Callable[[str], None]
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, after everything that is needed to go on was written; its text says how."""
+
+
+def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
+    """Train as the config says, or go on where its run folder stopped.
+
+    Args:
+        config: the run; `load_recipe` and `parse_config` make one.
+        say: receives each line for people; by default standard output.
+
+    Returns:
+        What came out; a finished run folder is read and nothing is trained.
+
+    Raises:
+        ValueError: a wrong field, a missing dataset, a damaged file, a run folder of another config.
+        TrainingInterrupted: Ctrl-C or SIGTERM; the same call goes on.
+    """
+    speak = say or _say
+    folder = RunFolder(config.folder) if is_worker() else RunFolder.open(config)
+    finished = folder.result()
+    if finished is not None:
+        speak(f"{folder.path} holds this run, finished.")
+        return TrainResult.of(folder.path, finished)
+    if config.devices > 1 and not is_worker():
+        with signals_noted() as stop:
+            complete = launch(config, stop)
+        if not complete:
+            raise TrainingInterrupted(_how_to_go_on(folder))
+    else:
+        with signals_noted() as stop, torch_threads(config.threads):
+            try:
+                _Run(config, folder, speak, stop).all_stages()
+            except StopRequested:
+                raise TrainingInterrupted(_how_to_go_on(folder)) from None
+    finished = folder.result()
+    if finished is None:
+        raise TrainingInterrupted(_how_to_go_on(folder))  # one of several processes, and not the first
+    return TrainResult.of(folder.path, finished)
+
+
+def make_dataset(config: TrainConfig) -> Dataset:
+    """The dataset, in the size and channels that the network takes.
+
+    Raises:
+        ValueError: unknown names, missing or damaged files.
+    """
+    from waveq.zoo.datasets.data import source
+
+    entry, net = source(config.dataset), network(config.model)
+    size = config.input_size or max(entry.size, net.smallest_size)
+    return load_data(
+        config.dataset,
+        data_dir=config.data_dir,
+        download=config.download,
+        channels=config.in_channels,
+        size=size,
+        validation=config.validation,
+        split_seed=config.split_seed,
+        workers=config.workers,
+    )
+
+
+def make_network(config: TrainConfig, dataset: Dataset) -> nn.Module:
+    """The network for the dataset, with the initial weights that the seed gives.
+
+    Raises:
+        ValueError: unknown network, images too small for it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mixed_seed(config.seed))
+        return build(
+            config.model,
+            num_classes=len(dataset.classes),
+            in_channels=dataset.channels,
+            input_size=dataset.size,
+            width=config.width,
+        )
+
+
+class _Run:
+    """The stages of one run, in order."""
+
+    def __init__(self, config: TrainConfig, folder: RunFolder, say: Say, stop: Callable[[], bool]) -> None:
+        self.config = config
+        self.folder = folder
+        self.leads = rank_and_world(config)[0] == 0
+        self.say = say if self.leads else _silent
+        self.stop = stop
+        self.dataset = make_dataset(config)
+
+    def all_stages(self) -> None:
+        """Float, wave, fine-tune, judgement."""
+        network = make_network(self.config, self.dataset)
+        self._float(network)
+        float_weights = {key: value.clone() for key, value in network.state_dict().items()}
+        wq, forecast, warnings = self._wave(network)
+        if self.config.finetune_epochs:
+            network, wq = self._finetune(wq, network)
+        if self.leads:
+            self._judge(network, wq, float_weights, forecast, warnings)
+        _meet()
+
+    def _stage(self, name: str, epochs: int, rate: float) -> Stage:
+        return Stage(
+            name=name,
+            folder=self.folder.stage(name),
+            config=self.config,
+            dataset=self.dataset,
+            loader=make_loader(self.config, self.dataset, name),
+            epochs=epochs,
+            rate=rate,
+            stop=self.stop,
+        )
+
+    def _float(self, network: nn.Module) -> None:
+        c = self.config
+        if c.init is not None:
+            _load_into(network, c.init / "float" / "weights.pt" if c.init.is_dir() else c.init)
+        elif c.pretrain_epochs:
+            stage = self._stage("float", c.pretrain_epochs, c.pretrain_lr or c.lr)
+            if stage.folder.result() is None:
+                self.say(f"float training: {c.model} on {c.dataset}, {c.pretrain_epochs} epochs")
+                self._run(stage, network, None)
+            _load_into(network, stage.folder.weights)
+
+    def _wave(self, network: nn.Module) -> tuple[WaveQ, str, list[str]]:
+        stage = self._stage("wave", self.config.epochs, self.config.lr)
+        wq = self._attach(network, self._bits(), stage.total_steps)
+        forecast = wq.forecast()
+        if stage.folder.result() is None:
+            self.say(forecast)
+            self._run(stage, network, wq)
+        _load_into(network, stage.folder.state)
+        warnings = wq.diagnose()
+        for warning in warnings:
+            self.say(f"warning: {warning}")
+        return wq, forecast, warnings
+
+    def _finetune(self, wq: WaveQ, network: nn.Module) -> tuple[nn.Module, WaveQ]:
+        c = self.config
+        stage = self._stage("finetune", c.finetune_epochs, c.finetune_lr or c.lr / 10)
+        policy = wq.policy()
+        network = make_network(c, self.dataset)
+        wq = self._attach(network, policy, stage.total_steps)
+        # weights, learned scales and grids go on as they were; the schedule begins anew
+        learned = load_weights(self.folder.stage("wave").state)
+        network.load_state_dict(learned | {"waveq_step": torch.zeros_like(learned["waveq_step"])})
+        if stage.folder.result() is None:
+            self.say(f"fine-tuning with fixed bits: {c.finetune_epochs} epochs")
+            self._run(stage, network, wq)
+        _load_into(network, stage.folder.state)
+        return network, wq
+
+    def _run(self, stage: Stage, network: nn.Module, wq: WaveQ | None) -> None:
+        found = stage.run(network, wq) if stage.epochs else {}
+        network.cpu()
+        if self.leads:
+            bits = {} if wq is None else {"mean_bits": wq.mean_bits(), "bits": wq.bits()}
+            stage.folder.finish({"epochs": stage.epochs, "steps": stage.total_steps} | found | bits, network)
+        _meet()
+
+    def _attach(self, network: nn.Module, bits: Any, total_steps: int) -> WaveQ:
+        from waveq.method.attachment import attach_method
+
+        return attach_method(network, self.config.method(bits, total_steps or None))
+
+    def _bits(self) -> Any:
+        if not isinstance(self.config.bits, Path):
+            return self.config.bits
+        from waveq.policy import Policy
+
+        return Policy.load(self.config.bits)
+
+    def _judge(
+        self, network: nn.Module, wq: WaveQ, float_weights: dict[str, torch.Tensor], forecast: str, warnings: list[str]
+    ) -> None:
+        """Final weights on their grids; validation images once more, then the test images, for the only time."""
+        policy = wq.policy()
+        validation, test = self.dataset.loader("validation"), self.dataset.loader("test")
+        unrounded = {}
+        if self.config.forward == "float":
+            unrounded = {
+                "unrounded_validation_accuracy": measure(network, validation)["accuracy"],
+                "unrounded_test_accuracy": measure(network, test)["accuracy"],
+            }
+        wq.finalize()
+        self._reestimate(network)
+        policy.save(self.folder.policy)
+        save_weights(self.folder.weights, network.state_dict())
+        reference = make_network(self.config, self.dataset)
+        reference.load_state_dict(float_weights)
+        accuracies = {
+            "float_validation_accuracy": measure(reference, validation)["accuracy"],
+            "validation_accuracy": measure(network, validation)["accuracy"],
+            "float_test_accuracy": measure(reference, test)["accuracy"],
+            "test_accuracy": measure(network, test)["accuracy"],
+        }
+        self.folder.finish(
+            {
+                "bits": dict(policy),
+                "mean_bits": policy.mean_bits,
+                **accuracies,
+                **unrounded,
+                "forecast": forecast,
+                "warnings": warnings,
+            }
+        )
+
+    def _reestimate(self, network: nn.Module) -> None:
+        """Batch norm's statistics for the rounded weights; whole batches, whatever the number of processes."""
+        c = self.config
+        if not c.reestimate_bn:
+            return
+        from waveq.method.batch_norm import reestimate_batch_norm
+
+        loader = make_loader(c, self.dataset, "batch norm", whole=True)
+        epochs = itertools.chain.from_iterable(itertools.repeat(loader))
+        dtype = next(network.parameters()).dtype
+        reestimate_batch_norm(network, (x.to(dtype) for x, _ in itertools.islice(epochs, c.reestimate_bn)))
+
+
+def _load_into(network: nn.Module, path: Path) -> None:
+    try:
+        network.load_state_dict(load_weights(path))
+    except RuntimeError as error:
+        reason = str(error).replace("\n\t", " ")
+        raise ValueError(f"{path}: its weights do not fit this network. {reason}") from None
+
+
+def _meet() -> None:
+    """Wait for the other processes, where there are some."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def _how_to_go_on(folder: RunFolder) -> str:
+    return f"stopped; everything is in {folder.path}, and the same command goes on from there"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _silent(_text: str) -> None:
+    pass

@@ -1,0 +1,203 @@
+"""The run folder: config, one folder for every stage, policy, final weights, result.
+
+    RUN/config.json        every field of the run; `load_recipe` reads it back
+    RUN/float/             float training:   last.ckpt, metrics.csv, TensorBoard events, weights.pt, result.json
+    RUN/wave/              WaveQ: the same;  weights.pt are the float weights under the quantizer
+    RUN/finetune/          fine-tuning with fixed bits: the same
+    RUN/policy.json        the bits
+    RUN/weights.pt         state_dict of the final network, its weights on the grid
+    RUN/result.json        accuracies, mean bits, warnings
+
+A stage is finished when its result.json exists; every file appears at once, never half written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from waveq._files import whole, write_json, write_text
+from waveq._names import closest
+from waveq.train.config import RUNTIME_FIELDS, TrainConfig, load_recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["RunFolder", "StageFolder", "load_weights", "nearest_run", "plain_weights", "save_weights"]
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a state_dict of plain tensors, all at once."""
+    import torch
+
+    with whole(path) as draft, draft.open("wb") as file:  # a path would put its name into the file
+        torch.save(dict(weights), file)
+
+
+def load_weights(path: Path | str) -> dict[str, Tensor]:
+    """Read a state_dict; nothing in the file is executed.
+
+    Raises:
+        ValueError: not there, truncated, or holding something else than tensors; the message names the file.
+    """
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file of weights") from None
+    except Exception as error:  # the unpickler raises whatever the damage leads to
+        raise ValueError(f"{path}: truncated or not a file of weights ({type(error).__name__})") from None
+    if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
+        raise ValueError(f"{path}: holds no state_dict of tensors")
+    return content
+
+
+def plain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The float weights of an attached network under their plain keys; those of any other network as they are.
+
+    Example:
+        >>> state = {"fc.parametrizations.weight.original": 1, "fc.parametrizations.weight.0.beta": 2, "waveq_step": 3}
+        >>> plain_weights(state | {"fc.bias": 4})
+        {'fc.weight': 1, 'fc.bias': 4}
+    """
+    plain = {}
+    for key, value in state.items():
+        if key.endswith(".parametrizations.weight.original"):
+            plain[key.replace(".parametrizations.weight.original", ".weight")] = value
+        elif ".parametrizations.weight." not in key and not key.startswith("waveq_"):
+            plain[key] = value
+    return plain
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """One stage of a run."""
+
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """What an interrupted stage goes on from."""
+        return self.path / "last.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        """One row every few steps and one at the end of every epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def weights(self) -> Path:
+        """Float weights at the end of the stage, plain keys."""
+        return self.path / "weights.pt"
+
+    def result(self) -> dict[str, Any] | None:
+        """What came out, or None while the stage is unfinished."""
+        return _read_json(self.path / "result.json")
+
+    @property
+    def state(self) -> Path:
+        """The same with all of WaveQ's state, as the attached network has it; stages with WaveQ only."""
+        return self.path / "state.pt"
+
+    def finish(self, result: Mapping[str, Any], network: nn.Module) -> None:
+        """Write the weights, then the result, which marks the stage as finished; the checkpoint has done its work."""
+        state = network.state_dict()
+        plain = plain_weights(state)
+        save_weights(self.weights, plain)
+        if plain.keys() != state.keys():
+            save_weights(self.state, state)
+        write_json(self.path / "result.json", result)
+        self.checkpoint.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that holds everything about one run."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, config: TrainConfig) -> RunFolder:
+        """Make the folder, or take the one that this config left behind.
+
+        Raises:
+            ValueError: the folder holds a run of another config (the differing fields are named), or holds a run and
+                `resume` is off.
+        """
+        folder = cls(config.folder)
+        if folder.config_file.exists():
+            if not config.resume:
+                raise ValueError(f"run_dir: {folder.path} already holds a run; resume it, or choose another folder")
+            differing = folder.differences(config)
+            if differing:
+                raise ValueError(
+                    f"run_dir: {folder.path} holds a run with {', '.join(differing)}; choose another folder"
+                )
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_text(folder.config_file, config.to_json())
+        return folder
+
+    @property
+    def config_file(self) -> Path:
+        """Every field that was set."""
+        return self.path / "config.json"
+
+    @property
+    def policy(self) -> Path:
+        """The learned or preset bits."""
+        return self.path / "policy.json"
+
+    @property
+    def weights(self) -> Path:
+        """The final network, weights on their grids."""
+        return self.path / "weights.pt"
+
+    def stage(self, name: str) -> StageFolder:
+        """Folder of a stage ("float", "wave", "finetune"), made when missing."""
+        path = self.path / name
+        path.mkdir(parents=True, exist_ok=True)
+        return StageFolder(path)
+
+    def result(self) -> dict[str, Any] | None:
+        """The final numbers, or None while the run is unfinished."""
+        return _read_json(self.path / "result.json")
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the final numbers, which marks the run as finished."""
+        write_json(self.path / "result.json", result)
+
+    def differences(self, config: TrainConfig) -> list[str]:
+        """Fields, other than those of RUNTIME_FIELDS, in which the folder's run differs: "lr 0.1 (now 0.2)"."""
+        old, new = load_recipe(self.config_file).model_dump(), config.model_dump()
+        return [
+            f"{name} {old[name]} (now {value})"
+            for name, value in new.items()
+            if name not in RUNTIME_FIELDS and old[name] != value
+        ]
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: damaged ({error})") from None
+    assert isinstance(content, dict)
+    return content
+
+
+def nearest_run(path: Path) -> str:
+    """ "; did you mean runs/demo?" where a run folder of nearly that name lies beside ``path``, else nothing.
+
+    Example:
+        >>> nearest_run(Path("/nowhere/runs/dem0"))
+        ''
+    """
+    runs = [found.parent.name for found in path.parent.glob("*/config.json")]
+    near = closest(path.name, runs)
+    return "" if near is None else f"; did you mean {path.parent / near}?"

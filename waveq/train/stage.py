@@ -1,0 +1,156 @@
+"""One stage of training through Lightning: from the weights it is given, or from its own checkpoint, to the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from waveq.train.batches import EpochLoader, mixed_seed
+from waveq.train.callbacks import LOADER_STATE, Checkpoints, Recorder, StepDiscipline
+from waveq.train.classifier import Classifier
+from waveq.train.config import TrainConfig
+from waveq.train.logs import MetricsCsv, quiet_lightning
+from waveq.train.progress_bar import Bar
+from waveq.train.run_folder import StageFolder
+from waveq.train.wave_callback import WaveQCallback
+
+from lightning.pytorch import Trainer  # isort: skip  (after torchvision, see train_module)
+from lightning.pytorch.loggers import TensorBoardLogger  # isort: skip
+from lightning.pytorch.strategies import DDPStrategy  # isort: skip
+
+if TYPE_CHECKING:
+    from waveq.method.handle import WaveQ
+    from waveq.zoo.datasets.data import Dataset
+
+__all__ = ["Stage", "rank_and_world", "steps_per_epoch"]
+
+_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "64-true"]] = {
+    "32": "32-true",
+    "bf16": "bf16-mixed",
+    "64": "64-true",
+}
+
+
+def rank_and_world(config: TrainConfig) -> tuple[int, int]:
+    """Which process this is, and of how many."""
+    return (int(os.environ.get("LOCAL_RANK", "0")), config.devices) if config.devices > 1 else (0, 1)
+
+
+def make_loader(config: TrainConfig, dataset: Dataset, name: str, *, whole: bool = False) -> EpochLoader:
+    """This process's share of the training data, or the ``whole`` of them, in an order of the stage's own."""
+    rank, world_size = (0, 1) if whole else rank_and_world(config)
+    return EpochLoader(
+        dataset.train,
+        batch_size=config.batch_size,
+        seed=mixed_seed(config.seed, *name.encode()),
+        augmentation=dataset.augmentation if config.augment else None,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def steps_per_epoch(config: TrainConfig, loader: EpochLoader) -> int:
+    """Optimizer steps of an epoch; what is left of an incomplete accumulation is a step too."""
+    return -(-len(loader) // config.accumulate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stage that is ready to run."""
+
+    name: str
+    folder: StageFolder
+    config: TrainConfig
+    dataset: Dataset
+    loader: EpochLoader
+    epochs: int
+    rate: float
+    stop: Callable[[], bool]
+    """Whether the run was asked to stop."""
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole stage."""
+        return self.epochs * steps_per_epoch(self.config, self.loader)
+
+    def run(self, network: nn.Module, wq: WaveQ | None = None) -> dict[str, float]:
+        """Train the network in place, from the stage's checkpoint where there is one.
+
+        Returns:
+            The last validation loss and accuracy.
+
+        Raises:
+            StopRequested: the checkpoint is written; another `run` with the same arguments goes on.
+        """
+        wave = None if wq is None else WaveQCallback(wq)
+        module = Classifier(network, self.config, rate=self.rate, total_steps=self.total_steps)
+        checkpoint = self.folder.checkpoint if self.folder.checkpoint.exists() else None
+        from_step = self._go_on_from(checkpoint)
+        discipline = StepDiscipline(mixed_seed(self.config.seed, *self.name.encode()))
+        validation = self.dataset.loader("validation")
+        recorder = Recorder(discipline, wave, validation, every=self.config.log_every)
+        saver = Checkpoints(self.folder.checkpoint, seconds=self.config.checkpoint_seconds, stop=self.stop)
+        callbacks = [discipline, *([wave] if wave else []), recorder, saver]
+        if self.config.progress:
+            callbacks.append(Bar(self.name, self.total_steps, wave))
+        with quiet_lightning():
+            trainer = self._trainer(callbacks, self._loggers(wq, from_step))
+            trainer.fit(module, self.loader, ckpt_path=checkpoint, weights_only=True)
+        return recorder.last
+
+    def _go_on_from(self, checkpoint: Path | None) -> int:
+        """Put the loader where the checkpoint left it; the optimizer steps so far, 0 without a checkpoint.
+
+        Lightning restores the loader itself within an epoch, but not when the checkpoint is of the end of one.
+        """
+        if checkpoint is None:
+            return 0
+        try:
+            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            self.loader.load_state_dict(content[LOADER_STATE])
+            return int(content["global_step"])
+        except Exception as error:  # the unpickler raises whatever the damage leads to
+            raise ValueError(
+                f"{checkpoint}: truncated or not a checkpoint ({type(error).__name__}); remove it to start again"
+            ) from None
+
+    def _trainer(self, callbacks: list[Any], loggers: list[Any]) -> Trainer:
+        c = self.config
+        distributed = c.devices > 1
+        on_cpu = c.accelerator == "cpu" or not torch.cuda.is_available()
+        return Trainer(
+            max_epochs=self.epochs,
+            accelerator="cpu" if on_cpu else "gpu",
+            devices=c.devices,
+            strategy=DDPStrategy(process_group_backend="gloo" if on_cpu else "nccl") if distributed else "auto",
+            precision=_PRECISION[c.precision],
+            accumulate_grad_batches=c.accumulate,
+            gradient_clip_val=c.clip_norm,
+            callbacks=callbacks,
+            logger=loggers,
+            default_root_dir=self.folder.path,
+            enable_checkpointing=False,  # Checkpoints writes them, at whole steps
+            enable_progress_bar=c.progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # EpochLoader shares the batches
+        )
+
+    def _loggers(self, wq: WaveQ | None, from_step: int) -> list[Any]:
+        if rank_and_world(self.config)[0] != 0:
+            return []
+        names = ["epoch", "rate", "task_loss", "validation_loss", "validation_accuracy"]
+        if wq is not None:
+            if wq.settings.forward == "float":
+                names += ["unrounded_validation_loss", "unrounded_validation_accuracy"]
+            names += ["wave_loss", "mean_bits", "phase", "lambda_w", "lambda_beta"]
+            names += [f"{kind}/{layer}" for kind in ("beta", "wave") for layer in wq.names]
+        behind: dict[str, Any] = {"purge_step": from_step + 1} if from_step else {}
+        board = TensorBoardLogger(self.folder.path, name="", version="", default_hp_metric=False, **behind)
+        return [MetricsCsv(self.folder.metrics, tuple(names), from_step=from_step), board]

@@ -1,0 +1,129 @@
+"""A finished training run, as the steps after training see it: network, data, policy, workload."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from waveq.policy import Policy
+from waveq.train.config import TrainConfig, load_recipe
+from waveq.train.run_folder import RunFolder, load_weights, nearest_run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from stripes_sim.layers import LayerShape
+    from waveq.zoo.datasets.data import Batches, Dataset
+
+__all__ = ["FLOAT_BITS", "PARTS", "TrainedRun"]
+
+FLOAT_BITS = 16
+"""What a weight or activation that is left in floating point is priced at: the accelerators' full width."""
+PARTS = ("validation", "test", "train")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run folder whose training has ended.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        ValueError: no run folder, or one whose training has not ended; the message says what to call.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        if not (self.path / "config.json").is_file():
+            raise ValueError(
+                f"{self.path} is no run folder (it has no config.json); make one with waveq train or demo"
+                f"{nearest_run(self.path)}"
+            )
+        if self.folder.result() is None:
+            raise ValueError(
+                f"{self.path} holds a run that is not finished; go on with: waveq train --recipe "
+                f"{self.path / 'config.json'} --run {self.path}"
+            )
+
+    @property
+    def folder(self) -> RunFolder:
+        """The files that training wrote."""
+        return RunFolder(self.path)
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        """What was trained, and how."""
+        return load_recipe(self.path / "config.json", run_dir=self.path)
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """The accuracies of training (shares of 1), bits and warnings."""
+        found = self.folder.result()
+        assert found is not None
+        return found
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The learned or preset bits."""
+        return Policy.load(self.folder.policy)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data, as the network takes them."""
+        from waveq.train.run import make_dataset
+
+        return make_dataset(self.config)
+
+    def images(self, part: str) -> Batches:
+        """All images of "validation", "test" or "train", in order."""
+        return self.dataset.loader(part)
+
+    def float_network(self) -> nn.Module:
+        """The float network that every policy starts from, in evaluation mode."""
+        from waveq.train.run import make_network
+
+        network = make_network(self.config, self.dataset)
+        source = self._float_weights()
+        if source is not None:
+            network.load_state_dict(load_weights(source))
+        return network.eval()
+
+    def _float_weights(self) -> Path | None:
+        config = self.config
+        if config.init is not None:
+            return config.init / "float" / "weights.pt" if config.init.is_dir() else config.init
+        return self.path / "float" / "weights.pt" if config.pretrain_epochs else None
+
+    @cached_property
+    def layers(self) -> list[LayerShape]:
+        """The workload of one image."""
+        from stripes_sim import trace
+        from waveq.train.run import make_network
+
+        height, width = self.dataset.size
+        return trace(make_network(self.config, self.dataset), (self.dataset.channels, height, width))
+
+    def weight_bits(self) -> dict[str, int]:
+        """Bits of every layer with weights; those left in floating point count FLOAT_BITS."""
+        return {layer.name: self.policy.get(layer.name, FLOAT_BITS) for layer in self.layers if layer.has_weights}
+
+    def activation_bits(self) -> dict[str, int]:
+        """Bits of every layer's inputs; those left in floating point count FLOAT_BITS."""
+        return {layer.name: self.policy.activation_bits.get(layer.name, FLOAT_BITS) for layer in self.layers}
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """What a later step wrote as RUN/name, or None."""
+        path = self.path / name
+        if not path.exists():
+            return None
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: damaged ({error}); remove it and the step that made it runs again") from None
+        assert isinstance(content, dict)
+        return content

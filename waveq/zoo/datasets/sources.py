@@ -1,0 +1,226 @@
+"""Where each dataset lies, and how its files become arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from waveq.zoo.datasets.augment import Augmentation
+from waveq.zoo.datasets.readers import read_cifar_batch, read_idx, read_svhn
+from waveq.zoo.datasets.splits import stratified_cut
+
+__all__ = ["SOURCES", "Source", "data_root", "find"]
+
+Raw = tuple[Tensor, Tensor]
+"""Pixels uint8 (N, C, H, W) and labels int64 (N,)."""
+
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
+_AS_THEY_ARE = Augmentation()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A dataset: its files, its classes, how it is read and what training does with it."""
+
+    name: str
+    summary: str
+    classes: tuple[str, ...]
+    """Empty where the files decide."""
+    channels: int
+    size: int
+    """Side in pixels."""
+    folders: tuple[str, ...]
+    """Below the data directory, in the order in which they are looked into; empty: nothing to find."""
+    files: Mapping[str, tuple[str, ...]]
+    """Part ("train", "test") to the files that it needs."""
+    read: Callable[[Path, str], Raw] | None
+    """Folder and part to images; None for folders of image files."""
+    how_to_get: str
+    torchvision_name: str | None = None
+    """Class in torchvision.datasets that downloads it."""
+    elsewhere: tuple[Path, ...] = ()
+    """Fixed places where a distribution puts it."""
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    full_scale: int = 255
+    augmentation: Augmentation = _AS_THEY_ARE
+    """What recipes train with."""
+
+    def places(self, root: Path) -> tuple[Path, ...]:
+        """Every folder that is looked into, in order."""
+        return tuple(root / folder for folder in self.folders) + self.elsewhere
+
+
+def data_root(data_dir: Path | str | None) -> Path:
+    """The data directory: the argument, else the environment variable WAVEQ_DATA, else `data` here."""
+    return Path(data_dir if data_dir is not None else os.environ.get("WAVEQ_DATA") or "data").expanduser()
+
+
+def find(source: Source, root: Path, part: str = "train") -> Path | None:
+    """The first folder that has all files of the part (with or without .gz), or None."""
+    for place in source.places(root):
+        if all(_present(place, name) is not None for name in source.files[part]):
+            return place
+    return None
+
+
+def _present(folder: Path, name: str) -> Path | None:
+    for candidate in (folder / name, folder / f"{name}.gz"):
+        if candidate.exists():
+            return candidate
+    return None
+
+
+def _tensor(array: Any) -> Tensor:
+    # a copy: arrays that come out of a file may be read-only
+    return torch.from_numpy(np.array(array))
+
+
+def _read_digits(_folder: Path, part: str) -> Raw:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = _tensor(bunch.images.astype(np.uint8))[:, None]
+    labels = _tensor(bunch.target.astype(np.int64))
+    # The package has one set without parts. A fifth of it, the same in every run, is the test set.
+    train, test = stratified_cut(labels, 0.2, seed=0)
+    chosen = train if part == "train" else test
+    return pixels[chosen], labels[chosen]
+
+
+def _read_fashion(folder: Path, part: str) -> Raw:
+    names = _FASHION_FILES[part]
+    images_file, labels_file = (_present(folder, name) for name in names)
+    assert images_file is not None
+    assert labels_file is not None
+    images, labels = read_idx(images_file), read_idx(labels_file)
+    if images.ndim != 3 or images.shape[1:] != (28, 28):
+        raise ValueError(f"{images_file}: its shape {images.shape} is not (N, 28, 28)")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"{labels_file}: {labels.size} labels for {len(images)} images")
+    if labels.max(initial=0) > 9:
+        raise ValueError(f"{labels_file}: label {labels.max()} where 0..9 are expected")
+    return _tensor(images)[:, None], _tensor(labels.astype(np.int64))
+
+
+def _read_cifar10(folder: Path, part: str) -> Raw:
+    batches = [read_cifar_batch(folder / name) for name in _CIFAR_FILES[part]]
+    pixels, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    return _tensor(pixels), _tensor(labels)
+
+
+def _read_svhn(folder: Path, part: str) -> Raw:
+    pixels, labels = read_svhn(folder / _SVHN_FILES[part][0])
+    return _tensor(pixels), _tensor(labels)
+
+
+_FASHION_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+_CIFAR_FILES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
+_SVHN_FILES = {"train": ("train_32x32.mat",), "test": ("test_32x32.mat",)}
+_DIGITS = tuple("0123456789")
+_CROP_AND_FLIP = Augmentation(crop_padding=4, flip=True)
+
+SOURCES = {
+    source.name: source
+    for source in (
+        Source(
+            name="digits",
+            summary="1,797 grey digits of 8x8 pixels",
+            classes=_DIGITS,
+            channels=1,
+            size=8,
+            folders=(),
+            files={"train": (), "test": ()},
+            read=_read_digits,
+            how_to_get="nothing to do: it comes inside scikit-learn",
+            full_scale=16,
+        ),
+        Source(
+            name="fashion-mnist",
+            summary="70,000 grey pictures of clothes, 28x28 pixels",
+            classes=(
+                "t-shirt",
+                "trouser",
+                "pullover",
+                "dress",
+                "coat",
+                "sandal",
+                "shirt",
+                "sneaker",
+                "bag",
+                "ankle boot",
+            ),
+            channels=1,
+            size=28,
+            folders=("fashion-mnist", "FashionMNIST/raw", "."),
+            files=_FASHION_FILES,
+            read=_read_fashion,
+            how_to_get="Debian and Ubuntu: apt install dataset-fashion-mnist; anywhere: --download",
+            torchvision_name="FashionMNIST",
+            elsewhere=(DEBIAN_FASHION,),
+            mean=(0.2860,),
+            std=(0.3530,),
+        ),
+        Source(
+            name="cifar10",
+            summary="60,000 colour pictures of ten kinds, 32x32 pixels",
+            classes=(
+                "airplane",
+                "automobile",
+                "bird",
+                "cat",
+                "deer",
+                "dog",
+                "frog",
+                "horse",
+                "ship",
+                "truck",
+            ),
+            channels=3,
+            size=32,
+            folders=("cifar-10-batches-py", "cifar10/cifar-10-batches-py", "CIFAR10/cifar-10-batches-py", "."),
+            files=_CIFAR_FILES,
+            read=_read_cifar10,
+            how_to_get="--download, or unpack cifar-10-python.tar.gz (www.cs.toronto.edu/~kriz/cifar.html)",
+            torchvision_name="CIFAR10",
+            augmentation=_CROP_AND_FLIP,
+        ),
+        Source(
+            name="svhn",
+            summary="99,289 colour digits from house numbers, 32x32 pixels",
+            classes=_DIGITS,
+            channels=3,
+            size=32,
+            folders=("svhn", "SVHN", "."),
+            files=_SVHN_FILES,
+            read=_read_svhn,
+            how_to_get="--download, or {train,test}_32x32.mat from ufldl.stanford.edu/housenumbers",
+            torchvision_name="SVHN",
+            augmentation=Augmentation(crop_padding=4),  # a mirrored digit is no digit
+        ),
+        Source(
+            name="imagenet",
+            summary="any folders of images, train/CLASS/*.jpg and val/CLASS/*.jpg",
+            classes=(),
+            channels=3,
+            size=224,
+            folders=("imagenet", "ImageNet", "."),
+            files={"train": ("train", "val"), "test": ("val",)},
+            read=None,
+            how_to_get="images into train/CLASS/ and val/CLASS/ (ImageNet: www.image-net.org, by request)",
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+            augmentation=Augmentation(crop_padding=0, flip=True),
+        ),
+    )
+}
