@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from waveq.method.parametrization import parametrization_of
 
 import waveq
 from tests.training import batches, beta_of, mlp
 from waveq._kernels.backends import use_backend
 from waveq._kernels.cpu.engine import NumbaEngine
+from waveq.method.parametrization import parametrization_of
 
 
 def attached(**choices: Any) -> tuple[nn.Sequential, waveq.WaveQ]:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from waveq.method.presets import get_preset
 
 import waveq
 from tests.training import beta_of, mlp
@@ -23,6 +22,7 @@ from waveq._kernels.cpu.threads import CHUNK, share_chunks
 from waveq._kernels.engine import Engine
 from waveq._kernels.rounding import Formulas, waves
 from waveq.functional import Grid, grid_levels, sine_penalty
+from waveq.method.presets import get_preset
 
 ENGINE = NumbaEngine()
 
