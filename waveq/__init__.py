@@ -11,14 +11,15 @@ from waveq._lazy import lazy_names
 from waveq._moved import serve_moved_modules
 
 if TYPE_CHECKING:
-    from waveq.backends import backend as backend
+    from waveq._kernels.backends import backend as backend
+    from waveq._kernels.backends import use_backend as use_backend
     from waveq.evaluate import PolicyEvaluator as PolicyEvaluator
     from waveq.method.attachment import WaveQ as WaveQ
     from waveq.method.attachment import attach as attach
     from waveq.method.batch_norm import reestimate_batch_norm as reestimate_batch_norm
     from waveq.policy import Policy as Policy
 
-__all__ = ["Policy", "PolicyEvaluator", "WaveQ", "attach", "backend", "reestimate_batch_norm"]
+__all__ = ["Policy", "PolicyEvaluator", "WaveQ", "attach", "backend", "reestimate_batch_norm", "use_backend"]
 
 serve_moved_modules()
 __getattr__, __dir__ = lazy_names(
@@ -28,7 +29,8 @@ __getattr__, __dir__ = lazy_names(
         "WaveQ": "waveq.method.attachment",
         "Policy": "waveq.policy",
         "PolicyEvaluator": "waveq.evaluate.evaluator",
-        "backend": "waveq.backends",
+        "backend": "waveq._kernels.backends",
+        "use_backend": "waveq._kernels.backends",
         "reestimate_batch_norm": "waveq.method.batch_norm",
     },
 )

@@ -19,6 +19,7 @@ __all__ = ["MOVED", "serve_moved_modules"]
 MOVED = {
     "arguments": "method.arguments",
     "attachment": "method.attachment",
+    "backends": "_kernels.backends",
     "balance": "method.wave_strength",
     "batch_norm": "method.batch_norm",
     "beta_motion": "method.beta_step",

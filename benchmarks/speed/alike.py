@@ -18,7 +18,7 @@ from torch import nn
 
 import waveq
 from benchmarks._report import write_json
-from waveq.backends import backend, use_backend
+from waveq import backend, use_backend
 
 METHODS = [
     *itertools.product(["dorefa", "wrpn"], ["none", "max", "learned"]),

@@ -29,7 +29,7 @@ from torch import nn
 import waveq
 from benchmarks._report import write_json
 from benchmarks.speed._loop import steps_of
-from waveq.backends import use_backend
+from waveq import use_backend
 from waveq.method.parametrization import parametrization_of
 from waveq.train.classifier import measure
 from waveq.train.config import TrainConfig, load_recipe

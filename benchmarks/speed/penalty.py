@@ -1,6 +1,6 @@
 """The penalty alone: bytes per second of value and gradient against a plain copy, from 10^4 to 10^8 weights.
 
-Layers of at most 2^20 weights, DoReFa's tanh over its maximum, beta 3.3. What must move is one read of the weights and
+Layers of at most 2^20 weights, DoReFa's tanh over its maximum, 4 bits. What must move is one read of the weights and
 one write of the gradient; a copy of the weights moves as much, so that its time is the limit. The plain form is eager
 torch with autograd. Forms take turns; the table shows medians. 10^8 weights need 4 GB.
 """
@@ -10,54 +10,51 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
+import waveq
 from benchmarks._report import write_json
-from waveq._kernels.interface import WaveRow
-from waveq._kernels.wave import fused_wave
-from waveq.backends import backend, engine_for
-from waveq.functional import sine_penalty
-from waveq.quantizers import make_quantizer
 
 SEED = 0
-BETA = 3.3
+BITS = 4
 LAYER = 2**20
 
 
+def attached(start: torch.Tensor) -> tuple[waveq.WaveQ, list[torch.Tensor]]:
+    """Layers that hold the weights, with nothing but their wave; and their weights."""
+    layers = nn.ModuleList()
+    for part in start.split(LAYER):
+        layer = nn.Linear(1, 1, bias=False)
+        layer.weight = nn.Parameter(part.clone()[None])
+        layers.append(layer)
+    choices = {"bits": BITS, "scale": "max", "lambda_w": 1.0, "schedule": "constant", "fit_range": False}
+    handle = waveq.attach(layers, quantizer="dorefa", forward="float", **choices)
+    return handle, list(layers.parameters())
+
+
 def forms(size: int, device: str, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
-    """The same value and gradient three ways, checked against each other, and a copy."""
+    """The same value and gradient in both forms, checked against each other, and a copy."""
     start = (torch.randn(size, generator=torch.Generator().manual_seed(SEED)) * 0.05).to(device, dtype)
-    weights = [part.clone().requires_grad_() for part in start.split(LAYER)]
-    quantizers = [make_quantizer("dorefa", weight.detach().float(), scale="max") for weight in weights]
-    grid = quantizers[0].grid()
-    beta = torch.full((len(weights),), BETA, device=device)
+    handle, weights = attached(start)
     target = torch.empty_like(start)
 
-    def plain() -> tuple[torch.Tensor, ...]:
-        units = [quantizer.unit(weight.float()) for quantizer, weight in zip(quantizers, weights, strict=True)]
-        total = torch.stack([sine_penalty(u, beta[0], grid=grid) for u in units]).sum()
-        return torch.autograd.grad(total, weights)
-
-    def compiled() -> tuple[torch.Tensor, ...]:
-        engine = engine_for(weights[0])
-        assert engine is not None
-        rows = [
-            WaveRow(weight, quantizer.coordinate_recipe(weight, largest, BETA), grid)
-            for quantizer, weight, largest in zip(quantizers, weights, engine.largest(weights), strict=True)
-        ]
-        total = fused_wave(engine, rows, beta, strength=torch.ones_like(beta), beta_strength=0.0, order=1)
-        return torch.autograd.grad(total, weights)
+    def work(form: str) -> tuple[torch.Tensor, ...]:
+        with waveq.use_backend(form):
+            return torch.autograd.grad(handle.penalty(), weights)
 
     def copied() -> object:
         return target.copy_(start)
 
-    found: dict[str, Callable[[], object]] = {"copy": copied, "plain": plain}
-    if engine_for(weights[0]) is not None:
-        found["fused"] = compiled
-        ours, theirs = compiled()[0].float(), plain()[0].float()
+    found: dict[str, Callable[[], object]] = {"copy": copied, "plain": lambda: work("plain")}
+    here = waveq.backend().cuda if device == "cuda" else waveq.backend().cpu
+    if here.name != "plain":
+        found["fused"] = lambda: work("auto")
+        ours, theirs = work("auto")[0].float(), work("plain")[0].float()
         apart = float((ours - theirs).abs().max() / theirs.abs().max())
         assert apart < 1e-2, f"the two forms differ by {apart:g} of the largest gradient"
     return found
@@ -106,7 +103,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", metavar="OUT")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    print(f"{backend()}\n")
+    warnings.filterwarnings("ignore", message=".*without step")
+    print(f"{waveq.backend()}\n")
     heads = (("weights", 10), ("copy GB/s", 10), ("fused GB/s", 11), ("of copy", 8), ("plain GB/s", 11))
     print(" ".join(f"{head:>{width}}" for head, width in (*heads, ("faster", 7), ("by cpu", 7))))
     rows = []
@@ -119,7 +117,7 @@ def main(argv: list[str]) -> int:
             line += f"{row['faster_than_plain']:7.1f} {row['less_cpu_than_plain']:7.1f}"
         print(line)
     if options.json:
-        settings = {"seed": SEED, "beta": BETA, "rounds": options.rounds, "threads": options.threads}
-        settings |= {"device": options.device, "dtype": options.dtype, "backend": str(backend()).splitlines()}
+        settings = {"seed": SEED, "bits": BITS, "rounds": options.rounds, "threads": options.threads}
+        settings |= {"device": options.device, "dtype": options.dtype, "backend": str(waveq.backend()).splitlines()}
         write_json(options.json, {**settings, "rows": rows}, "triton")
     return 0

@@ -24,7 +24,7 @@ from torch.nn.utils import parametrize
 
 import waveq
 from benchmarks._report import write_json
-from waveq.backends import backend, use_backend
+from waveq import backend, use_backend
 from waveq.layers import quantizable
 from waveq.zoo import build
 

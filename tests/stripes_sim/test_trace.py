@@ -185,7 +185,7 @@ def test_the_users_model_is_left_alone():
 
 def test_a_model_with_learned_bits_traces_like_the_plain_one():
     import waveq
-    from waveq.backends import use_backend
+    from waveq._kernels.backends import use_backend
 
     def build():
         return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))

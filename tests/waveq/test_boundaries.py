@@ -17,8 +17,8 @@ from torch.func import grad, vmap
 import waveq
 from tests.quantizer_tools import gradient, tensor
 from waveq._boundaries import clip
+from waveq._kernels.backends import use_backend
 from waveq.allocate.learned_steps import quantize_step_range
-from waveq.backends import use_backend
 from waveq.functional import Grid, round_to_grid, sine_penalty_gradients
 from waveq.method.parametrization import WaveParametrization, parametrization_of
 from waveq.quantizers import DoReFaActivation, make_activation_quantizer, make_quantizer
@@ -336,7 +336,7 @@ def test_the_coordinate_is_closed(method: str, name: str, value: float) -> None:
     weight = torch.tensor(WEIGHTS, requires_grad=True)
     made = make_quantizer(method, weight, total_bits=3)
     getattr(made, name).data.fill_(value)
-    assert gradient(made.unit(weight), weight)[0].tolist() == [0.0, 1.0, 1.0, 1.0, 1.0, 0.0]
+    assert gradient(made.coordinate(weight, torch.tensor(2.0)), weight)[0].tolist() == [0.0, 1.0, 1.0, 1.0, 1.0, 0.0]
 
 
 def test_the_coordinate_of_one_bit_is_closed() -> None:

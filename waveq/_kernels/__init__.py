@@ -1,6 +1,7 @@
-"""Compiled forms of the wave and of the quantisers; everything here has a readable twin in plain torch.
+"""Compiled forms of the wave and of the quantisers, behind one autograd node a group; each has a twin in plain torch.
 
-``interface`` says what an engine does. ``numba_engine`` (CPU) and ``triton_engine`` (CUDA) do it; ``torch_engine`` does
-it in closed forms for every dtype and device. ``wave`` and ``rounding`` put them behind ``torch.autograd.Function``,
-``waveq.backends`` chooses.
+``levels`` is what a quantiser states of itself, and the plain form that follows. ``rounding`` puts a call over many
+layers behind nodes, ``groups`` decides which layers and remembers what was made, ``activations`` is for inputs.
+``engine`` says what an engine does: ``cpu`` (Numba) and ``cuda`` (Triton) do it, ``closed_forms`` for every dtype and
+device; ``backends`` chooses.
 """

@@ -1,243 +1,367 @@
-"""Weights and activations on their levels behind autograd functions that keep nothing but their inputs."""
+"""Quantised weights of several layers, and their waves, behind one autograd node a group.
+
+All that learns beside the weights (beta, scales) enters through ``Formulas``: the quantiser's levels on (L,) vectors.
+The loops say what goes back to the numbers in a layer's row, and autograd on those vectors takes it on. That happens
+inside the node: outside it, a second backward pass would find freed tensors, and checkpointing would count them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from waveq._kernels.interface import Engine, RoundingGradients
-from waveq._kernels.recipe import Leaf, Number, Rounding, held, number
+from waveq._kernels.engine import Column, Engine, Table, constants, rows_of
+from waveq._kernels.layout import narrowed
+from waveq._kernels.levels import Given, Levels, Quantizer
+from waveq.functional import Grid, frequency
 
-if TYPE_CHECKING:
-    from waveq._kernels.band import Band
+__all__ = ["GROUP", "Formulas", "Layer", "Record", "Sines", "groups_of", "hand_out", "records_of", "waves"]
 
-__all__ = [
-    "Seen",
-    "Use",
-    "WeightMemory",
-    "forget_weights",
-    "fused_clip_round",
-    "fused_round",
-    "largest_weights",
-    "leaf_share",
-]
+_PITCH, _GAIN, _DIVISOR, _V_DIVISOR, _PERIODS = range(5)  # the numbers of a layer that gradients go through
 
-_generation = 0
+GROUP = 1 << 18  # weights, 1 MB: far below the 25 MB in which DistributedDataParallel sends gradients
 
 
-def forget_weights(*_unused: Any) -> None:
-    """What is remembered of any weight no longer counts; called after every optimizer's step.
+class Layer(Protocol):
+    """What a call must know of a layer beside its weight."""
 
-    An optimizer that writes through ``.data`` leaves a tensor's version as it was, so the version alone will not do.
-    """
-    global _generation
-    _generation += 1
+    bits_now: int
+    _buffers: dict[str, Any]
+    _modules: dict[str, Any]
 
+    @property
+    def grid(self) -> Grid:
+        """The grid at the present bits."""
 
-register_optimizer_step_post_hook(forget_weights)
-
-
-@dataclass(slots=True)
-class Use:
-    """Whether a backward pass has gone through a rounding."""
-
-    used: bool = False
+    def settle(self, beta: Tensor, total_bits: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+        """b, the beta that sets the wave, and the stretch c; elementwise, so that one layer can speak for its like."""
 
 
-@dataclass(slots=True)
-class Seen:
-    """A weight at one moment, and what was computed from it.
+class Sines(NamedTuple):
+    """R0 of some layers. Both vectors hold the same values.
 
     Attributes:
-        weight: the tensor; kept, so that no other one can take its place in memory unnoticed.
-        address: where it lay.
-        version: how often torch had changed it in place.
-        generation: optimizer steps in the process.
-        use: whether a backward pass has gone through.
-        largest: max|w|.
-        key: names all else that ``rounded`` depends on.
-        rounded: the quantised values.
-        band: the layers that share its node then.
-        place: its own among them.
+        by_weights: (n,), whose gradient goes to the weights and what their coordinate follows from.
+        by_beta: (n,), whose gradient goes to the betas that set the waves.
+        at: (n,), those betas, constant.
     """
 
-    weight: Tensor
-    address: int
-    version: int
-    generation: int
-    use: Use = field(default_factory=Use)
-    largest: Number | None = None
-    key: Hashable = None
-    rounded: Tensor | None = None
-    band: Band | None = None
-    place: int = 0
+    by_weights: Tensor
+    by_beta: Tensor
+    at: Tensor
 
 
-class WeightMemory:
-    """What was computed of one layer's weight since it last changed: its largest value, its quantised values.
+def groups_of(sizes: Sequence[int]) -> list[slice]:
+    """Runs of neighbours that have no more than ``GROUP`` weights together; a larger layer is a run of its own.
 
-    A weight counts as unchanged while it is the same tensor with the same address and version, no optimizer in the
-    process has taken a step and, once a backward pass has gone through, while its gradient is being accumulated: a
-    training loop that updates ``.data`` by hand clears the gradient before its next forward pass. Without gradients
-    (evaluation, where averaged weights may be swapped in) nothing is remembered.
+    A node waits for the last gradient of its layers: gradients wait for no more than so many weights.
+
+    Example:
+        >>> groups_of([1000, 2000, 300_000, 5])
+        [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
+    """
+    starts, total = [0], 0
+    for i, size in enumerate(sizes):
+        if i > starts[-1] and total + size > GROUP:
+            starts.append(i)
+            total = 0
+        total += size
+    return [slice(first, last) for first, last in itertools.pairwise([*starts, len(sizes)])]
+
+
+class _OfManyLayers(Given):
+    """What is found in the weights is found by the engine, once it is asked for."""
+
+    def __init__(self, engine: Engine, weights: Sequence[Tensor], tanh: bool, *rest: Any) -> None:
+        super().__init__(*rest)
+        self._engine, self._weights, self._tanh = engine, weights, tanh
+        self.found: Tensor | None = None
+        self.source: Tensor | None = None
+
+    @property
+    def largest(self) -> Tensor:
+        if self.found is None:
+            with torch.no_grad():
+                self.found = self._engine.largest(self._weights)
+        return self.found
+
+    @property
+    def reach(self) -> Tensor:
+        if self.source is None:
+            reach = self._engine.tanh(self.largest) if self._tanh else self.largest
+            self.source = reach.detach().requires_grad_(torch.is_grad_enabled())
+        return self.source
+
+
+class Formulas:
+    """The levels of L layers of one kind at this moment.
+
+    Attributes:
+        table: the numbers, for an engine.
+        at: (L,), the betas that set the waves, constant.
+        counts: (L,), numbers of weights.
+        inputs: for each vector that something is learned through, the layers' own tensors: betas, learned parameters.
     """
 
-    __slots__ = ("_seen",)
-
-    def __init__(self) -> None:
-        self._seen: Seen | None = None
-
-    def __deepcopy__(self, _memo: dict[int, Any]) -> WeightMemory:
-        return WeightMemory()
-
-    def __reduce__(self) -> tuple[type[WeightMemory], tuple[()]]:
-        return WeightMemory, ()
-
-    def clear(self) -> None:
-        """Forget, and free the quantised values."""
-        self._seen = None
-
-    def mark_used(self) -> None:
-        """A backward pass has gone through what is remembered."""
-        if self._seen is not None:
-            self._seen.use.used = True
-
-    def current(self, weight: Tensor) -> Seen | None:
-        """What is remembered, if the weight has not changed since."""
-        seen = self._seen
-        if (
-            seen is None
-            or seen.weight is not weight
-            or seen.generation != _generation
-            or seen.version != weight._version
-            or seen.address != weight.data_ptr()
-            or (seen.use.used and (not weight.is_leaf or weight.grad is None))
-        ):
-            return None
-        return seen
-
-    def renewed(self, weight: Tensor) -> Seen:
-        """What is remembered, emptied if the weight has changed."""
-        seen = self.current(weight)
-        if seen is None:
-            seen = self._seen = Seen(weight, weight.data_ptr(), weight._version, _generation)
-        return seen
-
-    def rounded(self, weight: Tensor, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
-        """The quantised values for a key that names all else that they depend on."""
-        if not torch.is_grad_enabled():
-            return make()
-        seen = self.renewed(weight)
-        if seen.rounded is None or seen.key != key or seen.rounded._version != 0:
-            seen.key, seen.rounded = key, make()
-        return seen.rounded
-
-
-def largest_weights(engine: Engine, weights: Sequence[Tensor], memories: Sequence[WeightMemory]) -> list[Number]:
-    """max|w| of each weight; those that are not remembered are looked for in one call."""
-    if not torch.is_grad_enabled():
-        return engine.largest(weights)
-    seen = [memory.renewed(weight) for memory, weight in zip(memories, weights, strict=True)]
-    missing = [i for i, known in enumerate(seen) if known.largest is None]
-    if missing:
-        for i, largest in zip(missing, engine.largest([weights[i] for i in missing]), strict=True):
-            seen[i].largest = largest
-    return [cast(Number, known.largest) for known in seen]
-
-
-def fused_round(
-    engine: Engine, weight: Tensor, rounding: Rounding, memory: WeightMemory | None = None, key: Hashable = None
-) -> Tensor:
-    """Quantised weights in the dtype and layout of the weights, differentiable in weight, divisor, pitch and gain.
-
-    Args:
-        engine: who computes.
-        weight: the float weights.
-        rounding: where the levels lie, and what learns behind them.
-        memory: where to look whether this was computed before; None computes it. Each call still makes its own node in
-            the graph, so that one call's backward pass frees nothing of another's.
-        key: names everything but the weight that the values depend on.
-    """
-    memory = WeightMemory() if memory is None else memory
-    values = memory.rounded(weight, key, lambda: engine.round(weight, rounding))
-    if not torch.is_grad_enabled():
-        return values
-    inputs = (rounding.coordinate.divisor, rounding.pitch, rounding.gain)
-    learned = [number if isinstance(number, Tensor) else None for number in inputs]
-    behind = [leaf.tensor for leaf in rounding.leaves]
-    result: Tensor = _FusedRound.apply(engine, rounding, memory, (values,), weight, *learned, *behind)
-    return result
-
-
-class _FusedRound(torch.autograd.Function):
-    """Keeps the weights, which are there anyway, and a few numbers; u is computed again on the way back."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        weights: Sequence[Tensor],
         engine: Engine,
-        rounding: Rounding,
-        memory: WeightMemory,
-        values: tuple[Tensor],
-        weight: Tensor,
-        *_numbers: Tensor | None,
-    ) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.work = engine, rounding, memory
-        return values[0].detach()
+        *,
+        rounds: bool,
+        wave: bool,
+        raw: bool = False,
+    ) -> None:
+        first, device = layers[0], weights[0].device
+        grid, tanh = first.grid, first._modules["quantizer"].squash == "tanh" and not raw
+        dtype = torch.float64 if weights[0].dtype is torch.float64 else torch.float32
+        self.counts = constants(tuple(weight.numel() for weight in weights), dtype, device)
+        total_bits = constants(tuple(layer.bits_now for layer in layers), torch.int64, device)
+        betas = [layer._buffers["beta"] for layer in layers]  # found without nn.Module's search, which takes longer
+        # tensors that are made here are none of a reader's checkpoint; and exp2, which keeps what it returns, would
+        # keep itself alive if that were kept as it is
+        with torch.autograd.graph.saved_tensors_hooks(_apart, _apart):
+            beta = _stacked(betas)
+            bits, at, stretch = first.settle(beta, total_bits, grid)
+            periods = frequency(at, grid)
+            given = _OfManyLayers(engine, weights, tanh, grid, bits, at.detach(), stretch, self.counts)
+            twin, learned = _twin([layer._modules["quantizer"] for layer in layers])
+            levels = Levels(pitch=1.0, low=0.0, high=0.0) if raw else twin.levels(given)
+        largest = given.largest if tanh or (wave and grid.shift and not raw) else self.counts  # any but 0 will do
+        rows = rows_of(levels, grid.shift, periods if periods.dtype is dtype else periods.to(dtype), largest)
+        self.table = Table(rows, tanh, levels.closed, rounds, wave)
+        self.at = at.detach()
+        v = levels.divisor if levels.wave_divisor is None else levels.wave_divisor
+        self._values = [levels.pitch, levels.gain, levels.divisor, v, periods]
+        self._sources = [beta, *learned.values(), given.source]
+        self._slopes: dict[int, list[Tensor | None]] = {}
+        self.inputs = [betas]
+        for name in learned:
+            self.inputs.append([layer._modules["quantizer"]._parameters[name] for layer in layers])
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
-        (weight,) = ctx.saved_tensors
-        engine, rounding, memory = ctx.work
-        memory.mark_used()
-        grads = engine.round_backward(weight, rounding, above)
-        shares: list[Tensor | None] = [grads.weight if ctx.needs_input_grad[4] else None]
-        inputs = (rounding.coordinate.divisor, rounding.pitch, rounding.gain)
-        for value, share, wanted in zip(
-            inputs, (grads.divisor, grads.pitch, grads.gain), ctx.needs_input_grad[5:8], strict=True
-        ):
-            shares.append(held(share, value).to(value.dtype) if wanted else None)
-        shares += [leaf.tensor.new_tensor(leaf_share(leaf, grads)) for leaf in rounding.leaves]
-        return (None,) * 4 + tuple(shares)
+    @property
+    def follows_reach(self) -> bool:
+        """Whether the wave's gradient goes through the largest weight."""
+        return self._slopes_of(_V_DIVISOR)[-1] is not None
+
+    def back(
+        self,
+        at: slice | list[int],
+        sums: Tensor,
+        *,
+        by_values: bool,
+        slopes: Tensor | None,
+        by_beta: Tensor | None,
+    ) -> tuple[list[Tensor | None], Tensor | None]:
+        """The chain rule: what reaches each of ``inputs`` and the reach, (n,) each, of some layers.
+
+        Args:
+            at: which layers.
+            sums: (n, ``SUMS``), the engine's.
+            by_values: whether a gradient of quantised values has come in.
+            slopes: (n,), as they were given to the engine; None where none of ``Sines.by_weights`` has.
+            by_beta: (n,), the gradient of ``Sines.by_beta``; None for none.
+        """
+        rows = self.table.rows[at]
+        gain, pitch, divisor, v = (rows[:, i] for i in (Column.GAIN, Column.PITCH, Column.DIVISOR, Column.V_DIVISOR))
+        shares: list[tuple[int, Callable[[], Tensor]]] = []
+        if by_values:
+            shares += [
+                (_PITCH, lambda: gain * sums[:, 0]),
+                (_GAIN, lambda: pitch * sums[:, 1]),
+                (_DIVISOR, lambda: -gain / divisor * sums[:, 2]),
+            ]
+        if slopes is not None:
+            shares.append((_V_DIVISOR, lambda: -slopes / v * sums[:, 4]))
+        if by_beta is not None:
+            # R0 is the mean of sin^2(pi (v n + shift)): this is dR0/dn, the rest of dR/dbeta is plain torch
+            shares.append((_PERIODS, lambda: by_beta * math.pi * sums[:, 3] / self.counts[at]))
+        found: list[Tensor | None] = [None] * len(self._sources)
+        for number, share in shares:
+            for source, slope in enumerate(self._slopes_of(number)):
+                if slope is not None:
+                    part, before = slope[at] * share(), found[source]
+                    found[source] = part if before is None else before + part
+        return found[:-1], found[-1]
+
+    def _slopes_of(self, number: int) -> list[Tensor | None]:
+        """The derivatives (L,) of one of the values in each source: formulas are elementwise, so that vectors hold it.
+
+        They are kept: the graph may be walked more than once.
+        """
+        if number not in self._slopes:
+            slopes: list[Tensor | None] = [None] * len(self._sources)
+            value, sources = self._values[number], [s for s in self._sources if s is not None and s.requires_grad]
+            if sources and isinstance(value, Tensor) and value.requires_grad:
+                one = torch.ones_like(value)
+                found = iter(torch.autograd.grad(value, sources, one, retain_graph=True, allow_unused=True))
+                slopes = [next(found) if s is not None and s.requires_grad else None for s in self._sources]
+            self._slopes[number] = slopes
+        return self._slopes[number]
 
 
-def leaf_share(leaf: Leaf, grads: RoundingGradients) -> float:
-    """What reaches a learned tensor through the plain numbers that follow from it."""
-    return leaf.pitch * number(grads.pitch) + leaf.gain * number(grads.gain) + leaf.divisor * number(grads.divisor)
+def _apart(tensor: Tensor) -> Tensor:
+    return tensor.detach()
 
 
-def fused_clip_round(engine: Engine, x: Tensor, *, low: float, steps: float, closed: bool = True) -> Tensor:
-    """round(clip(x, low, 1) steps) / steps with the gradient inside the range; x alone is kept for it.
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """(L,) float32 at least, a source of gradients where any of them is."""
+    with torch.no_grad():
+        source = torch.stack(list(tensors))
+    source = source if source.dtype in (torch.float32, torch.float64) else source.float()
+    return source.requires_grad_(torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
 
-    Args:
-        engine: who computes.
-        x: activations.
-        low: lower end of the range.
-        steps: levels in a unit.
-        closed: whether x = low still has a gradient; a ReLU has none at 0.
+
+def _twin(quantizers: Sequence[nn.Module]) -> tuple[Quantizer, dict[str, Tensor]]:
+    """A quantiser whose parameters and buffers are those of all, stacked; and the parameters by name."""
+    first = quantizers[0]
+    learned = {name: _stacked([cast(Tensor, q._parameters[name]) for q in quantizers]) for name in first._parameters}
+    held = {name: torch.stack([cast(Tensor, q._buffers[name]) for q in quantizers]) for name in first._buffers}
+    twin = object.__new__(type(first))
+    # attributes of the object itself are found before what nn.Module looks up in its own tables
+    twin.__dict__.update(first.__dict__, **learned, **held)
+    return cast(Quantizer, twin), learned
+
+
+@dataclass(slots=True)
+class Record:
+    """A group as one call has rounded it, and what the way back needs.
+
+    It holds nothing of what was handed out, so that no circle through autograd's nodes keeps that alive.
+
+    Attributes:
+        engine: who rounded.
+        weights: the float weights; not saved in autograd's way, so that the task's and the wave's loss may go back one
+            after the other.
+        versions: theirs when they were rounded.
+        formulas: of the whole call.
+        part: the group's place in it.
+        rounded: the quantised values, without a node; emptied by a backward pass unless ``keeps``.
+        sine: (n,), R0 of each layer.
+        used: whether a backward pass has gone through each layer.
+        keeps: whether they will be read again after a backward pass, as in gradient accumulation.
     """
-    result: Tensor = _FusedClipRound.apply(engine, low, steps, closed, x)
-    return result
+
+    engine: Engine
+    weights: list[Tensor]
+    versions: list[int]
+    formulas: Formulas
+    part: slice
+    rounded: list[Tensor]
+    sine: Tensor
+    used: list[bool]
+    keeps: bool
 
 
-class _FusedClipRound(torch.autograd.Function):
+def records_of(formulas: Formulas, weights: Sequence[Tensor], engine: Engine, *, keeps: bool) -> list[Record]:
+    """One call over all weights; neighbours stand together."""
+    with torch.no_grad():
+        rounded, sine = engine.round(weights, formulas.table)
+    records = []
+    for part in groups_of([weight.numel() for weight in weights]):
+        mine = list(weights[part])
+        versions = [weight._version for weight in mine]
+        used = [False] * len(mine)
+        records.append(Record(engine, mine, versions, formulas, part, rounded[part], sine[part], used, keeps))
+    return records
+
+
+def hand_out(record: Record) -> tuple[list[Tensor], Sines | None]:
+    """The group's quantised values and its waves behind a new node."""
+    formulas = record.formulas
+    learned = [tensor for tensors in formulas.inputs for tensor in tensors[record.part]]
+    *made, by_weights, by_beta = _Rounded.apply(record, *record.weights, *learned)
+    return made, Sines(by_weights, by_beta, formulas.at[record.part]) if formulas.table.wave else None
+
+
+def waves(layers: Sequence[Layer], weights: Sequence[Tensor], engine: Engine, *, raw: bool) -> list[Sines]:
+    """The waves of layers of one kind that nobody rounds, in their order; ``raw``: on the weights as they are."""
+    formulas = Formulas(layers, weights, engine, rounds=False, wave=True, raw=raw)
+    return [cast(Sines, hand_out(record)[1]) for record in records_of(formulas, weights, engine, keeps=False)]
+
+
+class _Rounded(torch.autograd.Function):
+    """Keeps no tensor of its own: the weights are an input and stay; u is computed again on the way back."""
+
     @staticmethod
-    def forward(ctx: Any, engine: Engine, low: float, steps: float, closed: bool, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.work = engine, low, closed
-        return engine.clip_round(x, low, steps)
+    def forward(ctx: Any, record: Record, *_inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.record = record
+        return *[values.detach() for values in record.rounded], record.sine.detach(), record.sine.detach()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
-        engine, low, closed = ctx.work
-        return (None,) * 4 + (engine.clip_round_backward(x, low, above, closed=closed),)
+    def backward(ctx: Any, *above: Tensor | None) -> tuple[Tensor | None, ...]:
+        record: Record = ctx.record
+        count, needs = len(record.weights), ctx.needs_input_grad[1:]
+        *tasks, by_weights, by_beta = above
+        tasks = tasks or [None] * count
+        nothing: list[Tensor | None] = [None] * len(needs)
+        wanted = _wanted(tasks, by_weights, by_beta)
+        if not wanted:
+            return None, *nothing
+        outs, back = _back(record, wanted, [tasks[i] for i in wanted], by_weights, by_beta)
+        if not record.keeps:
+            record.rounded.clear()  # layer by layer as the model goes: nobody reads them again
+        for place, out in zip(wanted, outs, strict=True):
+            nothing[place] = out if needs[place] else None
+        for source, share in enumerate(back):
+            if share is None:
+                continue
+            own, first = record.formulas.inputs[source][record.part], count * (source + 1)
+            for place, value in zip(wanted, share.unbind(), strict=True):
+                if needs[first + place]:
+                    nothing[first + place] = narrowed(value, own[place])
+        return None, *nothing
+
+
+def _wanted(tasks: Sequence[Tensor | None], *waves: Tensor | None) -> list[int]:
+    """The layers that a gradient has reached; a GPU is not waited for to see that a wave's is zero."""
+    moved = [False] * len(tasks)
+    for wave in waves:
+        if wave is not None:
+            seen = wave.tolist() if wave.is_cpu else [1.0] * len(wave)
+            moved = [before or value != 0.0 for before, value in zip(moved, seen, strict=True)]
+    return [i for i, task in enumerate(tasks) if task is not None or moved[i]]
+
+
+def _back(
+    record: Record,
+    wanted: list[int],
+    tasks: Sequence[Tensor | None],
+    by_weights: Tensor | None,
+    by_beta: Tensor | None,
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Gradients of the wanted layers' weights, and of all that is learned beside them."""
+    formulas, weights = record.formulas, []
+    for i in wanted:
+        weight = record.weights[i]
+        if weight._version != record.versions[i]:
+            raise RuntimeError(
+                "the weights of a quantised layer were changed in place between the forward and the backward pass "
+                f"(version {record.versions[i]} to {weight._version}): their gradient cannot be computed any more"
+            )
+        record.used[i] = True
+        weights.append(weight)
+    whole = len(wanted) == len(record.weights)
+    at: slice | list[int] = record.part if whole else [record.part.start + i for i in wanted]
+    table = formulas.table.some(at)
+    moved = by_beta if by_beta is None or whole else by_beta[wanted]
+    slopes = by_weights if by_weights is None or whole else by_weights[wanted]
+    if slopes is not None:
+        slopes = slopes * math.pi * table.rows[:, Column.PERIODS] / formulas.counts[at]
+    still = constants((0.0,) * len(wanted), table.rows.dtype, table.rows.device)
+    outs, sums = record.engine.round_backward(weights, table, tasks, still if slopes is None else slopes)
+    by_values = any(task is not None for task in tasks)
+    back, reach = formulas.back(at, sums, by_values=by_values, slopes=slopes, by_beta=moved)
+    if reach is not None:
+        record.engine.push_largest(weights, table, reach, outs)
+    return outs, back

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from waveq._kernels.gang import Gang
+from waveq._kernels.groups import Groups
 from waveq.functional import BETA_MIN, ScaleRule
 from waveq.layers import quantizable
 from waveq.method.arguments import (
@@ -138,7 +138,7 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
             "target": dict(method.target) if method.target else None,
         },
     )
-    gang = Gang()
+    groups = Groups()
     built = {
         name: WaveLayer(
             name,
@@ -153,7 +153,7 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
                 scale_rule=method.scale_rule,
                 activation=(activation, inputs[name]) if name in inputs else None,
                 quantized=method.forward == "quantized" and (not learning or preset.quantize_from_phase == 1),
-                gang=gang,
+                groups=groups,
             ),
         )
         for name, names in shared.items()
@@ -174,7 +174,7 @@ def _new_state(
     scale_rule: ScaleRule,
     activation: tuple[str, int] | None,
     quantized: bool,
-    gang: Gang,
+    groups: Groups,
 ) -> WaveParametrization:
     """The parametrisation of one weight; ``total_bits`` is 0 where bits are learned."""
     weight, preset = module.weight, settings.preset
@@ -190,7 +190,7 @@ def _new_state(
         task_moves_beta=preset.task_moves_beta,
         activation=None if activation is None else make_activation_quantizer(*activation).to(weight.device),
         device=weight.device,
-        gang=gang,
+        groups=groups,
     )
     state.quantizes_inputs_always = settings.forward == "float"
     return state

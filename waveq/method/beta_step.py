@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from waveq.functional import magnitude_bits
 from waveq.method.parametrization import WaveParametrization
 from waveq.method.settings import Settings, WaveLayer
 
@@ -50,6 +51,7 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
     fresh = 1.0 / max(_TREND_STEPS, steps / 8)
     longest = max(_MAX_STEP, _LEAST_TRAVEL * (high - low) / steps) if settings.schedule.fall else _MAX_STEP
     pace = 1.0 if progress <= 1.0 - preset.settle else (1.0 - progress) / preset.settle
+    moves = []
     for layer, slope in zip(learning, slopes, strict=True):
         rate = settings.beta_lr / max(settings.bit_costs[layer.name], _LEAST_COST)
         state = layer.state
@@ -63,8 +65,10 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
         velocity.fill_(speed)
         trend.fill_((1.0 - fresh) * trend.item() - (0.0 if held else fresh * move))
         beta.fill_(new)
-        bits, bits_now = int(state.bits_at(before)) + 1, int(state.bits_at(new)) + 1
-        state.quantizer.follow_bits(layer.weight.detach(), bits, bits_now)
+        moves.append((before, new))
+    bits = magnitude_bits(torch.tensor(moves), states[0].hysteresis) + 1.0
+    for layer, (before, now) in zip(learning, bits.tolist(), strict=True):
+        layer.state.quantizer.follow_bits(layer.weight.detach(), int(before), int(now))
     return True
 
 

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from waveq._kernels.rounding import forget_weights
+from waveq._kernels.groups import forget_weights
 from waveq.method.beta_step import move_betas
 from waveq.method.float_road import keep_bounds, rounded
 from waveq.method.learned_policy import require_finite
-from waveq.method.leaving import make_plain
 from waveq.method.penalty import Strengths, penalty
 from waveq.method.phases import enter_phase, freeze_bits
 from waveq.method.settings import Settings, WaveLayer
 from waveq.method.view import View
+from waveq.method.wave_layer import make_plain
 from waveq.method.wave_strength import rebalance_all
 
 __all__ = ["WaveQ"]
@@ -45,7 +45,7 @@ class WaveQ(View):
         self._hooks = list(hooks)
         self._pending = 0  # penalties since the last step
         enter_phase(self._all, settings, self.phase)  # schedules without a first phase quantise from the first step on
-        self._tell_gang()
+        self._tell_groups()
 
     # ------------------------------------------------------------------ training
 
@@ -98,7 +98,7 @@ class WaveQ(View):
         progress.advance()
         enter_phase(layers, settings, progress.phase)  # freezes the bits when phase 3 begins
         keep_bounds(layers, settings, progress.step)
-        self._tell_gang()
+        self._tell_groups()
 
     def freeze(self) -> None:
         """Fix the bits now: ceil(beta - hysteresis), within the budget where one is set."""
@@ -124,22 +124,19 @@ class WaveQ(View):
     def _notice(self) -> None:
         """Go on from what a checkpoint may have put into the model."""
         if self._progress.notice():
-            self._tell_gang()
+            self._tell_groups()
 
     def _forget_gradients(self) -> None:
         """Free what this step's weights and gradients left."""
         forget_weights()
         for layer in self._layers.values():
             layer.state.end_step()
-        self._all[0].state.gang.end_step()
+        self._all[0].state.groups.end_step()
 
-    def _tell_gang(self) -> None:
-        """Whether the wave rides along with the rounding until the next step."""
-        preset, gang, step = self.settings.preset, self._all[0].state.gang, self.steps
-        gang.refresh = self._notice
-        gang.sine_moves_beta = preset.sine_moves_beta and self.settings.schedule.phase(step) == 2
-        apart = self.settings.wave_on == "raw" or (self.settings.balance and preset.sine_moves_beta)
-        gang.order = None if apart or self.settings.schedule(step)[0] == 0.0 else self.settings.order
+    def _tell_groups(self) -> None:
+        """Whether the wave is computed along with the rounding until the next step."""
+        strength = self.settings.schedule(self.steps)[0]
+        self._all[0].state.groups.wave = self.settings.wave_on != "raw" and strength != 0.0
 
     # ------------------------------------------------------------------ leaving
 

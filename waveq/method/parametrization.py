@@ -7,23 +7,18 @@ import math
 from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from waveq._kernels.gang import Gang
-from waveq._kernels.interface import JointEngine
-from waveq._kernels.recipe import Leaf, Plan, Rounding, Wave, number
-from waveq._kernels.rounding import WeightMemory, fused_round, largest_weights
-from waveq.backends import engine_for, forced, transforming
+from waveq._kernels.backends import engine_for, transforming
+from waveq._kernels.groups import Groups, Memory, round_alone
+from waveq._kernels.rounding import Sines
 from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
 from waveq.quantizers import ActivationQuantizer, DoReFaActivation
 from waveq.quantizers.base import WeightQuantizer
 
 __all__ = ["STATE", "FixedActivation", "WaveParametrization", "parametrization_of", "quantize_input"]
 
-_LN2 = math.log(2.0)
-_ANY = 1.0  # stands for max|w| where the engine finds it itself
 _Args: TypeAlias = tuple[Any, ...]
 _Kwargs: TypeAlias = dict[str, Any]
 
@@ -65,7 +60,7 @@ class WaveParametrization(nn.Module):
         task_moves_beta: bool,
         activation: ActivationQuantizer | None,
         device: torch.device,
-        gang: Gang | None = None,
+        groups: Groups | None = None,
     ) -> None:
         super().__init__()
         self.quantizer = quantizer
@@ -74,11 +69,11 @@ class WaveParametrization(nn.Module):
         self.snap = snap
         self.task_moves_beta = task_moves_beta
         self.activation = activation
-        self.memory = WeightMemory()
+        self.memory = Memory()
         self.rounding = 0  # open blocks of ``WaveQ.rounded``; no buffer, so that no checkpoint can hold one
         self.quantizes_inputs_always = False  # whether inputs are quantised where weights are not
         self.unrectified: Tensor | None = None  # an input on its way here whose ReLU was left out
-        self.gang = Gang() if gang is None else gang
+        self.groups = Groups() if groups is None else groups
         for name, value, dtype in (
             ("beta", beta, torch.float32),
             ("total_bits", total_bits, torch.int64),
@@ -165,146 +160,86 @@ class WaveParametrization(nn.Module):
         self.total_bits.fill_(total_bits)
         self._mirror()
 
+    def settle(self, beta: Tensor, total_bits: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+        """What follows from beta, elementwise, for layers that were attached alike.
+
+        Args:
+            beta: 0-dim, or (L,) for L layers.
+            total_bits: the same shape; 0 where bits are learned.
+            grid: theirs.
+
+        Returns:
+            b, magnitude bits, without gradient; the beta that sets the grid: the learned one, once frozen no more than
+            the bits, with ``snap`` just them; the stretch c(beta), 1 where that beta equals the bits.
+        """
+        learned, fixed = total_bits == 0, (total_bits - 1).to(beta.dtype)
+        bits = torch.where(learned, magnitude_bits(beta, self.hysteresis), fixed)
+        wave_beta = torch.where(learned, beta, bits if self.snap else torch.minimum(beta, bits + self.hysteresis))
+        moving = wave_beta if self.task_moves_beta else wave_beta.detach()
+        return bits, wave_beta, grid_scale(moving, bits, grid=grid, rule=self.scale_rule)
+
     def wave_beta(self) -> Tensor:
-        """The beta that sets the grid: the learned one; once frozen no more than the bits, with ``snap`` just them."""
-        if self.learns:
-            return self.beta
-        return self.bits() if self.snap else torch.minimum(self.beta, self.bits() + self.hysteresis)
+        """The beta that sets the grid, 0-dim; see ``settle``."""
+        return self.settle(self.beta, self.total_bits, self.grid)[1]
 
     def bits(self) -> Tensor:
-        """b: magnitude bits, 0-dim float32, no gradient."""
-        if self.learns:
-            return magnitude_bits(self.beta, self.hysteresis)
-        return (self.total_bits - 1).float()
+        """b: magnitude bits, 0-dim, no gradient."""
+        return self.settle(self.beta, self.total_bits, self.grid)[0]
 
     def stretch(self) -> Tensor:
-        """c(beta), 0-dim; 1 where beta equals the bits."""
-        beta = self.wave_beta()
-        if not self.task_moves_beta:
-            beta = beta.detach()
-        return grid_scale(beta, self.bits(), grid=self.grid, rule=self.scale_rule)
+        """c(beta), 0-dim."""
+        return self.settle(self.beta, self.total_bits, self.grid)[2]
 
     def quantize(self, weight: Tensor) -> Tensor:
         """The layer's weights on their grid, in the weights' dtype; computed in float32 at least."""
         wide = weight.float() if weight.dtype in (torch.float16, torch.bfloat16) else weight
         if self.bits_now == 1:
             return self.quantizer.binarize(wide).to(weight.dtype)
-        fused = self._quantize_fused(weight)
-        if fused is not None:
-            return fused
-        quantized: Tensor = self.quantizer(wide, self.bits(), self.stretch())
+        engine = engine_for(weight) if self.quantizer.compiles("forward") else None
+        if engine is not None:
+            # in evaluation averaged weights may come and go through .data, which leaves no trace
+            if torch.is_grad_enabled() and self.joins():
+                return self.groups.read(self, weight, engine)
+            return round_alone(self, weight, engine)
+        bits, _, stretch = self.settle(self.beta, self.total_bits, self.grid)
+        quantized: Tensor = self.quantizer(wide, bits, stretch)
         return quantized.to(weight.dtype)
 
-    def _quantize_fused(self, weight: Tensor) -> Tensor | None:
-        """The same by a compiled kernel, once for a weight as long as it does not change; None where there is none."""
-        engine = engine_for(weight) if self.quantizer.compiles() else None
-        if engine is None:
-            return None
-        if engine.joint and torch.is_grad_enabled() and self.joins(weight):
-            return self.gang.read(self, weight, cast(JointEngine, engine))
-        # in evaluation averaged weights may come and go through .data, which leaves no trace
-        memory = self.memory if self.training else WeightMemory()
-        (largest,) = largest_weights(engine, [weight], [memory])
-        if engine.plain_numbers and self.scale_rule == "exact":
-            rounding = self._rounding(weight, number(largest), self.wave_number(), self.grid)
-            return fused_round(engine, weight, rounding, memory, self.values_key())
-        rounding = self.quantizer.rounding_recipe(weight, largest, self.bits(), self.stretch())
-        # on a GPU beta's version stands for its value, which would have to be waited for
-        beta = (id(self.beta), self.beta._version, self.bits_now, self.hysteresis, self.scale_rule, self.snap)
-        key = (*beta, *self._learned_versions())
-        return fused_round(engine, weight, rounding, memory, key)
-
-    def joins(self, weight: Tensor) -> bool:
-        """See ``gang.Member``: half precision, evaluation and inexact stretches go layer by layer."""
-        return (
-            weight.dtype is torch.float32
-            and weight.is_cpu
-            and self.training
-            and self.is_quantized
-            and self.bits_now != 1
-            and self.scale_rule == "exact"
-        )
-
-    def values_key(self) -> Hashable:
-        """See ``gang.Member``."""
-        beta: Any = self._buffers["beta"]
-        return self.bits_now, beta.item(), id(beta), forced(), *self._learned_versions()
-
-    def _learned_versions(self) -> tuple[int, ...]:
-        quantizer: Any = self._modules["quantizer"]
-        learned: dict[str, Any] = quantizer._parameters
-        if not learned:
-            return ()
-        # which tensors they are counts too: a plan hands gradients to those that it was made with, and loading
-        # weights or moving the model may put others in their place
-        return tuple(mark for parameter in learned.values() for mark in (id(parameter), parameter._version))
-
-    def plan(self, weight: Tensor) -> Plan:
-        """See ``gang.Member``."""
-        order, beta, quantizer = self.gang.order, self.wave_number(), self._quantizer()
-        grid = quantizer.grid(self.bits_now or None)
-        rounding = self._rounding(weight, _ANY, beta, grid)
-        if order is None:
-            return Plan(rounding)
-        return Plan(rounding, Wave(quantizer.coordinate_recipe(weight, _ANY, beta), beta, grid, order))
-
     def read(self, weight: Tensor) -> Tensor | None:
-        """The quantised weight, where all is as usual in training; None asks for the long way."""
-        if not (self.training and self.is_quantized and torch.is_grad_enabled()) or transforming():
+        """The quantised weight, where it has been made already; None asks for the long way."""
+        if not (self.joins() and torch.is_grad_enabled()) or transforming() or self._seen != self._marks():
             return None
-        if self._seen != self._marks():
-            return None
-        seen = self.gang.remembered(self, weight)
-        if seen is None:
-            engine = engine_for(weight) if self.joins(weight) and self._quantizer().compiles() else None
-            if engine is None or not engine.joint:
-                return None
-            seen = self.gang.fill(self, weight, cast(JointEngine, engine))
-        return self.gang.hand_out(self, seen)
+        return self.groups.remembered(self, weight)
 
-    def riding_wave(self, weight: Tensor) -> tuple[Tensor, int] | None:
-        """R_k of the weights as they were read last, differentiable; None where they have to be walked over again.
+    def joins(self) -> bool:
+        """See ``groups.Reader``."""
+        return self.training and self.is_quantized and self.bits_now != 1
 
-        A vector with the waves of several layers, and this layer's place in it.
+    def marks(self) -> Hashable:
+        """See ``groups.Reader``."""
+        kept: dict[str, Any] = self._buffers  # by the dictionaries, as in ``_marks``
+        quantizer: Any = self._modules["quantizer"]
+        beta, learned = kept["beta"], quantizer._parameters
+        # on a GPU beta's version stands for its value, which would have to be waited for; which tensors they are counts
+        # too: gradients go to those that the node was made with, and loading weights may put others in their place
+        value = beta.item() if beta.is_cpu else beta._version
+        marks = self.bits_now, value, id(beta)
+        return (*marks, *[mark for p in learned.values() for mark in (id(p), p._version)]) if learned else marks
+
+    def riding(self, weight: Tensor) -> tuple[Sines, int] | None:
+        """The waves of the group that the weights were last read in, and the layer's place there.
+
+        None where they were not read as they are now, or without the wave.
         """
-        if self.gang.order is None or self._seen != self._marks() or not (self.training and torch.is_grad_enabled()):
+        if (
+            not torch.is_grad_enabled()
+            or self._seen != self._marks()
+            or torch.compiler.is_compiling()
+            or transforming()
+        ):
             return None
-        return None if torch.compiler.is_compiling() or transforming() else self.gang.wave(self, weight)
-
-    def _rounding(self, weight: Tensor, largest: float, beta: float, grid: Grid) -> Rounding:
-        """The recipe in plain numbers; a dozen 0-dim tensors cost more."""
-        bits = self.bits_at(beta) if self.bits_now == 0 else float(self.bits_now - 1)
-        growth, deficit = 2.0**beta, grid.deficit
-        rounding = self._quantizer().rounding_recipe(weight, largest, bits, (2.0**bits - deficit) / (growth - deficit))
-        by_task, by_wave = self.task_moves_beta, self.gang.sine_moves_beta
-        if self.bits_now == 0 and (by_task or by_wave):
-            # d ln(stretch) / d beta, of which the pitch is a multiple
-            slope = -_LN2 * growth / (growth - deficit) if by_task else 0.0
-            leaf = Leaf(cast(Tensor, self._buffers["beta"]), pitch=number(rounding.pitch) * slope, by_wave=by_wave)
-            rounding.leaves = (*rounding.leaves, leaf)
-        return rounding
-
-    def _quantizer(self) -> WeightQuantizer:
-        return cast(WeightQuantizer, self._modules["quantizer"])
-
-    def _beta_number(self) -> float:
-        found: float = cast(Tensor, self._buffers["beta"]).item()
-        return found
-
-    def bits_number(self) -> float:
-        """``bits`` as a plain number; on a GPU it has to be waited for."""
-        return float(self.bits_now - 1) if self.bits_now else self.bits_at(self._beta_number())
-
-    def bits_at(self, beta: float) -> float:
-        """b where beta has come to, while bits are learned."""
-        return float(math.ceil(_single(_single(beta) - _single(self.hysteresis))))
-
-    def wave_number(self) -> float:
-        """``wave_beta`` as a plain number."""
-        if not self.bits_now:
-            return self._beta_number()
-        bits = float(self.bits_now - 1)
-        return bits if self.snap else min(self._beta_number(), _single(bits + _single(self.hysteresis)))
+        group = self.memory.current(self, weight)
+        return None if group is None or group.sines is None else (group.sines, self.memory.place)
 
     def forward(self, weight: Tensor) -> Tensor:
         """What the layer sees as its weight."""
@@ -334,11 +269,6 @@ class WaveParametrization(nn.Module):
         state_dict.setdefault(f"{prefix}bound", self.bound)  # checkpoints from before there was a float road
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._mirror()
-
-
-def _single(value: float) -> float:
-    """Rounded to float32, so that plain numbers decide as the tensors do."""
-    return float(np.float32(value))
 
 
 def parametrization_of(module: nn.Module) -> WaveParametrization:

@@ -9,19 +9,16 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from waveq._kernels.interface import Engine, WaveRow
-from waveq._kernels.recipe import Coordinate, Number
-from waveq._kernels.rounding import largest_weights
-from waveq._kernels.wave import fused_wave
-from waveq._kernels.wave_total import wave_total
-from waveq.backends import engine_for
+from waveq._kernels.backends import engine_for
+from waveq._kernels.engine import Engine
+from waveq._kernels.groups import alike
+from waveq._kernels.rounding import Sines, waves
 from waveq.functional import sine_penalty
 from waveq.method.settings import Settings, WaveLayer
 
-__all__ = ["Strengths", "engine_of", "penalty", "plain_penalty", "wave_betas", "wave_rows"]
+__all__ = ["Strengths", "engine_of", "kinds_of", "penalty", "plain_penalty"]
 
-
-_Riding: TypeAlias = tuple[WaveLayer, Tensor, int]  # with R_k of the layer's band, and its place there
+_Waves: TypeAlias = tuple[Sines, list[WaveLayer | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,51 +40,92 @@ def penalty(layers: Sequence[WaveLayer], settings: Settings, strengths: Strength
     """sum_i lambda_w strength_i R_k(w_i, beta_i) + lambda_beta sum_i c_i beta_i, 0-dim float32 at least.
 
     The weights feel the first sum; beta feels the second, and the first one (without strength_i) where the preset says
-    so. Layers that one engine can take go through it together, the others through ``plain_penalty``.
+    so. The waves that were computed when the weights were rounded are taken as they are, the others that an engine can
+    take go through it together, the rest through ``plain_penalty``.
     """
     if strengths.wave == 0.0 and not (strengths.learning and any(layer.state.learns for layer in layers)):
         return layers[0].state.beta.detach().new_zeros(())
-    along, alone = _split(layers, strengths)
-    terms = [_riding(along, settings, strengths)] if along else []
-    fused: dict[tuple[Engine, torch.device], list[WaveLayer]] = {}
-    for layer in alone:
-        engine = engine_of(layer, settings) if strengths.wave != 0.0 else None
-        if engine is None:
-            terms.append(plain_penalty(layer, settings, strengths))
-        else:
-            fused.setdefault((engine, layer.weight.device), []).append(layer)
-    terms += [_fused(engine, group, settings, strengths) for (engine, _), group in fused.items()]
+    compiled, plain = _split(layers, settings) if strengths.wave != 0.0 else ([], list(layers))
+    terms = [_waves(sines, those, settings, strengths) for sines, those in compiled]
+    terms += [plain_penalty(layer, settings, strengths) for layer in plain]
+    taken = {layer.name for _, those in compiled for layer in those if layer is not None}
+    if strengths.learning:
+        terms += _prices([layer for layer in layers if layer.name in taken and layer.state.learns], settings, strengths)
     if len(terms) == 1:
         return terms[0]
     home = terms[0].device
     return torch.stack([term.to(home) for term in terms]).sum()
 
 
-def _split(layers: Sequence[WaveLayer], strengths: Strengths) -> tuple[list[_Riding], list[WaveLayer]]:
-    """The layers whose wave came along when their weights were rounded, with it, and the others."""
-    along: list[_Riding] = []
-    alone: list[WaveLayer] = []
+def _split(layers: Sequence[WaveLayer], settings: Settings) -> tuple[list[_Waves], list[WaveLayer]]:
+    """The waves that engines have computed or can, each with its layers (None for a wave that is not asked for)."""
+    riding: dict[int, _Waves] = {}
+    alone: dict[Engine, list[WaveLayer]] = {}
+    plain: list[WaveLayer] = []
     for layer in layers:
-        wave = layer.state.riding_wave(layer.weight) if strengths.wave != 0.0 else None
-        if wave is None:
-            alone.append(layer)
+        found = layer.state.riding(layer.weight) if settings.wave_on != "raw" else None
+        if found is not None:
+            sines, place = found
+            riding.setdefault(id(sines), (sines, [None] * len(sines.at)))[1][place] = layer
+            continue
+        engine = engine_of(layer, settings)
+        if engine is None:
+            plain.append(layer)
         else:
-            along.append((layer, *wave))
-    return along, alone
+            alone.setdefault(engine, []).append(layer)
+    made = list(riding.values())
+    for engine, theirs in alone.items():
+        made += waves_of(engine, theirs, settings)
+    return made, plain
 
 
-def _riding(along: Sequence[_Riding], settings: Settings, strengths: Strengths) -> Tensor:
-    waves: dict[int, tuple[Tensor, list[float]]] = {}
-    for layer, wave, place in along:
-        _, factors = waves.setdefault(id(wave), (wave, [0.0] * len(wave)))
-        factors[place] = strengths.wave * (layer.state.strength.item() if settings.balance else 1.0)
-    moving = [layer for layer, _, _ in along if layer.state.learns and strengths.learning]
-    return wave_total(
-        [wave for wave, _ in waves.values()],
-        [factors for _, factors in waves.values()],
-        [layer.state.beta for layer in moving],
-        [strengths.price * settings.bit_costs[layer.name] for layer in moving],
-    )
+def waves_of(engine: Engine, layers: Sequence[WaveLayer], settings: Settings) -> list[_Waves]:
+    """The waves of layers that nobody rounds."""
+    raw = settings.wave_on == "raw"
+    made: list[_Waves] = []
+    for kind in kinds_of(layers):
+        rest: list[WaveLayer | None] = list(kind)
+        for sines in waves([layer.state for layer in kind], [layer.weight for layer in kind], engine, raw=raw):
+            made.append((sines, rest[: len(sines.at)]))
+            del rest[: len(sines.at)]
+    return made
+
+
+def kinds_of(layers: Sequence[WaveLayer]) -> list[list[WaveLayer]]:
+    """Layers that one call can take together."""
+    kinds = alike([layer.state for layer in layers], [layer.weight for layer in layers])
+    return [[layers[place] for place in places] for places in kinds]
+
+
+def _waves(sines: Sines, layers: Sequence[WaveLayer | None], settings: Settings, strengths: Strengths) -> Tensor:
+    """sum_i lambda_w strength_i R_k of some layers, and beta's own gradient where the preset has it."""
+    counted = sines.at.new_tensor([layer is not None for layer in layers]) if None in layers else None
+    strength = torch.exp2(-settings.order * sines.at) * strengths.wave
+    strength = strength if counted is None else strength * counted
+    weights = sines.by_weights
+    if settings.balance:
+        held = [sines.at.new_zeros(()) if layer is None else layer.state.strength for layer in layers]
+        weights = weights * torch.stack(held)
+    term = torch.dot(weights, strength.to(weights.dtype))
+    if settings.preset.sine_moves_beta and strengths.learning:
+        moving = [
+            at if layer is None or not layer.state.learns else layer.state.beta
+            for at, layer in zip(sines.at, layers, strict=True)
+        ]
+        damping = torch.exp2(-settings.order * torch.stack(moving)) * strengths.wave
+        pull = ((damping if counted is None else damping * counted) * sines.by_beta).sum()
+        # its value is already in the first term: only the gradient is wanted
+        term = term + (pull - pull.detach())
+    return term
+
+
+def _prices(layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths) -> list[Tensor]:
+    """lambda_beta sum_i c_i beta_i, where there is a layer."""
+    if not layers:
+        return []
+    betas = torch.stack([layer.state.beta for layer in layers])
+    costs = [strengths.price * settings.bit_costs[layer.name] for layer in layers]
+    return [torch.dot(betas, betas.new_tensor(costs))]
 
 
 def plain_penalty(layer: WaveLayer, settings: Settings, strengths: Strengths) -> Tensor:
@@ -111,47 +149,6 @@ def plain_penalty(layer: WaveLayer, settings: Settings, strengths: Strengths) ->
 def engine_of(layer: WaveLayer, settings: Settings) -> Engine | None:
     """The engine for a layer's wave; None where its coordinate is a formula that no kernel has."""
     state = layer.state
-    raw = settings.wave_on == "raw"
-    if not raw and (state.bits_now == 1 or not state.quantizer.compiles()):
+    if settings.wave_on != "raw" and (state.bits_now == 1 or not state.quantizer.compiles("coordinate")):
         return None
     return engine_for(layer.weight)
-
-
-def wave_rows(
-    layers: Sequence[WaveLayer], settings: Settings, engine: Engine, betas: Sequence[Number]
-) -> list[WaveRow]:
-    """The layers as the kernels see them."""
-    if settings.wave_on == "raw":
-        raw = Coordinate("clip", 1.0, None, -torch.inf, torch.inf)
-        return [WaveRow(layer.weight, raw, layer.state.grid) for layer in layers]
-    weights = [layer.weight for layer in layers]
-    largest = largest_weights(engine, weights, [layer.state.memory for layer in layers])
-    return [
-        WaveRow(weight, layer.state.quantizer.coordinate_recipe(weight, most, beta), layer.state.grid)
-        for layer, weight, most, beta in zip(layers, weights, largest, betas, strict=True)
-    ]
-
-
-def wave_betas(layers: Sequence[WaveLayer], engine: Engine) -> tuple[Tensor, Sequence[Number]]:
-    """The betas that set the waves, constant: as a vector, and one by one as the engine likes them."""
-    if engine.plain_numbers:
-        numbers = [layer.state.wave_number() for layer in layers]
-        return torch.tensor(numbers), numbers
-    stacked = torch.stack([layer.state.wave_beta().detach() for layer in layers])
-    return stacked, stacked.unbind()
-
-
-def _fused(engine: Engine, layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths) -> Tensor:
-    moving = [layer for layer in layers if layer.state.learns and strengths.learning]
-    beta, each = wave_betas(layers, engine)
-    if settings.preset.sine_moves_beta and moving:
-        beta = torch.stack([layer.state.wave_beta() for layer in layers])
-    rows = wave_rows(layers, settings, engine, each)
-    balances = torch.stack([layer.state.strength for layer in layers]) if settings.balance else torch.ones_like(beta)
-    strength = strengths.wave * balances.detach()
-    total = fused_wave(engine, rows, beta, strength=strength, beta_strength=strengths.wave, order=settings.order)
-    if not moving:
-        return total
-    learned = torch.stack([layer.state.beta for layer in moving])
-    costs = [strengths.price * settings.bit_costs[layer.name] for layer in moving]
-    return total + torch.dot(learned, torch.tensor(costs, dtype=learned.dtype, device=learned.device))

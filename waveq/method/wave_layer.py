@@ -1,4 +1,4 @@
-"""The quick way to a quantised weight.
+"""What a layer is while it is attached: the quick way to its quantised weight, and how it becomes a plain one again.
 
 ``module.weight`` of a parametrised layer runs through a property, a container module and the parametrisation, each with
 its own searches: some forty Python calls, for a tensor that was computed when the first layer was read. This property
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from waveq.method.parametrization import WaveParametrization
+from waveq.method.parametrization import FixedActivation, WaveParametrization
+from waveq.method.settings import WaveLayer
 
-__all__ = ["shorten"]
+__all__ = ["make_plain", "shorten"]
 
 
 def shorten(module: nn.Module) -> None:
@@ -42,3 +43,29 @@ def _has_company(chain: nn.Module, state: nn.Module) -> bool:
     return len(chain._modules) > 1 or bool(
         chain._forward_hooks or chain._forward_pre_hooks or state._forward_hooks or state._forward_pre_hooks
     )
+
+
+def make_plain(layer: WaveLayer, value: Tensor | None) -> None:
+    """Take the parametrisation off every module of a layer.
+
+    Args:
+        layer: what ``attach`` made.
+        value: the weight from now on, in place; inputs then stay quantised as they are. None leaves float weights and
+            float inputs.
+    """
+    weight, state = layer.weight, layer.state
+    for module in layer.modules:
+        parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+        _put_weight_first(module)
+        if value is not None and state.activation is not None:
+            keep = FixedActivation(state.activation.bits, signed=state.signed_now == 1, quantizer=state.activation)
+            module.register_forward_pre_hook(keep, with_kwargs=True)
+    if value is not None:
+        weight.copy_(value)
+
+
+def _put_weight_first(module: nn.Module) -> None:
+    """The order of a plain layer, on which ``state_dict`` keys and optimizers' saved states depend."""
+    others = [name for name in module._parameters if name != "weight"]
+    for name in others:
+        module._parameters[name] = module._parameters.pop(name)

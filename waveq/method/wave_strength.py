@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from waveq._kernels.interface import Engine
-from waveq._kernels.storage import widened
+from waveq._kernels.engine import Column, Engine
+from waveq._kernels.layout import widened
+from waveq._kernels.rounding import Formulas
 from waveq.functional import frequency, phase
-from waveq.method.penalty import engine_of, wave_betas, wave_rows
+from waveq.method.penalty import engine_of, kinds_of
 from waveq.method.settings import Settings, WaveLayer
 
 __all__ = ["rebalance", "rebalance_all"]
@@ -55,25 +56,30 @@ def _remember(layers: Sequence[WaveLayer], ratios: Tensor) -> None:
 @torch.no_grad()
 def rebalance_all(layers: Sequence[WaveLayer], settings: Settings) -> None:
     """``rebalance`` for all layers; those that an engine can take in one pass, from four sums each."""
-    fused: dict[tuple[Engine, torch.device], list[WaveLayer]] = {}
+    compiled: dict[Engine, list[WaveLayer]] = {}
     for layer in layers:
         engine = engine_of(layer, settings)
         # without a scale the largest weight's gradient holds a sum over all others, which the four sums do not have
         if engine is None or layer.state.quantizer.scale == "none":
             rebalance(layer, settings)
         elif layer.weight.grad is not None:
-            fused.setdefault((engine, layer.weight.device), []).append(layer)
-    for (engine, _), group in fused.items():
-        _rebalance_fused(engine, group, settings)
+            compiled.setdefault(engine, []).append(layer)
+    for engine, theirs in compiled.items():
+        for kind in kinds_of(theirs):
+            _rebalance_together(engine, kind, settings)
 
 
-def _rebalance_fused(engine: Engine, layers: Sequence[WaveLayer], settings: Settings) -> None:
-    beta, each = wave_betas(layers, engine)
-    rows = wave_rows(layers, settings, engine, each)
-    gradients = [layer.weight.grad for layer in layers if layer.weight.grad is not None]
-    pulls, twins, along, tasks = engine.balance(rows, beta, settings.order, gradients).unbind(1)
+def _rebalance_together(engine: Engine, layers: Sequence[WaveLayer], settings: Settings) -> None:
+    weights = [layer.weight for layer in layers]
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    states, raw = [layer.state for layer in layers], settings.wave_on == "raw"
+    formulas = Formulas(states, weights, engine, rounds=False, wave=True, raw=raw)
+    found = engine.lengths(weights, formulas.table, gradients)
+    pulls, twins, along, tasks = found.unbind(1)
     across = (tasks - along.square() / pulls.clamp_min(torch.finfo(pulls.dtype).tiny)).clamp_min(0.0)
-    _remember(layers, (across / ((pulls + twins) / 2.0)).sqrt())
+    periods = formulas.table.rows[:, Column.PERIODS]
+    amplitude = math.pi * periods * torch.exp2(-settings.order * formulas.at) / formulas.counts
+    _remember(layers, across.sqrt() / (amplitude * ((pulls + twins) / 2.0).sqrt()))
 
 
 def _pull_and_length(layer: WaveLayer, settings: Settings) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from waveq._boundaries import clip
-from waveq._kernels.rounding import fused_clip_round
-from waveq.backends import engine_for
+from waveq._kernels.activations import fused_clip_round
+from waveq._kernels.backends import engine_for
 from waveq.quantizers.base import straight_through
 
 __all__ = [

@@ -1,31 +1,40 @@
-"""What every weight quantiser says of itself, and the rounding that all uniform ones share."""
+"""What every weight quantiser says of itself, and the rounding and the wave that follow from it."""
 
 from __future__ import annotations
 
-import functools
 from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from waveq._boundaries import clip
-from waveq._kernels.recipe import TINY, Coordinate, Number, Rounding
-from waveq.functional import MAX_TOTAL_BITS, Grid, frequency, round_to_grid
+from waveq._kernels.levels import TINY, Given, Levels, plain_given, rounded, wave_coordinate
+from waveq.functional import MAX_TOTAL_BITS, Grid
 
-__all__ = ["TINY", "ScaleMode", "WeightQuantizer", "check_scale_mode", "damped", "kept_positive", "straight_through"]
+__all__ = [
+    "TINY",
+    "Given",
+    "Levels",
+    "ScaleMode",
+    "WeightQuantizer",
+    "check_scale_mode",
+    "damped",
+    "kept_positive",
+    "straight_through",
+]
 
 ScaleMode = Literal["none", "max", "learned"]
-_FORMULAS = ("unit", "coordinate", "gain", "forward", "grid")
 
 
 class WeightQuantizer(nn.Module):
-    """One layer's quantiser: w_q = gain(w) * Q(unit(w)), with Q the rounding to the grid on [-1, 1].
+    """One layer's quantiser. It states where its levels lie (``levels``) and on which grid (``grid``).
 
-    A method says which tensor is rounded (``unit``, the u of the wave), on which grid (``grid``) and by what the levels
-    are multiplied (``gain``). A method that does not fit this form overrides ``forward``; its ``coordinate`` and
-    ``grid`` must still put the zeros of the wave on its levels. Where levels are not equally far apart (LQ-Nets, TTQ)
-    the coordinate is piecewise linear: neighbouring levels are one period of the wave apart, and the crests between
-    them lie where the rounding changes.
+    The rounding, the wave and the gradients of both follow, in plain torch and in the compiled kernels, which hand
+    ``levels`` the numbers of many layers at once: write it elementwise, with 0-dim parameters and buffers. A method
+    that does not fit overrides ``forward`` (the rounding) or ``coordinate`` (what the wave acts on) and is computed in
+    plain torch there; its coordinate and grid must still put the zeros of the wave on its levels. Where levels are not
+    equally far apart (LQ-Nets, TTQ) the coordinate is piecewise linear: neighbouring levels are one period of the wave
+    apart, and the crests between them lie where the rounding changes.
 
     Attributes:
         method: the name in the registry and in policies; by default that of the class, in lower case.
@@ -33,6 +42,7 @@ class WeightQuantizer(nn.Module):
         scale_modes: the scales that the method can have; the first is taken where nobody asks.
         bit_counts: the total bits that the method is defined for.
         learns_bits: whether its grid stretches with a real beta, so that bits can be learned.
+        squash: f, the function of the weights that is rounded: "tanh", or "none" for the weights themselves.
         scale: how the levels are scaled: "none" (as DoReFa and WRPN were published), "max" or "learned".
 
     Args:
@@ -42,6 +52,29 @@ class WeightQuantizer(nn.Module):
 
     Raises:
         ValueError: a scale that the method does not have.
+
+    Example:
+        A quantiser whose levels span three standard deviations of the weights that it was made with:
+
+        >>> class ThreeSigma(WeightQuantizer):
+        ...     scale_modes = ("none",)
+        ...
+        ...     def __init__(self, weight, **options):
+        ...         super().__init__(weight, **options)
+        ...         self.register_buffer("span", 3 * weight.detach().std())
+        ...
+        ...     def grid(self, total_bits=None):
+        ...         return Grid.MID_TREAD
+        ...
+        ...     def levels(self, given):
+        ...         k = given.steps
+        ...         return Levels(
+        ...             pitch=given.stretch / k, low=-k, high=k, divisor=self.span, gain=self.span, bounds=(-1.0, 1.0)
+        ...         )
+        >>> weight = torch.tensor([-1.0, -0.2, 0.3, 0.9])
+        >>> q = ThreeSigma(weight)
+        >>> [round(w, 3) for w in (q(weight, torch.tensor(2.0)) / q.span).tolist()]
+        [-0.333, 0.0, 0.0, 0.333]
     """
 
     method: ClassVar[str] = ""
@@ -49,6 +82,7 @@ class WeightQuantizer(nn.Module):
     scale_modes: ClassVar[tuple[ScaleMode, ...]] = get_args(ScaleMode)
     bit_counts: ClassVar[range] = range(1, MAX_TOTAL_BITS + 1)
     learns_bits: ClassVar[bool] = True
+    squash: ClassVar[Literal["none", "tanh"]] = "none"
     scale: ScaleMode
 
     def __init_subclass__(cls) -> None:
@@ -67,34 +101,37 @@ class WeightQuantizer(nn.Module):
         """The grid at a number of total bits; None asks for the grid while bits are learned (2 and more)."""
         raise NotImplementedError
 
-    def unit(self, weight: Tensor) -> Tensor:
-        """u: what is rounded, |u| <= 1 wherever levels exist; shape of weight, differentiable."""
-        raise NotImplementedError
+    def levels(self, given: Given) -> Levels:
+        """Where the levels lie, from what is given of the layer (or of many layers at once)."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must say where its levels lie: levels(given), or forward and coordinate"
+        )
 
     def coordinate(self, weight: Tensor, beta: Tensor) -> Tensor:
-        """The tensor that the wave acts on at a beta (0-dim): ``unit``, unless its range depends on beta."""
-        return self.unit(weight)
+        """The tensor that the wave acts on at a beta (0-dim); shape of weight, differentiable."""
+        beta = beta.detach()
+        squashed, given = plain_given(self, weight, torch.ceil(beta), beta, 1.0)
+        return wave_coordinate(squashed, self.levels(given))
 
     def binary_coordinate(self, weight: Tensor) -> Tensor:
         """The tensor that the wave acts on where a layer has one bit: clip(w / E|w|, -1, 1), on -1 and 1."""
         return clip(weight / weight.detach().abs().mean().clamp_min(TINY), -1.0, 1.0)
 
-    def gain(self, weight: Tensor) -> Tensor:
-        """The factor from grid to weights, 0-dim, positive; only for levels that are equally far apart."""
-        raise NotImplementedError
-
     def pitch(self, weight: Tensor, bits: Tensor, grid_scale: Tensor) -> Tensor | None:
         """Distance between neighbouring levels in units of the weights, 0-dim; None where it is not one number."""
         if not bits.any():
             return 2 * weight.abs().mean()
-        return self.gain(weight) * grid_scale / frequency(bits, self.grid())
+        _, given = plain_given(self, weight, bits, bits, grid_scale)
+        levels = self.levels(given)
+        return torch.as_tensor(levels.gain * levels.pitch)
 
     def forward(self, weight: Tensor, bits: Tensor, grid_scale: Tensor | None = None) -> Tensor:
         """Quantised weights for b = ``bits`` magnitude bits (0-dim) and the stretch c(beta) of the grid.
 
         One bit in total (b = 0) is for ``binarize``; here b >= 1.
         """
-        return self.gain(weight) * round_to_grid(self.unit(weight), bits, grid=self.grid(), scale=grid_scale)
+        squashed, given = plain_given(self, weight, bits, bits, 1.0 if grid_scale is None else grid_scale)
+        return rounded(squashed, self.levels(given), given.grid.shift)
 
     @torch.no_grad()
     def restart(self, weight: Tensor, total_bits: int) -> None:
@@ -115,37 +152,23 @@ class WeightQuantizer(nn.Module):
             now: total bits after it.
         """
 
-    def compiles(self) -> bool:
-        """Whether the two recipes below stand for this method's formulas; subclasses that change a formula say no."""
-        return False
+    def compiles(self, formula: Literal["forward", "coordinate"]) -> bool:
+        """Whether the compiled kernels may stand for ``forward`` or ``coordinate``: ``levels`` says it all.
 
-    def coordinate_recipe(self, weight: Tensor, largest: Number, beta: Number) -> Coordinate:
-        """What a compiled kernel needs to compute ``coordinate``.
-
-        Args:
-            weight: its shape counts, its values are not read.
-            largest: max|w|, constant; like the others a 0-dim tensor or a plain number.
-            beta: magnitude bits, constant.
+        So it is unless a subclass overrides that formula, or has parameters, buffers or modules that are no numbers.
         """
-        raise NotImplementedError
-
-    def rounding_recipe(self, weight: Tensor, largest: Number, bits: Number, grid_scale: Number) -> Rounding:
-        """What a compiled kernel needs to compute ``forward``."""
-        raise NotImplementedError
-
-    def computes_as(self, owner: type[WeightQuantizer]) -> bool:
-        """Whether no subclass has changed the formulas that ``owner``'s recipes stand for."""
-        return _same_formulas(type(self), owner)  # type: ignore[arg-type]  # mypy takes a class for its instances
+        if getattr(type(self), formula) is not getattr(WeightQuantizer, formula):
+            return False
+        return not self._modules and all(
+            value is not None and value.ndim == 0
+            for kept in (self._parameters, self._buffers)
+            for value in kept.values()
+        )
 
     def binarize(self, weight: Tensor) -> Tensor:
         """One bit: sign(w) E|w| with 0 -> +E|w|, straight-through (DoReFa eq. 7; WRPN uses the same)."""
         magnitude = weight.detach().abs().mean()
         return straight_through(weight, torch.where(weight.detach() < 0, -magnitude, magnitude))
-
-
-@functools.cache
-def _same_formulas(method: type[WeightQuantizer], owner: type[WeightQuantizer]) -> bool:
-    return all(getattr(method, name) is getattr(owner, name) for name in _FORMULAS)
 
 
 def straight_through(value: Tensor, rounded: Tensor) -> Tensor:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from waveq._kernels.recipe import TINY, Coordinate, Leaf, Number, Rounding, at_least
+from waveq._kernels.levels import Number
 from waveq.functional import Grid
-from waveq.quantizers.base import ScaleMode, WeightQuantizer
+from waveq.quantizers.base import TINY, Given, Levels, ScaleMode, WeightQuantizer
 
 __all__ = ["DoReFa"]
 
@@ -28,6 +26,7 @@ class DoReFa(WeightQuantizer):
     """
 
     method = "dorefa"
+    squash = "tanh"
 
     def __init__(self, weight: Tensor, *, total_bits: int | None = None, scale: ScaleMode | None = None) -> None:
         super().__init__(weight, total_bits=total_bits, scale=scale)
@@ -38,47 +37,13 @@ class DoReFa(WeightQuantizer):
         """Mid-rise for every number of bits."""
         return Grid.MID_RISE
 
-    def unit(self, weight: Tensor) -> Tensor:
-        """tanh(w) / max|tanh(w)|."""
-        squashed = torch.tanh(weight)
-        largest = squashed.abs().amax()  # its gradient is split among equals
+    def levels(self, given: Given) -> Levels:
+        """u = tanh(w) / max|tanh(w)|; the gain is 1, max|w| or the learned scale."""
+        gain: Number
         if self.scale == "none":  # no gain takes the factor back that an all-zero layer's gradients would get
-            return squashed / torch.where(largest > TINY, largest, 1.0)
-        return squashed / largest.detach().clamp_min(TINY)
-
-    def gain(self, weight: Tensor) -> Tensor:
-        """1, max|w| or the learned scale."""
-        if self.scale == "learned":
-            return self.level_scale
-        return weight.new_ones(()) if self.scale == "none" else weight.detach().abs().max().clamp_min(TINY)
-
-    def compiles(self) -> bool:
-        """Yes, unless a subclass has other formulas."""
-        return self.computes_as(DoReFa)
-
-    def coordinate_recipe(self, weight: Tensor, largest: Number, beta: Number) -> Coordinate:
-        """tanh over its own largest value; see ``unit``."""
-        free = self.scale == "none"
-        divisor: Number
-        if isinstance(largest, Tensor):
-            most = torch.tanh(largest)
-            divisor = torch.where(most > TINY, most, 1.0) if free else most.clamp_min(TINY)
+            divisor, gain = torch.where(given.reach > TINY, given.reach, 1.0), 1.0
         else:
-            divisor = math.tanh(largest)
-            divisor = divisor if divisor > TINY else (1.0 if free else TINY)
-        return Coordinate("tanh", divisor, largest, 0.0, 0.0, through_largest=free)
-
-    def rounding_recipe(self, weight: Tensor, largest: Number, bits: Number, grid_scale: Number) -> Rounding:
-        """See ``forward``."""
-        coordinate = self.coordinate_recipe(weight, largest, bits)
-        steps: Number = 2.0**bits - self.grid().deficit
-        gain: Number = 1.0
-        leaves: tuple[Leaf, ...] = ()
-        if self.scale == "learned":
-            gain = self.level_scale
-            if isinstance(bits, float):
-                gain, leaves = self.level_scale.item(), (Leaf(self.level_scale, gain=1.0),)
-        elif self.scale == "max":
-            gain = at_least(largest, TINY)
-        follows, pitch = self.scale == "max", grid_scale / steps
-        return Rounding(coordinate, pitch, gain, -steps, steps, self.grid().shift, True, True, follows, leaves)
+            divisor = given.reach.detach().clamp_min(TINY)
+            gain = self.level_scale if self.scale == "learned" else given.largest.clamp_min(TINY)
+        k = given.steps
+        return Levels(pitch=given.stretch / k, low=-k, high=k, divisor=divisor, gain=gain)

@@ -8,7 +8,16 @@ from torch import Tensor, nn
 from waveq._boundaries import clip
 from waveq.functional import Grid, frequency
 from waveq.quantizers.activation import DataStarted, features_of
-from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, damped, kept_positive, straight_through
+from waveq.quantizers.base import (
+    TINY,
+    Given,
+    Levels,
+    ScaleMode,
+    WeightQuantizer,
+    damped,
+    kept_positive,
+    straight_through,
+)
 
 __all__ = ["DSQ", "DSQActivation", "soft_round"]
 
@@ -49,22 +58,27 @@ class DSQ(WeightQuantizer):
         """Mid-rise for every number of bits."""
         return Grid.MID_RISE
 
-    def gain(self, weight: Tensor) -> Tensor:
-        """r, positive."""
-        return damped(kept_positive(self.level_scale), weight.numel() ** -0.5)
-
-    def unit(self, weight: Tensor) -> Tensor:
-        """clip(w / r, -1, 1), with r as a constant."""
-        return clip(weight / self.gain(weight).detach(), -1.0, 1.0)
+    def levels(self, given: Given) -> Levels:
+        """u = clip(w / r, -1, 1); the wave has r held."""
+        k, r = given.steps, damped(kept_positive(self.level_scale), given.count**-0.5)
+        return Levels(
+            pitch=given.stretch / k,
+            low=-k,
+            high=k,
+            divisor=r,
+            gain=r,
+            bounds=(-1.0, 1.0),
+            wave_divisor=r.detach(),
+        )
 
     def pitch(self, weight: Tensor, bits: Tensor, grid_scale: Tensor) -> Tensor:
         """2 r c / (2^B - 1), also for one bit."""
-        return self.gain(weight) * grid_scale / frequency(bits, Grid.MID_RISE)
+        return kept_positive(self.level_scale) * grid_scale / frequency(bits, Grid.MID_RISE)
 
     def forward(self, weight: Tensor, bits: Tensor, grid_scale: Tensor | None = None) -> Tensor:
         """Quantised weights; b = 0 is one bit, the levels -r and r."""
         steps = frequency(bits, Grid.MID_RISE)
-        pitch = self.gain(weight) / steps
+        pitch = damped(kept_positive(self.level_scale), weight.numel() ** -0.5) / steps
         if grid_scale is not None:
             pitch = pitch * grid_scale
         softness = damped(kept_soft(self.softness), weight.numel() ** -0.5)
@@ -72,7 +86,7 @@ class DSQ(WeightQuantizer):
 
     def binary_coordinate(self, weight: Tensor) -> Tensor:
         """The same as for more bits."""
-        return self.unit(weight)
+        return self.coordinate(weight, torch.ones_like(self.level_scale))
 
     def binarize(self, weight: Tensor) -> Tensor:
         """One bit: -r or r, with the soft gradient."""

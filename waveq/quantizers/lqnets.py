@@ -65,7 +65,7 @@ class LQNets(WeightQuantizer):
         """Mid-rise: an even number of levels."""
         return Grid.MID_RISE
 
-    def unit(self, weight: Tensor) -> Tensor:
+    def coordinate(self, weight: Tensor, beta: Tensor) -> Tensor:
         """The piecewise linear coordinate; see the class."""
         rows = _rows(weight)
         levels, _ = self._levels(rows)
@@ -87,7 +87,7 @@ class LQNets(WeightQuantizer):
 
     def binary_coordinate(self, weight: Tensor) -> Tensor:
         """The same as for more bits."""
-        return self.unit(weight)
+        return self.coordinate(weight, weight.new_ones(()))
 
     def binarize(self, weight: Tensor) -> Tensor:
         """One bit: the same as for more."""

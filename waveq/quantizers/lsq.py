@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from waveq._boundaries import clip
-from waveq._kernels.recipe import Coordinate, Leaf, Number, Rounding
-from waveq._kernels.rounding import fused_round
-from waveq.backends import engine_for
+from waveq._kernels.activations import fused_round_by_step
+from waveq._kernels.backends import engine_for
+from waveq._kernels.levels import rounded
 from waveq.functional import Grid
 from waveq.quantizers.activation import DataStarted, features_of
-from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, damped, kept_positive, straight_through
+from waveq.quantizers.base import TINY, Given, Levels, ScaleMode, WeightQuantizer, damped, kept_positive
 
 __all__ = ["LSQ", "LSQActivation", "lsq_start", "lsq_steps", "quantize_by_step"]
 
@@ -77,61 +76,25 @@ class LSQ(WeightQuantizer):
         _, most = lsq_steps(total_bits, signed=True)
         return lsq_start(weight.float(), most) * most / self.reference_steps
 
-    def gain(self, weight: Tensor) -> Tensor:
-        """The range s Q_P, positive."""
+    @property
+    def span(self) -> Tensor:
+        """The range s Q_P at the bits that it is counted in, positive."""
         return kept_positive(self.step) * self.reference_steps
 
-    def unit(self, weight: Tensor) -> Tensor:
-        """clip(w / (s Q_P), -1, 1), with s as a constant; the level below -1 is left out."""
-        return clip(weight / self.gain(weight).detach(), -1.0, 1.0)
-
-    def coordinate(self, weight: Tensor, beta: Tensor) -> Tensor:
-        """w / (s Q_P), clipped to the levels at beta: from -1 - 1/(2^beta - 1) to 1."""
-        lowest = -1.0 - 1.0 / (torch.exp2(beta.detach()) - 1.0)
-        return clip(weight / self.gain(weight).detach(), lowest, 1.0)
-
-    def forward(self, weight: Tensor, bits: Tensor, grid_scale: Tensor | None = None) -> Tensor:
-        """Quantised weights; see the class."""
-        step, _ = self._step_at(weight, bits, grid_scale)
-        most = torch.exp2(bits) - 1.0
-        return quantize_by_step(weight, step, most + 1.0, most)
-
-    def compiles(self) -> bool:
-        """Yes, unless a subclass has other formulas."""
-        return self.computes_as(LSQ)
-
-    def coordinate_recipe(self, weight: Tensor, largest: Number, beta: Number) -> Coordinate:
-        """See ``coordinate``."""
-        lowest: Number = -1.0 - 1.0 / (2.0**beta - 1.0)
-        span: Number = self._plain_range() if isinstance(beta, float) else self.gain(weight).detach()
-        return Coordinate("clip", span, largest, lowest, 1.0)
-
-    def rounding_recipe(self, weight: Tensor, largest: Number, bits: Number, grid_scale: Number) -> Rounding:
-        """See ``forward``."""
-        if isinstance(bits, Tensor) or isinstance(grid_scale, Tensor):
-            step, most = self._step_at(weight, bits, grid_scale)
-            return _by_step(step, most + 1.0, most)
-        most = 2.0**bits - 1.0
-        # the same as ``_step_at`` in plain numbers: the damped gradient of the step at these bits, divided by the ratio
-        ratio = self.reference_steps.item() / most * grid_scale
-        damping = (weight.numel() * most) ** -0.5 / ratio
-        leaf = Leaf(self.step, pitch=damping)
-        return _by_step(self._plain_range() / most * grid_scale, most + 1.0, most, (leaf,))
-
-    def _plain_range(self) -> float:
-        """``gain`` as a plain number."""
-        found: float = max(self.step.item(), TINY) * self.reference_steps.item()
-        return found
-
-    def _step_at(self, weight: Tensor, bits: Number, grid_scale: Number | None) -> tuple[Tensor, Number]:
-        """The step at these bits, with its damped gradient, and Q_P."""
-        most: Number = 2.0**bits - 1.0
-        ratio = self.reference_steps / most
-        if grid_scale is not None:
-            ratio = ratio * grid_scale
+    def levels(self, given: Given) -> Levels:
+        """u = w; the wave acts on w / (s Q_P), clipped to the levels at beta: from -1 - 1/(2^beta - 1) to 1."""
+        most = given.steps
+        ratio = self.reference_steps / most * given.stretch
         # divided by ratio^2, the gradient moves the step at these bits as if it were the parameter
-        factor = (weight.numel() * most) ** -0.5 / ratio.detach().square()
-        return damped(kept_positive(self.step), factor) * ratio, most
+        factor = (given.count * most) ** -0.5 / ratio.detach().square()
+        return Levels(
+            pitch=damped(kept_positive(self.step), factor) * ratio,
+            low=-most - 1.0,
+            high=most,
+            closed=False,
+            wave_divisor=self.span.detach(),
+            wave_bounds=(-1.0 - 1.0 / (torch.exp2(given.beta) - 1.0), 1.0),
+        )
 
 
 class LSQActivation(DataStarted):
@@ -166,7 +129,7 @@ class LSQActivation(DataStarted):
         """The values on the levels of the learned step."""
         least, most = lsq_steps(self.bits, signed=signed)
         step = damped(kept_positive(self.step.to(x.dtype)), (features_of(x) * most) ** -0.5)
-        return quantize_by_step(x, step, x.new_tensor(float(least)), x.new_tensor(float(most)))
+        return quantize_by_step(x, step, float(least), float(most))
 
 
 def lsq_steps(bits: int, *, signed: bool) -> tuple[int, int]:
@@ -190,28 +153,19 @@ def lsq_start(values: Tensor, most: int) -> Tensor:
     return start.clamp_min(TINY)
 
 
-def quantize_by_step(values: Tensor, step: Tensor, least: Tensor, most: Tensor) -> Tensor:
-    """s round(clip(v/s, -Q_N, Q_P)) with the gradients of eq. 3 and 5; all but the values are 0-dim.
+def quantize_by_step(values: Tensor, step: Tensor, least: float, most: float) -> Tensor:
+    """s round(clip(v/s, -Q_N, Q_P)) with the gradients of eq. 3 and 5; the step is 0-dim.
 
     With respect to v: 1 inside the range and 0 outside. With respect to s: round(v/s) - v/s inside, -Q_N for
     v/s <= -Q_N, Q_P for v/s >= Q_P (at equality too, where ``clip`` would take the inner form).
 
     Example:
         >>> s = torch.tensor(0.5, requires_grad=True)
-        >>> y = quantize_by_step(torch.tensor([0.3, 9.0]), s, torch.tensor(2.0), torch.tensor(1.0))
+        >>> y = quantize_by_step(torch.tensor([0.3, 9.0]), s, 2.0, 1.0)
         >>> y.sum().backward(); y.tolist(), round(s.grad.item(), 4)
         ([0.5, 0.5], 1.4)
     """
     engine = engine_for(values)
     if engine is not None:
-        return fused_round(engine, values, _by_step(step, least, most))
-    index = values / step
-    index = torch.where(index >= most, most, torch.where(index <= -least, -least, index))
-    quantized: Tensor = straight_through(index, index.detach().round()) * step
-    return quantized
-
-
-def _by_step(step: Number, least: Number, most: Number, leaves: tuple[Leaf, ...] = ()) -> Rounding:
-    """``quantize_by_step`` as the compiled kernels see it."""
-    itself = Coordinate("clip", 1.0, None, -torch.inf, torch.inf)
-    return Rounding(itself, step, 1.0, -least, most, 0.0, closed=False, leaves=leaves)
+        return fused_round_by_step(engine, values, step, -least, most)
+    return rounded(values, Levels(pitch=step, low=-least, high=most, closed=False), 0.0)

@@ -55,7 +55,7 @@ class TTQ(WeightQuantizer):
         """Mid-tread."""
         return Grid.MID_TREAD
 
-    def unit(self, weight: Tensor) -> Tensor:
+    def coordinate(self, weight: Tensor, beta: Tensor) -> Tensor:
         """The piecewise linear coordinate; see the class."""
         threshold = self._threshold(weight)
         above = torch.maximum(kept_positive(self.positive), threshold)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from waveq._boundaries import clip
-from waveq._kernels.recipe import TINY, Coordinate, Leaf, Number, Rounding, at_least
+from waveq._kernels.levels import Number
 from waveq.functional import Grid
-from waveq.quantizers.base import ScaleMode, WeightQuantizer, damped, kept_positive
+from waveq.quantizers.base import TINY, Given, Levels, ScaleMode, WeightQuantizer, damped, kept_positive
 
 __all__ = ["WRPN"]
 
@@ -37,44 +36,21 @@ class WRPN(WeightQuantizer):
         """Mid-tread from two bits on, mid-rise for one."""
         return Grid.MID_RISE if total_bits == 1 else Grid.MID_TREAD
 
-    def unit(self, weight: Tensor) -> Tensor:
-        """clip(w / s, -1, 1)."""
-        return clip(weight / self.gain(weight), -1.0, 1.0)
+    def levels(self, given: Given) -> Levels:
+        """u = clip(w / s, -1, 1); the wave has s held: it would move a learned s to where every weight is 0."""
+        k, s = given.steps, self._span(given)
+        return Levels(
+            pitch=given.stretch / k,
+            low=-k,
+            high=k,
+            divisor=s,
+            gain=s,
+            bounds=(-1.0, 1.0),
+            wave_divisor=s.detach() if isinstance(s, Tensor) else s,
+        )
 
-    def coordinate(self, weight: Tensor, beta: Tensor) -> Tensor:
-        """``unit`` with s held: the wave would move a learned s to where every weight is 0."""
-        return clip(weight / self.gain(weight).detach(), -1.0, 1.0)
-
-    def gain(self, weight: Tensor) -> Tensor:
+    def _span(self, given: Given) -> Number:
         """s: 1, max|w| or the learned scale, kept positive."""
         if self.scale == "learned":
-            return damped(kept_positive(self.level_scale), weight.numel() ** -0.5)
-        return weight.new_ones(()) if self.scale == "none" else weight.detach().abs().max().clamp_min(TINY)
-
-    def compiles(self) -> bool:
-        """Yes, unless a subclass has other formulas."""
-        return self.computes_as(WRPN)
-
-    def coordinate_recipe(self, weight: Tensor, largest: Number, beta: Number) -> Coordinate:
-        """See ``coordinate``."""
-        divisor = self._divisor(weight, largest, plain=isinstance(beta, float))
-        held = divisor.detach() if isinstance(divisor, Tensor) else divisor
-        return Coordinate("clip", held, largest, -1.0, 1.0)
-
-    def _divisor(self, weight: Tensor, largest: Number, *, plain: bool) -> Number:
-        if self.scale == "learned":
-            return max(self.level_scale.item(), TINY) if plain else self.gain(weight)
-        return at_least(largest, TINY) if self.scale == "max" else 1.0
-
-    def rounding_recipe(self, weight: Tensor, largest: Number, bits: Number, grid_scale: Number) -> Rounding:
-        """See ``forward``."""
-        plain = isinstance(bits, float)
-        divisor = self._divisor(weight, largest, plain=plain)
-        leaves: tuple[Leaf, ...] = ()
-        if plain and self.scale == "learned":  # damped, and with its gradient where it is kept positive; see ``gain``
-            slope = weight.numel() ** -0.5
-            leaves = (Leaf(self.level_scale, divisor=slope, gain=slope),)
-        coordinate = Coordinate("clip", divisor, largest, -1.0, 1.0)
-        steps: Number = 2.0**bits - self.grid().deficit
-        follows, pitch = self.scale == "max", grid_scale / steps
-        return Rounding(coordinate, pitch, divisor, -steps, steps, self.grid().shift, True, follows, follows, leaves)
+            return damped(kept_positive(self.level_scale), given.count**-0.5)
+        return 1.0 if self.scale == "none" else given.largest.clamp_min(TINY)

@@ -19,8 +19,8 @@ from torch.utils.checkpoint import checkpoint
 
 import waveq
 from tests.training import FunctionalNet
-from waveq._kernels.rounding import fused_clip_round
-from waveq.backends import engine_for, use_backend
+from waveq._kernels.activations import fused_clip_round
+from waveq._kernels.backends import engine_for, use_backend
 from waveq.method.input_quantizers import restore_inputs
 from waveq.method.presets import get_preset
 from waveq.method.relus import Leaning, LeanSequential

@@ -76,9 +76,9 @@ def test_the_wave_pulls_every_weight_to_the_level_that_it_is_rounded_to(name: st
         if name == "ttq":
             target = torch.sign(chosen)
         elif name == "lqnets":
-            target = method.unit(chosen)
+            target = method.coordinate(chosen, one)
         else:
-            target = chosen / method.gain(weight)
+            target = chosen / method.level_scale
     torch.testing.assert_close(nearest[inside], target[inside], rtol=0, atol=1e-5)
 
 
@@ -280,6 +280,6 @@ def test_lsq_shortens_its_range_with_every_bit_that_is_lost_while_learning() -> 
             if wq.learning and bits < before[name]:
                 weight = states[name].original.detach()
                 longest = 2.0 * weight.abs().mean().item() * (2.0 ** (bits - 1) - 1.0) ** 0.5  # LSQ's start
-                assert states[name][0].quantizer.gain(weight).item() <= 1.001 * longest
+                assert states[name][0].quantizer.span.item() <= 1.001 * longest
                 lost.add(bits)
     assert {2, 3} <= lost  # where LSQ's start of 4 bits is too long

@@ -141,14 +141,14 @@ def test_lsq_with_fewer_bits_shortens_its_range_and_never_lengthens_it(bits: int
     weight = random_weight(100)
     learned, fixed = LSQ(weight), LSQ(weight, total_bits=bits)
     largest = weight.abs().max().item()
-    assert learned.gain(weight).item() == pytest.approx(largest)
+    assert learned.span.item() == pytest.approx(largest)
     with torch.no_grad():
         learned.step.mul_(20.0)
     learned.follow_bits(weight, bits, bits)
-    assert learned.gain(weight).item() == pytest.approx(largest)
+    assert learned.span.item() == pytest.approx(largest)
     learned.follow_bits(weight, bits + 1, bits)
     start = fixed.step.item() * (2 ** (bits - 1) - 1)
-    assert learned.gain(weight).item() == pytest.approx(min(start, largest))
+    assert learned.span.item() == pytest.approx(min(start, largest))
     with torch.no_grad():
         learned.step.mul_(0.5)
     short = learned.step.item()
@@ -368,7 +368,7 @@ def test_ttq_crests_lie_on_its_thresholds() -> None:
     ttq = TTQ(weight, total_bits=2)
     threshold = 0.05 * weight.abs().max()
     around = torch.cat([weight[weight.abs().argmax()][None], tensor(-1.0, 1.0) * threshold])
-    u = ttq.unit(around)
+    u = ttq.coordinate(around, torch.ones(()))
     assert u[1:].tolist() == pytest.approx([-0.5, 0.5], abs=1e-5)
 
 
@@ -377,7 +377,7 @@ def test_ttq_level_below_the_threshold() -> None:
     ttq = TTQ(weight, total_bits=2)
     with torch.no_grad():
         ttq.positive.fill_(-1.0)
-    u = ttq.unit(weight)
+    u = ttq.coordinate(weight, torch.ones(()))
     assert bool(torch.isfinite(u).all())
     assert bool((u[weight > 0.05 * weight.abs().max()] == 1.0).all())
     assert ttq(weight, torch.tensor(1.0)).max().item() == pytest.approx(0.0, abs=1e-9)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["dense", "flat", "like", "narrowed", "scalars", "vector", "widened"]
+__all__ = ["dense", "like", "narrowed", "widened"]
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -37,11 +34,6 @@ def like(tensor: Tensor, layout: Tensor) -> Tensor:
     return torch.empty_like(layout, dtype=tensor.dtype).copy_(tensor)
 
 
-def flat(tensor: Tensor) -> Tensor:
-    """A dense tensor's elements in the order in which they lie in memory, without a copy."""
-    return tensor.detach().as_strided((tensor.numel(),), (1,), tensor.storage_offset())
-
-
 def widened(tensor: Tensor) -> Tensor:
     """float32 for half precision, the tensor itself otherwise."""
     return tensor.float() if tensor.dtype in _HALF else tensor
@@ -50,14 +42,3 @@ def widened(tensor: Tensor) -> Tensor:
 def narrowed(tensor: Tensor, beside: Tensor) -> Tensor:
     """In the dtype of another tensor; itself where it has it."""
     return tensor if tensor.dtype == beside.dtype else tensor.to(beside.dtype)
-
-
-def vector(values: Sequence[float]) -> Tensor:
-    """Numbers as one float32 tensor on the CPU."""
-    return torch.from_numpy(np.array(values, np.float32))
-
-
-def scalars(values: Sequence[float]) -> list[Tensor]:
-    """Numbers as 0-dim float32 tensors on the CPU; ``torch.tensor`` takes ten times as long for each."""
-    table = np.array(values, np.float32)
-    return [torch.from_numpy(table[i, ...]) for i in range(len(values))]

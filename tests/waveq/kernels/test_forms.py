@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import waveq
-from waveq.backends import use_backend
+from waveq._kernels.backends import use_backend
 from waveq.method.parametrization import parametrization_of
 from waveq.zoo import build, load_data
 

@@ -19,8 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import waveq
-from waveq._kernels.numba_job import RoundingJob
-from waveq.backends import use_backend
+from waveq._kernels.backends import use_backend
+from waveq._kernels.cpu.engine import NumbaEngine
 
 FORMS = ("plain", "numba")
 
@@ -70,6 +70,14 @@ def close(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float =
         assert float((value - theirs[name]).abs().max() / scale) < tolerance, name
 
 
+def rounded_weights(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Filled with every weight that is rounded from now on."""
+    calls: list[Tensor] = []
+    original = NumbaEngine.round
+    monkeypatch.setattr(NumbaEngine, "round", lambda self, w, table: calls.extend(w) or original(self, w, table))
+    return calls
+
+
 def one_step(
     form: str, *, forward: Any = None, prepare: Any = None, parts: int = 1, **choices: Any
 ) -> dict[str, Tensor]:
@@ -100,9 +108,7 @@ def test_gradient_accumulation_adds_up() -> None:
 
 
 def test_gradient_accumulation_rounds_once_a_step_once_it_has_been_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Tensor] = []
-    original = RoundingJob.run
-    monkeypatch.setattr(RoundingJob, "run", lambda self: calls.extend(self.weights) or original(self))
+    calls = rounded_weights(monkeypatch)
     model = network()
     handle = attached(model, activation_bits=None)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -119,17 +125,17 @@ def test_gradient_accumulation_rounds_once_a_step_once_it_has_been_seen(monkeypa
 
 
 def test_quantised_weights_are_freed_as_the_backward_pass_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = nn.Sequential(nn.Linear(600, 600), nn.Linear(600, 600))  # each a band of its own
+    model = nn.Sequential(nn.Linear(600, 600), nn.Linear(600, 600))  # each a group of its own
     handle = attached(model, activation_bits=None)
     there: weakref.WeakSet[Tensor] = weakref.WeakSet()
-    original = RoundingJob.run
+    original = NumbaEngine.round
 
-    def run(self: RoundingJob) -> Any:
-        made = original(self)
+    def run(*arguments: Any) -> Any:
+        made = original(*arguments)
         there.update(made[0])
         return made
 
-    monkeypatch.setattr(RoundingJob, "run", run)
+    monkeypatch.setattr(NumbaEngine, "round", run)
     left = []
     first = model[0](torch.ones(1, 600))
     first.register_hook(lambda _: left.append(len(there)))
@@ -150,9 +156,7 @@ def test_a_shared_module_rounds_once_and_sums_both_gradients(monkeypatch: pytest
             result: Tensor = self.inner(torch.tanh(self.inner(x)))
             return result
 
-    calls = []
-    original = RoundingJob.run
-    monkeypatch.setattr(RoundingJob, "run", lambda self: calls.extend(self.weights) or original(self))
+    calls = rounded_weights(monkeypatch)
     results = []
     for form in FORMS:
         torch.manual_seed(1)

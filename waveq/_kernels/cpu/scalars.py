@@ -1,4 +1,4 @@
-"""Scalar mathematics that LLVM turns into vector instructions: Real32 in, float32 out, no branch, no library call.
+"""Scalar mathematics that LLVM turns into vector instructions: float32 in, float32 out, no branch, no library call.
 
 Coefficients are minimax fits made for these ranges (least squares, reweighted until the error is level), the relative
 error of each stated beside it. libm's sinf and tanhf are scalar calls, eight to sixteen times slower in a loop.
@@ -6,6 +6,7 @@ error of each stated beside it. libm's sinf and tanhf are scalar calls, eight to
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -17,6 +18,7 @@ from numba.extending import intrinsic
 __all__ = [
     "NEAR",
     "add",
+    "clip",
     "floats_at",
     "jit_loop",
     "sine_and_cosine_of_half_turns",
@@ -49,7 +51,7 @@ def add(total: Real, value: Real) -> Real:
 
 
 @intrinsic
-def _widest_vectors(_context: Any) -> Any:
+def _ask_for_widest_vectors(_context: Any) -> Any:
     def codegen(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
         # llvmlite writes out what is in the set, but its ``add`` knows attributes without a value alone
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
@@ -58,13 +60,27 @@ def _widest_vectors(_context: Any) -> Any:
     return types.void(), codegen
 
 
+def _nothing() -> None:
+    """What the above is without the compiler."""
+
+
+# With NUMBA_DISABLE_JIT=1 the kernels are plain Python, which has no intrinsics: these two take their places.
+_COMPILED = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
+
 # No operation: asks LLVM to use the processor's widest vectors in the function that calls it. Left to itself it takes
 # half of an AVX-512 register on most processors, for the sake of code that uses vectors now and then; these loops do
 # nothing else. Where a function is inlined its caller's wish counts.
-widest_vectors = cast("Callable[[], None]", _widest_vectors)
+widest_vectors = cast("Callable[[], None]", _ask_for_widest_vectors if _COMPILED else _nothing)
 
 _MAGIC = np.float32(12582912.0)  # 1.5 * 2^23: adding it leaves no bits for a fraction, so the processor rounds
 _ZERO, _ONE, _HALF = np.float32(0.0), np.float32(1.0), np.float32(0.5)
+
+
+@jit_loop
+def clip(x: Real, low: Real, high: Real) -> Real:
+    """x within the ends; a NaN stays one."""
+    x = low if x < low else x  # written so that a NaN stays one
+    return high if x > high else x
 
 
 @jit_loop
@@ -153,6 +169,13 @@ def _as_float_pointer(_context: Any, address: Any) -> Any:  # noqa: ARG001 - num
 
 
 @jit_loop
-def floats_at(address: int, count: int) -> Any:
-    """So many float32 from an address on: a table of addresses lets one call walk over all layers."""
+def _compiled_floats_at(address: int, count: int) -> Any:
     return numba.carray(_as_float_pointer(address), count)  # type: ignore[attr-defined, call-arg]
+
+
+def _plain_floats_at(address: int, count: int) -> Any:
+    return np.ctypeslib.as_array((ctypes.c_float * int(count)).from_address(int(address)))
+
+
+# So many float32 from an address on: a table of addresses lets one call walk over all layers.
+floats_at: Callable[[int, int], Any] = _compiled_floats_at if _COMPILED else _plain_floats_at

@@ -15,10 +15,11 @@ import pytest
 
 _CHECK = """
 import torch
-from tests.waveq import kernel_cases as cases
-from waveq._kernels.torch_engine import TorchEngine
-from waveq._kernels.triton_engine import TritonEngine
-from waveq.backends import backend, engine_for, use_backend
+import waveq
+from tests.waveq.kernels import cases
+from waveq._kernels.backends import backend, engine_for, use_backend
+from waveq._kernels.closed_forms import TorchEngine
+from waveq._kernels.cuda.engine import TritonEngine
 
 torch.set_num_threads(1)
 engine, twin = TritonEngine(), TorchEngine()
@@ -29,13 +30,8 @@ for method, scale in cases.METHODS:
 for dtype in (torch.bfloat16, torch.float16):
     cases.check_wave(engine, "dorefa", "max", 2.7, dtype)
 cases.check_rounding(engine, "dorefa", "max", 2.7, torch.bfloat16)
-
-layers = [cases.row(engine, "wrpn", "learned", weight, 2.7) for weight in cases.weights()]
-tasks = [torch.randn_like(layer.weight) for layer in layers]
-betas = torch.full((len(layers),), 2.7)
-got, want = engine.balance(layers, betas, 1, tasks), twin.balance(layers, betas, 1, tasks)
-lengths = torch.stack([want[:, 0], want[:, 1], (want[:, 0] * want[:, 3]).sqrt(), want[:, 3]], dim=1)
-assert ((got - want).abs()[:-1] / lengths[:-1]).max() < 1e-3
+cases.check_lengths(engine, "wrpn", "learned")
+cases.check_lengths(engine, "dorefa", "max")
 
 x = torch.randn(3, 50, 17)
 assert torch.equal(engine.clip_round(x, 0.0, 7.0), twin.clip_round(x, 0.0, 7.0))
@@ -48,13 +44,30 @@ for closed in (True, False):
 with use_backend("triton"):
     assert backend().cpu.name == "triton", backend().cpu
     assert engine_for(x).name == "triton"
+
+# a whole step, with the wave riding along, gives the gradients of the formulas
+found = []
+for form in ("plain", "triton"):
+    with use_backend(form):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+        handle = waveq.attach(model, total_steps=10**6, schedule=lambda _step: (0.2, 0.02), quantizer="lsq")
+        for _ in range(2):
+            handle.step()
+            for layer in handle._layers.values():
+                layer.state.beta.data.fill_(3.4)
+            model.zero_grad()
+            (model(x[0, :5, :6]).square().mean() + handle.penalty()).backward()
+    found.append([p.grad for p in model.parameters()])
+for ours, theirs in zip(*found):
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
 print("checked")
 """
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed (pip install triton)")
 def test_the_kernels_equal_their_closed_forms_under_the_interpreter() -> None:
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(root)}
     done = subprocess.run(
         [sys.executable, "-c", _CHECK], cwd=root, env=environment, capture_output=True, text=True, check=False

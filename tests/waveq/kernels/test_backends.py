@@ -7,8 +7,8 @@ import torch
 from torch.func import functional_call, grad
 
 import waveq
-from waveq import backends
-from waveq.backends import backend, engine_for, use_backend
+from waveq._kernels import backends
+from waveq._kernels.backends import backend, engine_for, use_backend
 
 
 def test_the_public_name_is_a_function_that_prints_a_line_a_place() -> None:

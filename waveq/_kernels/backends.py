@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from waveq._kernels.interface import Engine
+from waveq._kernels.engine import Engine
 from waveq._names import check_choice
 
 __all__ = ["Backend", "Choice", "backend", "engine_for", "forced", "transforming", "use_backend"]
@@ -190,13 +190,13 @@ def _has(package: str) -> bool:
 def _engine(name: str) -> Engine:
     # imported when first needed: Numba takes half a second, Triton is not everywhere
     if name == "numba":
-        from waveq._kernels.numba_engine import NumbaEngine
+        from waveq._kernels.cpu.engine import NumbaEngine
 
         return NumbaEngine()
     if name == "triton":
-        from waveq._kernels.triton_engine import TritonEngine
+        from waveq._kernels.cuda.engine import TritonEngine
 
         return TritonEngine()
-    from waveq._kernels.torch_engine import TorchEngine
+    from waveq._kernels.closed_forms import TorchEngine
 
     return TorchEngine()

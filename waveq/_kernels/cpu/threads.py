@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-__all__ = ["CHUNK", "count_chunks", "runs_alone", "share_chunks"]
+__all__ = ["CHUNK", "count_chunks", "share_chunks"]
 
 CHUNK = 4096  # floats; two or three such pieces fit the first-level cache, and the partial sums stay short
 _WORTH_A_THREAD = 64  # chunks for each; below it waking a thread costs more than it saves
@@ -20,11 +20,6 @@ _pool_size = 0
 def count_chunks(size: int) -> int:
     """How many chunks hold so many floats."""
     return -(-size // CHUNK)
-
-
-def runs_alone(chunks: int) -> bool:
-    """Whether so few chunks, or torch, ask for one thread."""
-    return chunks < 2 * _WORTH_A_THREAD or torch.get_num_threads() == 1
 
 
 def share_chunks(kernel: Callable[..., object], chunks: int, *arguments: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,24 +15,24 @@ from torch.utils.checkpoint import checkpoint
 
 import waveq
 from tests.training import FunctionalNet, batches, beta_of, mlp
-from waveq._kernels import band as bands
-from waveq._kernels.band import BAND, bands_of
-from waveq.backends import use_backend
+from waveq._kernels import groups
+from waveq._kernels.backends import use_backend
+from waveq._kernels.rounding import GROUP, Record, groups_of
 
 X = batches(1)[0][0]
 
 
-@given(st.lists(st.integers(1, 2 * BAND), min_size=1, max_size=30))
-def test_bands_follow_one_another_and_are_small(sizes: list[int]) -> None:
-    runs = bands_of(sizes)
+@given(st.lists(st.integers(1, 2 * GROUP), min_size=1, max_size=30))
+def test_groups_follow_one_another_and_are_small(sizes: list[int]) -> None:
+    runs = groups_of(sizes)
     assert [i for run in runs for i in range(run.start, run.stop)] == list(range(len(sizes)))
     for run, after in zip(runs, [*runs[1:], None], strict=True):
         total = sum(sizes[run])
-        assert run.stop - run.start == 1 or total <= BAND
-        assert after is None or total + sizes[after.start] > BAND, "no band is shorter than it must be"
+        assert run.stop - run.start == 1 or total <= GROUP
+        assert after is None or total + sizes[after.start] > GROUP, "no group is shorter than it must be"
 
 
-def in_one_band(**choices: Any) -> tuple[nn.Sequential, waveq.WaveQ]:
+def in_one_group(**choices: Any) -> tuple[nn.Sequential, waveq.WaveQ]:
     """Three layers that were read once, so that the next read rounds them together."""
     model = mlp()
     schedule = {} if "bits" in choices else {"schedule": lambda _step: (0.2, 0.02), "total_steps": 10**6}
@@ -50,8 +50,13 @@ def in_one_band(**choices: Any) -> tuple[nn.Sequential, waveq.WaveQ]:
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many layers each node has."""
     made: list[int] = []
-    original = bands._read
-    monkeypatch.setattr(bands, "_read", lambda work, *rest: made.append(len(work.weights)) or original(work, *rest))
+    original = groups.hand_out
+
+    def hand_out(record: Record) -> Any:
+        made.append(len(record.weights))
+        return original(record)
+
+    monkeypatch.setattr(groups, "hand_out", hand_out)
     return made
 
 
@@ -126,7 +131,7 @@ def one_layer_frozen(model: nn.Sequential, handle: waveq.WaveQ) -> None:
 def test_gradients_are_those_of_the_plain_form(name: str, choices: dict[str, Any]) -> None:
     found = []
     for form in ("plain", "auto"):
-        model, handle = in_one_band(**choices)
+        model, handle = in_one_group(**choices)
         with use_backend(form):
             USES[name](model, handle)
         found.append(gradients(model))
@@ -137,7 +142,7 @@ def test_gradients_are_those_of_the_plain_form(name: str, choices: dict[str, Any
 
 
 def test_one_node_serves_all_layers_and_each_new_pass_makes_one(nodes: list[int]) -> None:
-    model, handle = in_one_band()
+    model, handle = in_one_group()
     nodes.clear()
     model(X)
     assert nodes == [3]
@@ -147,7 +152,7 @@ def test_one_node_serves_all_layers_and_each_new_pass_makes_one(nodes: list[int]
 
 
 def test_one_gradient_alone_may_be_asked_for() -> None:
-    model, handle = in_one_band()
+    model, handle = in_one_group()
     weights = [model[place].parametrizations.weight.original for place in (0, 2, 4)]
     together = torch.autograd.grad(model(X).square().mean(), weights)
     for weight, expected in zip(weights, together, strict=True):
@@ -156,8 +161,8 @@ def test_one_gradient_alone_may_be_asked_for() -> None:
     handle.step()
 
 
-def test_only_the_changed_layer_of_a_band_is_refused() -> None:
-    model, _ = in_one_band()
+def test_only_the_changed_layer_of_a_group_is_refused() -> None:
+    model, _ = in_one_group()
     model(X)
     first, last = model[0](X).sum(), model[4](torch.ones(1, 24)).sum()
     with torch.no_grad():
@@ -168,7 +173,7 @@ def test_only_the_changed_layer_of_a_band_is_refused() -> None:
 
 
 def test_values_that_somebody_wrote_to_are_made_again() -> None:
-    model, _ = in_one_band()
+    model, _ = in_one_group()
     third = model[2].weight
     expected = third.detach().clone()
     for _ in range(2):
@@ -190,13 +195,23 @@ CHOICES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def few_objects() -> Iterator[None]:
+    """Python's collector sees only what is made from now on, so that its walks take milliseconds."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("few_objects")
 @pytest.mark.parametrize("form", ["auto", "plain"])
 @pytest.mark.parametrize("priced", [True, False])
 @pytest.mark.parametrize("choices", CHOICES, ids=str)
 def test_no_step_leaves_anything_behind(choices: dict[str, Any], priced: bool, form: str) -> None:
     # a circle through autograd's nodes is one that Python's collector cannot see
     model = FunctionalNet()
-    wq = waveq.attach(model, total_steps=60, **choices)
+    wq = waveq.attach(model, total_steps=24, **choices)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     x = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -213,12 +228,12 @@ def test_no_step_leaves_anything_behind(choices: dict[str, Any], priced: bool, f
     def tensors() -> int:
         return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 
-    for _ in range(25):
+    for _ in range(10):
         step()
     gc.collect()
     gc.disable()
     before = tensors()
-    for _ in range(10):
+    for _ in range(5):
         step()
     after = tensors()
     gc.enable()

@@ -1,0 +1,75 @@
+"""Activations on their levels behind autograd functions that keep nothing but their inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from waveq._kernels.engine import Engine, Table, rows_of
+from waveq._kernels.levels import Levels
+
+__all__ = ["fused_clip_round", "fused_round_by_step"]
+
+
+def fused_clip_round(engine: Engine, x: Tensor, *, low: float, steps: float, closed: bool = True) -> Tensor:
+    """round(clip(x, low, 1) steps) / steps with the gradient inside the range; x alone is kept for it.
+
+    Args:
+        engine: who computes.
+        x: activations.
+        low: lower end of the range.
+        steps: levels in a unit.
+        closed: whether x = low still has a gradient; a ReLU has none at 0.
+    """
+    result: Tensor = _FusedClipRound.apply(engine, low, steps, closed, x)
+    return result
+
+
+class _FusedClipRound(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, engine: Engine, low: float, steps: float, closed: bool, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.ends = engine, low, closed
+        return engine.clip_round(x, low, steps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        engine, low, closed = ctx.ends
+        return (None,) * 4 + (engine.clip_round_backward(x, low, above, closed=closed),)
+
+
+def fused_round_by_step(engine: Engine, x: Tensor, step: Tensor, low: float, high: float) -> Tensor:
+    """s round(clip(x / s, low, high)) with LSQ's gradients (eq. 3 and 5), differentiable in x and the 0-dim step."""
+    result: Tensor = _FusedRoundByStep.apply(engine, low, high, x, step)
+    return result
+
+
+class _FusedRoundByStep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, engine: Engine, low: float, high: float, x: Tensor, step: Tensor) -> Tensor:
+        ctx.save_for_backward(x, step)
+        ctx.ends = engine, low, high
+        (made,), _ = engine.round([x], _table(x, step, low, high))
+        return made
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        x, step = ctx.saved_tensors
+        engine, low, high = ctx.ends
+        table = _table(x, step, low, high)
+        (out,), sums = engine.round_backward([x], table, [above], torch.zeros_like(table.rows[:, 0]))
+        return None, None, None, out, sums[0, 0].to(step.dtype)
+
+
+def _table(x: Tensor, step: Tensor, low: float, high: float) -> Table:
+    dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
+    levels = Levels(pitch=step.detach().to(dtype)[None], low=low, high=high, closed=False)
+    one = step.new_ones(1, dtype=dtype)  # there is no wave
+    rows = rows_of(levels, 0.0, one, one)
+    return Table(rows, tanh=False, closed=False, rounds=True, wave=False)

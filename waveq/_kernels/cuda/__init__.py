@@ -1,0 +1,1 @@
+"""The engine on a GPU, and its kernels, compiled by Triton."""
