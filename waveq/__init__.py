@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from waveq.method.attachment import WaveQ as WaveQ
     from waveq.method.attachment import attach as attach
     from waveq.method.batch_norm import reestimate_batch_norm as reestimate_batch_norm
+    from waveq.method.input_ranges import calibrate as calibrate
     from waveq.policy import Policy as Policy
 
-__all__ = ["Policy", "PolicyEvaluator", "WaveQ", "attach", "backend", "reestimate_batch_norm", "use_backend"]
+__all__ = ["Policy", "PolicyEvaluator", "WaveQ", "attach", "backend", "calibrate", "reestimate_batch_norm", "use_backend"]
 
 serve_moved_modules()
 __getattr__, __dir__ = lazy_names(
@@ -31,6 +32,7 @@ __getattr__, __dir__ = lazy_names(
         "PolicyEvaluator": "waveq.evaluate.evaluator",
         "backend": "waveq._kernels.backends",
         "use_backend": "waveq._kernels.backends",
+        "calibrate": "waveq.method.input_ranges",
         "reestimate_batch_norm": "waveq.method.batch_norm",
     },
 )

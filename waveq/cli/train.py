@@ -116,6 +116,7 @@ option_names(
     instead={
         "total_steps": "--epochs",
         "layer_costs": "--hardware",
+        "activation_signed": "--set activation_signed=true",
         "fit_range": "--set fit_range=true",
         "beta_lr": "--set beta_lr=0.1",
         "scale_rule": "the training config has none",

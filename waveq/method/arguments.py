@@ -23,6 +23,7 @@ from waveq.quantizers import (
 from waveq.quantizers.base import ScaleMode
 
 __all__ = [
+    "resolve_activation_quantizer",
     "resolve_activations",
     "resolve_beta_lr",
     "resolve_bits",
@@ -31,6 +32,7 @@ __all__ = [
     "resolve_quantizer",
     "resolve_scale",
     "resolve_schedule",
+    "resolve_signs",
 ]
 
 _RANGE_AT = 0.05  # of the run
@@ -115,6 +117,40 @@ def resolve_activations(
         if name not in names:
             raise ValueError(f"activation_bits names {name!r}, which is no layer to quantise{nearest(name, names)}")
     return {name: check_activation_bits(value, layer=name) for name, value in activation_bits.items()}
+
+
+def resolve_signs(signed: bool | Mapping[str, bool] | None, inputs: Mapping[str, int]) -> dict[str, bool]:
+    """What the user says of the inputs' signs, by layer.
+
+    Args:
+        signed: as given to ``attach``.
+        inputs: bits of the inputs by layer.
+    """
+    if signed is None:
+        return {}
+    if not inputs:
+        raise ValueError(f"activation_signed={signed!r} needs activation_bits, the bits of the inputs")
+    if not isinstance(signed, Mapping):
+        return dict.fromkeys(inputs, signed)
+    for name in signed:
+        if name not in inputs:
+            raise ValueError(
+                f"activation_signed names {name!r}, whose inputs are not quantised{nearest(name, list(inputs))}"
+            )
+    return dict(signed)
+
+
+def resolve_activation_quantizer(method: Method, published: str, preset: Preset) -> str:
+    """The input quantiser's name.
+
+    Args:
+        method: the options.
+        published: the one that the weight quantiser was published with.
+        preset: whether DoReFa's fixed range, [0, 1], is kept where nobody asks for it.
+    """
+    if method.activation_quantizer is not None:
+        return method.activation_quantizer
+    return "range" if published == "dorefa" and preset.ranges_from_data else published
 
 
 def resolve_schedule(method: Method, preset: Preset, *, learning: bool) -> Schedule:

@@ -13,6 +13,7 @@ from waveq._kernels.groups import Groups
 from waveq.functional import BETA_MIN, ScaleRule
 from waveq.layers import quantizable
 from waveq.method.arguments import (
+    resolve_activation_quantizer,
     resolve_activations,
     resolve_beta_lr,
     resolve_bits,
@@ -21,11 +22,13 @@ from waveq.method.arguments import (
     resolve_quantizer,
     resolve_scale,
     resolve_schedule,
+    resolve_signs,
 )
 from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
 from waveq.method.checkpoint import ROOT_STATE, accept_plain_root, accept_plain_weight
 from waveq.method.choose_layers import choose_layers, share_weights
 from waveq.method.handle import WaveQ
+from waveq.method.input_signs import InputSign
 from waveq.method.options import Bits, Forward, Method, takes_options
 from waveq.method.parametrization import FixedActivation, WaveParametrization, quantize_input
 from waveq.method.presets import get_preset
@@ -55,6 +58,7 @@ def attach(
     first_last: int | None = Method.first_last,
     activation_bits: int | Mapping[str, int] | None = Method.activation_bits,
     activation_quantizer: str | None = Method.activation_quantizer,
+    activation_signed: bool | Mapping[str, bool] | None = Method.activation_signed,
     lambda_w: float | None = Method.lambda_w,
     lambda_beta: float | None = Method.lambda_beta,
     target: Mapping[str, float] | None = Method.target,
@@ -108,7 +112,8 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
         raise ValueError(
             f"activation_quantizer={method.activation_quantizer!r} needs activation_bits, the bits of the inputs"
         )
-    activation = method.activation_quantizer or quantizer.activation
+    signs = resolve_signs(method.activation_signed, inputs)
+    activation = resolve_activation_quantizer(method, quantizer.activation, preset)
     scale = resolve_scale(method.scale, quantizer, preset, method.forward)
     bounds_from = resolve_bounds(method, scale, schedule)
     settings = Settings(
@@ -138,7 +143,7 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
             "target": dict(method.target) if method.target else None,
         },
     )
-    groups = Groups()
+    groups, reported = Groups(), list[str]()
     built = {
         name: WaveLayer(
             name,
@@ -152,8 +157,10 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
                 scale=scale,
                 scale_rule=method.scale_rule,
                 activation=(activation, inputs[name]) if name in inputs else None,
+                signed=signs.get(name),
                 quantized=method.forward == "quantized" and (not learning or preset.quantize_from_phase == 1),
                 groups=groups,
+                sign=InputSign(name, reported),
             ),
         )
         for name, names in shared.items()
@@ -173,8 +180,10 @@ def _new_state(
     scale: ScaleMode,
     scale_rule: ScaleRule,
     activation: tuple[str, int] | None,
+    signed: bool | None,
     quantized: bool,
     groups: Groups,
+    sign: InputSign,
 ) -> WaveParametrization:
     """The parametrisation of one weight; ``total_bits`` is 0 where bits are learned."""
     weight, preset = module.weight, settings.preset
@@ -193,6 +202,10 @@ def _new_state(
         groups=groups,
     )
     state.quantizes_inputs_always = settings.forward == "float"
+    state.sign = sign
+    if signed is not None:
+        state.set_signed(signed)
+        state.sign.told = True
     return state
 
 

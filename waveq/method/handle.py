@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from waveq._kernels.groups import forget_weights
 from waveq.method.beta_step import move_betas
 from waveq.method.float_road import keep_bounds, rounded
+from waveq.method.input_signs import agree_on_signs
 from waveq.method.learned_policy import require_finite
 from waveq.method.penalty import Strengths, penalty
 from waveq.method.phases import enter_phase, freeze_bits
@@ -98,6 +99,7 @@ class WaveQ(View):
         progress.advance()
         enter_phase(layers, settings, progress.phase)  # freezes the bits when phase 3 begins
         keep_bounds(layers, settings, progress.step)
+        agree_on_signs([layer.state for layer in layers], progress.step)
         self._tell_groups()
 
     def freeze(self) -> None:

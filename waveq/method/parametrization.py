@@ -14,6 +14,7 @@ from waveq._kernels.backends import engine_for, transforming
 from waveq._kernels.groups import Groups, Memory, round_alone
 from waveq._kernels.rounding import Sines
 from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
+from waveq.method.input_signs import InputSign, sign_of
 from waveq.quantizers import ActivationQuantizer, DoReFaActivation
 from waveq.quantizers.base import WeightQuantizer
 
@@ -72,6 +73,8 @@ class WaveParametrization(nn.Module):
         self.memory = Memory()
         self.rounding = 0  # open blocks of ``WaveQ.rounded``; no buffer, so that no checkpoint can hold one
         self.quantizes_inputs_always = False  # whether inputs are quantised where weights are not
+        self.sign = InputSign()
+        self.observer: Callable[[Tensor], None] | None = None  # sees inputs instead of the quantiser (``calibrate``)
         self.unrectified: Tensor | None = None  # an input on its way here whose ReLU was left out
         self.groups = Groups() if groups is None else groups
         for name, value, dtype in (
@@ -121,10 +124,17 @@ class WaveParametrization(nn.Module):
         self.quantized.fill_(value)
         self.is_quantized, self._seen = value, self._marks()
 
+    def set_signed(self, value: bool) -> None:
+        """Whether inputs have a sign."""
+        self.activation_signed.fill_(value)
+        self.signed_now, self._seen = int(value), self._marks()
+
     @property
     def quantizes_inputs(self) -> bool:
         """Whether inputs are quantised at present."""
-        return self.activation is not None and (self.is_quantized or self.quantizes_inputs_always)
+        if self.activation is None or self.observer is not None:
+            return False
+        return self.is_quantized or self.quantizes_inputs_always
 
     def may_rectify(self, rectifier: nn.Module) -> bool:
         """Whether the input quantiser does the work of a ReLU before it, were it not for the tensor's kind.
@@ -307,27 +317,20 @@ class FixedActivation:
 def quantize_input(module: nn.Module, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs] | None:
     """Forward pre-hook, with keywords: quantise a layer's input where its parametrisation says so."""
     state = parametrization_of(module)
-    if state.activation is None or not state.quantizes_inputs:
+    if state.activation is None or not (state.quantizes_inputs or state.observer):
         return None
     x = args[0] if args else kwargs["input"]
     if x.is_meta:
+        return None
+    if state.observer is not None:
+        state.observer(x.detach())
         return None
     if (unrectified := state.unrectified) is not None:
         state.unrectified = None
         if x is unrectified:
             return _with_input(state.activation.rectified(x), args, kwargs)
-    if state.signed_now < 0:
-        _look_for_signs(state, x.detach())
-    return _with_input(state.activation(x, signed=state.signed_now == 1), args, kwargs)
+    return _with_input(state.activation(x, signed=sign_of(state, x)), args, kwargs)
 
 
 def _with_input(x: Tensor, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs]:
     return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "input": x})
-
-
-def _look_for_signs(state: WaveParametrization, x: Tensor) -> None:
-    """Whether inputs have a sign; a batch of zeros (a dry run for shapes) does not tell."""
-    if bool((x != 0).any()):
-        state.signed_now = int(bool((x < 0).any()))
-        state.activation_signed.fill_(state.signed_now)
-        state._seen = state._marks()

@@ -78,6 +78,11 @@ class View:
         """Mean total bits over layers; while they are learned beta + 1, so that a progress bar moves smoothly."""
         return sum(layer.real_bits for layer in self._layers.values()) / len(self._layers)
 
+    def clipped_inputs(self) -> dict[str, float]:
+        """Share of each layer's first inputs outside a range that does not come from data ("dorefa", "pact")."""
+        shares = {name: layer.state.sign.clipped for name, layer in self._layers.items()}
+        return {name: share for name, share in shares.items() if share is not None}
+
     @property
     def relus_left_out(self) -> dict[str, str]:
         """The ReLUs that are left out at present, each with the layer whose input quantiser does its work."""
