@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from waveq.method.input_ranges import calibrate as calibrate
     from waveq.policy import Policy as Policy
 
-__all__ = ["Policy", "PolicyEvaluator", "WaveQ", "attach", "backend", "calibrate", "reestimate_batch_norm", "use_backend"]
+__all__ = [
+    "Policy",
+    "PolicyEvaluator",
+    "WaveQ",
+    "attach",
+    "backend",
+    "calibrate",
+    "reestimate_batch_norm",
+    "use_backend",
+]
 
 serve_moved_modules()
 __getattr__, __dir__ = lazy_names(

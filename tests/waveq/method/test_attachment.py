@@ -46,7 +46,9 @@ def test_every_kind_of_layer_uses_its_quantised_weight(kind: str) -> None:
     layer, shape = copy.deepcopy(LAYERS[kind])
     model, x = nn.Sequential(layer), torch.randn(shape)
     plain = copy.deepcopy(model)
-    wq = waveq.attach(model, bits=3, quantizer="wrpn", scale="max", activation_bits={"0": 8})
+    wq = waveq.attach(
+        model, bits=3, quantizer="wrpn", scale="max", activation_bits={"0": 8}, activation_quantizer="dorefa"
+    )
     weight = layer.parametrizations.weight.original  # type: ignore[union-attr, index]
     step = float(weight.detach().abs().max()) / 3  # type: ignore[operator]
     plain[0].weight.data = (weight / step).round().clamp(-3, 3).detach() * step  # type: ignore[operator]

@@ -29,6 +29,7 @@ LOOKS: dict[str, Callable[[waveq.WaveQ], object]] = {
     "policy": lambda wq: wq.policy(),
     "repr": repr,
     "relus_left_out": lambda wq: wq.relus_left_out,
+    "clipped_inputs": lambda wq: wq.clipped_inputs(),
 }
 
 
