@@ -121,6 +121,15 @@ class WaveQ(View):
         with rounded(self._all):
             yield
 
+    def forget_weights(self) -> None:
+        """Round all weights anew at the next read.
+
+        Evaluation keeps rounded weights while nothing changes. Steps of optimizers, writes that torch counts, tensors
+        that were put in others' place, and averaged weights swapped in through ``.data`` are noticed; a change of
+        single weights through ``.data`` in a layer of more than 1024 may not be: call this after one.
+        """
+        forget_weights()
+
     # ------------------------------------------------------------------ the layers that are rounded together
 
     def _notice(self) -> None:

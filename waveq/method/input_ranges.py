@@ -123,7 +123,7 @@ def _states(model: nn.Module) -> dict[str, WaveParametrization]:
     found: dict[int, tuple[str, WaveParametrization]] = {}
     for name, module in model.named_modules():
         if parametrize.is_parametrized(module, "weight"):
-            state = module.parametrizations.weight[0]  # type: ignore[union-attr, index]
+            state = module.parametrizations.weight[0]
             if isinstance(state, WaveParametrization) and state.activation is not None:
                 found.setdefault(id(state), (name, state))
     return dict(found.values())

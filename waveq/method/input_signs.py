@@ -138,7 +138,9 @@ def _is_due(sign: InputSign, x: Tensor) -> bool:
     if torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter) or transforming():
         return False
     sign.seen += 1
-    if not x.numel() or torch.jit.is_tracing() or (x.is_cuda and torch.cuda.is_current_stream_capturing()):  # type: ignore[no-untyped-call]
+    if not x.numel() or torch._C._get_tracing_state() is not None:
+        return False
+    if x.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
     return sign.seen <= _ALWAYS or sign.seen % _NOW_AND_THEN == 0 or (x.is_cpu and x.numel() <= _SMALL)
 
@@ -148,8 +150,8 @@ def _promote(state: WaveParametrization) -> None:
     state.set_signed(True)
     state.activation.take_sign()
     warnings.warn(
-        f"layer {state.sign.layer!r}: its first inputs were not negative, so that they got an unsigned grid, but now there "
-        "are negative ones. Inputs have a signed grid from here on, with half as many levels above zero. Say it "
+        f"layer {state.sign.layer!r}: its first inputs were not negative, so that they got an unsigned grid, but now "
+        "there are negative ones. Inputs have a signed grid from here on, with half as many levels above zero. Say it "
         f"beforehand with activation_signed={{{state.sign.layer!r}: True}}, or show more batches to "
         "waveq.calibrate(model, batches).",
         stacklevel=2,

@@ -15,6 +15,7 @@ from waveq._kernels.groups import Groups, Memory, round_alone
 from waveq._kernels.rounding import Sines
 from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
 from waveq.method.input_signs import InputSign, sign_of
+from waveq.method.kept_weights import KeptWeight, can_keep
 from waveq.quantizers import ActivationQuantizer, DoReFaActivation
 from waveq.quantizers.base import WeightQuantizer
 
@@ -71,6 +72,7 @@ class WaveParametrization(nn.Module):
         self.task_moves_beta = task_moves_beta
         self.activation = activation
         self.memory = Memory()
+        self.kept = KeptWeight()
         self.rounding = 0  # open blocks of ``WaveQ.rounded``; no buffer, so that no checkpoint can hold one
         self.quantizes_inputs_always = False  # whether inputs are quantised where weights are not
         self.sign = InputSign()
@@ -157,6 +159,7 @@ class WaveParametrization(nn.Module):
     def end_step(self) -> None:
         """What holds from the next step on; frees the quantised weights and beta's gradient."""
         self.memory.clear()
+        self.kept.clear()
         if self._seen != self._marks():
             self._mirror()
         kept: dict[str, Any] = self._buffers  # by the dictionary, as in ``_marks``; setting attributes is slow as well
@@ -207,7 +210,6 @@ class WaveParametrization(nn.Module):
             return self.quantizer.binarize(wide).to(weight.dtype)
         engine = engine_for(weight) if self.quantizer.compiles("forward") else None
         if engine is not None:
-            # in evaluation averaged weights may come and go through .data, which leaves no trace
             if torch.is_grad_enabled() and self.joins():
                 return self.groups.read(self, weight, engine)
             return round_alone(self, weight, engine)
@@ -217,6 +219,10 @@ class WaveParametrization(nn.Module):
 
     def read(self, weight: Tensor) -> Tensor | None:
         """The quantised weight, where it has been made already; None asks for the long way."""
+        if can_keep(weight):
+            if not (self.is_quantized or self.rounding) or self._seen != self._marks():
+                return None
+            return self.kept.current(weight, (self.bits_now, id(self._buffers["beta"])))
         if not (self.joins() and torch.is_grad_enabled()) or transforming() or self._seen != self._marks():
             return None
         return self.groups.remembered(self, weight)
@@ -256,7 +262,21 @@ class WaveParametrization(nn.Module):
         # a compiler cannot follow versions; it guards what the mirror holds, and ``end_step`` looks at them
         if not torch.compiler.is_compiling() and self._seen != self._marks():
             self._mirror()
-        return self.quantize(weight) if self.is_quantized or self.rounding else weight
+        if not (self.is_quantized or self.rounding):
+            return weight
+        return self._quantize_once(weight) if can_keep(weight) else self.quantize(weight)
+
+    def _quantize_once(self, weight: Tensor) -> Tensor:
+        """``quantize`` where no gradient is asked for: made anew only when something has changed."""
+        marks = self.bits_now, id(self.beta)
+        found = self.kept.current(weight, marks)
+        if found is None:
+            quantizer: Any = self._modules["quantizer"]
+            beside = [self.beta, *quantizer.parameters(), *quantizer.buffers()]
+            with torch.inference_mode(False), torch.no_grad():  # a tensor that any mode can use later
+                found = self.quantize(weight)
+            self.kept.keep(weight, marks, beside, found)
+        return found
 
     @torch.no_grad()
     def level_scale(self, weight: Tensor) -> float | None:
