@@ -12,10 +12,10 @@ import torch.distributed as dist
 from waveq.functional import magnitude_bits
 from waveq.method.parametrization import WaveParametrization
 from waveq.method.settings import Settings, WaveLayer
+from waveq.method.settling import block_of, pace_at, start_of
 
 __all__ = ["move_betas"]
 
-_TREND_STEPS = 50  # over which the trend is averaged, at least; an eighth of phase 2 where that is longer
 _MAX_STEP = 0.05  # bits; the task's gradient on beta is noisy, and one step must not cross a level
 _LEAST_TRAVEL = 2.0  # ranges of beta that the longest steps of phase 2 add up to: a short run must get there too
 _LEAST_COST = 0.1  # layers whose bits cost less than this share of the mean are paced as if they cost it
@@ -48,9 +48,9 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
     preset = settings.preset
     low, high = settings.beta_range
     steps = max(1, (settings.schedule.fall or 0) - settings.schedule.rise)
-    fresh = 1.0 / max(_TREND_STEPS, steps / 8)
+    block = block_of(progress, steps, start=start_of(budgeted=settings.budget is not None))
     longest = max(_MAX_STEP, _LEAST_TRAVEL * (high - low) / steps) if settings.schedule.fall else _MAX_STEP
-    pace = 1.0 if progress <= 1.0 - preset.settle else (1.0 - progress) / preset.settle
+    pace = pace_at(progress, preset.settle)
     moves = []
     for layer, slope in zip(learning, slopes, strict=True):
         rate = settings.beta_lr / max(settings.bit_costs[layer.name], _LEAST_COST)
@@ -61,9 +61,9 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
         speed = preset.beta_momentum * velocity.item() + slope + preset.beta_weight_decay * before
         move = max(-longest, min(longest, rate * speed))
         new = min(high, max(low, before - pace * move))
-        held = new in (low, high)  # at a clamp there is no travel, whatever the gradient says
         velocity.fill_(speed)
-        trend.fill_((1.0 - fresh) * trend.item() - (0.0 if held else fresh * move))
+        if block is not None:
+            trend[block] += new - before
         beta.fill_(new)
         moves.append((before, new))
     bits = magnitude_bits(torch.tensor(moves), states[0].hysteresis) + 1.0

@@ -18,14 +18,13 @@ from waveq.method.learned_policy import require_finite
 from waveq.method.penalty import Strengths, penalty
 from waveq.method.phases import enter_phase, freeze_bits
 from waveq.method.settings import Settings, WaveLayer
+from waveq.method.task_gradients import TaskGradients
 from waveq.method.view import View
 from waveq.method.wave_layer import make_plain
-from waveq.method.wave_strength import rebalance_all
 
 __all__ = ["WaveQ"]
 
 _FORGOTTEN_AFTER = 100  # penalties without a step; gradient accumulation rarely goes that far
-_BALANCE_EVERY = 10  # steps between two looks at the gradients' lengths
 
 
 class WaveQ(View):
@@ -45,8 +44,10 @@ class WaveQ(View):
         super().__init__(model, layers, settings)
         self._hooks = list(hooks)
         self._pending = 0  # penalties since the last step
+        self._gradients = TaskGradients(self._all, settings)
         enter_phase(self._all, settings, self.phase)  # schedules without a first phase quantise from the first step on
         self._tell_groups()
+        self._gradients.plan(self.steps)
 
     # ------------------------------------------------------------------ training
 
@@ -70,7 +71,9 @@ class WaveQ(View):
         lambda_w, lambda_beta = self.strengths()
         total = penalty(self._all, self.settings, Strengths(lambda_w, lambda_beta, learning=self.phase == 2))
         # without strengths there is nothing to differentiate: backward() on it alone must work all the same
-        return total if total.requires_grad or not torch.is_grad_enabled() else total.requires_grad_()
+        total = total if total.requires_grad or not torch.is_grad_enabled() else total.requires_grad_()
+        self._watch.follow(total)
+        return total
 
     def step(self, *, grad_scale: float = 1.0) -> None:
         """Advance by one optimiser step; call it after ``optimizer.step()``.
@@ -89,8 +92,12 @@ class WaveQ(View):
         self._notice()
         self._pending = 0
         layers, settings, progress = self._all, self.settings, self._progress
-        if settings.balance and progress.step % _BALANCE_EVERY == 0 and settings.schedule(progress.step)[0] != 0.0:
-            rebalance_all(layers, settings)
+        self._gradients.look()
+        self._watch.judge(
+            needed=self.learning or settings.schedule(progress.step)[0] != 0.0,
+            trained=not self._watch.works and any(layer.weight.grad is not None for layer in layers),
+            missing=self._gradients.missing,
+        )
         if progress.phase == 2:
             pressure = progress.pressure()  # of the bits that the gradients speak of, not of those they lead to
             if move_betas(progress.learned, settings, grad_scale, progress.phase2_share):
@@ -99,6 +106,7 @@ class WaveQ(View):
         progress.advance()
         enter_phase(layers, settings, progress.phase)  # freezes the bits when phase 3 begins
         keep_bounds(layers, settings, progress.step)
+        self._gradients.plan(progress.step)
         agree_on_signs([layer.state for layer in layers], progress.step)
         self._tell_groups()
 
@@ -136,6 +144,7 @@ class WaveQ(View):
         """Go on from what a checkpoint may have put into the model."""
         if self._progress.notice():
             self._tell_groups()
+            self._gradients.plan(self.steps)
 
     def _forget_gradients(self) -> None:
         """Free what this step's weights and gradients left."""

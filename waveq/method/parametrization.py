@@ -16,6 +16,7 @@ from waveq._kernels.rounding import Sines
 from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
 from waveq.method.input_signs import InputSign, sign_of
 from waveq.method.kept_weights import KeptWeight, can_keep
+from waveq.method.settling import BLOCKS
 from waveq.quantizers import ActivationQuantizer, DoReFaActivation
 from waveq.quantizers.base import WeightQuantizer
 
@@ -33,9 +34,9 @@ class WaveParametrization(nn.Module):
     beta is a leaf tensor that requires a gradient while it is learned, and a buffer: it travels in the ``state_dict``,
     and no optimizer that is built from ``model.parameters()`` sees it.
 
-    Buffers (all 0-dim): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` bool, whether the
+    Buffers (0-dim but for the trend): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` bool, whether the
     forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task; ``velocity``
-    float32, beta's momentum; ``trend`` float32, the running mean of beta's travel per step; ``activation_signed`` int8,
+    float32, beta's momentum; ``trend`` (8,) float32, beta's travel in the blocks of ``settling``; ``activation_signed`` int8,
     whether inputs have a sign (-1 until the first one is seen); ``bound`` float32, the largest weight that a
     fitted range leaves.
     """
@@ -85,7 +86,7 @@ class WaveParametrization(nn.Module):
             ("quantized", quantized, torch.bool),
             ("strength", 1.0, torch.float32),
             ("velocity", 0.0, torch.float32),
-            ("trend", 0.0, torch.float32),
+            ("trend", [0.0] * BLOCKS, torch.float32),
             ("activation_signed", -1, torch.int8),
             ("bound", math.inf, torch.float32),
         ):
@@ -297,6 +298,8 @@ class WaveParametrization(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         state_dict.setdefault(f"{prefix}bound", self.bound)  # checkpoints from before there was a float road
+        if f"{prefix}trend" in state_dict and state_dict[f"{prefix}trend"].ndim == 0:
+            state_dict[f"{prefix}trend"] = torch.zeros_like(self.trend)  # checkpoints from when it was a running mean
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._mirror()
 

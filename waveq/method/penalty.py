@@ -16,7 +16,9 @@ from waveq._kernels.rounding import Sines, waves
 from waveq.functional import sine_penalty
 from waveq.method.settings import Settings, WaveLayer
 
-__all__ = ["Strengths", "engine_of", "kinds_of", "penalty", "plain_penalty"]
+__all__ = ["UNMEASURED", "Strengths", "engine_of", "kinds_of", "penalty", "plain_penalty"]
+
+UNMEASURED = 1.0  # a layer's strength before the first look at its gradient; until then no wave acts on it
 
 _Waves: TypeAlias = tuple[Sines, list[WaveLayer | None]]
 
@@ -105,7 +107,7 @@ def _waves(sines: Sines, layers: Sequence[WaveLayer | None], settings: Settings,
     weights = sines.by_weights
     if settings.balance:
         held = [sines.at.new_zeros(()) if layer is None else layer.state.strength for layer in layers]
-        weights = weights * torch.stack(held)
+        weights = weights * _measured(torch.stack(held))
     term = torch.dot(weights, strength.to(weights.dtype))
     if settings.preset.sine_moves_beta and strengths.learning:
         moving = [
@@ -117,6 +119,11 @@ def _waves(sines: Sines, layers: Sequence[WaveLayer | None], settings: Settings,
         # its value is already in the first term: only the gradient is wanted
         term = term + (pull - pull.detach())
     return term
+
+
+def _measured(strength: Tensor) -> Tensor:
+    """0 where nobody has measured yet: a wave of any fixed strength could throw weights far off in its first step."""
+    return torch.where(strength == UNMEASURED, 0.0, strength)
 
 
 def _prices(layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths) -> list[Tensor]:
@@ -135,7 +142,7 @@ def plain_penalty(layer: WaveLayer, settings: Settings, strengths: Strengths) ->
     if strengths.wave != 0.0:
         u = layer.wave_input(settings.wave_on)
         beta = state.wave_beta().detach()
-        balance = state.strength if settings.balance else 1.0
+        balance = _measured(state.strength) if settings.balance else 1.0
         term = strengths.wave * balance * sine_penalty(u, beta, grid=state.grid, order=settings.order)
     if state.learns and strengths.learning:
         term = term + strengths.price * settings.bit_costs[layer.name] * state.beta

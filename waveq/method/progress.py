@@ -73,6 +73,15 @@ class Progress:
             return lambda_w, lambda_beta
         return lambda_w, lambda_beta * price_factor(dual, self.pressure())
 
+    def preset_bits(self) -> dict[str, int]:
+        """Total bits of the layers that were never learned."""
+        return {layer.name: layer.state.bits_now for layer in self._layers if layer not in self._learned}
+
+    @property
+    def dual(self) -> float:
+        """The logarithm of how far a budget has moved the price."""
+        return self._look()[1]
+
     def cost(self) -> float:
         """What the present bits cost, in the unit of the budget's limit; 0 without a budget."""
         if self._settings.budget is None:

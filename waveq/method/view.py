@@ -12,6 +12,7 @@ from waveq.method.diagnosis import diagnose_bits
 from waveq.method.float_road import TOLERANCE, off_levels, share_on_levels
 from waveq.method.forecast import forecast
 from waveq.method.learned_policy import policy_of
+from waveq.method.penalty_watch import PenaltyWatch
 from waveq.method.progress import Progress
 from waveq.method.relus import relus_left_out
 from waveq.method.settings import Settings, WaveLayer
@@ -34,6 +35,7 @@ class View:
         self._model = model
         self._layers = dict(layers)
         self._progress = Progress(model, self._all, settings)
+        self._watch = PenaltyWatch()
         self._left = ""  # how the model was left: "finalised" or "removed"
         self._last_policy: Policy | None = None
         self._last_doubts: list[str] = []  # of weights off their levels, before they were rounded
@@ -110,7 +112,7 @@ class View:
 
     def diagnose(self) -> list[str]:
         """After training: one sentence for each thing that makes the result doubtful."""
-        return diagnose_bits(self._progress, self.settings) + self._doubts_of_weights()
+        return diagnose_bits(self._progress, self.settings, unpriced=self._watch.finding) + self._doubts_of_weights()
 
     def _doubts_of_weights(self) -> list[str]:
         if self._left:
