@@ -16,7 +16,7 @@ __all__ = ["choose_layers", "share_weights"]
 
 
 def choose_layers(model: nn.Module, skip: Iterable[str], bits: Bits) -> dict[str, nn.Module]:
-    """The layers to quantise, each with float weights that can be trained."""
+    """The layers to quantise, each with float weights that can be trained; layers without any weights are left out."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     if torch.is_inference_mode_enabled():
@@ -24,7 +24,7 @@ def choose_layers(model: nn.Module, skip: Iterable[str], bits: Bits) -> dict[str
     left_out = (*skip, *(bits.skipped if isinstance(bits, Policy) else ())) if not isinstance(skip, str) else skip
     known = quantizable(model)
     skipped = resolve_skip(left_out, known)
-    layers = {name: module for name, module in known.items() if name not in skipped}
+    layers = {name: module for name, module in known.items() if name not in skipped and not _is_empty(module)}
     if not layers:
         raise ValueError(f"nothing to quantise: the model has {len(known)} Linear and convolution layers, all skipped")
     for name, module in layers.items():
@@ -32,6 +32,12 @@ def choose_layers(model: nn.Module, skip: Iterable[str], bits: Bits) -> dict[str
             raise ValueError("the model itself is a single layer, which has no name; wrap it in nn.Sequential")
         _check_weight(name, module)
     return layers
+
+
+def _is_empty(module: nn.Module) -> bool:
+    """A layer without outputs or inputs, as of a network whose width was set to 0: there is nothing to round."""
+    weight = module.weight
+    return isinstance(weight, torch.Tensor) and not nn.parameter.is_lazy(weight) and weight.numel() == 0
 
 
 def _check_weight(name: str, module: nn.Module) -> None:

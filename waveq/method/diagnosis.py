@@ -118,7 +118,7 @@ def diagnose_loose_budget(records: Mapping[str, BetaRecord], budget: str) -> lis
         return []
     got = " or ".join(map(str, sorted(bits)))
     return [
-        f"all {len(ends)} layers ended alike, at {got} total bits: the budget {budget} is looser than the point at which "
+        f"all {len(ends)} layers ended alike, at {got} total bits: the target {budget} is looser than the point at which "
         "the bits would rest without one, and nothing was learned about which layer needs more. Set a tighter target, "
         "or preset the bits and save the search."
     ]
@@ -150,7 +150,7 @@ def diagnose(
         collapsed = []
     locked = [name for name, r in records.items() if abs(r.end - r.start) < _LOCK and not budget_is_used]
     cut = [name for name, r in records.items() if r.bits and r.end - (r.bits - 1) > 1.0 + _EDGE]
-    moving = [f"{name} ({r.now} to {r.later})" for name, r in records.items() if r.later != r.now]
+    moving = [name for name, r in records.items() if r.later != r.now]
     restless = 0.5 if phase2_steps < _SHORT else _RESTLESS
     swinging = [f"{name} (by {r.swing:.1f} bits)" for name, r in records.items() if r.swing > restless]
     start = next(iter(records.values())).start if records else 0.0
@@ -163,8 +163,9 @@ def diagnose(
         ),
         (
             moving,
-            f"beta was still moving when the bits froze: as many steps again as at its end would change "
-            f"the bits of {len(moving)} of {len(records)} layers: {{}}. Train longer, or raise beta_lr.",
+            "beta was still moving when the bits froze in: {}. As many steps again as at the end of phase 2 would change "
+            f"{_listing([f'{name} from {records[name].now} to {records[name].later} bits' for name in moving])}. Train "
+            "longer, or raise beta_lr.",
         ),
         (
             swinging,

@@ -16,6 +16,7 @@ from waveq.method.float_road import keep_bounds, rounded
 from waveq.method.input_signs import agree_on_signs
 from waveq.method.learned_policy import require_finite
 from waveq.method.penalty import Strengths, penalty
+from waveq.method.penalty_watch import PenaltyWatch
 from waveq.method.phases import enter_phase, freeze_bits
 from waveq.method.settings import Settings, WaveLayer
 from waveq.method.task_gradients import TaskGradients
@@ -45,6 +46,7 @@ class WaveQ(View):
         self._hooks = list(hooks)
         self._pending = 0  # penalties since the last step
         self._gradients = TaskGradients(self._all, settings)
+        self._watch = PenaltyWatch(self._weight_versions())
         enter_phase(self._all, settings, self.phase)  # schedules without a first phase quantise from the first step on
         self._tell_groups()
         self._gradients.plan(self.steps)
@@ -93,11 +95,12 @@ class WaveQ(View):
         self._pending = 0
         layers, settings, progress = self._all, self.settings, self._progress
         self._gradients.look()
-        self._watch.judge(
-            needed=self.learning or settings.schedule(progress.step)[0] != 0.0,
-            trained=not self._watch.works and any(layer.weight.grad is not None for layer in layers),
-            missing=self._gradients.missing,
-        )
+        if self._gradients.missing or not self._watch.works:
+            self._watch.judge(
+                versions=self._weight_versions(),
+                needed=self.learning or settings.schedule(progress.step)[0] != 0.0,
+                missing=self._gradients.missing,
+            )
         if progress.phase == 2:
             pressure = progress.pressure()  # of the bits that the gradients speak of, not of those they lead to
             if move_betas(progress.learned, settings, grad_scale, progress.phase2_share):
@@ -146,6 +149,10 @@ class WaveQ(View):
             self._tell_groups()
             self._gradients.plan(self.steps)
 
+    def _weight_versions(self) -> int:
+        """Another number after every step of an optimizer that writes in place, as all of torch's do."""
+        return sum(layer.weight._version for layer in self._all)
+
     def _forget_gradients(self) -> None:
         """Free what this step's weights and gradients left."""
         forget_weights()
@@ -192,6 +199,7 @@ class WaveQ(View):
         self._leave({}, "removed")
 
     def _leave(self, values: Mapping[str, Tensor], how: str) -> None:
+        self._gradients.leave()
         for hook in self._hooks:
             hook.remove()
         for name, layer in self._layers.items():

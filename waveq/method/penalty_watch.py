@@ -10,7 +10,7 @@ from torch import Tensor
 __all__ = ["PenaltyWatch"]
 
 _NEVER_CALLED = (
-    "step() after a backward pass, but penalty() was never called: no wave acts on the weights and no price on the "
+    "step() after the weights have moved, but penalty() was never called: no wave acts on the weights and no price on the "
     "bits. Add it to the loss: loss = task_loss + wq.penalty()."
 )
 _NEVER_BACKWARD = (
@@ -26,14 +26,18 @@ _NO_GRADIENTS = (
 class PenaltyWatch:
     """What became of the penalties of one handle.
 
+    Args:
+        versions: the weights' versions at present, added up.
+
     Attributes:
         works: whether a backward pass has gone through one, ever.
         finding: what to say of the bits if it has not; empty while there is nothing to say.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, versions: int) -> None:
         self.works = self._called = self._told_of_gradients = False
-        self._reached = False
+        self._reached = False  # since the last step
+        self._versions = versions
         self.finding = ""
 
     def follow(self, total: Tensor) -> None:
@@ -42,21 +46,22 @@ class PenaltyWatch:
         if torch.compiler.is_compiling():
             self.works = True  # nobody can tell: a compiled graph takes no notes
         elif total.requires_grad:
-            total.register_hook(self._note)
+            total.register_hook(self._note)  # type: ignore[no-untyped-call]
 
-    def judge(self, *, needed: bool, trained: bool, missing: bool) -> None:
+    def judge(self, *, versions: int, needed: bool, missing: bool) -> None:
         """At a step: warn, once, of a penalty that takes no part.
 
         Args:
-            needed: whether the strengths ask for one.
-            trained: whether weights have a gradient.
+            versions: of the weights; where they stand still nobody trains.
+            needed: whether the strengths ask for a penalty.
             missing: whether gradients were looked for in vain.
         """
-        if self._reached and missing and not self._told_of_gradients:
+        moved, self._versions = versions != self._versions, versions
+        reached, self._reached = self._reached, False
+        if reached and missing and moved and not self._told_of_gradients:
             self._told_of_gradients = True
             warnings.warn(_NO_GRADIENTS, stacklevel=3)
-        self._reached = False
-        if self.works or self.finding or not (needed and trained):
+        if self.works or self.finding or not (needed and moved):
             return
         self.finding = _NEVER_BACKWARD if self._called else _NEVER_CALLED
         warnings.warn(self.finding, stacklevel=3)

@@ -56,6 +56,11 @@ class TaskGradients:
         if self._due:
             self._look(self._layers)
 
+    def leave(self) -> None:
+        """The method is taken off the model: there is nothing to listen to any more."""
+        self._due = False
+        _watching.discard(self)
+
     @property
     def missing(self) -> bool:
         """Whether gradients were to be looked at, and there were none."""

@@ -35,7 +35,7 @@ class View:
         self._model = model
         self._layers = dict(layers)
         self._progress = Progress(model, self._all, settings)
-        self._watch = PenaltyWatch()
+        self._watch = PenaltyWatch(0)
         self._left = ""  # how the model was left: "finalised" or "removed"
         self._last_policy: Policy | None = None
         self._last_doubts: list[str] = []  # of weights off their levels, before they were rounded

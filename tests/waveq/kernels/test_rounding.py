@@ -205,6 +205,7 @@ def few_objects() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("few_objects")
+@pytest.mark.filterwarnings("ignore:step.. after the weights have moved, but penalty:UserWarning")
 @pytest.mark.parametrize("form", ["auto", "plain"])
 @pytest.mark.parametrize("priced", [True, False])
 @pytest.mark.parametrize("choices", CHOICES, ids=str)

@@ -41,6 +41,7 @@ def test_the_list_of_layers_covers_all_kinds() -> None:
     assert {type(layer) for layer, _ in LAYERS.values()} == set(QUANTIZABLE)
 
 
+@pytest.mark.filterwarnings("ignore:layer .* of its first inputs lie outside:UserWarning")
 @pytest.mark.parametrize("kind", LAYERS)
 def test_every_kind_of_layer_uses_its_quantised_weight(kind: str) -> None:
     layer, shape = copy.deepcopy(LAYERS[kind])

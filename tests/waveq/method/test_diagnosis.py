@@ -30,7 +30,7 @@ def test_a_healthy_run_is_silent() -> None:
         ({"end": 1.0, "bits": 2}, "collapsed to its lower limit in: bad. Lower lambda_beta, or set a target"),
         ({"end": 7.0, "bits": 8}, "did not move from 7 in: bad"),
         ({"end": 6.8, "bits": 8}, "did not move from 7 in: bad"),
-        ({"now": 5, "later": 4}, "would change the bits of 1 of 2 layers: bad (5 to 4)"),
+        ({"now": 5, "later": 4}, "would change bad from 5 to 4 bits. Train longer"),
         ({"swing": 2.0}, "to and fro at the end of phase 2, which had 1000 steps, in: bad (by 2.0 bits)"),
         ({"end": 5.0, "bits": 4}, "the budget was met by force: more than a bit was rounded down in: bad"),
     ],
@@ -106,7 +106,7 @@ def test_every_step_of_the_end_has_a_block_and_every_block_a_step(steps: int, st
     found = [block for block in blocks if block is not None]
     assert found == sorted(found)
     assert set(found) <= set(range(8))
-    if steps > 1:
+    if found:
         assert set(found) == set(range(max(found) + 1))
 
 
@@ -122,15 +122,10 @@ def test_a_run_of_usual_length_is_silent() -> None:
     assert [text for text in trained(total_steps=600).diagnose() if "phase 2" in text or "moving" in text] == []
 
 
-def test_a_beta_that_is_still_on_its_way_is_told_with_its_bits() -> None:
-    found = trained(total_steps=300, beta_lr=0.6, schedule="three-phase").diagnose()
-    assert any("would change the bits of" in text for text in found), found
-
-
 def test_a_budget_looser_than_the_resting_point_is_told() -> None:
     wq = trained(total_steps=300, target={"mean_bits": 6.0})
     assert set(wq.bits().values()) == {6}
-    assert "all 3 layers ended alike, at 6 total bits: the budget mean_bits <= 6 is looser" in wq.diagnose()[-1]
+    assert "all 3 layers ended alike, at 6 total bits: the target mean_bits <= 6 is looser" in wq.diagnose()[-1]
 
 
 # ---------------------------------------------------------------------- a penalty that takes no part
@@ -144,7 +139,7 @@ def without_penalty(how: str, steps: int = 3, **options: Any) -> waveq.WaveQ:
         if how == "forgotten":
             wq.penalty()
         if how == "detached":
-            _ = float(wq.penalty())
+            _ = wq.penalty().item()
         loss = nn.functional.cross_entropy(model(x), y)
         optimizer.zero_grad()
         loss.backward()

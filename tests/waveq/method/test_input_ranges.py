@@ -143,9 +143,8 @@ def test_levels_are_dorefas_over_the_range(bits: int, signed: bool) -> None:
     y = ranged(x, signed=signed)
     r = ranged.range
     torch.testing.assert_close(y, dorefa(x / r, signed=signed) * r, rtol=0, atol=1e-4 * float(r))
-    best = min(
-        float((dorefa(x / size, signed=signed) * size - x).square().mean()) for size in float(x.abs().max()) * torch.linspace(0.02, 1, 99)
-    )  # fmt: skip
+    tops = float(x.abs().max()) * torch.linspace(0.02, 1, 99)
+    best = min(float((dorefa(x / size, signed=signed) * size - x).square().mean()) for size in tops)
     assert float((y - x).square().mean()) <= 1.05 * best + 1e-6
 
 
