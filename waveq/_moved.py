@@ -12,6 +12,7 @@ import importlib.machinery
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 __all__ = ["MOVED", "serve_moved_modules"]
 
@@ -24,7 +25,7 @@ MOVED = {
     "beta_motion": "method.beta_step",
     "budget": "method.budget",
     "checkpoint": "method.checkpoint",
-    "design_space": "codesign.space",
+    "design_space": "codesign.space codesign.placement",
     "diagnosis": "method.diagnosis",
     "evaluate_data": "evaluate.samples",
     "evaluate_inputs": "evaluate.inputs",
@@ -40,14 +41,14 @@ MOVED = {
     "policy_file": "_policy_file",
     "presets": "method.presets",
     "price": "method.price",
-    "pricing": "codesign.score",
+    "pricing": "codesign.score _files",
     "protocol": "codesign.protocol",
     "rectifiers": "method.relus",
     "report": "codesign.report",
-    "runs": "train.run_folder",
+    "runs": "train.run_folder _files",
     "schedules": "method.schedules",
     "settings": "method.settings",
-    "train_callbacks": "train.callbacks",
+    "train_callbacks": "train.callbacks train.progress_bar train.stopping",
     "train_config": "train.config",
     "train_data": "train.batches",
     "train_launch": "train.processes",
@@ -57,20 +58,37 @@ MOVED = {
     "trained_run": "train.trained_run",
     "zoo.data": "zoo.datasets.data",
     "zoo.models": "zoo.networks.models",
-}  # old and new path below ``waveq``
+}  # old and new path below ``waveq``; several, where what was one file is in several now
+
+
+class _Several(ModuleType):
+    """The names of several modules under one path."""
+
+    def __init__(self, name: str, modules: Sequence[ModuleType]) -> None:
+        super().__init__(name)
+        self._modules = modules
+
+    def __getattr__(self, name: str) -> Any:
+        for module in self._modules:
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
 
 class _Alias(importlib.abc.Loader):
     """Loads the module at its new path, and leaves it as it is."""
 
-    def __init__(self, new: str) -> None:
+    def __init__(self, new: Sequence[str]) -> None:
         self._new = new
         self._own: importlib.machinery.ModuleSpec | None = None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        module = importlib.import_module(self._new)
-        self._own = module.__spec__
-        return module
+        modules = [importlib.import_module(new) for new in self._new]
+        if len(modules) > 1:
+            self._own = spec
+            return _Several(spec.name, modules)
+        self._own = modules[0].__spec__
+        return modules[0]
 
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__ = self._own  # Python has just given it the spec of the old path
@@ -85,7 +103,7 @@ class _MovedModules(importlib.abc.MetaPathFinder):
         package, _, old = fullname.partition(".")
         if package != "waveq" or old not in MOVED:
             return None
-        return importlib.machinery.ModuleSpec(fullname, _Alias(f"waveq.{MOVED[old]}"))
+        return importlib.machinery.ModuleSpec(fullname, _Alias([f"waveq.{new}" for new in MOVED[old].split()]))
 
 
 def serve_moved_modules() -> None:

@@ -1,4 +1,4 @@
-"""Looking things up by the name that a person typed."""
+"""What a person typed: looked up by name, or refused with the nearest name and what was expected."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-__all__ = ["by_name", "check_choice", "closest", "nearest", "plain", "suggestion"]
+__all__ = ["by_name", "check_choice", "check_positive", "closest", "nearest", "plain", "suggestion"]
 
 Thing = TypeVar("Thing")
 
@@ -58,6 +58,22 @@ def check_choice(argument: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         listed = ", ".join(map(repr, choices))
         raise ValueError(f"{argument} must be one of {listed}, not {value!r}{suggestion(value, choices)}")
+
+
+def check_positive(argument: str, value: object) -> int:
+    """The value, if it is a positive whole number.
+
+    Raises:
+        ValueError: it is none.
+
+    Example:
+        >>> check_positive("input_size", 0)
+        Traceback (most recent call last):
+        ValueError: input_size: a positive whole number is expected, not 0
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{argument}: a positive whole number is expected, not {value!r}")
+    return value
 
 
 def plain(name: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +31,27 @@ def designed(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def run_copy(designed: Any, tmp_path: Path) -> Path:
     """A copy of the finished run's folder, for tests that write into it."""
     return Path(shutil.copytree(designed.run.path, tmp_path / "run"))
+
+
+@pytest.fixture
+def as_new() -> Iterator[Callable[[], None]]:
+    """What a test registers and imports is gone after it, and whenever it calls this: as in a new process."""
+    from waveq.quantizers import registry
+    from waveq.zoo.datasets import sources
+    from waveq.zoo.networks import models
+
+    registries = [registry._WEIGHTS, registry._ACTIVATIONS, models._NETWORKS, sources.SOURCES]
+    kept = [(dict(each._things), dict(each._makers)) for each in registries]
+    modules, path = set(sys.modules), list(sys.path)
+
+    def forget() -> None:
+        for each, (things, makers) in zip(registries, kept, strict=True):
+            each._things, each._makers = dict(things), dict(makers)
+        for name in set(sys.modules) - modules:
+            if name.startswith("my_"):
+                del sys.modules[name]
+        sys.path[:] = path
+
+    forget()
+    yield forget
+    forget()

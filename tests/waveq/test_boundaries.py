@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -22,7 +26,8 @@ from waveq.quantizers._piecewise import piecewise_coordinate
 from waveq.quantizers.lqnets import LQNetsActivation
 from waveq.quantizers.pact import PACTActivation
 
-FORMS = ("plain", "torch", "numba")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # chosen when Triton is first imported: see the last test
+FORMS = ("triton",) if INTERPRETED else ("plain", "torch", "numba")
 in_every_form = pytest.mark.parametrize("form", FORMS)
 
 # ---------------------------------------------------------------------- the clip itself
@@ -417,3 +422,17 @@ def test_inputs_of_dsq(form: str) -> None:
         assert gradient(made(x), x)[0].tolist() == pytest.approx([0.0, 0.0, end, end, 0.0], rel=1e-4)
         found = gradient(made(x, signed=True), x)[0].tolist()
         assert found == pytest.approx([0.0, end, middle, end, 0.0], rel=1e-4)
+
+
+# ---------------------------------------------------------------------- Triton
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="this is the process that the test below starts")
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed (pip install triton)")
+def test_all_of_this_in_triton_under_its_interpreter() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", __file__]
+    done = subprocess.run(
+        command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:]

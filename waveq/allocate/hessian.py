@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from waveq._names import nearest
 from waveq.allocate.problem import TOLERANCE, Table, as_table, make_problem
 from waveq.layers import quantizable
-from waveq.quantizers import quantize_weight
+from waveq.quantizers import Quantizer, quantize_weight
 from waveq.quantizers.base import ScaleMode
 
 __all__ = ["hessian_ilp", "hessian_losses", "ilp", "squared_errors"]
@@ -76,7 +76,7 @@ def hessian_ilp(
     budget: float,
     *,
     traces: Mapping[str, float | HasValue],
-    quantizer: str = "dorefa",
+    quantizer: Quantizer = "dorefa",
     scale: ScaleMode | None = "max",
 ) -> dict[str, int]:
     """HAWQ-v2's allocation: ``ilp`` on ``hessian_losses``; the layers and bits are those of the costs.
@@ -132,7 +132,7 @@ def squared_errors(
     model: nn.Module,
     bits: Mapping[str, Iterable[int]],
     *,
-    quantizer: str = "dorefa",
+    quantizer: Quantizer = "dorefa",
     scale: ScaleMode | None = "max",
 ) -> dict[str, dict[int, float]]:
     """|Q_b(w_l) - w_l|^2 by layer and total bits, summed in float64.
@@ -140,7 +140,7 @@ def squared_errors(
     Args:
         model: any module; not changed.
         bits: for each layer the total bits to try.
-        quantizer: a registered method.
+        quantizer: a registered method, or the class of one.
         scale: how its levels are scaled. Without a scale ("none") DoReFa's levels span [-1, 1] whatever the weights
             are, and the error says nothing of the bits.
 

@@ -21,7 +21,7 @@ from waveq.allocate.hessian import hessian_losses, squared_errors
 from waveq.evaluate.evaluator import PolicyEvaluator
 from waveq.evaluate.samples import EvaluationData
 from waveq.evaluate.weights import plain_layers
-from waveq.quantizers import check_total_bits, quantize_weight
+from waveq.quantizers import Quantizer, check_total_bits, quantize_weight
 from waveq.quantizers.base import ScaleMode
 
 __all__ = ["Trace", "curvature_table", "hessian_traces", "measured_table", "weight_error_table"]
@@ -60,7 +60,7 @@ def weight_error_table(
     model: nn.Module,
     bits: Sequence[int],
     *,
-    quantizer: str = "dorefa",
+    quantizer: Quantizer = "dorefa",
     scale: ScaleMode = "max",
     skip: Iterable[str] = (),
 ) -> pd.DataFrame:
@@ -87,7 +87,7 @@ def curvature_table(
     traces: Mapping[str, float],
     bits: Sequence[int],
     *,
-    quantizer: str = "dorefa",
+    quantizer: Quantizer = "dorefa",
     scale: ScaleMode = "max",
 ) -> pd.DataFrame:
     """tr(H_l) / N_l |Q_b(w_l) - w_l|^2: HAWQ-v2's loss, a frame of layers by bits (``traces`` names the layers).

@@ -16,6 +16,7 @@ __all__ = [
     "DataDir",
     "FinishedRun",
     "Hardware",
+    "Imports",
     "Interrupted",
     "Part",
     "Quiet",
@@ -37,6 +38,14 @@ DataDir = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
 FinishedRun = Annotated[Path, typer.Argument(help="Folder of a finished run (waveq train, waveq demo).")]
 Hardware = Annotated[str, typer.Option(help="An accelerator by name, or a TOML file; see: waveq hardware")]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="MODULE",
+        help="A module of yours that registers quantizers, networks or data sets; repeatable.",
+    ),
+]
 Part = Annotated[str | None, typer.Option(help="Images that policies are compared on: validation, test or train.")]
 Run = Annotated[Path | None, typer.Option("--run", help="Run folder that everything is written to.")]
 TuningEpochs = Annotated[int | None, typer.Option(help="Fine-tune every policy for so many epochs; 0 only rounds.")]

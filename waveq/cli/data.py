@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from waveq.cli.common import AsJson, DataDir, emit
+from waveq._imports import import_modules
+from waveq.cli.common import AsJson, DataDir, Imports, emit
 
 __all__ = ["data", "register"]
 
@@ -18,10 +19,11 @@ def register(app: typer.Typer) -> None:
     )(data)
 
 
-def data(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def data(data_dir: DataDir = None, imports: Imports = None, as_json: AsJson = False) -> None:
     """Where each data set is looked for, what is there, and how to get the rest."""
     from waveq.zoo.datasets.data import data_status
 
+    import_modules(imports)
     rows = data_status(data_dir)
     lines = []
     for row in rows:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from waveq.cli.common import AsJson, Run, aligned, cell, emit, say
+from waveq._imports import import_modules
+from waveq.cli.common import AsJson, Imports, Run, aligned, cell, emit, say
 from waveq.cli.parsing import parse_grid, parse_sense
 
 __all__ = ["explore", "register"]
@@ -36,6 +37,7 @@ def explore(
         str, typer.Option(help="What makes a machine efficient, each max or min.")
     ] = "area_mm2=min,energy_pj=min",
     batch: Annotated[int, typer.Option(help="Images of one run of the accelerator.")] = 1,
+    imports: Imports = None,
     run: Run = None,
     as_json: AsJson = False,
 ) -> None:
@@ -48,6 +50,7 @@ def explore(
     from waveq.cli.workload import Sizes, priced_policy
     from waveq.codesign.pictures import save_figure
 
+    import_modules(imports)
     chosen = parse_sense(sense)
     priced = priced_policy(policy, model, workload, Sizes())
     frame = explore_machines(

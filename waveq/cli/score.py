@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from waveq.cli.common import AsJson, Hardware, Run, emit, say
+from waveq._imports import import_modules
+from waveq.cli.common import AsJson, Hardware, Imports, Run, emit, say
 
 __all__ = ["register", "score"]
 
@@ -37,6 +38,7 @@ def score(
     default_bits: Annotated[int | None, typer.Option(help="Bits of layers that the policy leaves out.")] = None,
     batch: Annotated[int, typer.Option(help="Images of one run of the accelerator.")] = 1,
     breakdown: Annotated[bool, typer.Option("--breakdown", help="Energy by part, and a picture of it.")] = False,
+    imports: Imports = None,
     run: Run = None,
     as_json: AsJson = False,
 ) -> None:
@@ -46,6 +48,7 @@ def score(
     from waveq.codesign.pipeline import save_score
     from waveq.codesign.score import result_data
 
+    import_modules(imports)
     machine = load_hardware(hardware)
     priced = priced_policy(policy, model, workload, Sizes(input_size, in_channels, num_classes))
     streamed = priced.activation_bits if activation_bits is None else activation_bits

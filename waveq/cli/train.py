@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from waveq.cli.common import AsJson, DataDir, Quiet, Run, aligned, emit, resumable, say, say_progress
+from waveq._imports import import_modules
+from waveq.cli.common import AsJson, DataDir, Imports, Quiet, Run, aligned, emit, resumable, say, say_progress
 from waveq.method.options import option_help, option_names
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on where the run folder stopped; --no-resume refuses one.")] = True,
     data_dir: DataDir = None,
+    imports: Imports = None,
     run: Run = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -83,6 +85,7 @@ def train(
     taken where there is one.
     """
     given = dict(locals())
+    import_modules(imports)  # before anything that they register is looked up
     from waveq.train.config import TrainConfig
 
     budget = None if target is None else _number_by_name("--target", target)

@@ -138,8 +138,10 @@ def evaluation(run: TrainedRun, protocol: Protocol) -> Evaluation:
 
 
 def scale_of(run: TrainedRun) -> Any:
-    """The scale that the run trained with, or "max" where that one has to be learned."""
+    """The scale that the run trained with; "max" for one that has to be learned, where the method has it."""
     from waveq.method.presets import get_preset
+    from waveq.quantizers import scale_modes
 
-    scale = run.config.scale or get_preset(run.config.preset).scale
-    return "max" if scale == "learned" else scale
+    modes, scale = scale_modes(run.config.quantizer), run.config.scale or get_preset(run.config.preset).scale
+    scale = "max" if scale == "learned" else scale
+    return scale if scale in modes else modes[0]

@@ -14,13 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from waveq._names import nearest
 from waveq.evaluate.inputs import quantize_inputs
 from waveq.evaluate.prefix.replay import Replay, UntraceableError
 from waveq.evaluate.samples import EvaluationData, Stretch
 from waveq.evaluate.scores import count_hits, predicted_classes
 from waveq.evaluate.weights import Policies, WeightBank, as_policies, plain_layers
-from waveq.quantizers import quantizer_names
+from waveq.quantizers import Quantizer, find_quantizer
 from waveq.quantizers.base import ScaleMode, check_scale_mode
 
 __all__ = ["PolicyEvaluator"]
@@ -39,7 +38,7 @@ class PolicyEvaluator:
         model: a module from x to class scores (n, classes), with plain float weights.
         loader: an iterable of (x, y) batches, y being class numbers (n,), or one (x, y) pair of tensors. Up to 1 GiB is
             held in memory; larger data are read anew at every call, and must then come in one order.
-        quantizer: a registered weight quantiser.
+        quantizer: a registered weight quantiser, or the class of one.
         scale: what the levels are multiplied by. The default here is "max" (max|w| of the layer): DoReFa as released
             ("none") makes weights span [-1, 1], which without training is hopeless in a network without batch norm.
         skip: layers left in floating point: exact names or patterns ("layer1.*").
@@ -74,24 +73,23 @@ class PolicyEvaluator:
         model: nn.Module,
         loader: Any,
         *,
-        quantizer: str = "dorefa",
+        quantizer: Quantizer = "dorefa",
         scale: ScaleMode = "max",
         skip: Iterable[str] = (),
         activation_bits: int | Mapping[str, int] | None = None,
         share_prefixes: bool = True,
         memory_bytes: int = 1 << 30,
     ) -> None:
-        if quantizer not in quantizer_names():
-            raise ValueError(f"unknown quantizer {quantizer!r}{nearest(quantizer, quantizer_names())}")
+        method = find_quantizer(quantizer)  # not by name: a process that receives this need not know it
         check_scale_mode(scale)
         layers = plain_layers(model, skip)
         self.names = tuple(layers)
-        self.quantizer, self.scale = quantizer, scale
+        self.quantizer, self.scale = method.method, scale
         self._data = EvaluationData(loader)
         self._model = copy.deepcopy(model).eval().requires_grad_(False)
         self._layers = {name: self._model.get_submodule(name) for name in self.names}
         self._device: torch.device = next(iter(self._layers.values())).weight.device  # type: ignore[assignment]
-        self._bank = WeightBank(self._layers, quantizer=quantizer, scale=scale)
+        self._bank = WeightBank(self._layers, quantizer=method, scale=scale)
         first = next(iter(self._data))[0].to(self._device)
         self.activation_bits = quantize_inputs(self._model, self.names, activation_bits, first)
         self.plain_reason = None if share_prefixes else "share_prefixes=False"

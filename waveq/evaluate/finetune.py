@@ -18,13 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from waveq._names import nearest
 from waveq.evaluate.finetune_group import Group, Recipe, forked_random, seconds_per_policy
 from waveq.evaluate.inputs import quantize_inputs
 from waveq.evaluate.samples import EvaluationData
 from waveq.evaluate.side_by_side import cores, run_side_by_side
 from waveq.evaluate.weights import Policies, as_policies, plain_layers
-from waveq.quantizers import quantizer_names
+from waveq.quantizers import Quantizer, find_quantizer
 from waveq.quantizers.base import ScaleMode, check_scale_mode
 
 __all__ = ["PolicyFinetuner", "finetune_policies"]
@@ -43,7 +42,7 @@ class PolicyFinetuner:
         model: a module from x to class scores (n, classes), with plain float weights.
         train_data: (x, y) tensors, or an iterable of (x, y) batches that fits in memory; shuffled anew every epoch.
         test_data: the same form; accuracies are measured on these samples.
-        quantizer: a registered weight quantiser.
+        quantizer: a registered weight quantiser, or the class of one.
         scale: what the levels are multiplied by: "max", "none" or "learned".
         skip: layers left in floating point: exact names or patterns.
         activation_bits: bits of the layers' inputs, as for PolicyEvaluator; the float model's first batch of training
@@ -81,7 +80,7 @@ class PolicyFinetuner:
         train_data: Any,
         test_data: Any,
         *,
-        quantizer: str = "dorefa",
+        quantizer: Quantizer = "dorefa",
         scale: ScaleMode = "max",
         skip: Iterable[str] = (),
         activation_bits: int | Mapping[str, int] | None = None,
@@ -93,8 +92,7 @@ class PolicyFinetuner:
         seed: int = 0,
         together: int | Literal["auto"] = "auto",
     ) -> None:
-        if quantizer not in quantizer_names():
-            raise ValueError(f"unknown quantizer {quantizer!r}{nearest(quantizer, quantizer_names())}")
+        method = find_quantizer(quantizer)  # not by name: a process that receives this need not know it
         check_scale_mode(scale)
         for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
             _check_whole(name, value, least)
@@ -110,7 +108,7 @@ class PolicyFinetuner:
         self._test = _in_memory("test_data", test_data, self._device)
         self.activation_bits = quantize_inputs(self._model, self.names, activation_bits, self._train[0][:batch_size])
         self._recipe = Recipe(
-            quantizer=quantizer,
+            quantizer=method,
             scale=scale,
             epochs=epochs,
             batch_size=batch_size,

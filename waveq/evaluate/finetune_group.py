@@ -15,7 +15,7 @@ from torch.func import functional_call, vmap
 
 from waveq.evaluate.side_by_side import one_thread_per_operation
 from waveq.evaluate.weights import Policies
-from waveq.quantizers import make_quantizer
+from waveq.quantizers import Quantizer, make_quantizer
 from waveq.quantizers.base import ScaleMode
 
 __all__ = ["Group", "Recipe", "forked_random", "seconds_per_policy"]
@@ -28,7 +28,7 @@ _PREDICTED_AT_ONCE = 1024  # samples times policies
 class Recipe:
     """How each policy is trained."""
 
-    quantizer: str
+    quantizer: Quantizer
     scale: ScaleMode
     epochs: int
     batch_size: int

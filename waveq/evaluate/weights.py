@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from waveq._names import nearest
 from waveq.functional import MAX_TOTAL_BITS
 from waveq.layers import quantizable
-from waveq.quantizers import check_total_bits, quantize_weight
+from waveq.quantizers import Quantizer, check_total_bits, quantize_weight
 from waveq.quantizers.base import ScaleMode
 
 __all__ = ["Policies", "WeightBank", "as_policies", "plain_layers"]
@@ -54,7 +54,7 @@ class WeightBank:
         True
     """
 
-    def __init__(self, layers: Mapping[str, nn.Module], *, quantizer: str, scale: ScaleMode) -> None:
+    def __init__(self, layers: Mapping[str, nn.Module], *, quantizer: Quantizer, scale: ScaleMode) -> None:
         self._float = {name: module.weight.detach() for name, module in layers.items()}  # type: ignore[operator]
         self._quantizer, self._scale = quantizer, scale
         self._done: dict[tuple[str, int], Tensor] = {}

@@ -12,7 +12,14 @@ from waveq.method.options import Bits, Forward, Method
 from waveq.method.presets import Preset
 from waveq.method.schedules import Profile, Schedule, constant, exponential, from_callable, rising, three_phase
 from waveq.policy import Policy
-from waveq.quantizers import check_activation_bits, check_total_bits, quantizer_class
+from waveq.quantizers import (
+    Quantizer,
+    WeightQuantizer,
+    check_activation_bits,
+    check_total_bits,
+    find_quantizer,
+    scale_modes,
+)
 from waveq.quantizers.base import ScaleMode
 
 __all__ = [
@@ -184,23 +191,29 @@ def resolve_budget(
     return parse_budget(target, chosen, layer_costs, most_bits=math.ceil(preset.beta_max) + 1)
 
 
-def resolve_quantizer(quantizer: str | None, bits: object) -> str:
+def resolve_quantizer(quantizer: Quantizer | None, bits: object) -> type[WeightQuantizer] | WeightQuantizer:
     """The user's choice; else the policy's, whose bits are meant for it; else DoReFa."""
     made_with = bits.quantizer if isinstance(bits, Policy) else None
-    if quantizer is not None and made_with is not None and quantizer != made_with:
+    found = find_quantizer(made_with or "dorefa" if quantizer is None else quantizer)
+    if made_with is not None and found.method != made_with:
         raise ValueError(
-            f"quantizer={quantizer!r} contradicts bits, a policy made with {made_with!r}; leave quantizer out, or give "
-            "the bits alone: bits=dict(policy)"
+            f"quantizer={found.method!r} contradicts bits, a policy made with {made_with!r}; leave quantizer out, or "
+            "give the bits alone: bits=dict(policy)"
         )
-    return quantizer or made_with or "dorefa"
+    return found
 
 
-def resolve_scale(scale: ScaleMode | None, quantizer: str, preset: Preset, forward: Forward = "quantized") -> ScaleMode:
+def resolve_scale(
+    scale: ScaleMode | None,
+    quantizer: type[WeightQuantizer] | WeightQuantizer,
+    preset: Preset,
+    forward: Forward = "quantized",
+) -> ScaleMode:
     """The user's wish as it is; else the preset's where the method has it; else the method's own."""
-    modes = quantizer_class(quantizer).scale_modes
+    modes = scale_modes(quantizer)
     chosen = scale or (preset.scale if preset.scale in modes else modes[0])
     if forward == "float" and chosen == "learned":
-        whose = "scale='learned'" if scale in modes else f"quantizer {quantizer!r}"
+        whose = "scale='learned'" if scale in modes else f"quantizer {quantizer.method!r}"
         raise ValueError(
             f"forward='float' leaves {whose} without the gradient that it learns its levels from, which only a "
             "quantised forward pass gives; take quantizer 'dorefa' or 'wrpn' with scale 'max'"

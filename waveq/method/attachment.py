@@ -33,7 +33,7 @@ from waveq.method.relus import Leaning
 from waveq.method.schedules import Profile
 from waveq.method.settings import Settings, WaveLayer
 from waveq.method.wave_layer import shorten
-from waveq.quantizers import make_activation_quantizer, make_quantizer, quantizer_class
+from waveq.quantizers import Quantizer, make_activation_quantizer, make_quantizer
 from waveq.quantizers.base import ScaleMode
 
 __all__ = ["WaveQ", "attach", "attach_method"]
@@ -43,7 +43,7 @@ __all__ = ["WaveQ", "attach", "attach_method"]
 def attach(
     model: nn.Module,
     *,
-    quantizer: str | None = Method.quantizer,
+    quantizer: Quantizer | None = Method.quantizer,
     bits: Bits = Method.bits,
     skip: Iterable[str] = Method.skip,
     total_steps: int | None = Method.total_steps,
@@ -108,12 +108,12 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
         raise ValueError(
             f"activation_quantizer={method.activation_quantizer!r} needs activation_bits, the bits of the inputs"
         )
-    activation = method.activation_quantizer or quantizer_class(quantizer).activation
+    activation = method.activation_quantizer or quantizer.activation
     scale = resolve_scale(method.scale, quantizer, preset, method.forward)
     bounds_from = resolve_bounds(method, scale, schedule)
     settings = Settings(
         preset=preset,
-        quantizer=quantizer,
+        quantizer=quantizer.method,
         schedule=schedule,
         total_steps=method.total_steps,
         wave_on=preset.wave_on,
@@ -128,7 +128,7 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
         bounds_from=bounds_from,
         described={
             "preset": preset.name,
-            "quantizer": quantizer,
+            "quantizer": quantizer.method,
             "scale": scale,
             "forward": method.forward,
             "fit_range": bounds_from is not None,
@@ -147,6 +147,7 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
                 name,
                 layers[name],
                 chosen[name],
+                quantizer=quantizer,
                 settings=settings,
                 scale=scale,
                 scale_rule=method.scale_rule,
@@ -167,6 +168,7 @@ def _new_state(
     module: nn.Module,
     total_bits: int,
     *,
+    quantizer: Quantizer,
     settings: Settings,
     scale: ScaleMode,
     scale_rule: ScaleRule,
@@ -178,7 +180,7 @@ def _new_state(
     weight, preset = module.weight, settings.preset
     assert isinstance(weight, nn.Parameter)
     state = WaveParametrization(
-        make_quantizer(settings.quantizer, weight, total_bits=total_bits or None, scale=scale, layer=name),
+        make_quantizer(quantizer, weight, total_bits=total_bits or None, scale=scale, layer=name),
         beta=float(total_bits - 1) if total_bits else preset.beta_init,
         total_bits=total_bits,
         quantized=quantized,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from waveq.functional import ScaleRule
     from waveq.method.budget import LayerCosts
     from waveq.method.schedules import Profile
+    from waveq.quantizers import Quantizer
     from waveq.quantizers.base import ScaleMode
 
 __all__ = ["Bits", "Forward", "Method", "option_help", "option_names", "takes_options"]
@@ -84,11 +85,13 @@ class Method:
         ValueError: lambda_w must be a finite number >= 0, not -1.0
     """
 
-    quantizer: str | None = field(
+    quantizer: Quantizer | None = field(
         default=None,
         metadata=_told(
             "Weight quantiser.",
-            "See ``waveq.quantizers.quantizer_names()``; None is the one that a Policy given as ``bits`` was made "
+            "A name of ``waveq.quantizers.quantizer_names()``; a class derived from "
+            "``waveq.quantizers.WeightQuantizer``; or an instance without parameters and buffers, of which each layer "
+            "gets a copy. None is the one that a Policy given as ``bits`` was made "
             'with, else "dorefa".',
         ),
     )

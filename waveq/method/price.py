@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["next_log_price", "pressure", "price_factor"]
+__all__ = ["next_dual", "pressure", "price_factor"]
 
 _RAMP = 0.6  # share of phase 2 in which the cost comes down to the limit; the rest is for settling
 _BAND = 0.02  # relative distance from the ramp at which the pressure is full
@@ -34,16 +34,30 @@ def pressure(cost: float, *, start: float, limit: float, progress: float) -> flo
     return min(1.0, max(-1.0, (cost / ramp - 1.0) / _BAND))
 
 
-def price_factor(log_price: float, push: float) -> float:
+def price_factor(dual: float, pressure: float) -> float:
     """What the schedule's lambda_beta is multiplied with; nothing is paid two percent below the ramp.
+
+    Args:
+        dual: p, the logarithm of how far the price has moved.
+        pressure: distance from the ramp, -1 to 1.
 
     Example:
         >>> price_factor(0.0, 0.0), price_factor(0.0, -1.0)
         (1.0, 0.0)
     """
-    return math.exp(log_price) * (1.0 + push)
+    return math.exp(dual) * (1.0 + pressure)
 
 
-def next_log_price(log_price: float, push: float, phase2_steps: int) -> float:
-    """One step of the dual variable."""
-    return min(_RANGE, max(-_RANGE, log_price + _RATE * push / max(1, phase2_steps)))
+def next_dual(dual: float, pressure: float, phase2_steps: int) -> float:
+    """One step of the dual variable p.
+
+    Args:
+        dual: p before it.
+        pressure: distance from the ramp, -1 to 1.
+        phase2_steps: the length of phase 2, over which full pressure would move p by 20.
+
+    Example:
+        >>> next_dual(0.0, 1.0, 100)
+        0.2
+    """
+    return min(_RANGE, max(-_RANGE, dual + _RATE * pressure / max(1, phase2_steps)))

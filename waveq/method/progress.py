@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from waveq.method.checkpoint import ROOT_STATE
-from waveq.method.price import next_log_price, pressure, price_factor
+from waveq.method.price import next_dual, price_factor
+from waveq.method.price import pressure as pressure_of
 from waveq.method.settings import Settings, WaveLayer
 
 __all__ = ["Progress"]
@@ -20,9 +21,9 @@ _STEP, _DUAL = ROOT_STATE
 class Progress:
     """Step and dual variable as the model's buffers hold them, and what follows from them.
 
-    Looking changes nothing. ``notice`` and ``advance`` alone keep the two numbers beside the buffers, which on a GPU
-    have to be waited for; where somebody else has written the buffers since (a checkpoint, a moving average of models,
-    a copy of model and handle), a look reads them.
+    Looking changes nothing. The two numbers are kept beside the buffers, which on a GPU have to be waited for, by
+    ``notice``, ``move_price`` and ``advance`` alone; where somebody else has written the buffers since (a checkpoint, a
+    moving average of models, a copy of model and handle), a look reads them.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[WaveLayer], settings: Settings) -> None:
@@ -83,7 +84,7 @@ class Progress:
         budget = self._settings.budget
         if budget is None:
             return 0.0
-        return pressure(self.cost(), start=self._first_cost, limit=budget.limit, progress=self.phase2_share)
+        return pressure_of(self.cost(), start=self._first_cost, limit=budget.limit, progress=self.phase2_share)
 
     # ------------------------------------------------------------------ what changes it
 
@@ -99,12 +100,12 @@ class Progress:
         self._kept, self._seen = self._look(), mark
         return True
 
-    def raise_price(self, push: float) -> None:
-        """One step of the dual variable under the given pressure, where a budget is set."""
+    def move_price(self, pressure: float) -> None:
+        """One step of the dual variable, up where ``pressure`` is positive, where a budget is set."""
         if self._settings.budget is None:
             return
         step, dual = self._look()
-        units = round(next_log_price(dual, push, self.phase2_steps) / _DUAL_UNIT)
+        units = round(next_dual(dual, pressure, self.phase2_steps) / _DUAL_UNIT)
         self._buffer(_DUAL).fill_(units)
         self._kept = step, units * _DUAL_UNIT
 

@@ -37,7 +37,7 @@ class WeightQuantizer(nn.Module):
     apart, and the crests between them lie where the rounding changes.
 
     Attributes:
-        method: the name in the registry.
+        method: the name in the registry and in policies; by default that of the class, in lower case.
         activation: the activation quantiser that the method was published with.
         scale_modes: the scales that the method can have; the first is taken where nobody asks.
         bit_counts: the total bits that the method is defined for.
@@ -84,6 +84,11 @@ class WeightQuantizer(nn.Module):
     learns_bits: ClassVar[bool] = True
     squash: ClassVar[Literal["none", "tanh"]] = "none"
     scale: ScaleMode
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "method" not in vars(cls):
+            cls.method = cls.__name__.lower()
 
     def __init__(self, weight: Tensor, *, total_bits: int | None = None, scale: ScaleMode | None = None) -> None:
         super().__init__()

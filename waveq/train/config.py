@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
+from waveq._imports import import_modules, module_name
 from waveq._names import suggestion
 from waveq._policy_file import read_policy_file
 from waveq.method.options import Bits, Method, option_names
@@ -21,7 +22,18 @@ from waveq.method.options import Bits, Method, option_names
 __all__ = ["METHOD_FIELDS", "RUNTIME_FIELDS", "TrainConfig", "load_recipe", "parse_config", "recipe_names"]
 
 RUNTIME_FIELDS = frozenset(
-    {"run_dir", "resume", "progress", "data_dir", "download", "threads", "checkpoint_seconds", "log_every", "workers"}
+    {
+        "imports",
+        "run_dir",
+        "resume",
+        "progress",
+        "data_dir",
+        "download",
+        "threads",
+        "checkpoint_seconds",
+        "log_every",
+        "workers",
+    }
 )
 """Fields that change where and how a run happens, but not what comes out of it."""
 
@@ -44,6 +56,9 @@ class TrainConfig(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    imports: tuple[str, ...] = ()
+    """Modules of your own that are imported first; they register quantizers, networks and data sets."""
 
     # what is trained, on what
     model: str = "simplenet5"
@@ -150,6 +165,11 @@ class TrainConfig(BaseModel):
         named = read_policy_file(path).get("quantizer") if path.is_file() else None  # a missing file is said of later
         return fields if named is None else {**fields, "quantizer": named}
 
+    @field_validator("imports")
+    @classmethod
+    def _names_of_modules(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(module_name, value))
+
     @field_validator("bits", mode="before")
     @classmethod
     def _bits_as_written(cls, value: object) -> object:
@@ -228,6 +248,9 @@ def parse_config(fields: Mapping[str, Any], *, where: str = "config") -> TrainCo
         fields: names and values, as a TOML file or a command line gives them.
         where: what to name in an error, a file for instance.
 
+    Returns:
+        The config; the modules that it names have been imported.
+
     Raises:
         ValueError: names the field, the value, what was expected, and the nearest known field.
 
@@ -237,9 +260,11 @@ def parse_config(fields: Mapping[str, Any], *, where: str = "config") -> TrainCo
         ValueError: my.toml: no field is called 'epoch'; did you mean 'epochs'?
     """
     try:
-        return TrainConfig.model_validate(dict(fields))
+        config = TrainConfig.model_validate(dict(fields))
     except ValidationError as error:
         raise ValueError(f"{where}: {_first_sentence(error)}") from None
+    import_modules(config.imports)
+    return config
 
 
 def _first_sentence(error: ValidationError) -> str:

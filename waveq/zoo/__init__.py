@@ -6,10 +6,12 @@ from waveq.zoo.datasets.data import Dataset as Dataset
 from waveq.zoo.datasets.data import data_status as data_status
 from waveq.zoo.datasets.data import dataset_names as dataset_names
 from waveq.zoo.datasets.data import load_data as load_data
+from waveq.zoo.datasets.sources import register_dataset as register_dataset
 from waveq.zoo.networks.models import Network as Network
 from waveq.zoo.networks.models import build as build
 from waveq.zoo.networks.models import network as network
 from waveq.zoo.networks.models import network_names as network_names
+from waveq.zoo.networks.models import register_network as register_network
 
 __all__ = [
     "Dataset",
@@ -20,4 +22,6 @@ __all__ = [
     "load_data",
     "network",
     "network_names",
+    "register_dataset",
+    "register_network",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ import torch
 
 from stripes_sim import Stripes
 from waveq.cli.app import main
-from waveq.codesign.protocol import Protocol, evaluation
+from waveq.codesign.protocol import Protocol, evaluation, scale_of
 from waveq.codesign.space import enumerate_run, run_protocol
 from waveq.policy import Policy
 from waveq.threads import torch_threads
+from waveq.train.config import TrainConfig
 from waveq.train.trained_run import TrainedRun
 
 TUNED = Protocol(finetune_epochs=1, finetune_lr=0.02)
@@ -35,6 +37,15 @@ def test_bad_input() -> None:
         Protocol(part="validaton")
     with pytest.raises(ValueError, match="0 or more, not -1"):
         Protocol(finetune_epochs=-1)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "scale", "expected"),
+    [("dorefa", None, "max"), ("dorefa", "none", "none"), ("wrpn", "learned", "max"), ("lsq", None, "learned")],
+)
+def test_the_scale_is_one_that_the_method_has(quantizer: str, scale: str | None, expected: str) -> None:
+    run = SimpleNamespace(config=TrainConfig(quantizer=quantizer, scale=scale, bits=3))  # type: ignore[arg-type]
+    assert scale_of(run) == expected  # type: ignore[arg-type]
 
 
 def test_accuracy_is_the_mean_of_the_correct_images(designed: Any) -> None:

@@ -180,7 +180,7 @@ def test_memory_bounds_the_samples_taken_at_a_time(monkeypatch: pytest.MonkeyPat
         bounded = PolicyEvaluator(model, loader, memory_bytes=11 * sample_bytes)
         bounded.predictions(policies)
     (plan,) = bounded._replay._plans.values()
-    assert max(plan.tapes) * plan.threads <= 11
+    assert max(plan.tapes) * plan.at_once <= 11
     with pytest.warns(UserWarning, match="memory_bytes=10 is less than one sample needs"):
         assert np.array_equal(PolicyEvaluator(model, loader, memory_bytes=10).predictions(policies), expected)
 

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from waveq.method.diagnosis import BetaRecord, diagnose, forecast_sine, forecast_task
+import waveq
+from tests.training import mlp
+from waveq.method.diagnosis import BetaRecord, diagnose
+from waveq.method.parametrization import parametrization_of
 
 HEALTHY = BetaRecord(start=7.0, end=3.2, trend=1e-5, bits=5)
 
@@ -54,40 +57,25 @@ def test_many_layers_are_counted() -> None:
     assert "layer7 and 12 more" in finding
 
 
-@pytest.mark.parametrize(
-    ("lambda_beta", "words"),
-    [
-        (0.05, "beta = 2.79, 4 total bits, in every layer"),
-        (0.001, "beta = 7.00, 8 total bits"),
-        (10.0, "beta = 1.00, 2 total"),
-    ],
-)
-def test_forecast_is_clamped_like_beta(lambda_beta: float, words: str) -> None:
-    assert words in forecast_sine(1.0, lambda_beta, 1, (1.0, 7.0), {"a": 100.0}, {"a": 1.0})
-
-
-def test_forecast_warns_of_narrow_layers() -> None:
-    text = forecast_sine(1.0, 0.05, 1, (1.0, 7.0), {"wide": 0.3, "narrow": 0.05}, {"wide": 1.0, "narrow": 1.0})
-    assert "Expect collapse to 2 bits" in text
-    assert "lambda_w): narrow; lower lambda_beta." in text
-
-
-def test_forecast_by_layer_where_bits_cost_differently() -> None:
-    text = forecast_sine(1.0, 0.05, 1, (1.0, 7.0), {"a": 0.3, "b": 0.3}, {"a": 0.5, "b": 1.5})
-    assert "a beta = 3.79, 5 total bits; b beta = 2.21, 4 total bits" in text
-
-
-def test_forecast_of_the_task_is_its_closed_form() -> None:
-    # L(beta) = L0 4^-beta against price p: -dL/dbeta = 2 ln2 L = p
-    assert "cost 0.0361 of task loss" in forecast_task(0.05, None)
-    assert (
-        forecast_task(0.05, "mean_bits <= 4")
-        == "The price of a bit will be driven until the policy meets mean_bits <= 4."
-    )
-
-
 def test_a_layer_that_the_task_lets_go_is_no_collapse_but_most_layers_are() -> None:
     low = record(end=1.0, bits=2)
     assert diagnose({"a": low, "b": HEALTHY}, 1000, task_moves_beta=True) == []
     (finding,) = diagnose({"a": low, "b": low, "c": HEALTHY}, 1000, task_moves_beta=True)
     assert finding.startswith("beta collapsed to its lower limit in: a, b.")
+
+
+def test_a_run_that_stops_early_says_that_its_bits_are_free() -> None:
+    wq = waveq.attach(mlp(), total_steps=100)
+    assert wq.diagnose()[-1] == "the bits are not frozen: step 0 of 100, phase 1; phase 3 begins at step 35."
+
+
+def test_a_budget_that_was_missed_is_told_with_what_came_out() -> None:
+    model = mlp()
+    wq = waveq.attach(model, total_steps=100, target={"mean_bits": 4.0})
+    for name in wq.names:
+        parametrization_of(model.get_submodule(name)).freeze(6)
+    assert wq.diagnose()[-1] == "the budget mean_bits <= 4 was not met: 6."
+
+
+def test_preset_bits_are_beyond_doubt() -> None:
+    assert waveq.attach(mlp(), bits=4).diagnose() == []

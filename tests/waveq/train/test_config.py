@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from waveq.method.options import Method
 from waveq.train.config import RUNTIME_FIELDS, TrainConfig, load_recipe, parse_config, recipe_names
 
 # Table 4: network, data, epochs by phase, batch, rate; momentum 0.9 and decay 1e-4 everywhere
@@ -84,6 +86,20 @@ def test_files(tmp_path: Path) -> None:
         load_recipe("fashion-mnst")
 
 
+@pytest.mark.usefixtures("as_new")
+def test_a_recipe_imports_the_modules_that_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_own.py").write_text("")
+    (tmp_path / "my.toml").write_text("imports = ['my_own']\n")
+    config = load_recipe("my.toml")
+    assert "my_own" in sys.modules
+    assert parse_config(json.loads(config.to_json())) == config
+    with pytest.raises(ValueError, match=r"x: imports is .*'my_own\.py'.*: a module's name is expected"):
+        parse_config({"imports": ["my_own.py"]}, where="x")
+    with pytest.raises(ValueError, match="no module 'my_other'"):
+        parse_config({"imports": ["my_other"]})
+
+
 def test_runtime_fields_exist_and_change_nothing_that_is_learned() -> None:
     assert set(TrainConfig.model_fields) > RUNTIME_FIELDS
     assert not RUNTIME_FIELDS & {"seed", "lr", "epochs", "batch_size", "devices", "precision", "bits"}
@@ -91,3 +107,16 @@ def test_runtime_fields_exist_and_change_nothing_that_is_learned() -> None:
 
 def test_unset_fields_stay_out_of_the_file() -> None:
     assert "lambda_w" not in json.loads(TrainConfig().to_json())
+
+
+def test_the_method_of_a_stage() -> None:
+    config = TrainConfig(
+        quantizer="wrpn", skip=("fc",), lambda_w=0.3, lambda_beta=0.1, target={"mean_bits": 3.0}, preset="paper"
+    )
+    learning = config.method("learn", 70)
+    assert (learning.bits, learning.total_steps, learning.lambda_beta) == ("learn", 70, 0.1)
+    assert (learning.quantizer, learning.skip, learning.preset) == ("wrpn", ("fc",), "paper")
+    fixed = config.method({"conv1": 3}, None)
+    assert (fixed.bits, fixed.total_steps, fixed.lambda_w) == ({"conv1": 3}, None, 0.3)
+    assert (fixed.lambda_beta, fixed.target) == (None, None)
+    assert TrainConfig().method("learn", 10) == Method(quantizer="dorefa", total_steps=10)

@@ -2,15 +2,16 @@
 
 A matrix product may sum in another order when its shape changes. So before a tape is used for a stretch of data, one
 policy's scores from the chunks are compared bit by bit with those of the model itself on the loader's own batches.
-Chunks that fail are doubled, up to the whole stretch; then the loader's batches are tried; if nothing passes, no tape
-is used.
+Chunks that fail are doubled, up to the whole stretch; then the loader's batches are tried, at last one after the other
+with torch's own threads, which may sum in another order too; if nothing passes, no tape is used.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,11 +35,14 @@ Consume = Callable[[slice, Iterator[tuple[int, Tensor]]], None]
 
 @dataclass(frozen=True)
 class _Plan:
-    """How a stretch of data is cut, a tape for each size of chunk, and how many chunks are in work at once."""
+    """How a stretch of data is cut, a tape for each size of chunk, and how many chunks are in work at once.
+
+    None at once: one after the other, and each operation on all of torch's threads, as in the model itself.
+    """
 
     parts: tuple[slice, ...]
     tapes: dict[int, Tape]
-    threads: int
+    at_once: int | None
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -92,7 +96,11 @@ class Replay:
                 x = stretch.x[part].to(self._device)
                 consume(part, walk(plan.tapes[len(x)], tree, prepared[len(x)], x))
 
-        run_side_by_side(work, plan.parts, threads=plan.threads, device=self._device)
+        if plan.at_once is None:
+            for part in plan.parts:
+                work(part)
+        else:
+            run_side_by_side(work, plan.parts, threads=plan.at_once, device=self._device)
 
     def _prepare(self, tape: Tape, tree: PolicyTree) -> PreparedWeights:
         return PreparedWeights(tape, lambda layer, bits: self._bank.weight(self._names[layer], bits), tree.rows)
@@ -116,6 +124,8 @@ class Replay:
             plan = _Plan(parts, tapes, min(at_once, cores(self._device)))
             if self._agrees(plan, policies[:1], stretch):
                 return plan
+        if fits and self._agrees(plan := replace(plan, at_once=None), policies[:1], stretch):
+            return plan
         if not fits:
             raise UntraceableError(f"memory_bytes={self._memory_bytes} is less than one sample needs")
         raise UntraceableError(
@@ -162,7 +172,8 @@ class Replay:
     def _replayed(self, plan: _Plan, policy: Policies, x: Tensor) -> Tensor:
         tape = plan.tapes[len(x)]
         tree = grow_tree(policy, tape.order)
-        with one_thread_per_operation(self._device), torch.inference_mode():
+        own_threads = nullcontext() if plan.at_once is None else one_thread_per_operation(self._device)
+        with own_threads, torch.inference_mode():
             ((_, scores),) = walk(tape, tree, self._prepare(tape, tree), x.to(self._device))
         return scores
 

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from waveq._names import check_positive
+from waveq._registry import Registry
 from waveq.zoo.datasets.augment import Augmentation
 from waveq.zoo.datasets.readers import read_cifar_batch, read_idx, read_svhn
 from waveq.zoo.datasets.splits import stratified_cut
 
-__all__ = ["SOURCES", "Source", "data_root", "find"]
+__all__ = ["SOURCES", "Source", "data_root", "find", "register_dataset"]
 
 Raw = tuple[Tensor, Tensor]
 """Pixels uint8 (N, C, H, W) and labels int64 (N,)."""
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 _AS_THEY_ARE = Augmentation()
+_NO_FILES: Mapping[str, tuple[str, ...]] = {"train": (), "test": ()}
+_Read = TypeVar("_Read", bound=Callable[[Path, str], Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,97 +135,198 @@ _SVHN_FILES = {"train": ("train_32x32.mat",), "test": ("test_32x32.mat",)}
 _DIGITS = tuple("0123456789")
 _CROP_AND_FLIP = Augmentation(crop_padding=4, flip=True)
 
-SOURCES = {
-    source.name: source
-    for source in (
-        Source(
-            name="digits",
-            summary="1,797 grey digits of 8x8 pixels",
-            classes=_DIGITS,
-            channels=1,
-            size=8,
-            folders=(),
-            files={"train": (), "test": ()},
-            read=_read_digits,
-            how_to_get="nothing to do: it comes inside scikit-learn",
-            full_scale=16,
+SOURCES: Registry[Source] = Registry(
+    "dataset",
+    aliases={"imagefolder": "imagenet", "folder": "imagenet", "cifar": "cifar10"},
+)
+for _each in (
+    Source(
+        name="digits",
+        summary="1,797 grey digits of 8x8 pixels",
+        classes=_DIGITS,
+        channels=1,
+        size=8,
+        folders=(),
+        files=_NO_FILES,
+        read=_read_digits,
+        how_to_get="nothing to do: it comes inside scikit-learn",
+        full_scale=16,
+    ),
+    Source(
+        name="fashion-mnist",
+        summary="70,000 grey pictures of clothes, 28x28 pixels",
+        classes=(
+            "t-shirt",
+            "trouser",
+            "pullover",
+            "dress",
+            "coat",
+            "sandal",
+            "shirt",
+            "sneaker",
+            "bag",
+            "ankle boot",
         ),
-        Source(
-            name="fashion-mnist",
-            summary="70,000 grey pictures of clothes, 28x28 pixels",
-            classes=(
-                "t-shirt",
-                "trouser",
-                "pullover",
-                "dress",
-                "coat",
-                "sandal",
-                "shirt",
-                "sneaker",
-                "bag",
-                "ankle boot",
-            ),
-            channels=1,
-            size=28,
-            folders=("fashion-mnist", "FashionMNIST/raw", "."),
-            files=_FASHION_FILES,
-            read=_read_fashion,
-            how_to_get="Debian and Ubuntu: apt install dataset-fashion-mnist; anywhere: --download",
-            torchvision_name="FashionMNIST",
-            elsewhere=(DEBIAN_FASHION,),
-            mean=(0.2860,),
-            std=(0.3530,),
+        channels=1,
+        size=28,
+        folders=("fashion-mnist", "FashionMNIST/raw", "."),
+        files=_FASHION_FILES,
+        read=_read_fashion,
+        how_to_get="Debian and Ubuntu: apt install dataset-fashion-mnist; anywhere: --download",
+        torchvision_name="FashionMNIST",
+        elsewhere=(DEBIAN_FASHION,),
+        mean=(0.2860,),
+        std=(0.3530,),
+    ),
+    Source(
+        name="cifar10",
+        summary="60,000 colour pictures of ten kinds, 32x32 pixels",
+        classes=(
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
         ),
-        Source(
-            name="cifar10",
-            summary="60,000 colour pictures of ten kinds, 32x32 pixels",
-            classes=(
-                "airplane",
-                "automobile",
-                "bird",
-                "cat",
-                "deer",
-                "dog",
-                "frog",
-                "horse",
-                "ship",
-                "truck",
-            ),
-            channels=3,
-            size=32,
-            folders=("cifar-10-batches-py", "cifar10/cifar-10-batches-py", "CIFAR10/cifar-10-batches-py", "."),
-            files=_CIFAR_FILES,
-            read=_read_cifar10,
-            how_to_get="--download, or unpack cifar-10-python.tar.gz (www.cs.toronto.edu/~kriz/cifar.html)",
-            torchvision_name="CIFAR10",
-            augmentation=_CROP_AND_FLIP,
-        ),
-        Source(
-            name="svhn",
-            summary="99,289 colour digits from house numbers, 32x32 pixels",
-            classes=_DIGITS,
-            channels=3,
-            size=32,
-            folders=("svhn", "SVHN", "."),
-            files=_SVHN_FILES,
-            read=_read_svhn,
-            how_to_get="--download, or {train,test}_32x32.mat from ufldl.stanford.edu/housenumbers",
-            torchvision_name="SVHN",
-            augmentation=Augmentation(crop_padding=4),  # a mirrored digit is no digit
-        ),
-        Source(
-            name="imagenet",
-            summary="any folders of images, train/CLASS/*.jpg and val/CLASS/*.jpg",
-            classes=(),
-            channels=3,
-            size=224,
-            folders=("imagenet", "ImageNet", "."),
-            files={"train": ("train", "val"), "test": ("val",)},
-            read=None,
-            how_to_get="images into train/CLASS/ and val/CLASS/ (ImageNet: www.image-net.org, by request)",
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-            augmentation=Augmentation(crop_padding=0, flip=True),
-        ),
-    )
-}
+        channels=3,
+        size=32,
+        folders=("cifar-10-batches-py", "cifar10/cifar-10-batches-py", "CIFAR10/cifar-10-batches-py", "."),
+        files=_CIFAR_FILES,
+        read=_read_cifar10,
+        how_to_get="--download, or unpack cifar-10-python.tar.gz (www.cs.toronto.edu/~kriz/cifar.html)",
+        torchvision_name="CIFAR10",
+        augmentation=_CROP_AND_FLIP,
+    ),
+    Source(
+        name="svhn",
+        summary="99,289 colour digits from house numbers, 32x32 pixels",
+        classes=_DIGITS,
+        channels=3,
+        size=32,
+        folders=("svhn", "SVHN", "."),
+        files=_SVHN_FILES,
+        read=_read_svhn,
+        how_to_get="--download, or {train,test}_32x32.mat from ufldl.stanford.edu/housenumbers",
+        torchvision_name="SVHN",
+        augmentation=Augmentation(crop_padding=4),  # a mirrored digit is no digit
+    ),
+    Source(
+        name="imagenet",
+        summary="any folders of images, train/CLASS/*.jpg and val/CLASS/*.jpg",
+        classes=(),
+        channels=3,
+        size=224,
+        folders=("imagenet", "ImageNet", "."),
+        files={"train": ("train", "val"), "test": ("val",)},
+        read=None,
+        how_to_get="images into train/CLASS/ and val/CLASS/ (ImageNet: www.image-net.org, by request)",
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        augmentation=Augmentation(crop_padding=0, flip=True),
+    ),
+):
+    SOURCES.add(_each.name, _each, maker=_each.read or Source)
+
+
+def register_dataset(
+    name: str,
+    *,
+    classes: tuple[str, ...],
+    channels: int,
+    size: int,
+    folders: tuple[str, ...] = (),
+    files: Mapping[str, tuple[str, ...]] = _NO_FILES,
+    how_to_get: str = "",
+    mean: tuple[float, ...] = (0.5,),
+    std: tuple[float, ...] = (0.5,),
+    full_scale: int = 255,
+    augmentation: Augmentation = _AS_THEY_ARE,
+    summary: str = "",
+) -> Callable[[_Read], _Read]:
+    """Decorate a function that reads a data set, so that `load_data`, recipes and `--dataset` find it.
+
+    It is called with a folder and a part ("train" or "test"), and gives pixels uint8 (N, channels, height, width) and
+    labels (N,), whole numbers below the number of classes, as tensors or arrays. The validation part is cut from
+    "train".
+
+    Args:
+        name: lower-case letters, digits, hyphens, underscores, dots.
+        classes: their names, in the order of the labels.
+        channels: of the images.
+        size: their side in pixels; a network that needs another one gets them padded or resized.
+        folders: below the data directory, in the order in which they are looked into. Empty where the function needs
+            none; it is then given the current folder.
+        files: the files that "train" and "test" need, by which the folder is recognised.
+        how_to_get: what to do where the files are not there.
+        mean, std: of the pixels as shares of ``full_scale``, one for all channels or one for each.
+        full_scale: the value of a white pixel.
+        augmentation: what recipes train with.
+        summary: one line for people; by default the first line of the function's docstring.
+
+    Raises:
+        ValueError: not a name, or one that another data set has; no classes; a number that is not positive; folders
+            without files, or files without folders.
+
+    Example:
+        >>> @register_dataset("halves", classes=("left", "right"), channels=1, size=4)
+        ... def halves(folder, part):
+        ...     "Images that are bright on one side."
+        ...     labels = np.arange(40) % 2
+        ...     pixels = np.zeros((40, 1, 4, 4), dtype=np.uint8)
+        ...     pixels[labels == 0, :, :, :2] = pixels[labels == 1, :, :, 2:] = 255
+        ...     return pixels, labels
+        >>> from waveq.zoo import load_data
+        >>> len(load_data("halves").train)
+        36
+    """
+    if not classes or isinstance(classes, str):
+        raise ValueError(f"classes: names such as ('cat', 'dog') are expected, not {classes!r}")
+    for argument, value in (("channels", channels), ("size", size), ("full_scale", full_scale)):
+        check_positive(argument, value)
+    if len(mean) != len(std) or len(mean) not in (1, channels):
+        raise ValueError(f"mean and std: one value, or one for each of {channels} channels, not {mean} and {std}")
+    if bool(folders) != any(files.values()):
+        raise ValueError("folders and files go together: where to look, and by which files a folder is recognised")
+
+    def add(read: _Read) -> _Read:
+        entry = Source(
+            name=name,
+            summary=summary or (inspect.getdoc(read) or "").partition("\n")[0],
+            classes=tuple(classes),
+            channels=channels,
+            size=size,
+            folders=tuple(folders),
+            files=files,
+            read=lambda folder, part: _checked(name, part, read(folder, part), channels, len(classes)),
+            how_to_get=how_to_get,
+            mean=mean,
+            std=std,
+            full_scale=full_scale,
+            augmentation=augmentation,
+        )
+        SOURCES.add(name, entry, maker=read)
+        return read
+
+    return add
+
+
+def _checked(name: str, part: str, found: Any, channels: int, classes: int) -> Raw:
+    """What a reader of somebody else's gave, if it has the form that it must have."""
+    pixels, labels = (torch.as_tensor(each) for each in found)
+    where = f"dataset {name!r}, part {part!r}"
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != channels:
+        shape = tuple(pixels.shape)
+        raise ValueError(f"{where}: pixels uint8 (N, {channels}, H, W) are expected, not {pixels.dtype} {shape}")
+    if labels.shape != pixels.shape[:1] or labels.is_floating_point():
+        raise ValueError(
+            f"{where}: {len(pixels)} labels, whole numbers, are expected, not {labels.dtype} {tuple(labels.shape)}"
+        )
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if len(outside):
+        raise ValueError(f"{where}: label {int(outside[0])} where 0..{classes - 1} are expected")
+    return pixels, labels.long()

@@ -7,12 +7,15 @@ windows does not fit into, and then says which size does.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from torch import nn
 
-from waveq._names import by_name
+from waveq._names import by_name, check_positive
+from waveq._registry import Registry, origin
 from waveq.zoo.networks.resnet import RESNET20_WINDOWS, ResNet20
 from waveq.zoo.networks.small import DIGITSNET, LENET, SIMPLENET5, ConvPoolNet, Plan
 from waveq.zoo.networks.stacked import SVHN8_WINDOWS, VGG11_WINDOWS, svhn8, vgg11, vgg11_bn
@@ -26,9 +29,11 @@ from waveq.zoo.networks.torchvision_nets import (
 )
 from waveq.zoo.networks.windows import Window, smallest_input
 
-__all__ = ["Network", "build", "network", "network_names"]
+__all__ = ["Network", "build", "network", "network_names", "register_network"]
 
 Size = int | tuple[int, int]
+_Make = TypeVar("_Make", bound=Callable[..., nn.Module])
+_SIZES = ("num_classes", "in_channels", "input_size", "width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,11 +135,85 @@ _ENTRIES = (
         _any_size(mobilenet_v2),
     ),
 )
-_NETWORKS = {entry.name: entry for entry in _ENTRIES}
+_NETWORKS: Registry[Network] = Registry("network")
+for _each in _ENTRIES:
+    _NETWORKS.add(_each.name, _each, maker=_each.make)
+
+
+def register_network(
+    name: str,
+    *,
+    in_channels: int,
+    input_size: int,
+    num_classes: int,
+    smallest_size: int = 1,
+    summary: str = "",
+) -> Callable[[_Make], _Make]:
+    """Decorate a class or function that makes a network, so that `build`, recipes and `--model` find it.
+
+    It is called with those of ``num_classes``, ``in_channels``, ``input_size`` (height, width) and ``width`` that its
+    signature names; the first two it must take. Without ``width`` it cannot be widened.
+
+    Args:
+        name: lower-case letters, digits, hyphens, underscores, dots.
+        in_channels: channels of the images that it is made for, where nobody says otherwise.
+        input_size: side of these images in pixels.
+        num_classes: their classes.
+        smallest_size: side in pixels of the smallest image that it takes.
+        summary: one line for people; by default the first line of its docstring.
+
+    Raises:
+        ValueError: not a name, or one that another network has; a number that is not positive.
+        TypeError: the maker does not take the sizes above.
+
+    Example:
+        >>> @register_network("flat", in_channels=1, input_size=8, num_classes=10)
+        ... def flat(num_classes, in_channels, input_size):
+        ...     "One layer."
+        ...     return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * input_size[0] * input_size[1], num_classes))
+        >>> build("flat", num_classes=3)[1].weight.shape, network("flat").summary
+        (torch.Size([3, 64]), 'One layer.')
+    """
+    sizes = {"in_channels": in_channels, "input_size": input_size, "num_classes": num_classes}
+    for argument, value in (sizes | {"smallest_size": smallest_size}).items():
+        check_positive(argument, value)
+
+    def add(make: _Make) -> _Make:
+        taken = _sizes_taken(name, make)
+        entry = Network(
+            name=name,
+            summary=summary or (inspect.getdoc(make) or "").partition("\n")[0],
+            **sizes,
+            windows=(Window(smallest_size),),
+            make=lambda **given: make(**{size: value for size, value in given.items() if size in taken}),
+            can_widen="width" in taken,
+        )
+        _NETWORKS.add(name, entry, maker=make)
+        return make
+
+    return add
+
+
+def _sizes_taken(name: str, make: Callable[..., Any]) -> tuple[str, ...]:
+    """The sizes that a maker can be called with."""
+    signature = inspect.signature(make)
+    anything = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
+    taken = tuple(size for size in _SIZES if anything or size in signature.parameters)
+    try:
+        signature.bind(**dict.fromkeys(taken))
+        missing = [size for size in _SIZES[:2] if size not in taken]
+        if missing:
+            raise TypeError(f"it does not take {missing[0]!r}")
+    except TypeError as error:
+        raise TypeError(
+            f"network {name!r}: {origin(make)}{signature} must be callable with num_classes and in_channels, and may "
+            f"take input_size and width; {error}"
+        ) from None
+    return taken
 
 
 def network_names() -> tuple[str, ...]:
-    """Every name that `build` takes, small networks first.
+    """Every name that `build` takes, small networks first, those that were registered last.
 
     Example:
         >>> network_names()[:3]
@@ -192,31 +271,25 @@ def build(
         ValueError: input_size: simplenet5 does not fit into 12x12 pixels; the smallest it takes is 16x16
     """
     entry = network(name)
-    classes = _positive("num_classes", entry.num_classes if num_classes is None else num_classes)
-    channels = _positive("in_channels", entry.in_channels if in_channels is None else in_channels)
+    classes = check_positive("num_classes", entry.num_classes if num_classes is None else num_classes)
+    channels = check_positive("in_channels", entry.in_channels if in_channels is None else in_channels)
     size = _checked_size(entry, entry.input_size if input_size is None else input_size)
     if not width > 0:
         raise ValueError(f"width: a positive factor is expected, not {width!r}")
     if width != 1 and not entry.can_widen:
-        able = ", ".join(known.name for known in _ENTRIES if known.can_widen)
+        able = ", ".join(known.name for known in _NETWORKS.values() if known.can_widen)
         raise ValueError(
-            f"width: the filter counts of {entry.name} are torchvision's own and cannot be multiplied "
+            f"width: the filter counts of {entry.name} are its own and cannot be multiplied "
             f"by {width} (networks that can be widened: {able})"
         )
     return entry.make(num_classes=classes, in_channels=channels, input_size=size, width=width)
-
-
-def _positive(argument: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{argument}: a positive whole number is expected, not {value!r}")
-    return value
 
 
 def _checked_size(entry: Network, input_size: Size) -> tuple[int, int]:
     pair = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
     if len(pair) != 2:
         raise ValueError(f"input_size: one side or (height, width) is expected, not {input_size!r}")
-    height, width = (_positive("input_size", side) for side in pair)
+    height, width = (check_positive("input_size", side) for side in pair)
     least = entry.smallest_size
     if min(height, width) < least:
         raise ValueError(

@@ -1,0 +1,138 @@
+"""What can be read of a run: nothing here changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from waveq.functional import sine_penalty
+from waveq.method.diagnosis import diagnose_bits
+from waveq.method.float_road import TOLERANCE, off_levels, share_on_levels
+from waveq.method.forecast import forecast
+from waveq.method.learned_policy import policy_of
+from waveq.method.progress import Progress
+from waveq.method.relus import relus_left_out
+from waveq.method.settings import Settings, WaveLayer
+from waveq.policy import Policy
+
+__all__ = ["View"]
+
+
+class View:
+    """The half of the handle that only looks.
+
+    Attributes:
+        names: the quantised layers, in ``named_modules()`` order.
+        settings: everything that ``attach`` decided.
+    """
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, WaveLayer], settings: Settings) -> None:
+        self.names = tuple(layers)
+        self.settings = settings
+        self._model = model
+        self._layers = dict(layers)
+        self._progress = Progress(model, self._all, settings)
+        self._left = ""  # how the model was left: "finalised" or "removed"
+        self._last_policy: Policy | None = None
+        self._last_doubts: list[str] = []  # of weights off their levels, before they were rounded
+
+    @property
+    def _all(self) -> list[WaveLayer]:
+        return list(self._layers.values())
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps taken."""
+        return self._progress.step
+
+    @property
+    def total_steps(self) -> int | None:
+        """Optimiser steps of the whole run, as told to ``attach``."""
+        return self.settings.total_steps
+
+    @property
+    def phase(self) -> int:
+        """1: task loss only, 2: bits are learned, 3: bits are fixed."""
+        return self._progress.phase
+
+    @property
+    def learning(self) -> bool:
+        """Whether any layer's bits are still free."""
+        return self._progress.learning
+
+    def strengths(self) -> tuple[float, float]:
+        """(lambda_w, lambda_beta) now, the price as the budget has driven it."""
+        return self._progress.strengths()
+
+    def bits(self) -> dict[str, int]:
+        """Total bits by layer, as they would be frozen now."""
+        return {name: layer.total_bits for name, layer in self._layers.items()}
+
+    def betas(self) -> dict[str, float]:
+        """Real magnitude bits by layer."""
+        return {name: layer.beta for name, layer in self._layers.items()}
+
+    def mean_bits(self) -> float:
+        """Mean total bits over layers; while they are learned beta + 1, so that a progress bar moves smoothly."""
+        return sum(layer.real_bits for layer in self._layers.values()) / len(self._layers)
+
+    @property
+    def relus_left_out(self) -> dict[str, str]:
+        """The ReLUs that are left out at present, each with the layer whose input quantiser does its work."""
+        return relus_left_out(self._model)
+
+    @torch.no_grad()
+    def wave(self) -> dict[str, float]:
+        """Mean sin^2 by layer (R0): 0 when all weights sit on their levels, 1/2 when they are spread evenly."""
+        self._require_live("wave")
+        found = {}
+        for name, layer in self._layers.items():
+            u = layer.wave_input(self.settings.wave_on)
+            found[name] = float(sine_penalty(u, layer.state.wave_beta(), grid=layer.state.grid, order=0))
+        return found
+
+    def on_levels(self, tolerance: float = TOLERANCE) -> dict[str, float]:
+        """Share of the weights by layer within ``tolerance`` of a level, in units of the distance between levels."""
+        self._require_live("on_levels")
+        return {name: share_on_levels(layer, tolerance) for name, layer in self._layers.items()}
+
+    def forecast(self) -> str:
+        """What the strengths imply, to read before training."""
+        self._require_live("forecast")
+        return forecast(self._all, self.settings)
+
+    def diagnose(self) -> list[str]:
+        """After training: one sentence for each thing that makes the result doubtful."""
+        return diagnose_bits(self._progress, self.settings) + self._doubts_of_weights()
+
+    def _doubts_of_weights(self) -> list[str]:
+        if self._left:
+            return self._last_doubts
+        return off_levels(self._all) if self.settings.forward == "float" and not self.learning else []
+
+    def policy(self) -> Policy:
+        """The bits with their betas, scales and provenance; after ``finalize`` those it was finalised with.
+
+        Raises:
+            RuntimeError: ``remove`` took the method off the model.
+            ValueError: a layer's weights hold NaN or infinity.
+        """
+        if self._last_policy is not None:
+            return self._last_policy
+        self._require_live("policy")
+        return policy_of(self._all, self.settings, self.steps)
+
+    def _require_live(self, call: str) -> None:
+        if self._left == "finalised":
+            raise RuntimeError(
+                f"{call}() on a finalised model: its weights are plain and on their grid. To train further, attach it "
+                "again; to keep its bits, attach(model, bits=wq.policy())."
+            )
+        if self._left:
+            raise RuntimeError(f"{call}() after remove(): the model is plain again. To train it, attach again.")
+
+    def __repr__(self) -> str:
+        how = self._left or f"phase {self.phase}, step {self.steps} of {self.total_steps}"
+        return f"WaveQ({len(self.names)} layers, {self.settings.quantizer}, {how}, mean {self.mean_bits():.2f} bits)"

@@ -1,0 +1,289 @@
+"""Methods by name, open to methods of others: ``register`` one, or give ``attach`` its class.
+
+    @waveq.quantizers.register("my-method")
+    class MyMethod(waveq.quantizers.WeightQuantizer): ...
+
+A registered method is found by its name wherever a name is given: ``attach``, policies, recipes, the command line.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any, TypeVar, overload
+
+import torch
+from torch import Tensor
+
+from waveq._names import suggestion
+from waveq._registry import Registry, origin
+from waveq.functional import MAX_TOTAL_BITS
+from waveq.quantizers.activation import ActivationQuantizer, DoReFaActivation
+from waveq.quantizers.base import ScaleMode, WeightQuantizer
+from waveq.quantizers.dorefa import DoReFa
+from waveq.quantizers.dsq import DSQ, DSQActivation
+from waveq.quantizers.lqnets import LQNets, LQNetsActivation
+from waveq.quantizers.lsq import LSQ, LSQActivation
+from waveq.quantizers.pact import PACT, PACTActivation
+from waveq.quantizers.ttq import TTQ
+from waveq.quantizers.wrpn import WRPN
+
+__all__ = [
+    "Quantizer",
+    "activation_quantizer_names",
+    "check_total_bits",
+    "find_quantizer",
+    "make_activation_quantizer",
+    "make_quantizer",
+    "quantize_weight",
+    "quantizer_class",
+    "quantizer_names",
+    "register",
+    "scale_modes",
+]
+
+Quantizer = str | type[WeightQuantizer] | WeightQuantizer
+"""A method: its registered name, its class, or an instance whose copies serve all layers."""
+
+_Method = TypeVar("_Method", bound=type[WeightQuantizer] | type[ActivationQuantizer])
+_WEIGHTS: Registry[type[WeightQuantizer]] = Registry("quantizer")
+_ACTIVATIONS: Registry[type[ActivationQuantizer]] = Registry("activation quantizer")
+
+
+@overload
+def register(name: str) -> Callable[[_Method], _Method]: ...
+@overload
+def register(name: str, method: _Method) -> _Method: ...
+def register(name: str, method: Any = None) -> Any:
+    """Give a method a name; as a function, or as a decorator of the class.
+
+    Args:
+        name: lower-case letters, digits, hyphens, underscores, dots. It becomes the class's ``method``.
+        method: a class derived from ``WeightQuantizer`` (weights) or ``ActivationQuantizer`` (inputs); the two have
+            names apart from each other, so that a method may have both.
+
+    Returns:
+        The class.
+
+    Raises:
+        TypeError: not such a class.
+        ValueError: not a name, or one that another method has; a method that has another name.
+
+    Example:
+        >>> register("lsq", LSQ)  # the same again is nothing new
+        <class 'waveq.quantizers.lsq.LSQ'>
+        >>> register("lsq", WRPN)
+        Traceback (most recent call last):
+        ValueError: waveq.quantizers.wrpn.WRPN is registered as 'wrpn' already; derive a class from it for 'lsq'
+    """
+    if method is None:
+        return lambda decorated: register(name, decorated)
+    registry: Registry[Any] = _ACTIVATIONS if _is_class_of(method, ActivationQuantizer) else _WEIGHTS
+    if registry is _WEIGHTS and not _is_class_of(method, WeightQuantizer):
+        raise TypeError(f"a class derived from WeightQuantizer or ActivationQuantizer is expected, not {method!r}")
+    for known, holder in registry.items():
+        if holder is method and known != name:
+            raise ValueError(
+                f"{origin(method)} is registered as {known!r} already; derive a class from it for {name!r}"
+            )
+    registry.add(name, method, maker=method)
+    method.method = name
+    return method
+
+
+def _is_class_of(thing: object, base: type) -> bool:
+    return isinstance(thing, type) and issubclass(thing, base)
+
+
+for _method in (DoReFa, WRPN, PACT, LSQ, LQNets, DSQ, TTQ):
+    register(_method.method, _method)
+for _activation in (DoReFaActivation, PACTActivation, LSQActivation, LQNetsActivation, DSQActivation):
+    register(_activation.method, _activation)
+
+
+def quantizer_names() -> tuple[str, ...]:
+    """The registered methods, sorted.
+
+    Example:
+        >>> "dorefa" in quantizer_names()
+        True
+    """
+    return tuple(sorted(_WEIGHTS))
+
+
+def activation_quantizer_names() -> tuple[str, ...]:
+    """The registered activation quantisers, sorted.
+
+    Example:
+        >>> "dorefa" in activation_quantizer_names()
+        True
+    """
+    return tuple(sorted(_ACTIVATIONS))
+
+
+def find_quantizer(quantizer: Quantizer) -> type[WeightQuantizer] | WeightQuantizer:
+    """What a name stands for; a class or an instance as it is, once it is sure that its name means no other method.
+
+    Raises:
+        TypeError: none of the three.
+        ValueError: an unknown name; a class that has a registered method's name; an instance that holds parameters or
+            buffers: they started from other weights, so that a copy of them serves no layer.
+
+    Example:
+        >>> find_quantizer("dorefa")
+        <class 'waveq.quantizers.dorefa.DoReFa'>
+        >>> find_quantizer(WRPN(torch.ones(1), scale="max")).scale
+        'max'
+    """
+    if isinstance(quantizer, str):
+        if quantizer not in _WEIGHTS:
+            raise _unknown("quantizer", quantizer, quantizer_names())
+        return _WEIGHTS[quantizer]
+    method = quantizer if isinstance(quantizer, type) else type(quantizer)
+    if not issubclass(method, WeightQuantizer):
+        raise TypeError(
+            f"quantizer must be a name, a class derived from waveq.quantizers.WeightQuantizer, or an instance of one, "
+            f"not {quantizer!r}"
+        )
+    named = _WEIGHTS.get(method.method, method)
+    if origin(named) != origin(method):
+        raise ValueError(
+            f"{origin(method)} calls itself {method.method!r}, which is {origin(named)}; give it a `method` of its own"
+        )
+    if isinstance(quantizer, WeightQuantizer) and quantizer.state_dict():
+        held = ", ".join(quantizer.state_dict())
+        raise ValueError(
+            f"this quantizer {method.method!r} holds {held}, which started from the weights that it was made with; "
+            "give the class, and every layer gets one of its own"
+        )
+    return quantizer
+
+
+def quantizer_class(quantizer: Quantizer) -> type[WeightQuantizer]:
+    """The class of a method: its name, which bits and scales it has, and whether its bits can be learned.
+
+    Raises:
+        TypeError, ValueError: see `find_quantizer`.
+
+    Example:
+        >>> quantizer_class("dorefa").scale_modes
+        ('none', 'max', 'learned')
+    """
+    found = find_quantizer(quantizer)
+    return found if isinstance(found, type) else type(found)
+
+
+def scale_modes(quantizer: Quantizer) -> tuple[ScaleMode, ...]:
+    """The scales that a method can have, the usual one first; an instance has one already.
+
+    Example:
+        >>> scale_modes("lsq"), scale_modes(WRPN(torch.ones(1), scale="max"))
+        (('learned',), ('max',))
+    """
+    found = find_quantizer(quantizer)
+    return found.scale_modes if isinstance(found, type) else (found.scale,)
+
+
+def make_activation_quantizer(name: str, bits: int) -> ActivationQuantizer:
+    """A new quantiser for one layer's inputs.
+
+    Args:
+        name: a registered method.
+        bits: k, 1 to 8.
+
+    Raises:
+        ValueError: unknown method, or bits that it does not have.
+
+    Example:
+        >>> make_activation_quantizer("dorefa", 2)(torch.tensor([-0.4, 0.3, 4.0]))
+        tensor([0.0000, 0.3333, 1.0000])
+    """
+    if name not in _ACTIVATIONS:
+        raise _unknown("activation quantizer", name, activation_quantizer_names())
+    return _ACTIVATIONS[name](bits)
+
+
+def _unknown(what: str, name: object, known: tuple[str, ...]) -> ValueError:
+    return ValueError(f"unknown {what} {name!r}{suggestion(name, known)} (known: {', '.join(known)})")
+
+
+def make_quantizer(
+    quantizer: Quantizer,
+    weight: Tensor,
+    *,
+    total_bits: int | None = None,
+    scale: ScaleMode | None = None,
+    layer: str | None = None,
+) -> WeightQuantizer:
+    """A new quantiser for one layer.
+
+    Args:
+        quantizer: a registered method, a class, or an instance, which is copied.
+        weight: the layer's weights; they start what is learned and are not kept.
+        total_bits: B of the layer; None means that its bits are learned.
+        scale: how the levels are scaled: "none" (as published), "max" or "learned"; None takes the method's own.
+        layer: named in the message of an error.
+
+    Raises:
+        ValueError: unknown method or scale; bits that the method does not have, or that it cannot learn.
+        TypeError: see `find_quantizer`.
+
+    Example:
+        >>> make_quantizer("dorefa", torch.randn(4, 3)).grid()
+        <Grid.MID_RISE: 'mid-rise'>
+    """
+    found = find_quantizer(quantizer)
+    name = found.method
+    where = f" (layer {layer!r})" if layer else ""
+    if total_bits is None and not found.learns_bits:
+        raise ValueError(
+            f"quantizer {name!r} cannot learn bits: its levels are no stretched grid; give each layer's bits{where}"
+        )
+    if total_bits is not None and check_total_bits(total_bits, layer=layer) not in found.bit_counts:
+        least, most = found.bit_counts[0], found.bit_counts[-1]
+        span = f"{least} total bits only" if least == most else f"{least} to {most} total bits"
+        raise ValueError(f"quantizer {name!r} has {span}, not {total_bits}{where}")
+    if isinstance(found, type):
+        return found(weight, total_bits=total_bits, scale=scale)
+    if scale not in (None, found.scale):
+        raise ValueError(f"this quantizer {name!r} was made with scale {found.scale!r}, not {scale!r}")
+    return copy.deepcopy(found)
+
+
+@torch.no_grad()
+def quantize_weight(
+    weight: Tensor, total_bits: int, *, quantizer: Quantizer = "dorefa", scale: ScaleMode | None = None
+) -> Tensor:
+    """Weights rounded to B total bits by a method; no gradient, shape and dtype of weight.
+
+    Args:
+        weight: floating, any shape.
+        total_bits: B, sign included, 1 to 9.
+        quantizer: a registered method, a class or an instance.
+        scale: how the levels are scaled; None takes the method's own.
+
+    Raises:
+        ValueError: bits out of range, unknown method or scale.
+        TypeError: see `find_quantizer`.
+
+    Example:
+        >>> quantize_weight(torch.tensor([-1.0, 0.2, 0.6]), 2, quantizer="wrpn").tolist()
+        [-1.0, 0.0, 1.0]
+    """
+    method = make_quantizer(quantizer, weight, total_bits=check_total_bits(total_bits), scale=scale)
+    if total_bits == 1:
+        return method.binarize(weight)
+    bits = torch.tensor(float(total_bits - 1), device=weight.device)
+    return method(weight.float(), bits).to(weight.dtype)  # type: ignore[no-any-return]
+
+
+def check_total_bits(total_bits: object, *, layer: str | None = None) -> int:
+    """The bits as an int, or a ValueError that names the layer and the range."""
+    where = f" of layer {layer!r}" if layer else ""
+    whole = isinstance(total_bits, Integral) and not isinstance(total_bits, bool)  # numpy's integers are welcome
+    if not whole or not 1 <= total_bits <= MAX_TOTAL_BITS:  # type: ignore[operator]
+        raise ValueError(
+            f"the bits{where} must be a whole number from 1 to {MAX_TOTAL_BITS} (sign included), not {total_bits!r}"
+        )
+    return int(total_bits)  # type: ignore[call-overload, no-any-return]
