@@ -40,7 +40,7 @@ class Layer(Protocol):
     def grid(self) -> Grid:
         """The grid at the present bits."""
 
-    def settle(self, beta: Tensor, total_bits: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+    def settle(self, beta: Tensor, total_bits: Tensor | None, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
         """b, the beta that sets the wave, and the stretch c; elementwise, so that one layer can speak for its like."""
 
 
@@ -124,7 +124,8 @@ class Formulas:
         grid, tanh = first.grid, first._modules["quantizer"].squash == "tanh" and not raw
         dtype = torch.float64 if weights[0].dtype is torch.float64 else torch.float32
         self.counts = constants(tuple(weight.numel() for weight in weights), dtype, device)
-        total_bits = constants(tuple(layer.bits_now for layer in layers), torch.int64, device)
+        fixed = tuple(layer.bits_now for layer in layers)
+        total_bits = constants(fixed, torch.int64, device) if any(fixed) else None
         betas = [layer._buffers["beta"] for layer in layers]  # found without nn.Module's search, which takes longer
         # tensors that are made here are none of a reader's checkpoint; and exp2, which keeps what it returns, would
         # keep itself alive if that were kept as it is

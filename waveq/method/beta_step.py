@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from waveq.functional import magnitude_bits
-from waveq.method.parametrization import WaveParametrization
 from waveq.method.settings import Settings, WaveLayer
+from waveq.quantizers import WeightQuantizer
 
 __all__ = ["move_betas"]
 
@@ -39,11 +38,10 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
         skips its step too.
     """
     learning = [layer for layer in layers if layer.state.learns]
-    states = [layer.state for layer in learning]
-    if not states or all(state.beta.grad is None for state in states):
+    if not learning or all(layer.kept("beta").grad is None for layer in learning):
         return False
-    slopes = [slope / grad_scale for slope in _slopes(states)]
-    if not all(map(math.isfinite, slopes)):
+    slope = _slopes(learning) / grad_scale
+    if not bool(torch.isfinite(slope).all()):
         return False
     preset = settings.preset
     low, high = settings.beta_range
@@ -51,38 +49,36 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
     fresh = 1.0 / max(_TREND_STEPS, steps / 8)
     longest = max(_MAX_STEP, _LEAST_TRAVEL * (high - low) / steps) if settings.schedule.fall else _MAX_STEP
     pace = 1.0 if progress <= 1.0 - preset.settle else (1.0 - progress) / preset.settle
-    moves = []
-    for layer, slope in zip(learning, slopes, strict=True):
-        rate = settings.beta_lr / max(settings.bit_costs[layer.name], _LEAST_COST)
-        state = layer.state
-        kept: dict[str, Any] = state._buffers  # found without nn.Module's search, which takes longer than the rest
-        beta, velocity, trend = kept["beta"], kept["velocity"], kept["trend"]
-        before: float = beta.item()
-        speed = preset.beta_momentum * velocity.item() + slope + preset.beta_weight_decay * before
-        move = max(-longest, min(longest, rate * speed))
-        new = min(high, max(low, before - pace * move))
-        held = new in (low, high)  # at a clamp there is no travel, whatever the gradient says
-        velocity.fill_(speed)
-        trend.fill_((1.0 - fresh) * trend.item() - (0.0 if held else fresh * move))
-        beta.fill_(new)
-        moves.append((before, new))
-    bits = magnitude_bits(torch.tensor(moves), states[0].hysteresis) + 1.0
-    for layer, (before, now) in zip(learning, bits.tolist(), strict=True):
-        layer.state.quantizer.follow_bits(layer.weight.detach(), int(before), int(now))
+    rate = slope.new_tensor([settings.beta_lr / max(settings.bit_costs[each.name], _LEAST_COST) for each in learning])
+    kept = [[layer.kept(name) for layer in learning] for name in ("beta", "velocity", "trend")]
+    before, velocity, trend = (torch.stack([each.to(slope.device) for each in column]) for column in kept)
+    speed = preset.beta_momentum * velocity + slope + preset.beta_weight_decay * before
+    move = (rate * speed).clamp(-longest, longest)
+    new = (before - pace * move).clamp(low, high)
+    held = (new == low) | (new == high)  # at a clamp there is no travel, whatever the gradient says
+    trend = (1.0 - fresh) * trend - fresh * move.masked_fill(held, 0.0)
+    torch._foreach_copy_([*kept[0], *kept[1], *kept[2]], [*new.unbind(), *speed.unbind(), *trend.unbind()])
+    _follow_bits(learning, before, new)
     return True
 
 
-def _slopes(states: Sequence[WaveParametrization]) -> list[float]:
-    """All betas' gradients, the mean over ranks where torch.distributed runs."""
-    alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
-    gradients = [state.beta.grad for state in states]
-    if alone and all(gradient is None or gradient.is_cpu for gradient in gradients):
-        return [0.0 if gradient is None else gradient.item() for gradient in gradients]
-    home = states[0].beta.device  # on a GPU all are fetched at once
-    zero = torch.zeros((), device=home)
-    stacked = torch.stack([zero if gradient is None else gradient.to(home) for gradient in gradients])
-    if not alone:
+def _follow_bits(layers: Sequence[WaveLayer], before: Tensor, new: Tensor) -> None:
+    """Tell the quantisers that want to know where their bits have gone."""
+    those = [each for each in layers if type(each.state.quantizer).follow_bits is not WeightQuantizer.follow_bits]
+    if not those:
+        return
+    bits = magnitude_bits(torch.stack([before, new]), layers[0].state.hysteresis) + 1.0
+    for layer, was, now in zip(layers, *bits.tolist(), strict=True):
+        layer.state.quantizer.follow_bits(layer.weight.detach(), int(was), int(now))
+
+
+def _slopes(layers: Sequence[WaveLayer]) -> Tensor:
+    """All betas' gradients, (L,), the mean over ranks where torch.distributed runs."""
+    betas = [layer.kept("beta") for layer in layers]
+    home = betas[0].device
+    gradients = [torch.zeros_like(beta) if beta.grad is None else beta.grad for beta in betas]
+    stacked = torch.stack([gradient.to(home) for gradient in gradients])
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(stacked)
         stacked /= dist.get_world_size()
-    found: list[float] = stacked.tolist()
-    return found
+    return stacked
