@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from waveq.functional import magnitude_bits
 from waveq.method.settings import Settings, WaveLayer
@@ -14,6 +15,9 @@ from waveq.quantizers import WeightQuantizer
 
 __all__ = ["move_betas"]
 
+Numbers = npt.NDArray[np.float64]
+
+_MOVED = ("beta", "velocity", "trend")
 _TREND_STEPS = 50  # over which the trend is averaged, at least; an eighth of phase 2 where that is longer
 _MAX_STEP = 0.05  # bits; the task's gradient on beta is noisy, and one step must not cross a level
 _LEAST_TRAVEL = 2.0  # ranges of beta that the longest steps of phase 2 add up to: a short run must get there too
@@ -40,8 +44,9 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
     learning = [layer for layer in layers if layer.state.learns]
     if not learning or all(layer.kept("beta").grad is None for layer in learning):
         return False
-    slope = _slopes(learning) / grad_scale
-    if not bool(torch.isfinite(slope).all()):
+    beta, velocity, trend, slope = _fetched(learning)
+    slope = slope / grad_scale
+    if not np.isfinite(slope).all():
         return False
     preset = settings.preset
     low, high = settings.beta_range
@@ -49,36 +54,40 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
     fresh = 1.0 / max(_TREND_STEPS, steps / 8)
     longest = max(_MAX_STEP, _LEAST_TRAVEL * (high - low) / steps) if settings.schedule.fall else _MAX_STEP
     pace = 1.0 if progress <= 1.0 - preset.settle else (1.0 - progress) / preset.settle
-    rate = slope.new_tensor([settings.beta_lr / max(settings.bit_costs[each.name], _LEAST_COST) for each in learning])
-    kept = [[layer.kept(name) for layer in learning] for name in ("beta", "velocity", "trend")]
-    before, velocity, trend = (torch.stack([each.to(slope.device) for each in column]) for column in kept)
-    speed = preset.beta_momentum * velocity + slope + preset.beta_weight_decay * before
-    move = (rate * speed).clamp(-longest, longest)
-    new = (before - pace * move).clamp(low, high)
+    rate = settings.beta_lr / np.maximum([settings.bit_costs[layer.name] for layer in learning], _LEAST_COST)
+    speed = preset.beta_momentum * velocity + slope + preset.beta_weight_decay * beta
+    move = np.clip(rate * speed, -longest, longest)
+    new = np.clip(beta - pace * move, low, high)
     held = (new == low) | (new == high)  # at a clamp there is no travel, whatever the gradient says
-    trend = (1.0 - fresh) * trend - fresh * move.masked_fill(held, 0.0)
-    torch._foreach_copy_([*kept[0], *kept[1], *kept[2]], [*new.unbind(), *speed.unbind(), *trend.unbind()])
-    _follow_bits(learning, before, new)
+    trend = (1.0 - fresh) * trend - np.where(held, 0.0, fresh * move)
+    moved = torch.from_numpy(np.concatenate([new, speed, trend])).to(learning[0].kept("beta"))
+    torch._foreach_copy_([layer.kept(name) for name in _MOVED for layer in learning], list(moved.unbind()))
+    _follow_bits(learning, beta, new)
     return True
 
 
-def _follow_bits(layers: Sequence[WaveLayer], before: Tensor, new: Tensor) -> None:
+def _fetched(layers: Sequence[WaveLayer]) -> Numbers:
+    """beta, velocity, trend and gradient, (4, L) float64: all are fetched at once, and few numbers need no torch.
+
+    Gradients are means over ranks where torch.distributed runs.
+    """
+    home = layers[0].kept("beta").device
+    kept = [layer.kept(name) for name in _MOVED for layer in layers]
+    gradients = [torch.zeros_like(beta) if beta.grad is None else beta.grad for beta in kept[: len(layers)]]
+    stacked = torch.stack([tensor.detach().to(home) for tensor in (*kept, *gradients)])
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        shared = stacked[-len(layers) :].clone()
+        dist.all_reduce(shared)
+        stacked[-len(layers) :] = shared / dist.get_world_size()
+    return stacked.double().cpu().numpy().reshape(4, -1)
+
+
+def _follow_bits(layers: Sequence[WaveLayer], before: Numbers, new: Numbers) -> None:
     """Tell the quantisers that want to know where their bits have gone."""
     those = [each for each in layers if type(each.state.quantizer).follow_bits is not WeightQuantizer.follow_bits]
     if not those:
         return
-    bits = magnitude_bits(torch.stack([before, new]), layers[0].state.hysteresis) + 1.0
+    betas = torch.from_numpy(np.stack([before, new])).float()
+    bits = magnitude_bits(betas, layers[0].state.hysteresis) + 1.0
     for layer, was, now in zip(layers, *bits.tolist(), strict=True):
         layer.state.quantizer.follow_bits(layer.weight.detach(), int(was), int(now))
-
-
-def _slopes(layers: Sequence[WaveLayer]) -> Tensor:
-    """All betas' gradients, (L,), the mean over ranks where torch.distributed runs."""
-    betas = [layer.kept("beta") for layer in layers]
-    home = betas[0].device
-    gradients = [torch.zeros_like(beta) if beta.grad is None else beta.grad for beta in betas]
-    stacked = torch.stack([gradient.to(home) for gradient in gradients])
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(stacked)
-        stacked /= dist.get_world_size()
-    return stacked

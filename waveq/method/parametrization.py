@@ -162,17 +162,16 @@ class WaveParametrization(nn.Module):
         self.total_bits.fill_(total_bits)
         self._mirror()
 
-    def settle(self, beta: Tensor, total_bits: Tensor | None, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+    def settle(self, beta: Tensor, total_bits: Tensor | None) -> tuple[Tensor, Tensor]:
         """What follows from beta, elementwise, for layers that were attached alike.
 
         Args:
             beta: 0-dim, or (L,) for L layers.
             total_bits: the same shape; 0 where bits are learned, None where all of them are.
-            grid: theirs.
 
         Returns:
             b, magnitude bits, without gradient; the beta that sets the grid: the learned one, once frozen no more than
-            the bits, with ``snap`` just them; the stretch c(beta), 1 where that beta equals the bits.
+            the bits, with ``snap`` just them.
         """
         bits, wave_beta = magnitude_bits(beta, self.hysteresis), beta
         if total_bits is not None:
@@ -180,8 +179,12 @@ class WaveParametrization(nn.Module):
             bits = torch.where(learned, bits, (total_bits - 1).to(beta.dtype))
             settled = bits if self.snap else torch.minimum(beta, bits + self.hysteresis)
             wave_beta = torch.where(learned, beta, settled)
+        return bits, wave_beta
+
+    def stretch_of(self, wave_beta: Tensor, bits: Tensor, grid: Grid) -> Tensor:
+        """c(beta), elementwise; 1 where the beta that sets the grid equals the bits."""
         moving = wave_beta if self.task_moves_beta else wave_beta.detach()
-        return bits, wave_beta, grid_scale(moving, bits, grid=grid, rule=self.scale_rule)
+        return grid_scale(moving, bits, grid=grid, rule=self.scale_rule)
 
     def wave_beta(self) -> Tensor:
         """The beta that sets the grid, 0-dim; see ``settle``."""
@@ -193,10 +196,11 @@ class WaveParametrization(nn.Module):
 
     def stretch(self) -> Tensor:
         """c(beta), 0-dim."""
-        return self._settled()[2]
+        bits, wave_beta = self._settled()
+        return self.stretch_of(wave_beta, bits, self.grid)
 
-    def _settled(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.settle(self.beta, None if self.learns else self.total_bits, self.grid)
+    def _settled(self) -> tuple[Tensor, Tensor]:
+        return self.settle(self.beta, None if self.learns else self.total_bits)
 
     def quantize(self, weight: Tensor) -> Tensor:
         """The layer's weights on their grid, in the weights' dtype; computed in float32 at least."""
@@ -209,8 +213,8 @@ class WaveParametrization(nn.Module):
             if torch.is_grad_enabled() and self.joins():
                 return self.groups.read(self, weight, engine)
             return round_alone(self, weight, engine)
-        bits, _, stretch = self._settled()
-        quantized: Tensor = self.quantizer(wide, bits, stretch)
+        bits, wave_beta = self._settled()
+        quantized: Tensor = self.quantizer(wide, bits, self.stretch_of(wave_beta, bits, self.grid))
         return quantized.to(weight.dtype)
 
     def read(self, weight: Tensor) -> Tensor | None:

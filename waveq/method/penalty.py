@@ -55,7 +55,7 @@ def penalty(layers: Sequence[WaveLayer], settings: Settings, strengths: Strength
     if len(terms) == 1:
         return terms[0]
     home = terms[0].device
-    return torch.stack([term.to(home) for term in terms]).sum()
+    return sum((term.to(home) for term in terms[1:]), terms[0])
 
 
 def _split(layers: Sequence[WaveLayer], settings: Settings) -> tuple[list[_Waves], list[WaveLayer]]:
