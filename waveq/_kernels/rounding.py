@@ -22,7 +22,7 @@ from waveq._kernels.layout import narrowed
 from waveq._kernels.levels import Given, Levels, Quantizer
 from waveq.functional import Grid, frequency
 
-__all__ = ["GROUP", "Formulas", "Layer", "Record", "Sines", "groups_of", "hand_out", "records_of", "waves"]
+__all__ = ["GROUP", "Formulas", "Layer", "Record", "Sines", "groups_of", "hand_out", "records_of", "stacked", "waves"]
 
 _PITCH, _GAIN, _DIVISOR, _V_DIVISOR, _PERIODS = range(5)  # the numbers of a layer that gradients go through
 
@@ -40,11 +40,8 @@ class Layer(Protocol):
     def grid(self) -> Grid:
         """The grid at the present bits."""
 
-    def settle(self, beta: Tensor, total_bits: Tensor | None) -> tuple[Tensor, Tensor]:
-        """b, and the beta that sets the wave; elementwise, so that one layer can speak for its like."""
-
-    def stretch_of(self, wave_beta: Tensor, bits: Tensor, grid: Grid) -> Tensor:
-        """c(beta), elementwise."""
+    def settle_alike(self, layers: Sequence[Any], grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """beta, b, the beta that sets the wave and the stretch c of layers that differ in numbers alone, (L,) each."""
 
 
 class Sines(NamedTuple):
@@ -127,15 +124,10 @@ class Formulas:
         grid, tanh = first.grid, first._modules["quantizer"].squash == "tanh" and not raw
         dtype = torch.float64 if weights[0].dtype is torch.float64 else torch.float32
         self.counts = constants(tuple(weight.numel() for weight in weights), dtype, device)
-        fixed = tuple(layer.bits_now for layer in layers)
-        total_bits = constants(fixed, torch.int64, device) if any(fixed) else None
-        betas = [layer._buffers["beta"] for layer in layers]  # found without nn.Module's search, which takes longer
         # tensors that are made here are none of a reader's checkpoint; and exp2, which keeps what it returns, would
         # keep itself alive if that were kept as it is
         with torch.autograd.graph.saved_tensors_hooks(_apart, _apart):
-            beta = _stacked(betas)
-            bits, at = first.settle(beta, total_bits)
-            stretch = 1.0 if raw else first.stretch_of(at, bits, grid)
+            beta, bits, at, stretch = first.settle_alike(layers, grid)
             periods = frequency(at, grid)
             given = _OfManyLayers(engine, weights, tanh, grid, bits, at.detach(), stretch, self.counts)
             twin, learned = _twin([layer._modules["quantizer"] for layer in layers])
@@ -148,7 +140,7 @@ class Formulas:
         self._values = [levels.pitch, levels.gain, levels.divisor, v, periods]
         self._sources = [beta, *learned.values(), given.source]
         self._slopes: dict[int, list[Tensor | None]] = {}
-        self.inputs = [betas]
+        self.inputs = [[layer._buffers["beta"] for layer in layers]]
         for name in learned:
             self.inputs.append([layer._modules["quantizer"]._parameters[name] for layer in layers])
 
@@ -218,7 +210,7 @@ def _apart(tensor: Tensor) -> Tensor:
     return tensor.detach()
 
 
-def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
     """(L,) float32 at least, a source of gradients where any of them is."""
     with torch.no_grad():
         source = torch.stack(list(tensors))
@@ -231,7 +223,7 @@ def _twin(quantizers: Sequence[nn.Module]) -> tuple[Quantizer, dict[str, Tensor]
     first = quantizers[0]
     if not first._parameters and not first._buffers:
         return cast(Quantizer, first), {}
-    learned = {name: _stacked([cast(Tensor, q._parameters[name]) for q in quantizers]) for name in first._parameters}
+    learned = {name: stacked([cast(Tensor, q._parameters[name]) for q in quantizers]) for name in first._parameters}
     held = {name: torch.stack([cast(Tensor, q._buffers[name]) for q in quantizers]) for name in first._buffers}
     twin = object.__new__(type(first))
     # attributes of the object itself are found before what nn.Module looks up in its own tables
