@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from waveq._kernels.engine import Column, Engine, Table, constants, rows_of
 from waveq._kernels.layout import narrowed
 from waveq._kernels.levels import Given, Levels, Quantizer
-from waveq.functional import Grid, frequency
+from waveq.functional import Grid
 
 __all__ = ["GROUP", "Formulas", "Layer", "Record", "Sines", "groups_of", "hand_out", "records_of", "stacked", "waves"]
 
@@ -40,8 +40,11 @@ class Layer(Protocol):
     def grid(self) -> Grid:
         """The grid at the present bits."""
 
-    def settle_alike(self, layers: Sequence[Any], grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """beta, b, the beta that sets the wave and the stretch c of layers that differ in numbers alone, (L,) each."""
+    def settle_alike(self, layers: Sequence[Any], grid: Grid) -> tuple[Tensor, ...]:
+        """What follows from beta in layers that differ in numbers alone, (L,) each.
+
+        beta, b, the beta that sets the wave, the steps k of b, the periods n of that beta, the stretch c.
+        """
 
 
 class Sines(NamedTuple):
@@ -127,9 +130,9 @@ class Formulas:
         # tensors that are made here are none of a reader's checkpoint; and exp2, which keeps what it returns, would
         # keep itself alive if that were kept as it is
         with torch.autograd.graph.saved_tensors_hooks(_apart, _apart):
-            beta, bits, at, stretch = first.settle_alike(layers, grid)
-            periods = frequency(at, grid)
+            beta, bits, at, steps, periods, stretch = first.settle_alike(layers, grid)
             given = _OfManyLayers(engine, weights, tanh, grid, bits, at.detach(), stretch, self.counts)
+            given.steps = steps
             twin, learned = _twin([layer._modules["quantizer"] for layer in layers])
             levels = Levels(pitch=1.0, low=0.0, high=0.0) if raw else twin.levels(given)
         largest = given.largest if tanh or (wave and grid.shift and not raw) else self.counts  # any but 0 will do
@@ -167,11 +170,11 @@ class Formulas:
             slopes: (n,), as they were given to the engine; None where none of ``Sines.by_weights`` has.
             by_beta: (n,), the gradient of ``Sines.by_beta``; None for none.
         """
-        found: list[Tensor | None] = [None] * len(self._sources)
+        found: list[Any] = [None] * len(self._sources)
         if not any(source is not None and source.requires_grad for source in self._sources):
             return found[:-1], None
-        rows = self.table.rows[at]
-        shares: list[tuple[int, Callable[[], Tensor]]] = []
+        rows, counts, sums = _numbers(self.table.rows[at]), _numbers(self.counts[at]), _numbers(sums)
+        shares: list[tuple[int, Callable[[], Any]]] = []
         if by_values:
             shares += [
                 (_PITCH, lambda: rows[:, Column.GAIN] * sums[:, 0]),
@@ -179,16 +182,17 @@ class Formulas:
                 (_DIVISOR, lambda: -rows[:, Column.GAIN] / rows[:, Column.DIVISOR] * sums[:, 2]),
             ]
         if slopes is not None:
-            shares.append((_V_DIVISOR, lambda: -slopes / rows[:, Column.V_DIVISOR] * sums[:, 4]))
+            shares.append((_V_DIVISOR, lambda: -_numbers(slopes) / rows[:, Column.V_DIVISOR] * sums[:, 4]))
         if by_beta is not None:
             # R0 is the mean of sin^2(pi (v n + shift)): this is dR0/dn, the rest of dR/dbeta is plain torch
-            shares.append((_PERIODS, lambda: by_beta * math.pi * sums[:, 3] / self.counts[at]))
+            shares.append((_PERIODS, lambda: _numbers(by_beta) * math.pi * sums[:, 3] / counts))
         for number, share in shares:
             for source, slope in enumerate(self._slopes_of(number)):
                 if slope is not None:
-                    part, before = slope[at] * share(), found[source]
-                    found[source] = part if before is None else before + part
-        return found[:-1], found[-1]
+                    part = _numbers(slope[at]) * share()
+                    found[source] = part if found[source] is None else found[source] + part
+        back = [None if part is None else torch.as_tensor(part, dtype=self.table.rows.dtype) for part in found]
+        return back[:-1], back[-1]
 
     def _slopes_of(self, number: int) -> list[Tensor | None]:
         """The derivatives (L,) of one of the values in each source: formulas are elementwise, so that vectors hold it.
@@ -204,6 +208,11 @@ class Formulas:
                 slopes = [next(found) if s is not None and s.requires_grad else None for s in self._sources]
             self._slopes[number] = slopes
         return self._slopes[number]
+
+
+def _numbers(tensor: Tensor) -> Any:
+    """NumPy's view on the CPU, where its arithmetic on few numbers takes a fifth of the time; elsewhere the tensor."""
+    return tensor.numpy() if tensor.is_cpu else tensor
 
 
 def _apart(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from waveq._kernels.backends import engine_for, transforming
 from waveq._kernels.engine import constants
 from waveq._kernels.groups import Groups, Memory, round_alone
 from waveq._kernels.rounding import Sines, stacked
-from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
+from waveq.functional import Grid, ScaleRule, exact_scale, frequency, grid_scale, magnitude_bits
 from waveq.quantizers import ActivationQuantizer, DoReFaActivation
 from waveq.quantizers.base import WeightQuantizer
 
@@ -187,8 +187,8 @@ class WaveParametrization(nn.Module):
         moving = wave_beta if self.task_moves_beta else wave_beta.detach()
         return grid_scale(moving, bits, grid=grid, rule=self.scale_rule)
 
-    def settle_alike(self, layers: Sequence[Any], grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """beta, b, the beta that sets the grid and c(beta) of L layers that were attached alike, (L,) each.
+    def settle_alike(self, layers: Sequence[Any], grid: Grid) -> tuple[Tensor, ...]:
+        """See ``rounding.Layer``: for L layers that were attached alike.
 
         Args:
             layers: their parametrisations.
@@ -203,17 +203,20 @@ class WaveParametrization(nn.Module):
                         betas, constants(fixed, torch.int64, betas[0].device), grid
                     )
                 self.__dict__["_fixed_key"] = key
-            found: tuple[Tensor, Tensor, Tensor, Tensor] = self.__dict__["_fixed"]
+            found: tuple[Tensor, ...] = self.__dict__["_fixed"]
             return found
         total_bits = constants(fixed, torch.int64, betas[0].device) if any(fixed) else None
         return self._settle_all(betas, total_bits, grid)
 
-    def _settle_all(
-        self, betas: Sequence[Tensor], total_bits: Tensor | None, grid: Grid
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _settle_all(self, betas: Sequence[Tensor], total_bits: Tensor | None, grid: Grid) -> tuple[Tensor, ...]:
         beta = stacked(betas)
-        bits, wave_beta = self.settle(beta, total_bits)
-        return beta, bits, wave_beta, self.stretch_of(wave_beta, bits, grid)
+        bits, at = self.settle(beta, total_bits)
+        steps, periods = frequency(bits, grid), frequency(at, grid)
+        if self.scale_rule == "exact":
+            stretch = exact_scale(steps, periods if self.task_moves_beta else periods.detach())
+        else:
+            stretch = self.stretch_of(at, bits, grid)
+        return beta, bits, at, steps, periods, stretch
 
     def wave_beta(self) -> Tensor:
         """The beta that sets the grid, 0-dim; see ``settle``."""
