@@ -31,6 +31,7 @@ from waveq.method.presets import get_preset
 ENGINE = NumbaEngine()
 
 
+@pytest.mark.slow
 @given(st.floats(-30, 30, width=32))
 def test_tanh_is_the_library_s(x: float) -> None:
     assert abs(scalars.squash_tanh(np.float32(x)) - math.tanh(x)) <= 4e-7 * abs(math.tanh(x)) + 1e-38

@@ -129,6 +129,7 @@ def train(model: nn.Module, handle: object, steps: int, rate: float = 0.05) -> l
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pact", *LEARNED_LEVELS])
 def test_train_save_resume_finalize(name: str) -> None:
     model = small_net()
