@@ -74,7 +74,7 @@ def _fetched(layers: Sequence[WaveLayer]) -> Numbers:
     home = layers[0].kept("beta").device
     kept = [layer.kept(name) for name in _MOVED for layer in layers]
     gradients = [torch.zeros_like(beta) if beta.grad is None else beta.grad for beta in kept[: len(layers)]]
-    stacked = torch.stack([tensor.detach().to(home) for tensor in (*kept, *gradients)])
+    stacked = torch.stack([each if each.device == home else each.to(home) for each in (*kept, *gradients)])
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         shared = stacked[-len(layers) :].clone()
         dist.all_reduce(shared)

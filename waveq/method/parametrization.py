@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
 from waveq._kernels.backends import engine_for, transforming
+from waveq._kernels.engine import constants
 from waveq._kernels.groups import Groups, Memory, round_alone
-from waveq._kernels.rounding import Sines
-from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
+from waveq._kernels.rounding import Sines, stacked
+from waveq.functional import Grid, ScaleRule, exact_scale, frequency, grid_scale, magnitude_bits
 from waveq.quantizers import ActivationQuantizer, DoReFaActivation
 from waveq.quantizers.base import WeightQuantizer
 
@@ -186,6 +187,37 @@ class WaveParametrization(nn.Module):
         moving = wave_beta if self.task_moves_beta else wave_beta.detach()
         return grid_scale(moving, bits, grid=grid, rule=self.scale_rule)
 
+    def settle_alike(self, layers: Sequence[Any], grid: Grid) -> tuple[Tensor, ...]:
+        """See ``rounding.Layer``: for L layers that were attached alike.
+
+        Args:
+            layers: their parametrisations.
+            grid: theirs.
+        """
+        betas, fixed = [layer._buffers["beta"] for layer in layers], tuple(layer.bits_now for layer in layers)
+        if all(fixed) and betas[0].is_cpu:  # nothing moves: kept from step to step, as long as nobody writes to a beta
+            key = fixed, grid, *[beta.item() for beta in betas]
+            if self.__dict__.get("_fixed_key") != key:
+                with torch.inference_mode(False), torch.no_grad():
+                    self.__dict__["_fixed"] = self._settle_all(
+                        betas, constants(fixed, torch.int64, betas[0].device), grid
+                    )
+                self.__dict__["_fixed_key"] = key
+            found: tuple[Tensor, ...] = self.__dict__["_fixed"]
+            return found
+        total_bits = constants(fixed, torch.int64, betas[0].device) if any(fixed) else None
+        return self._settle_all(betas, total_bits, grid)
+
+    def _settle_all(self, betas: Sequence[Tensor], total_bits: Tensor | None, grid: Grid) -> tuple[Tensor, ...]:
+        beta = stacked(betas)
+        bits, at = self.settle(beta, total_bits)
+        steps, periods = frequency(bits, grid), frequency(at, grid)
+        if self.scale_rule == "exact":
+            stretch = exact_scale(steps, periods if self.task_moves_beta else periods.detach())
+        else:
+            stretch = self.stretch_of(at, bits, grid)
+        return beta, bits, at, steps, periods, stretch
+
     def wave_beta(self) -> Tensor:
         """The beta that sets the grid, 0-dim; see ``settle``."""
         return self._settled()[1]
@@ -218,10 +250,14 @@ class WaveParametrization(nn.Module):
         return quantized.to(weight.dtype)
 
     def read(self, weight: Tensor) -> Tensor | None:
-        """The quantised weight, where it has been made already; None asks for the long way."""
+        """The quantised weight, where all is as usual in training; None asks for the long way."""
         if not (self.joins() and torch.is_grad_enabled()) or transforming() or self._seen != self._marks():
             return None
-        return self.groups.remembered(self, weight)
+        found = self.groups.remembered(self, weight)
+        if found is None:
+            engine = engine_for(weight) if self.quantizer.compiles("forward") else None
+            found = None if engine is None else self.groups.read(self, weight, engine)
+        return found
 
     def joins(self) -> bool:
         """See ``groups.Reader``."""
