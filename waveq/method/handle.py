@@ -172,9 +172,9 @@ class WaveQ(View):
         self._leave({}, "removed")
 
     def _leave(self, values: Mapping[str, Tensor], how: str) -> None:
-        for hook in self._hooks:
-            hook.remove()
         for name, layer in self._layers.items():
             make_plain(layer, values.get(name))
+        for hook in self._hooks:
+            hook.remove()
         self._progress.leave()
         self._left = how

@@ -271,9 +271,9 @@ class WaveParametrization(nn.Module):
         self._mirror()
 
 
-def parametrization_of(module: nn.Module) -> WaveParametrization:
+def parametrization_of(module: nn.Module, tensor: str = "weight") -> WaveParametrization:
     """The parametrisation of an attached layer's weight."""
-    found = module.parametrizations.weight[0]  # type: ignore[union-attr, index]
+    found = module.parametrizations[tensor][0]  # type: ignore[union-attr, index, operator]
     assert isinstance(found, WaveParametrization)
     return found
 

@@ -403,7 +403,7 @@ def test_layers_with_one_weight() -> None:
 def test_attention_is_quantised_where_it_uses_layers() -> None:
     model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
     wq = waveq.attach(model, bits=4, quantizer="wrpn")
-    assert set(wq.bits()) == {"self_attn.out_proj", "linear1", "linear2"}
+    assert set(wq.bits()) == {"self_attn.in_proj_weight", "self_attn.out_proj", "linear1", "linear2"}
     x = torch.randn(2, 5, 8)
     trained = model(x)
     (trained.square().mean() + wq.penalty()).backward()
