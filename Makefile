@@ -31,7 +31,7 @@ lowest:
 	$(MAKE) VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt formulas
 
 formulas: $(READY)
-	$(BIN)/python -m pytest -q $(addprefix tests/waveq/,test_boundaries.py test_functional.py test_kernels.py quantizers)
+	$(BIN)/python -m pytest -q $(addprefix tests/waveq/,test_boundaries.py test_functional.py kernels quantizers)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

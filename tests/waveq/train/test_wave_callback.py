@@ -7,14 +7,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 import waveq
 from waveq.train.callbacks import WaveQCallback
 from waveq.train.logs import quiet_lightning
-
-from lightning.pytorch import LightningModule, Trainer  # isort: skip  (after torchvision, see train_module)
-
 
 STEPS = 24
 
