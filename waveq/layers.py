@@ -52,7 +52,9 @@ def is_layer(module: nn.Module) -> bool:
 
 def _is_transformers_conv1d(module: nn.Module) -> bool:
     """By name, so that nobody imports transformers for the question."""
-    return any(kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") for kind in type(module).__mro__)
+    return any(
+        kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") for kind in type(module).__mro__
+    )
 
 
 @dataclass(frozen=True)

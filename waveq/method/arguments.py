@@ -64,7 +64,9 @@ def resolve_bits(
     first_last = check_total_bits(first_last)
     at_ends = [first for first, names in shared.items() if set(names) & set(ends)]
     if not at_ends:
-        raise ValueError(f"first_last={first_last} contradicts skip, which leaves out both {ends[0]!r} and {ends[-1]!r}")
+        raise ValueError(
+            f"first_last={first_last} contradicts skip, which leaves out both {ends[0]!r} and {ends[-1]!r}"
+        )
     for name in at_ends:
         if isinstance(bits, Mapping) and chosen[name] != first_last:
             raise ValueError(

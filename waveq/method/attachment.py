@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from waveq.method.arguments import (
 from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
 from waveq.method.checkpoint import ROOT_STATE, accept_plain_root, accept_plain_weight
 from waveq.method.choose_layers import choose_layers, share_weights
+from waveq.method.coverage import own_forward
 from waveq.method.handle import WaveQ
 from waveq.method.holders import find_holders, refuse_views
 from waveq.method.options import Bits, Forward, Method, takes_options
@@ -177,7 +179,15 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
         for name, names in shared.items()
     }
     # nothing above has touched the model: a refused call leaves it as it was
+    strange = own_forward({name: site.module for name, site in layers.items()})
     hooks = _register(model, built, sites)
+    if strange:
+        named = ", ".join(f"{name} ({kind})" for name, kind in strange.items())
+        warnings.warn(
+            f"layers with a forward of their own: {named}. Where it makes another weight of theirs, or does more than "
+            "the layer that it is derived from, what is computed is not on the levels of their bits: then skip them",
+            stacklevel=3,
+        )
     return WaveQ(model, built, settings, hooks)
 
 
@@ -197,9 +207,9 @@ def _new_state(
     """The parametrisation of one weight; ``total_bits`` is 0 where bits are learned."""
     weight, preset = site.module._parameters[site.tensor], settings.preset
     assert weight is not None
-    made_for = {"total_bits": total_bits or None, "scale": scale, "layer": name, "outputs": site.outputs}
+    make = stack_of if site.stacked else make_quantizer
     state = WaveParametrization(
-        stack_of(quantizer, weight, **made_for) if site.stacked else make_quantizer(quantizer, weight, **made_for),
+        make(quantizer, weight, total_bits=total_bits or None, scale=scale, layer=name, outputs=site.outputs),
         beta=float(total_bits - 1) if total_bits else preset.beta_init,
         total_bits=total_bits,
         quantized=quantized,
@@ -227,9 +237,7 @@ def _tied(site: WeightSite, holders: Mapping[str, WeightSite]) -> list[WeightSit
     return [other for other in holders.values() if other.module._parameters[other.tensor] is weight]
 
 
-def _register(
-    model: nn.Module, built: Mapping[str, WaveLayer], sites: Mapping[str, Sequence[WeightSite]]
-) -> list[Any]:
+def _register(model: nn.Module, built: Mapping[str, WaveLayer], sites: Mapping[str, Sequence[WeightSite]]) -> list[Any]:
     hooks: list[Any] = [model.register_load_state_dict_pre_hook(accept_plain_root)]  # type: ignore[no-untyped-call]
     for layer in built.values():
         for site in sites[layer.name]:
@@ -243,6 +251,8 @@ def _register(
             if site.called and layer.state.activation_bits is not None:
                 _drop_fixed_activations(module)
                 hooks.append(module.register_forward_pre_hook(quantize_input, with_kwargs=True))
+    for layer in built.values():
+        layer.state.reads = 0  # torch reads a weight when it is parametrised
     hooks.append(Leaning(model))
     device = next(iter(built.values())).state.beta.device
     step, dual = ROOT_STATE

@@ -13,8 +13,10 @@ __all__ = ["ROOT_STATE", "accept_plain_root", "accept_plain_weight"]
 ROOT_STATE = ("waveq_step", "waveq_dual")
 
 
-def accept_plain_weight(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_unused: Any, tensor: str = "weight") -> None:
-    """Load-state-dict pre-hook of a quantised layer: ``weight`` (or another ``tensor``) becomes the tensor that is trained.
+def accept_plain_weight(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, *_unused: Any, tensor: str = "weight"
+) -> None:
+    """Load-state-dict pre-hook of a quantised layer: ``weight`` (or ``tensor``) becomes what is trained.
 
     What the plain checkpoint does not know (betas, learned scales) keeps its present value. A checkpoint with any of
     the method's own keys is left alone, so that a truly missing key is still reported.

@@ -64,10 +64,10 @@ def refuse_views(model: nn.Module, sites: Mapping[str, WeightSite]) -> None:
         if (extent := _extent(weight)) is not None:
             home, first, last = extent
             weights.setdefault(home, []).append((first, last, weight, name))
-    for other, tensor in _tensors(model):
-        extent = _extent(tensor)
-        for first, last, weight, name in weights.get(extent[0], ()) if extent else ():
-            if extent is not None and tensor is not weight and extent[1] < last and first < extent[2]:
+    for other, another in _tensors(model):
+        extent = _extent(another)
+        for first, last, mine, name in weights.get(extent[0], ()) if extent else ():
+            if extent is not None and another is not mine and extent[1] < last and first < extent[2]:
                 raise ValueError(
                     f"the weight of {name!r} shares its memory with {other!r}, which would read it without its "
                     f"quantiser and change when it is rounded: make one a copy, tie them as one nn.Parameter, or skip "
@@ -88,7 +88,7 @@ def _refuse_hidden(model: nn.Module, owners: Mapping[int, str]) -> None:
                 if id(tensor) in owners:
                     raise ValueError(
                         f"the weight of {owners[id(tensor)]!r} is also kept in the attribute {attribute!r} of "
-                        f"{module_name or 'the model'!r}, where it would be read without its quantiser: read it as "
+                        f"{repr(module_name) if module_name else 'the model'}, where it would be read without its quantiser: read it as "
                         f"{owners[id(tensor)]}.weight instead, or skip {owners[id(tensor)]!r}"
                     )
 
@@ -119,4 +119,4 @@ def _extent(tensor: Tensor) -> tuple[int, int, int] | None:
     first = tensor.storage_offset()
     span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     width = tensor.element_size()
-    return tensor.untyped_storage().data_ptr(), first * width, (first + span) * width
+    return tensor.untyped_storage().data_ptr(), int(first * width), int((first + span) * width)

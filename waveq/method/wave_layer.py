@@ -80,7 +80,10 @@ class KeptOrder:
     def remove(self) -> None:
         """Put them back, once all parametrisations are off."""
         kept = self._module._parameters
-        for name in [*(each for each in self._names if each in kept), *(each for each in kept if each not in self._names)]:
+        for name in [
+            *(each for each in self._names if each in kept),
+            *(each for each in kept if each not in self._names),
+        ]:
             kept[name] = kept.pop(name)
         if isinstance(self._module, nn.RNNBase):
             keep_plain_weights(self._module)
