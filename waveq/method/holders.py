@@ -88,8 +88,8 @@ def _refuse_hidden(model: nn.Module, owners: Mapping[int, str]) -> None:
                 if id(tensor) in owners:
                     raise ValueError(
                         f"the weight of {owners[id(tensor)]!r} is also kept in the attribute {attribute!r} of "
-                        f"{repr(module_name) if module_name else 'the model'}, where it would be read without its quantiser: "
-                        f"read it as {owners[id(tensor)]}.weight instead, or skip {owners[id(tensor)]!r}"
+                        f"{repr(module_name) if module_name else 'the model'}, where it would be read without its "
+                        f"quantiser: read it as {owners[id(tensor)]}.weight instead, or skip {owners[id(tensor)]!r}"
                     )
 
 
