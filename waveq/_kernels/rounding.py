@@ -271,11 +271,15 @@ class Record:
 
 
 def records_of(formulas: Formulas, weights: Sequence[Tensor], engine: Engine, *, keeps: bool) -> list[Record]:
-    """One call over all weights; neighbours stand together."""
+    """One call over all weights; neighbours stand together, and all of them where there is a wave alone.
+
+    Such a wave's gradients are there as soon as the loss goes back: nobody has to wait for them.
+    """
     with torch.no_grad():
         rounded, sine = engine.round(weights, formulas.table)
     records = []
-    for part in groups_of([weight.numel() for weight in weights]):
+    sizes = [weight.numel() for weight in weights]
+    for part in groups_of(sizes) if formulas.table.rounds else [slice(0, len(sizes))]:
         mine = list(weights[part])
         versions = [weight._version for weight in mine]
         used = [False] * len(mine)

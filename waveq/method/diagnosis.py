@@ -41,6 +41,7 @@ def diagnose_bits(progress: Progress, settings: Settings) -> list[str]:
             start=preset.beta_init, end=layer.beta, trend=float(layer.state.trend), bits=layer.state.bits_now
         )
         for layer in progress.learned
+        if layer in progress.running
     }
     used = 0.0 if budget is None else progress.cost() / budget.limit
     findings = diagnose(

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from waveq._kernels.groups import forget_weights
 from waveq.method.beta_step import move_betas
 from waveq.method.float_road import keep_bounds, rounded
+from waveq.method.formulas import FormulaProbe
 from waveq.method.learned_policy import require_finite
 from waveq.method.penalty import Strengths, penalty
 from waveq.method.phases import enter_phase, freeze_bits
 from waveq.method.settings import Settings, WaveLayer
+from waveq.method.surgery import UnmovedScales, require_layers, require_same_weights, watch, written_over
 from waveq.method.view import View
 from waveq.method.wave_layer import make_plain
 from waveq.method.wave_strength import rebalance_all
@@ -25,6 +27,7 @@ __all__ = ["WaveQ"]
 
 _FORGOTTEN_AFTER = 100  # penalties without a step; gradient accumulation rarely goes that far
 _BALANCE_EVERY = 10  # steps between two looks at the gradients' lengths
+_LOOK_EVERY = 50  # steps between two looks for what was done to the model since attach
 
 
 class WaveQ(View):
@@ -42,7 +45,10 @@ class WaveQ(View):
         self, model: nn.Module, layers: Mapping[str, WaveLayer], settings: Settings, hooks: Sequence[Any]
     ) -> None:
         super().__init__(model, layers, settings)
-        self._hooks = list(hooks)
+        self._probe, self._scales = FormulaProbe(model, self._all), UnmovedScales(self._all)
+        self._hooks = [*hooks, self._probe]
+        self._watching = True  # from the start, when initialisations come too late
+        watch(self._all, on=True)
         self._pending = 0  # penalties since the last step
         enter_phase(self._all, settings, self.phase)  # schedules without a first phase quantise from the first step on
         self._tell_groups()
@@ -87,6 +93,7 @@ class WaveQ(View):
         self._require_live("step")
         self._notice()
         self._pending = 0
+        self._look_for_surgery()
         layers, settings, progress = self._all, self.settings, self._progress
         if settings.balance and progress.step % _BALANCE_EVERY == 0 and settings.schedule(progress.step)[0] != 0.0:
             rebalance_all(layers, settings)
@@ -99,6 +106,7 @@ class WaveQ(View):
         enter_phase(layers, settings, progress.phase)  # freezes the bits when phase 3 begins
         keep_bounds(layers, settings, progress.step)
         self._tell_groups()
+        self._scales.remember()
 
     def freeze(self) -> None:
         """Fix the bits now: ceil(beta - hysteresis), within the budget where one is set."""
@@ -138,6 +146,22 @@ class WaveQ(View):
         strength = self.settings.schedule(self.steps)[0]
         self._all[0].state.groups.wave = self.settings.wave_on != "raw" and strength != 0.0
 
+    # ------------------------------------------------------------------ what is done to the model meanwhile
+
+    def _look_for_surgery(self) -> None:
+        """At the beginning of a step: say what the method cannot follow; most looks are for some steps only."""
+        self._probe.remove()
+        self._scales.look()
+        found, step = self._scales.unmoved(), self.steps
+        if step % _LOOK_EVERY == 0:
+            require_layers(self._model, self._all, self.settings)
+        if self._watching:
+            found += written_over(self._all)
+        self._watching = (step + 1) % _LOOK_EVERY == 0
+        watch(self._all, on=self._watching)
+        for sentence in found:
+            warnings.warn(sentence, stacklevel=3)
+
     # ------------------------------------------------------------------ leaving
 
     @torch.no_grad()
@@ -153,6 +177,9 @@ class WaveQ(View):
         """
         self._require_live("finalize")
         require_finite(self._all)
+        require_layers(self._model, self._all, self.settings)
+        for sentence in self._scales.unmoved(at_end=True) + written_over(self._all):
+            warnings.warn(sentence, stacklevel=3)
         if self.learning:
             warnings.warn(
                 f"finalize() at step {self.steps} of {self.total_steps}: the bits were still being learned and are "
@@ -160,9 +187,12 @@ class WaveQ(View):
                 stacklevel=3,  # no_grad's wrapper lies between
             )
             self.freeze()
+        self._last_summary = self.summary()
         self._last_policy = self.policy()
         self._last_doubts = self._doubts_of_weights()  # nothing can be said of them once they are rounded
         values = {name: layer.state.quantize(layer.weight.detach()) for name, layer in self._layers.items()}
+        with rounded(self._all):
+            require_same_weights(self._model, self._all, values)
         self._leave(values, "finalised")
 
     @torch.no_grad()
@@ -172,9 +202,9 @@ class WaveQ(View):
         self._leave({}, "removed")
 
     def _leave(self, values: Mapping[str, Tensor], how: str) -> None:
-        for hook in self._hooks:
-            hook.remove()
         for name, layer in self._layers.items():
             make_plain(layer, values.get(name))
+        for hook in self._hooks:
+            hook.remove()
         self._progress.leave()
         self._left = how

@@ -15,6 +15,7 @@ from waveq._kernels.engine import constants
 from waveq._kernels.groups import Groups, Memory, round_alone
 from waveq._kernels.rounding import Sines, stacked
 from waveq.functional import Grid, ScaleRule, exact_scale, frequency, grid_scale, magnitude_bits
+from waveq.method.watched import Watched
 from waveq.quantizers import ActivationQuantizer, DoReFaActivation
 from waveq.quantizers.base import WeightQuantizer
 
@@ -73,6 +74,9 @@ class WaveParametrization(nn.Module):
         self.memory = Memory()
         self.rounding = 0  # open blocks of ``WaveQ.rounded``; no buffer, so that no checkpoint can hold one
         self.quantizes_inputs_always = False  # whether inputs are quantised where weights are not
+        self.reads = self.input_calls = 0  # of the weight, and of the input quantiser
+        self.compiled = False  # whether a compiled graph reads the weight, which counts nothing
+        self.watched: Watched | None = None
         self.unrectified: Tensor | None = None  # an input on its way here whose ReLU was left out
         self.groups = Groups() if groups is None else groups
         for name, value, dtype in (
@@ -106,6 +110,11 @@ class WaveParametrization(nn.Module):
     def activation_bits(self) -> int | None:
         """Bits of the layer's inputs; None leaves them in floating point."""
         return None if self.activation is None else self.activation.bits
+
+    @property
+    def ran(self) -> bool:
+        """Whether anybody has read the weight so far, in training or evaluation."""
+        return self.compiled or self.reads > 0
 
     @property
     def learns(self) -> bool:
@@ -257,7 +266,15 @@ class WaveParametrization(nn.Module):
         if found is None:
             engine = engine_for(weight) if self.quantizer.compiles("forward") else None
             found = None if engine is None else self.groups.read(self, weight, engine)
-        return found
+        return None if found is None else self._counted(found)
+
+    def _counted(self, weight: Tensor) -> Tensor:
+        """The weight that somebody reads."""
+        kept = self.__dict__  # past nn.Module's own way to set attributes, which takes longer
+        kept["reads"] += 1
+        if (watched := kept["watched"]) is not None:
+            watched.hand_out(weight)
+        return weight
 
     def joins(self) -> bool:
         """See ``groups.Reader``."""
@@ -292,9 +309,15 @@ class WaveParametrization(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """What the layer sees as its weight."""
         # a compiler cannot follow versions; it guards what the mirror holds, and ``end_step`` looks at them
-        if not torch.compiler.is_compiling() and self._seen != self._marks():
+        if torch.compiler.is_compiling():
+            self.compiled = True
+            return self.quantize(weight) if self.is_quantized or self.rounding else weight
+        if self._seen != self._marks():
             self._mirror()
-        return self.quantize(weight) if self.is_quantized or self.rounding else weight
+        if self.is_quantized or self.rounding:
+            return self._counted(self.quantize(weight))
+        self.__dict__["reads"] += 1
+        return weight
 
     @torch.no_grad()
     def level_scale(self, weight: Tensor) -> float | None:
@@ -319,9 +342,9 @@ class WaveParametrization(nn.Module):
         self._mirror()
 
 
-def parametrization_of(module: nn.Module) -> WaveParametrization:
+def parametrization_of(module: nn.Module, tensor: str = "weight") -> WaveParametrization:
     """The parametrisation of an attached layer's weight."""
-    found = module.parametrizations.weight[0]  # type: ignore[union-attr, index]
+    found = module.parametrizations[tensor][0]  # type: ignore[index]
     assert isinstance(found, WaveParametrization)
     return found
 
@@ -360,6 +383,8 @@ def quantize_input(module: nn.Module, args: _Args, kwargs: _Kwargs) -> tuple[_Ar
     x = args[0] if args else kwargs["input"]
     if x.is_meta:
         return None
+    if not torch.compiler.is_compiling():
+        state.__dict__["input_calls"] += 1
     if (unrectified := state.unrectified) is not None:
         state.unrectified = None
         if x is unrectified:

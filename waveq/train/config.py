@@ -97,6 +97,7 @@ class TrainConfig(BaseModel):
     activation_bits: PositiveInt | dict[str, PositiveInt] | None = None
     activation_quantizer: str | None = None
     skip: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     first_last: PositiveInt | None = None
     lambda_w: float | None = Field(default=None, ge=0)
     lambda_beta: float | None = Field(default=None, ge=0)
