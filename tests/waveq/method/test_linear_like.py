@@ -146,9 +146,7 @@ def test_inputs_that_no_hook_reaches_are_left_and_naming_them_is_an_error() -> N
     model = nn.Sequential(nn.Linear(8, 8), Attends(), nn.Linear(8, 2))
     assert dict(waveq.attach(model, bits=4, activation_bits=4).policy().activation_bits) == {"2": 4}
     with pytest.raises(ValueError, match=r"names '1.attention.out_proj', whose inputs cannot be quantised"):
-        waveq.attach(
-            nn.Sequential(nn.Linear(8, 8), Attends()), bits=4, activation_bits={"1.attention.out_proj": 4}
-        )
+        waveq.attach(nn.Sequential(nn.Linear(8, 8), Attends()), bits=4, activation_bits={"1.attention.out_proj": 4})
 
 
 def test_first_and_last_are_all_matrices_of_those_modules() -> None:
