@@ -34,7 +34,7 @@ class Row:
         share: of all values of the model's parameters, 0 to 1.
         layer: the name in policies of the layer that quantises it; None where none does.
         why: the reason where none does; "" otherwise.
-        calls: how often the quantised weight was read.
+        calls: how often the quantised weight was read; None where a compiled graph reads it, which counts nothing.
         bits: total bits as they would be frozen now; None in floating point.
         beta: real magnitude bits.
         input_bits: of the layer's inputs; None in floating point.
@@ -51,7 +51,7 @@ class Row:
     tied: tuple[str, ...] = ()
     layer: str | None = None
     why: str = ""
-    calls: int = 0
+    calls: int | None = 0
     bits: int | None = None
     beta: float | None = None
     input_bits: int | None = None
@@ -108,7 +108,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         "x".join(map(str, row.shape)) or "1",
         _percent(row.share),
         "yes" if row.layer is not None else f"no: {row.why}",
-        "-" if row.layer is None else str(row.calls),
+        "-" if row.layer is None else "compiled" if row.calls is None else str(row.calls),
         "float" if row.bits is None else str(row.bits),
         "-" if row.beta is None else f"{row.beta:.2f}",
         "float" if row.input_bits is None else f"{row.input_bits}, {sign}",
@@ -185,7 +185,7 @@ def _of_layer(layer: WaveLayer, distances: bool) -> dict[str, Any]:
         off = float((turns - turns.round()).abs().mean())
     return {
         "layer": layer.name,
-        "calls": state.reads,
+        "calls": None if state.compiled else state.reads,
         "bits": layer.total_bits,
         "beta": layer.beta,
         "input_bits": state.activation_bits,
