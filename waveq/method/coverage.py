@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
 from waveq.functional import phase
@@ -34,7 +34,7 @@ class Row:
         share: of all values of the model's parameters, 0 to 1.
         layer: the name in policies of the layer that quantises it; None where none does.
         why: the reason where none does; "" otherwise.
-        calls: how often the quantised weight was read.
+        calls: how often the quantised weight was read; None where a compiled graph reads it, which counts nothing.
         bits: total bits as they would be frozen now; None in floating point.
         beta: real magnitude bits.
         input_bits: of the layer's inputs; None in floating point.
@@ -51,7 +51,7 @@ class Row:
     tied: tuple[str, ...] = ()
     layer: str | None = None
     why: str = ""
-    calls: int = 0
+    calls: int | None = 0
     bits: int | None = None
     beta: float | None = None
     input_bits: int | None = None
@@ -108,7 +108,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         "x".join(map(str, row.shape)) or "1",
         _percent(row.share),
         "yes" if row.layer is not None else f"no: {row.why}",
-        "-" if row.layer is None else str(row.calls),
+        "-" if row.layer is None else "compiled" if row.calls is None else str(row.calls),
         "float" if row.bits is None else str(row.bits),
         "-" if row.beta is None else f"{row.beta:.2f}",
         "float" if row.input_bits is None else f"{row.input_bits}, {sign}",
@@ -131,27 +131,32 @@ def summarize(model: nn.Module, layers: Sequence[WaveLayer], settings: Settings,
         distances: whether the distances to the levels are wanted, which look at all weights.
     """
     attached = {id(layer.weight): layer for layer in layers}
-    total = max(1, count_weights(model.parameters()))
+    total = max(1, count_weights(model))
     rows: dict[int, Row] = {}
-    for module_name, module in model.named_modules():
-        if isinstance(module, parametrize.ParametrizationList) or ".parametrizations." in f".{module_name}.":
+    for module_name, module, tensor, parameter in _parameters(model):
+        name = f"{module_name}.{tensor}" if module_name else tensor
+        if (known := rows.get(id(parameter))) is not None:
+            rows[id(parameter)] = replace(known, tied=(*known.tied, name))
             continue
-        for tensor, parameter in _own_parameters(module):
-            name = f"{module_name}.{tensor}" if module_name else tensor
-            if (known := rows.get(id(parameter))) is not None:
-                rows[id(parameter)] = replace(known, tied=(*known.tied, name))
-                continue
-            layer = attached.get(id(parameter))
-            rows[id(parameter)] = Row(
-                name=name,
-                module=module_name,
-                kind=_plain_kind(module).__name__,
-                shape=tuple(parameter.shape) if _has_shape(parameter) else (),
-                share=count_weights([parameter]) / total,
-                why=_why_not(module, module_name, tensor, parameter, settings) if layer is None else "",
-                **({} if layer is None else _of_layer(layer, distances)),
-            )
+        layer = attached.get(id(parameter))
+        rows[id(parameter)] = Row(
+            name=name,
+            module=module_name,
+            kind=_plain_kind(module).__name__,
+            shape=tuple(parameter.shape) if _has_shape(parameter) else (),
+            share=_size(parameter) / total,
+            why=_why_not(module, module_name, tensor, parameter, settings) if layer is None else "",
+            **({} if layer is None else _of_layer(layer, distances)),
+        )
     return Summary(list(rows.values()))
+
+
+def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+    """Name of the module, module, name of the tensor there and tensor; without what the method itself learns."""
+    for name, module in model.named_modules():
+        if ".parametrizations." not in f".{name}.":
+            for tensor, parameter in _own_parameters(module):
+                yield name, module, tensor, parameter
 
 
 def _own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -180,7 +185,7 @@ def _of_layer(layer: WaveLayer, distances: bool) -> dict[str, Any]:
         off = float((turns - turns.round()).abs().mean())
     return {
         "layer": layer.name,
-        "calls": state.reads,
+        "calls": None if state.compiled else state.reads,
         "bits": layer.total_bits,
         "beta": layer.beta,
         "input_bits": state.activation_bits,
@@ -204,9 +209,13 @@ def _why_not(module: nn.Module, module_name: str, tensor: str, parameter: nn.Par
     return f"no layer that is known, also=({name!r},)"
 
 
-def count_weights(parameters: Iterable[Tensor]) -> int:
-    """Values of all parameters that have a shape."""
-    return sum(each.numel() for each in parameters if _has_shape(each))
+def count_weights(model: nn.Module) -> int:
+    """Values of all the user's parameters, each tensor once."""
+    return sum({id(each): _size(each) for *_, each in _parameters(model)}.values())
+
+
+def _size(parameter: nn.Parameter) -> int:
+    return parameter.numel() if _has_shape(parameter) else 0
 
 
 def _has_shape(parameter: object) -> bool:

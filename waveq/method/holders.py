@@ -86,10 +86,10 @@ def _refuse_hidden(model: nn.Module, owners: Mapping[int, str]) -> None:
                 continue
             for tensor in _inside(kept):
                 if id(tensor) in owners:
+                    name, where = owners[id(tensor)], repr(module_name) if module_name else "the model"
                     raise ValueError(
-                        f"the weight of {owners[id(tensor)]!r} is also kept in the attribute {attribute!r} of "
-                        f"{repr(module_name) if module_name else 'the model'}, where it would be read without its "
-                        f"quantiser: read it as {owners[id(tensor)]}.weight instead, or skip {owners[id(tensor)]!r}"
+                        f"the weight of {name!r} is also kept in the attribute {attribute!r} of {where}, where it "
+                        f"would be read without its quantiser: read it as {name}.weight instead, or skip {name!r}"
                     )
 
 

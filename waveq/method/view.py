@@ -38,7 +38,7 @@ class View:
         self._left = ""  # how the model was left: "finalised" or "removed"
         self._last_policy: Policy | None = None
         self._last_summary: Summary | None = None
-        self._share = sum(layer.weight.numel() for layer in self._all) / max(1, count_weights(model.parameters()))
+        self._share = sum(layer.weight.numel() for layer in self._all) / max(1, count_weights(model))
         self._last_doubts: list[str] = []  # of weights off their levels, before they were rounded
 
     @property
