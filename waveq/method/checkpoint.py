@@ -13,25 +13,27 @@ __all__ = ["ROOT_STATE", "accept_plain_root", "accept_plain_weight"]
 ROOT_STATE = ("waveq_step", "waveq_dual")
 
 
-def accept_plain_weight(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_unused: Any) -> None:
-    """Load-state-dict pre-hook of a quantised layer: ``weight`` becomes the tensor that is trained.
+def accept_plain_weight(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, *_unused: Any, tensor: str = "weight"
+) -> None:
+    """Load-state-dict pre-hook of a quantised layer: ``weight`` (or ``tensor``) becomes what is trained.
 
     What the plain checkpoint does not know (betas, learned scales) keeps its present value. A checkpoint with any of
     the method's own keys is left alone, so that a truly missing key is still reported.
     """
-    plain = prefix + "weight"
+    plain = prefix + tensor
     if plain not in state_dict:
         return
-    inner = prefix + "parametrizations.weight."
+    inner = f"{prefix}parametrizations.{tensor}."
     state_dict[inner + "original"] = state_dict.pop(plain)
-    for name, value in parametrization_of(module).state_dict().items():
+    for name, value in parametrization_of(module, tensor).state_dict().items():
         state_dict.setdefault(f"{inner}0.{name}", value)
 
 
 def accept_plain_root(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_unused: Any) -> None:
     """Load-state-dict pre-hook of the model: a checkpoint without any state of the method keeps the present step."""
     marker = f".{STATE[0]}"
-    if any(key.endswith(marker) and ".parametrizations.weight." in key for key in state_dict):
+    if any(key.endswith(marker) and "parametrizations." in key for key in state_dict):
         return
     for name in ROOT_STATE:
         state_dict.setdefault(prefix + name, getattr(module, name))

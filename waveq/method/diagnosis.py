@@ -9,7 +9,7 @@ import torch
 
 from waveq.functional import BETA_MIN, magnitude_bits
 from waveq.method.progress import Progress
-from waveq.method.settings import Settings, WaveLayer
+from waveq.method.settings import Settings
 from waveq.method.settling import drift_of, start_of, swing_of
 
 __all__ = ["BetaRecord", "diagnose", "diagnose_bits", "diagnose_loose_budget"]
@@ -73,8 +73,9 @@ def diagnose_bits(progress: Progress, settings: Settings, *, unpriced: str = "")
 
 
 def _records(progress: Progress, settings: Settings) -> dict[str, BetaRecord]:
-    ends = {layer.name: layer.beta for layer in progress.learned}
-    travels = {layer.name: layer.state.trend.tolist() for layer in progress.learned}
+    layers = [layer for layer in progress.learned if layer in progress.running]
+    ends = {layer.name: layer.beta for layer in layers}
+    travels = {layer.name: layer.state.trend.tolist() for layer in layers}
     low, high = settings.beta_range
     start = start_of(budgeted=settings.budget is not None)
     later = {}
@@ -92,7 +93,7 @@ def _records(progress: Progress, settings: Settings) -> dict[str, BetaRecord]:
             later=then[layer.name],
             swing=swing_of(travels[layer.name]),
         )
-        for layer in progress.learned
+        for layer in layers
     }
 
 
@@ -118,9 +119,9 @@ def diagnose_loose_budget(records: Mapping[str, BetaRecord], budget: str) -> lis
         return []
     got = " or ".join(map(str, sorted(bits)))
     return [
-        f"all {len(ends)} layers ended alike, at {got} total bits: the target {budget} is looser than the point at which "
-        "the bits would rest without one, and nothing was learned about which layer needs more. Set a tighter target, "
-        "or preset the bits and save the search."
+        f"all {len(ends)} layers ended alike, at {got} total bits: the target {budget} is looser than the point at "
+        "which the bits would rest without one, and nothing was learned about which layer needs more. Set a tighter "
+        "target, or preset the bits and save the search."
     ]
 
 
@@ -163,14 +164,14 @@ def diagnose(
         ),
         (
             moving,
-            "beta was still moving when the bits froze in: {}. As many steps again as at the end of phase 2 would change "
-            f"{_listing([f'{name} from {records[name].now} to {records[name].later} bits' for name in moving])}. Train "
-            "longer, or raise beta_lr.",
+            "beta was still moving when the bits froze in: {}. As many steps again as at the end of phase 2 would "
+            f"change {_listing([f'{name} from {records[name].now} to {records[name].later} bits' for name in moving])}."
+            " Train longer, or raise beta_lr.",
         ),
         (
             swinging,
-            f"beta still went to and fro at the end of phase 2, which had {phase2_steps} steps, in: {{}}. Where it stood "
-            "when the bits froze was chance: train longer.",
+            f"beta still went to and fro at the end of phase 2, which had {phase2_steps} steps, in: {{}}. Where it "
+            "stood when the bits froze was chance: train longer.",
         ),
         (
             cut,

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from waveq._kernels.groups import forget_weights
 from waveq.method.beta_step import move_betas
 from waveq.method.float_road import keep_bounds, rounded
+from waveq.method.formulas import FormulaProbe
 from waveq.method.input_signs import agree_on_signs
 from waveq.method.learned_policy import require_finite
 from waveq.method.penalty import Strengths, penalty
 from waveq.method.penalty_watch import PenaltyWatch
 from waveq.method.phases import enter_phase, freeze_bits
 from waveq.method.settings import Settings, WaveLayer
+from waveq.method.surgery import UnmovedScales, require_layers, require_same_weights, watch, written_over
 from waveq.method.task_gradients import TaskGradients
 from waveq.method.view import View
 from waveq.method.wave_layer import make_plain
@@ -26,6 +28,7 @@ from waveq.method.wave_layer import make_plain
 __all__ = ["WaveQ"]
 
 _FORGOTTEN_AFTER = 100  # penalties without a step; gradient accumulation rarely goes that far
+_LOOK_EVERY = 50  # steps between two looks for what was done to the model since attach
 
 
 class WaveQ(View):
@@ -43,7 +46,10 @@ class WaveQ(View):
         self, model: nn.Module, layers: Mapping[str, WaveLayer], settings: Settings, hooks: Sequence[Any]
     ) -> None:
         super().__init__(model, layers, settings)
-        self._hooks = list(hooks)
+        self._probe, self._scales = FormulaProbe(model, self._all), UnmovedScales(self._all)
+        self._hooks = [*hooks, self._probe]
+        self._watching = True  # from the start, when initialisations come too late
+        watch(self._all, on=True)
         self._pending = 0  # penalties since the last step
         self._gradients = TaskGradients(self._all, settings)
         self._watch = PenaltyWatch(self._weight_versions())
@@ -93,14 +99,17 @@ class WaveQ(View):
         self._require_live("step")
         self._notice()
         self._pending = 0
+        self._look_for_surgery()
         layers, settings, progress = self._all, self.settings, self._progress
         self._gradients.look()
         if self._gradients.missing or not self._watch.works:
             self._watch.judge(
                 versions=self._weight_versions(),
+                trained=self._gradients.stepped,
                 needed=self.learning or settings.schedule(progress.step)[0] != 0.0,
                 missing=self._gradients.missing,
             )
+            self._gradients.wonders = not self._watch.works
         if progress.phase == 2:
             pressure = progress.pressure()  # of the bits that the gradients speak of, not of those they lead to
             if move_betas(progress.learned, settings, grad_scale, progress.phase2_share):
@@ -112,6 +121,7 @@ class WaveQ(View):
         self._gradients.plan(progress.step)
         agree_on_signs([layer.state for layer in layers], progress.step)
         self._tell_groups()
+        self._scales.remember()
 
     def freeze(self) -> None:
         """Fix the bits now: ceil(beta - hysteresis), within the budget where one is set."""
@@ -165,6 +175,22 @@ class WaveQ(View):
         strength = self.settings.schedule(self.steps)[0]
         self._all[0].state.groups.wave = self.settings.wave_on != "raw" and strength != 0.0
 
+    # ------------------------------------------------------------------ what is done to the model meanwhile
+
+    def _look_for_surgery(self) -> None:
+        """At the beginning of a step: say what the method cannot follow; most looks are for some steps only."""
+        self._probe.remove()
+        self._scales.look()
+        found, step = self._scales.unmoved(), self.steps
+        if step % _LOOK_EVERY == 0:
+            require_layers(self._model, self._all, self.settings)
+        if self._watching:
+            found += written_over(self._all)
+        self._watching = (step + 1) % _LOOK_EVERY == 0
+        watch(self._all, on=self._watching)
+        for sentence in found:
+            warnings.warn(sentence, stacklevel=3)
+
     # ------------------------------------------------------------------ leaving
 
     @torch.no_grad()
@@ -180,6 +206,9 @@ class WaveQ(View):
         """
         self._require_live("finalize")
         require_finite(self._all)
+        require_layers(self._model, self._all, self.settings)
+        for sentence in self._scales.unmoved(at_end=True) + written_over(self._all):
+            warnings.warn(sentence, stacklevel=3)
         if self.learning:
             warnings.warn(
                 f"finalize() at step {self.steps} of {self.total_steps}: the bits were still being learned and are "
@@ -187,9 +216,12 @@ class WaveQ(View):
                 stacklevel=3,  # no_grad's wrapper lies between
             )
             self.freeze()
+        self._last_summary = self.summary()
         self._last_policy = self.policy()
         self._last_doubts = self._doubts_of_weights()  # nothing can be said of them once they are rounded
         values = {name: layer.state.quantize(layer.weight.detach()) for name, layer in self._layers.items()}
+        with rounded(self._all):
+            require_same_weights(self._model, self._all, values)
         self._leave(values, "finalised")
 
     @torch.no_grad()
@@ -200,9 +232,9 @@ class WaveQ(View):
 
     def _leave(self, values: Mapping[str, Tensor], how: str) -> None:
         self._gradients.leave()
-        for hook in self._hooks:
-            hook.remove()
         for name, layer in self._layers.items():
             make_plain(layer, values.get(name))
+        for hook in self._hooks:
+            hook.remove()
         self._progress.leave()
         self._left = how

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -17,9 +17,6 @@ from torch import Tensor, nn
 
 from waveq._kernels.backends import transforming
 from waveq.quantizers.activation import ActivationQuantizer, DataStarted
-
-if TYPE_CHECKING:
-    from waveq.method.parametrization import WaveParametrization
 
 __all__ = ["InputSign", "agree_on_signs", "ends_of", "sign_of"]
 
@@ -49,7 +46,20 @@ class InputSign:
         self.clipped: float | None = None
 
 
-def sign_of(state: WaveParametrization, x: Tensor) -> bool:
+class Signed(Protocol):
+    """What is asked of a layer's parametrisation."""
+
+    activation: ActivationQuantizer | None
+    beta: Tensor
+    sign: InputSign
+    signed_now: int
+    training: bool
+
+    def set_signed(self, value: bool) -> None:
+        """Whether inputs have a sign."""
+
+
+def sign_of(state: Signed, x: Tensor) -> bool:
     """Whether a layer's inputs have a sign, as far as is known now that x is here."""
     if state.signed_now == 1 or state.sign.told:
         return state.signed_now == 1
@@ -64,7 +74,7 @@ def sign_of(state: WaveParametrization, x: Tensor) -> bool:
     return True
 
 
-def agree_on_signs(states: Sequence[WaveParametrization], step: int) -> None:
+def agree_on_signs(states: Sequence[Signed], step: int) -> None:
     """Where several ranks train: layers in which any of them has found a negative value take the signed grid on all.
 
     Args:
@@ -94,7 +104,7 @@ def ends_of(activation: ActivationQuantizer, signed: bool, like: Tensor) -> tupl
     return low, high
 
 
-def _look_first(state: WaveParametrization, x: Tensor) -> bool:
+def _look_first(state: Signed, x: Tensor) -> bool:
     """Settle the sign by these inputs; zeros (a dry run for shapes) do not tell."""
     told = torch.stack([(x != 0).any(), (x < 0).any()])
     if _ranks() > 1:
@@ -109,7 +119,7 @@ def _look_first(state: WaveParametrization, x: Tensor) -> bool:
     return signed
 
 
-def _look_at_range(state: WaveParametrization, x: Tensor, signed: bool) -> None:
+def _look_at_range(state: Signed, x: Tensor, signed: bool) -> None:
     """Warn of a range that was not made for these inputs."""
     activation = state.activation
     assert activation is not None
@@ -145,7 +155,7 @@ def _is_due(sign: InputSign, x: Tensor) -> bool:
     return sign.seen <= _ALWAYS or sign.seen % _NOW_AND_THEN == 0 or (x.is_cpu and x.numel() <= _SMALL)
 
 
-def _promote(state: WaveParametrization) -> None:
+def _promote(state: Signed) -> None:
     assert state.activation is not None
     state.set_signed(True)
     state.activation.take_sign()

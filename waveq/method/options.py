@@ -112,6 +112,14 @@ class Method:
     skip: Iterable[str] = field(
         default=(), metadata=_told('Layers left in floating point: exact names or patterns ("layer1.*").')
     )
+    also: Iterable[str] = field(
+        default=(),
+        metadata=_told(
+            "Weights to quantise beyond the usual ones: embeddings, stacked experts; names or patterns.",
+            "An embedding goes by its module's name, any other parameter by its own. Of a parameter with three axes "
+            "and more each slice along the first one (an expert) gets levels of its own, and all have the same bits.",
+        ),
+    )
     total_steps: int | None = field(
         default=None,
         metadata=_told("Optimiser steps of the whole run; needed wherever a schedule depends on it.", check=_steps),

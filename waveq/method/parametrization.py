@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
 from waveq._kernels.backends import engine_for, transforming
+from waveq._kernels.engine import constants
 from waveq._kernels.groups import Groups, Memory, round_alone
-from waveq._kernels.rounding import Sines
-from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
+from waveq._kernels.rounding import Sines, stacked
+from waveq.functional import Grid, ScaleRule, exact_scale, frequency, grid_scale, magnitude_bits
 from waveq.method.input_signs import InputSign, sign_of
 from waveq.method.kept_weights import KeptWeight, can_keep
 from waveq.method.settling import BLOCKS
+from waveq.method.watched import Watched
 from waveq.quantizers import ActivationQuantizer, DoReFaActivation
 from waveq.quantizers.base import WeightQuantizer
 
@@ -34,11 +36,11 @@ class WaveParametrization(nn.Module):
     beta is a leaf tensor that requires a gradient while it is learned, and a buffer: it travels in the ``state_dict``,
     and no optimizer that is built from ``model.parameters()`` sees it.
 
-    Buffers (0-dim but for the trend): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` bool, whether the
-    forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task; ``velocity``
-    float32, beta's momentum; ``trend`` (8,) float32, beta's travel in the blocks of ``settling``; ``activation_signed`` int8,
-    whether inputs have a sign (-1 until the first one is seen); ``bound`` float32, the largest weight that a
-    fitted range leaves.
+    Buffers (0-dim but for the trend): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` bool,
+    whether the forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task;
+    ``velocity`` float32, beta's momentum; ``trend`` (8,) float32, beta's travel in the blocks of ``settling``;
+    ``activation_signed`` int8, whether inputs have a sign (-1 until the first one is seen); ``bound`` float32, the
+    largest weight that a fitted range leaves.
     """
 
     beta: Tensor
@@ -78,6 +80,9 @@ class WaveParametrization(nn.Module):
         self.quantizes_inputs_always = False  # whether inputs are quantised where weights are not
         self.sign = InputSign()
         self.observer: Callable[[Tensor], None] | None = None  # sees inputs instead of the quantiser (``calibrate``)
+        self.reads = self.input_calls = 0  # of the weight, and of the input quantiser
+        self.compiled = False  # whether a compiled graph reads the weight, which counts nothing
+        self.watched: Watched | None = None
         self.unrectified: Tensor | None = None  # an input on its way here whose ReLU was left out
         self.groups = Groups() if groups is None else groups
         for name, value, dtype in (
@@ -113,6 +118,11 @@ class WaveParametrization(nn.Module):
         return None if self.activation is None else self.activation.bits
 
     @property
+    def ran(self) -> bool:
+        """Whether anybody has read the weight so far, in training or evaluation."""
+        return self.compiled or self.reads > 0
+
+    @property
     def learns(self) -> bool:
         """Whether the bits are still free."""
         return self.bits_now == 0
@@ -120,7 +130,9 @@ class WaveParametrization(nn.Module):
     @property
     def grid(self) -> Grid:
         """The grid at the present bits."""
-        return self.quantizer.grid(self.bits_now or None)
+        quantizer: Any = self._modules["quantizer"]
+        found: Grid = quantizer.grid(self.bits_now or None)
+        return found
 
     def set_quantized(self, value: bool) -> None:
         """Whether the forward pass uses quantised weights."""
@@ -165,8 +177,8 @@ class WaveParametrization(nn.Module):
             self._mirror()
         kept: dict[str, Any] = self._buffers  # by the dictionary, as in ``_marks``; setting attributes is slow as well
         kept["beta"].grad = None
-        if not self.settled:
-            self.settled = self.signed_now >= 0
+        if self.signed_now >= 0 and not self.settled:
+            self.settled = True
 
     @torch.no_grad()
     def freeze(self, total_bits: int) -> None:
@@ -174,35 +186,76 @@ class WaveParametrization(nn.Module):
         self.total_bits.fill_(total_bits)
         self._mirror()
 
-    def settle(self, beta: Tensor, total_bits: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+    def settle(self, beta: Tensor, total_bits: Tensor | None) -> tuple[Tensor, Tensor]:
         """What follows from beta, elementwise, for layers that were attached alike.
 
         Args:
             beta: 0-dim, or (L,) for L layers.
-            total_bits: the same shape; 0 where bits are learned.
-            grid: theirs.
+            total_bits: the same shape; 0 where bits are learned, None where all of them are.
 
         Returns:
             b, magnitude bits, without gradient; the beta that sets the grid: the learned one, once frozen no more than
-            the bits, with ``snap`` just them; the stretch c(beta), 1 where that beta equals the bits.
+            the bits, with ``snap`` just them.
         """
-        learned, fixed = total_bits == 0, (total_bits - 1).to(beta.dtype)
-        bits = torch.where(learned, magnitude_bits(beta, self.hysteresis), fixed)
-        wave_beta = torch.where(learned, beta, bits if self.snap else torch.minimum(beta, bits + self.hysteresis))
+        bits, wave_beta = magnitude_bits(beta, self.hysteresis), beta
+        if total_bits is not None:
+            learned = total_bits == 0
+            bits = torch.where(learned, bits, (total_bits - 1).to(beta.dtype))
+            settled = bits if self.snap else torch.minimum(beta, bits + self.hysteresis)
+            wave_beta = torch.where(learned, beta, settled)
+        return bits, wave_beta
+
+    def stretch_of(self, wave_beta: Tensor, bits: Tensor, grid: Grid) -> Tensor:
+        """c(beta), elementwise; 1 where the beta that sets the grid equals the bits."""
         moving = wave_beta if self.task_moves_beta else wave_beta.detach()
-        return bits, wave_beta, grid_scale(moving, bits, grid=grid, rule=self.scale_rule)
+        return grid_scale(moving, bits, grid=grid, rule=self.scale_rule)
+
+    def settle_alike(self, layers: Sequence[Any], grid: Grid) -> tuple[Tensor, ...]:
+        """See ``rounding.Layer``: for L layers that were attached alike.
+
+        Args:
+            layers: their parametrisations.
+            grid: theirs.
+        """
+        betas, fixed = [layer._buffers["beta"] for layer in layers], tuple(layer.bits_now for layer in layers)
+        if all(fixed) and betas[0].is_cpu:  # nothing moves: kept from step to step, as long as nobody writes to a beta
+            key = fixed, grid, *[beta.item() for beta in betas]
+            if self.__dict__.get("_fixed_key") != key:
+                with torch.inference_mode(False), torch.no_grad():
+                    self.__dict__["_fixed"] = self._settle_all(
+                        betas, constants(fixed, torch.int64, betas[0].device), grid
+                    )
+                self.__dict__["_fixed_key"] = key
+            found: tuple[Tensor, ...] = self.__dict__["_fixed"]
+            return found
+        total_bits = constants(fixed, torch.int64, betas[0].device) if any(fixed) else None
+        return self._settle_all(betas, total_bits, grid)
+
+    def _settle_all(self, betas: Sequence[Tensor], total_bits: Tensor | None, grid: Grid) -> tuple[Tensor, ...]:
+        beta = stacked(betas)
+        bits, at = self.settle(beta, total_bits)
+        steps, periods = frequency(bits, grid), frequency(at, grid)
+        if self.scale_rule == "exact":
+            stretch = exact_scale(steps, periods if self.task_moves_beta else periods.detach())
+        else:
+            stretch = self.stretch_of(at, bits, grid)
+        return beta, bits, at, steps, periods, stretch
 
     def wave_beta(self) -> Tensor:
         """The beta that sets the grid, 0-dim; see ``settle``."""
-        return self.settle(self.beta, self.total_bits, self.grid)[1]
+        return self._settled()[1]
 
     def bits(self) -> Tensor:
         """b: magnitude bits, 0-dim, no gradient."""
-        return self.settle(self.beta, self.total_bits, self.grid)[0]
+        return self._settled()[0]
 
     def stretch(self) -> Tensor:
         """c(beta), 0-dim."""
-        return self.settle(self.beta, self.total_bits, self.grid)[2]
+        bits, wave_beta = self._settled()
+        return self.stretch_of(wave_beta, bits, self.grid)
+
+    def _settled(self) -> tuple[Tensor, Tensor]:
+        return self.settle(self.beta, None if self.learns else self.total_bits)
 
     def quantize(self, weight: Tensor) -> Tensor:
         """The layer's weights on their grid, in the weights' dtype; computed in float32 at least."""
@@ -214,19 +267,32 @@ class WaveParametrization(nn.Module):
             if torch.is_grad_enabled() and self.joins():
                 return self.groups.read(self, weight, engine)
             return round_alone(self, weight, engine)
-        bits, _, stretch = self.settle(self.beta, self.total_bits, self.grid)
-        quantized: Tensor = self.quantizer(wide, bits, stretch)
+        bits, wave_beta = self._settled()
+        quantized: Tensor = self.quantizer(wide, bits, self.stretch_of(wave_beta, bits, self.grid))
         return quantized.to(weight.dtype)
 
     def read(self, weight: Tensor) -> Tensor | None:
-        """The quantised weight, where it has been made already; None asks for the long way."""
+        """The quantised weight, where all is as usual; None asks for the long way."""
         if can_keep(weight):
             if not (self.is_quantized or self.rounding) or self._seen != self._marks():
                 return None
-            return self.kept.current(weight, (self.bits_now, id(self._buffers["beta"])))
+            kept = self.kept.current(weight, (self.bits_now, id(self._buffers["beta"])))
+            return None if kept is None else self._counted(kept)
         if not (self.joins() and torch.is_grad_enabled()) or transforming() or self._seen != self._marks():
             return None
-        return self.groups.remembered(self, weight)
+        found = self.groups.remembered(self, weight)
+        if found is None:
+            engine = engine_for(weight) if self.quantizer.compiles("forward") else None
+            found = None if engine is None else self.groups.read(self, weight, engine)
+        return None if found is None else self._counted(found)
+
+    def _counted(self, weight: Tensor) -> Tensor:
+        """The weight that somebody reads."""
+        kept = self.__dict__  # past nn.Module's own way to set attributes, which takes longer
+        kept["reads"] += 1
+        if (watched := kept["watched"]) is not None:
+            watched.hand_out(weight)
+        return weight
 
     def joins(self) -> bool:
         """See ``groups.Reader``."""
@@ -261,11 +327,15 @@ class WaveParametrization(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """What the layer sees as its weight."""
         # a compiler cannot follow versions; it guards what the mirror holds, and ``end_step`` looks at them
-        if not torch.compiler.is_compiling() and self._seen != self._marks():
+        if torch.compiler.is_compiling():
+            self.compiled = True
+            return self.quantize(weight) if self.is_quantized or self.rounding else weight
+        if self._seen != self._marks():
             self._mirror()
-        if not (self.is_quantized or self.rounding):
-            return weight
-        return self._quantize_once(weight) if can_keep(weight) else self.quantize(weight)
+        if self.is_quantized or self.rounding:
+            return self._counted(self._quantize_once(weight) if can_keep(weight) else self.quantize(weight))
+        self.__dict__["reads"] += 1
+        return weight
 
     def _quantize_once(self, weight: Tensor) -> Tensor:
         """``quantize`` where no gradient is asked for: made anew only when something has changed."""
@@ -304,9 +374,9 @@ class WaveParametrization(nn.Module):
         self._mirror()
 
 
-def parametrization_of(module: nn.Module) -> WaveParametrization:
+def parametrization_of(module: nn.Module, tensor: str = "weight") -> WaveParametrization:
     """The parametrisation of an attached layer's weight."""
-    found = module.parametrizations.weight[0]  # type: ignore[union-attr, index]
+    found = module.parametrizations[tensor][0]  # type: ignore[index]
     assert isinstance(found, WaveParametrization)
     return found
 
@@ -345,6 +415,8 @@ def quantize_input(module: nn.Module, args: _Args, kwargs: _Kwargs) -> tuple[_Ar
     x = args[0] if args else kwargs["input"]
     if x.is_meta:
         return None
+    if not torch.compiler.is_compiling():
+        state.__dict__["input_calls"] += 1
     if state.observer is not None:
         state.observer(x.detach())
         return None

@@ -10,8 +10,8 @@ from torch import Tensor
 __all__ = ["PenaltyWatch"]
 
 _NEVER_CALLED = (
-    "step() after the weights have moved, but penalty() was never called: no wave acts on the weights and no price on the "
-    "bits. Add it to the loss: loss = task_loss + wq.penalty()."
+    "step() after an optimizer has moved the weights, but penalty() was never called: no wave acts on the weights and "
+    "no price on the bits. Add it to the loss: loss = task_loss + wq.penalty()."
 )
 _NEVER_BACKWARD = (
     "penalty() was called, but no backward pass has gone through it: no wave acts on the weights and no price on the "
@@ -48,11 +48,12 @@ class PenaltyWatch:
         elif total.requires_grad:
             total.register_hook(self._note)  # type: ignore[no-untyped-call]
 
-    def judge(self, *, versions: int, needed: bool, missing: bool) -> None:
+    def judge(self, *, versions: int, trained: bool, needed: bool, missing: bool) -> None:
         """At a step: warn, once, of a penalty that takes no part.
 
         Args:
-            versions: of the weights; where they stand still nobody trains.
+            versions: of the weights; where they stand still nothing was missed.
+            trained: whether an optimizer has stepped over the weights.
             needed: whether the strengths ask for a penalty.
             missing: whether gradients were looked for in vain.
         """
@@ -61,7 +62,7 @@ class PenaltyWatch:
         if reached and missing and moved and not self._told_of_gradients:
             self._told_of_gradients = True
             warnings.warn(_NO_GRADIENTS, stacklevel=3)
-        if self.works or self.finding or not (needed and moved):
+        if self.works or self.finding or not (needed and trained):
             return
         self.finding = _NEVER_BACKWARD if self._called else _NEVER_CALLED
         warnings.warn(self.finding, stacklevel=3)

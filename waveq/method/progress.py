@@ -50,6 +50,11 @@ class Progress:
         return self._learned
 
     @property
+    def running(self) -> tuple[WaveLayer, ...]:
+        """The layers that ran so far: what a budget is counted over; all of them before the first forward pass."""
+        return tuple(layer for layer in self._layers if layer.state.ran) or self._layers
+
+    @property
     def learning(self) -> bool:
         """Whether any layer's bits are still free."""
         return any(layer.state.learns for layer in self._learned)
@@ -86,7 +91,7 @@ class Progress:
         """What the present bits cost, in the unit of the budget's limit; 0 without a budget."""
         if self._settings.budget is None:
             return 0.0
-        return self._settings.budget.value({layer.name: layer.real_bits for layer in self._layers})
+        return self._settings.budget.value({layer.name: layer.real_bits for layer in self.running})
 
     def pressure(self) -> float:
         """How far the cost lies from the ramp that leads to the budget, -1 to 1; 0 without a budget."""

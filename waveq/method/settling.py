@@ -1,9 +1,9 @@
 """Whether a beta had come to rest: its drift at the end of phase 2 against the drift's own standard error.
 
-The second half of phase 2 (with a budget, whose ramp ends later, the last two fifths) is parted into blocks of equal length, and the travel of beta in each is kept. Where beta has come to rest the
-blocks differ by chance, in sign too; where it is still on its way they agree. beta's pace falls to zero at the end of
-phase 2 (``Preset.settle``), by a known amount in every block, so that the drift is the slope of a line through the
-origin: travel against pace.
+The second half of phase 2 (with a budget, whose ramp ends later, the last two fifths) is parted into blocks of equal
+length, and the travel of beta in each is kept. Where beta has come to rest the blocks differ by chance, in sign too;
+where it is still on its way they agree. beta's pace falls to zero at the end of phase 2 (``Preset.settle``), by a
+known amount in every block, so that the drift is the slope of a line through the origin: travel against pace.
 """
 
 from __future__ import annotations

@@ -22,12 +22,17 @@ class TaskGradients:
 
     Any of torch's optimizers that has stepped over some of the weights brings their gradients as it saw them, so that
     ``zero_grad()`` may come before or after ``WaveQ.step``. For other optimizers ``WaveQ.step`` itself looks.
+
+    Attributes:
+        wonders: whether anybody wants to know if an optimizer steps over the weights.
+        stepped: whether one has since the last step, as far as anybody wanted to know.
     """
 
     def __init__(self, layers: Sequence[WaveLayer], settings: Settings) -> None:
         self._layers, self._settings = tuple(layers), settings
         self._due = self._measured = False
         self._done: set[str] = set()
+        self.wonders, self.stepped = True, False
         _watching.add(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -37,7 +42,7 @@ class TaskGradients:
     def plan(self, step: int) -> None:
         """Decide whether the optimizer's next step is looked at; ``step`` is the number of steps taken."""
         self._done.clear()
-        self._due = False
+        self._due = self.stepped = False
         if not self._settings.balance or (now := self._settings.schedule(step)[0]) == 0.0 == self._after(step):
             return
         if not self._measured:  # also just before the wave begins, so that it begins with its balance
@@ -46,10 +51,13 @@ class TaskGradients:
 
     def listen(self, optimizer: Optimizer) -> None:
         """An optimizer has stepped."""
-        if not self._due:
+        if not (self._due or self.wonders):
             return
-        stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        self._look([layer for layer in self._layers if id(layer.weight) in stepped])
+        moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        ours = [layer for layer in self._layers if id(layer.weight) in moved]
+        self.stepped = self.stepped or bool(ours)
+        if self._due:
+            self._look(ours)
 
     def look(self) -> None:
         """``WaveQ.step`` looks at what no optimizer has brought."""
@@ -58,7 +66,7 @@ class TaskGradients:
 
     def leave(self) -> None:
         """The method is taken off the model: there is nothing to listen to any more."""
-        self._due = False
+        self._due = self.wonders = False
         _watching.discard(self)
 
     @property

@@ -98,6 +98,7 @@ class TrainConfig(BaseModel):
     activation_quantizer: str | None = None
     activation_signed: bool | dict[str, bool] | None = None
     skip: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     first_last: PositiveInt | None = None
     lambda_w: float | None = Field(default=None, ge=0)
     lambda_beta: float | None = Field(default=None, ge=0)

@@ -61,7 +61,7 @@ def test_evaluation_rounds_once(count: list[Any], grad: Callable[[], Any], quant
 def test_averaged_weights() -> None:
     """Swapped in and out, in place or not, between two evaluations without anything else between."""
     for swap in ("copy", "data"):
-        model, wq = network()
+        model, _ = network()
         fresh = copy.deepcopy(model)
         averaged = {name: torch.randn_like(p) for name, p in model.named_parameters()}
         x = torch.randn(4, SIZE)

@@ -58,8 +58,8 @@ def test_every_option_reaches_the_record() -> None:
         patch.setattr("waveq.method.attachment.attach_method", note)
         waveq.attach(mlp(), total_steps=7, forward="float", lambda_w=1, lambda_beta=2, beta_lr=3, **given)
     assert seen == given | {
-        "total_steps": 7, "forward": "float", "lambda_w": 1.0, "lambda_beta": 2.0, "beta_lr": 3.0, "scale_rule": "exact",
-        "activation_signed": None,
+        "total_steps": 7, "forward": "float", "lambda_w": 1.0, "lambda_beta": 2.0, "beta_lr": 3.0,
+        "scale_rule": "exact", "activation_signed": None,
     }  # fmt: skip
 
 

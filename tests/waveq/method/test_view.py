@@ -25,6 +25,7 @@ LOOKS: dict[str, Callable[[waveq.WaveQ], object]] = {
     "wave": lambda wq: wq.wave(),
     "on_levels": lambda wq: wq.on_levels(),
     "forecast": lambda wq: wq.forecast(),
+    "summary": lambda wq: wq.summary(),
     "diagnose": lambda wq: wq.diagnose(),
     "policy": lambda wq: wq.policy(),
     "repr": repr,

@@ -78,6 +78,7 @@ def test_the_examples_compiled_form_follows_from_its_levels(example: Any) -> Non
         torch.testing.assert_close(layer.weight, quantize_weight(weight, 3, quantizer=example), rtol=1e-6, atol=0.0)
 
 
+@pytest.mark.slow
 def test_the_example_trains_learns_bits_and_travels_by_its_name(example: Any, tmp_path: Path) -> None:
     model = mlp()
     wq = waveq.attach(model, quantizer=example, total_steps=60)

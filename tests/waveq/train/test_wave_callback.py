@@ -62,6 +62,7 @@ def fit(module: LightningModule, wq: waveq.WaveQ, **options: object) -> None:
         trainer.fit(module, Batches())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_any_module_trains_as_the_loop_by_hand(accumulate: int) -> None:
     by_hand, lightning = small_network(), small_network()
