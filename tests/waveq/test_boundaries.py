@@ -136,9 +136,10 @@ def attached(
         bits=bits,  # type: ignore[arg-type]
         scale=scale,  # type: ignore[arg-type]
         total_steps=100,
-        schedule=lambda step: (1.0, 0.0),
+        schedule=lambda step: (0.5, 0.0),
     )
     state = parametrization_of(layer)
+    state.strength.fill_(2.0)  # as if it had been measured: before that no wave moves a weight
     for name, value in learned.items():
         with torch.no_grad():
             getattr(state.quantizer, name).fill_(value)
