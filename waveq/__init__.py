@@ -17,9 +17,19 @@ if TYPE_CHECKING:
     from waveq.method.attachment import WaveQ as WaveQ
     from waveq.method.attachment import attach as attach
     from waveq.method.batch_norm import reestimate_batch_norm as reestimate_batch_norm
+    from waveq.method.input_quantizers import restore_inputs as restore_inputs
     from waveq.policy import Policy as Policy
 
-__all__ = ["Policy", "PolicyEvaluator", "WaveQ", "attach", "backend", "reestimate_batch_norm", "use_backend"]
+__all__ = [
+    "Policy",
+    "PolicyEvaluator",
+    "WaveQ",
+    "attach",
+    "backend",
+    "reestimate_batch_norm",
+    "restore_inputs",
+    "use_backend",
+]
 
 serve_moved_modules()
 __getattr__, __dir__ = lazy_names(
@@ -32,5 +42,6 @@ __getattr__, __dir__ = lazy_names(
         "backend": "waveq._kernels.backends",
         "use_backend": "waveq._kernels.backends",
         "reestimate_batch_norm": "waveq.method.batch_norm",
+        "restore_inputs": "waveq.method.input_quantizers",
     },
 )

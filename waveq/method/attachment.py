@@ -27,7 +27,8 @@ from waveq.method.checkpoint import ROOT_STATE, accept_plain_root, accept_plain_
 from waveq.method.choose_layers import choose_layers, share_weights
 from waveq.method.handle import WaveQ
 from waveq.method.options import Bits, Forward, Method, takes_options
-from waveq.method.parametrization import FixedActivation, WaveParametrization, quantize_input
+from waveq.method.fixed_input import drop_input
+from waveq.method.parametrization import WaveParametrization, quantize_input
 from waveq.method.presets import get_preset
 from waveq.method.relus import Leaning
 from waveq.method.schedules import Profile
@@ -200,11 +201,12 @@ def _register(model: nn.Module, built: Mapping[str, WaveLayer]) -> list[Any]:
     hooks: list[Any] = [model.register_load_state_dict_pre_hook(accept_plain_root)]  # type: ignore[no-untyped-call]
     for layer in built.values():
         for module in layer.modules:
+            if layer.state.activation_bits is not None:
+                drop_input(module)  # of an earlier ``finalize``
             parametrize.register_parametrization(module, "weight", layer.state)
             shorten(module)
             hooks.append(module.register_load_state_dict_pre_hook(accept_plain_weight))  # type: ignore[no-untyped-call]
             if layer.state.activation_bits is not None:
-                _drop_fixed_activations(module)
                 hooks.append(module.register_forward_pre_hook(quantize_input, with_kwargs=True))
     hooks.append(Leaning(model))
     device = next(iter(built.values())).state.beta.device
@@ -212,10 +214,3 @@ def _register(model: nn.Module, built: Mapping[str, WaveLayer]) -> list[Any]:
     model.register_buffer(step, torch.zeros((), dtype=torch.int64, device=device))
     model.register_buffer(dual, torch.zeros((), dtype=torch.int64, device=device))
     return hooks
-
-
-def _drop_fixed_activations(module: nn.Module) -> None:
-    """Input quantisers of an earlier ``finalize`` make room for the new ones."""
-    for key, hook in list(module._forward_pre_hooks.items()):
-        if isinstance(hook, FixedActivation):
-            del module._forward_pre_hooks[key]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias, cast
@@ -14,10 +13,10 @@ from waveq._kernels.backends import engine_for, transforming
 from waveq._kernels.groups import Groups, Memory, round_alone
 from waveq._kernels.rounding import Sines
 from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
-from waveq.quantizers import ActivationQuantizer, DoReFaActivation
+from waveq.quantizers import ActivationQuantizer
 from waveq.quantizers.base import WeightQuantizer
 
-__all__ = ["STATE", "FixedActivation", "WaveParametrization", "parametrization_of", "quantize_input"]
+__all__ = ["STATE", "WaveParametrization", "parametrization_of", "quantize_input"]
 
 _Args: TypeAlias = tuple[Any, ...]
 _Kwargs: TypeAlias = dict[str, Any]
@@ -276,32 +275,6 @@ def parametrization_of(module: nn.Module) -> WaveParametrization:
     found = module.parametrizations.weight[0]  # type: ignore[union-attr, index]
     assert isinstance(found, WaveParametrization)
     return found
-
-
-class FixedActivation:
-    """The input quantiser that a finalised layer keeps: nothing of it is in the ``state_dict``.
-
-    Attributes:
-        bits: bits of the inputs.
-        signed: whether inputs have a sign.
-        quantizer: the method with its ranges or levels as they were learned; None is DoReFa's, which has none.
-    """
-
-    def __init__(self, bits: int, *, signed: bool, quantizer: ActivationQuantizer | None = None) -> None:
-        self.bits, self.signed = bits, signed
-        self.quantizer = DoReFaActivation(bits) if quantizer is None else copy.deepcopy(quantizer).eval()
-        self.quantizer.requires_grad_(False)
-
-    def __call__(self, _module: nn.Module, args: _Args, kwargs: _Kwargs | None = None) -> _Args | tuple[_Args, _Kwargs]:
-        """A forward pre-hook, with keywords or without."""
-        x = args[0] if args else (kwargs or {})["input"]
-        if not x.is_meta:  # otherwise a dry run for shapes
-            for tensor in self.quantizer.state_dict().values():
-                if tensor.device != x.device:  # it is no part of the model, so that model.to() does not move it
-                    self.quantizer.to(x.device)
-            x = self.quantizer(x, signed=self.signed)
-        changed = _with_input(x, args, kwargs or {})
-        return changed[0] if kwargs is None else changed
 
 
 def quantize_input(module: nn.Module, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs] | None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from waveq.method.parametrization import FixedActivation, WaveParametrization
+from waveq.method.fixed_input import FixedInput, keep_input
+from waveq.method.parametrization import WaveParametrization
 from waveq.method.settings import WaveLayer
 
 __all__ = ["make_plain", "shorten"]
@@ -58,8 +59,8 @@ def make_plain(layer: WaveLayer, value: Tensor | None) -> None:
         parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
         _put_weight_first(module)
         if value is not None and state.activation is not None:
-            keep = FixedActivation(state.activation.bits, signed=state.signed_now == 1, quantizer=state.activation)
-            module.register_forward_pre_hook(keep, with_kwargs=True)
+            signed = state.signed_now == 1
+            keep_input(module, FixedInput(state.activation.bits, signed=signed, quantizer=state.activation))
     if value is not None:
         weight.copy_(value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -194,7 +195,7 @@ def features_of(x: Tensor) -> int:
         >>> features_of(torch.zeros(8, 3, 5)), features_of(torch.zeros(7))
         (15, 7)
     """
-    return max(1, x[0].numel() if x.ndim > 1 and len(x) else x.numel())
+    return max(1, math.prod(x.shape[1:]) if x.ndim > 1 else x.numel())  # the batch's size is open in an export
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.quantizer_tools import LEARNED_LEVELS, gradient, random_weight
 from waveq import attach
 from waveq.functional import Grid, grid_levels, round_to_grid, wave
-from waveq.method.parametrization import FixedActivation
+from waveq.method.fixed_input import FixedInput
 from waveq.quantizers import (
     make_activation_quantizer,
     make_quantizer,
@@ -214,12 +214,12 @@ def test_a_finalised_input_quantiser_follows_its_input(name: str) -> None:
     quantizer = make_activation_quantizer(name, 3)
     x = torch.rand(4, 5)
     quantizer(x)
-    fixed = FixedActivation(3, signed=False, quantizer=quantizer)
-    (y,) = fixed(nn.Identity(), (x,))
+    fixed = FixedInput(3, signed=False, quantizer=quantizer)
+    y = fixed(x)
     assert torch.equal(y, quantizer.eval()(x))
     assert not y.requires_grad
-    assert fixed(nn.Identity(), (x.to("meta"),))[0].is_meta  # a dry run for shapes ...
-    assert torch.equal(fixed(nn.Identity(), (x,))[0], y)  # ... leaves what was learned alone
+    assert fixed(x.to("meta")).is_meta  # a dry run for shapes ...
+    assert torch.equal(fixed(x), y)  # ... leaves what was learned alone
 
 
 @pytest.mark.parametrize("name", LEARNED_LEVELS)
