@@ -121,7 +121,7 @@ def engine_for(weight: Tensor) -> Engine | None:
 
 def transforming() -> bool:
     """Whether one of ``torch.func``'s transforms is at work, or ``torch.jit.trace``, which keeps no call of ours."""
-    return torch._C._functorch.maybe_current_level() is not None or torch.jit.is_tracing()
+    return torch._C._functorch.maybe_current_level() is not None or torch._C._is_tracing()
 
 
 def forced() -> str | None:

@@ -25,9 +25,9 @@ from waveq.method.arguments import (
 from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
 from waveq.method.checkpoint import ROOT_STATE, accept_plain_root, accept_plain_weight
 from waveq.method.choose_layers import choose_layers, share_weights
+from waveq.method.fixed_input import drop_input
 from waveq.method.handle import WaveQ
 from waveq.method.options import Bits, Forward, Method, takes_options
-from waveq.method.fixed_input import drop_input
 from waveq.method.parametrization import WaveParametrization, quantize_input
 from waveq.method.presets import get_preset
 from waveq.method.relus import Leaning

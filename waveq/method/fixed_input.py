@@ -25,6 +25,7 @@ __all__ = ["FIXED_INPUT", "FixedInput", "drop_input", "keep_input"]
 FIXED_INPUT = "waveq_restore_inputs"  # in the keys of a ``state_dict``, so that an error about them says what to call
 _WITH_OUTPUT_SIZE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _ALONE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_MOST = 512  # stairs that are followed; quantisers of 8 bits have 255
 _FARTHEST = 2.0**100  # beyond lies nothing new, and nothing overflows before
 
 
@@ -59,7 +60,8 @@ class FixedInput(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x on its levels, in the dtype of x."""
-        if torch.jit.is_scripting():  # decided when the script is made: the other branch is not compiled
+        # decided when the script is made: the other branch is not compiled
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
             wide = x.float()
             held = torch.clamp(wide, self.levels[0], self.levels[-1])
             level = self.levels[torch.bucketize(wide, self.thresholds, right=True)]
@@ -122,9 +124,8 @@ class FixedInput(nn.Module):
         device = next(self.quantizer.buffers(), torch.zeros(())).device
         with torch.no_grad():
             levels, thresholds = _staircase(lambda x: self.quantizer(x, signed=self.signed), device)
-            steps = levels[
-                torch.bucketize(probe := 2 * levels[-1] * torch.rand(99, device=device), thresholds, right=True)
-            ]
+            probe = torch.linspace(-1.0, 1.0, 99, device=device) * (2.0 * levels.abs().max() + 1.0)
+            steps = levels[torch.bucketize(probe, thresholds, right=True)]
             if len(levels) > 2**self.bits or not torch.equal(steps, self.quantizer(probe, signed=self.signed)):
                 raise RuntimeError(
                     f"the input quantiser {self.quantizer.method!r} is no staircase that a script could look up; "
@@ -142,7 +143,7 @@ def _staircase(function: Callable[[Tensor], Tensor], device: torch.device) -> tu
     """
     ends = _rank(torch.tensor([-_FARTHEST, _FARTHEST], device=device))
     low, high = ends[:1], ends[1:]
-    while bool((high - low > 1).any()):
+    while bool((high - low > 1).any()) and len(low) <= _MOST:
         middle = torch.div(low + high, 2, rounding_mode="floor")
         low, high = torch.cat([low, middle]), torch.cat([middle, high])
         differ = (function(_number(low)) != function(_number(high))) & (low < high)
@@ -174,7 +175,7 @@ def keep_input(module: nn.Module, fixed: FixedInput) -> None:
         # somebody else has taken forward, or the class, and would take it back
         module.register_forward_pre_hook(_quantize_first, with_kwargs=True)
     else:
-        module.__class__ = _class_with_input(type(module))
+        module.__class__ = _class_with_input(type(module))  # type: ignore[arg-type]  # mypy: no Hashable
 
 
 def drop_input(module: nn.Module) -> None:
@@ -229,15 +230,19 @@ def _renamed(function: Any, name: str) -> Any:
     return made
 
 
-# the first two are read by the compiler of scripts, which can look no attribute up by a name that is a variable
+# The first two are read by the compiler of scripts, which knows no type for self and no attribute whose name is in a
+# variable.
 
 
-def _forward(self, input: Tensor) -> Tensor:  # noqa: A002, ANN001  # type: ignore[no-untyped-def]
+def _forward(  # type: ignore[no-untyped-def]
+    self,
+    input: Tensor,  # noqa: A002
+) -> Tensor:
     return self.plain_forward(self.waveq_restore_inputs(input))  # type: ignore[no-any-return]
 
 
 def _forward_with_output_size(  # type: ignore[no-untyped-def]
-    self,  # noqa: ANN001
+    self,
     input: Tensor,  # noqa: A002
     output_size: list[int] | None = None,
 ) -> Tensor:
@@ -250,9 +255,9 @@ def _forward_of_any(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _reduce(self: nn.Module) -> tuple[Any, ...]:
-    return _new, (type(self).__bases__[0],), self.__getstate__()
+    return _new, (type(self).__bases__[0],), self.__getstate__()  # type: ignore[no-untyped-call]
 
 
 def _new(original: type[nn.Module]) -> nn.Module:
-    kind = _class_with_input(original)
+    kind: type[nn.Module] = _class_with_input(original)  # type: ignore[arg-type]  # mypy: no Hashable
     return kind.__new__(kind)

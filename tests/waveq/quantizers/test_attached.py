@@ -132,6 +132,7 @@ def train(model: nn.Module, handle: object, steps: int, rate: float = 0.05) -> l
 @pytest.mark.parametrize("name", ["pact", *LEARNED_LEVELS])
 def test_train_save_resume_finalize(name: str) -> None:
     model = small_net()
+    parameters = [id(p) for p in model.parameters()]
     handle = attach(model, quantizer=name, bits=2, activation_bits=3)
     losses = train(model, handle, 150 if name == "ttq" else 60)  # its small levels scale the weights' gradient
     assert min(losses[-5:]) < 0.8 * losses[0]
@@ -146,7 +147,10 @@ def test_train_save_resume_finalize(name: str) -> None:
 
     expected = model(x)
     handle.finalize()
-    assert set(model.state_dict()) == set(small_net().state_dict())
+    inputs = {key for key in model.state_dict() if ".waveq_restore_inputs." in key}
+    assert inputs
+    assert set(model.state_dict()) - inputs == set(small_net().state_dict())
+    assert [id(p) for p in model.parameters()] == parameters
     assert torch.equal(model(x), expected)
     assert torch.equal(copy.deepcopy(model)(x), expected)
     twin_handle.remove()
