@@ -1,5 +1,6 @@
 # make demo   the whole pipeline on data that ships with a dependency, a few minutes on two cores
-# make test   everything CI runs: format, lint, types, import borders, tests
+# make quick  the tests that take half a second at most: under a minute on two cores
+# make test   everything CI runs: format, lint, types, import borders, tests, kernels uncompiled, coverage
 # make lowest the formulas' tests with the oldest torch and the oldest other packages that pyproject.toml allows
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,12 +8,15 @@ CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types borders unit lowest formulas format clean
+.PHONY: demo quick test lint types borders unit kernels coverage lowest formulas format clean
 
 demo: $(READY)
 	$(BIN)/waveq demo
 
-test: lint types borders unit
+quick: $(READY)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" tests
+
+test: lint types borders unit kernels coverage
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -25,13 +29,21 @@ borders: $(READY)
 	$(BIN)/lint-imports
 
 unit: $(READY)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=
+
+# the compiled loops once more as plain Python, where coverage can see into them
+kernels: $(READY)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" --cov --cov-append --cov-report= \
+	  $(addprefix tests/,pareto stripes_sim waveq/kernels)
+
+coverage: $(READY)
+	$(BIN)/coverage report --skip-covered --sort=cover
 
 lowest:
 	$(MAKE) VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt formulas
 
 formulas: $(READY)
-	$(BIN)/python -m pytest -q $(addprefix tests/waveq/,test_boundaries.py test_functional.py test_kernels.py quantizers)
+	$(BIN)/python -m pytest -q $(addprefix tests/waveq/,test_boundaries.py test_functional.py kernels quantizers)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -40,6 +40,7 @@ def commands(kind: str) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_python_blocks_run_as_scripts(number: int, tmp_path: Path) -> None:
     # a process of its own, where nothing is imported but what the block imports

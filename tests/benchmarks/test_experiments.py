@@ -31,6 +31,7 @@ def read(tmp_path, name):
     return pd.DataFrame(written["rows"]["lines"], columns=written["rows"]["columns"])
 
 
+@pytest.mark.slow
 def test_table2_has_every_base_alone_and_with_the_wave(folder, tmp_path, capsys):
     run(table2, folder, tmp_path, "--bits", "2")
     rows = read(tmp_path, "table2")
@@ -64,6 +65,7 @@ def test_table2_says_nothing_of_a_share_where_nothing_is_lost():
     assert table2.compare(rows).iloc[0]["won back"] == "-"
 
 
+@pytest.mark.slow
 def test_table1_learned_policies_keep_their_budget(folder, tmp_path):
     run(table1, folder, tmp_path, "--mean-bits", "3.5")
     rows = read(tmp_path, "table1")
@@ -71,6 +73,7 @@ def test_table1_learned_policies_keep_their_budget(folder, tmp_path):
     assert (rows[rows.method == "uniform 4"].mean_bits == 4).all()
 
 
+@pytest.mark.slow
 def test_figure4_draws_the_space_and_keeps_the_budgets(folder, tmp_path):
     run(figure4, folder, tmp_path, "--bits", "2", "4", "--shares", "0.4", "--base", "dorefa")
     rows = read(tmp_path, "figure4_digitsnet_dorefa")
@@ -135,6 +138,7 @@ def test_hardware_reads_no_accuracy_out_of_range_and_no_dominated_point():
     assert np.isnan(hardware.energy_at(curve, 75.0))
 
 
+@pytest.mark.slow
 def test_hardware_runs(folder, tmp_path, capsys):
     run(hardware, folder, tmp_path, "--prices", "0.02", "0.5")
     rows = read(tmp_path, "hardware")
@@ -142,6 +146,7 @@ def test_hardware_runs(folder, tmp_path, capsys):
     assert len(rows) == 2 * 2 * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "name"), [((), "defaults"), (("--scratch",), "defaults_scratch")])
 def test_defaults_runs(folder, tmp_path, options, name):
     run(defaults, folder, tmp_path, *options)

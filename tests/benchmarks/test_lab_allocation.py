@@ -18,6 +18,7 @@ def problem(tiny, lab_folder):
     return network, trace(network, (1, 8, 8)), images_of(tiny, "cpu").train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("objective", "limit"), [("mean_bits", 3.5), ("energy_pj", 0.5), ("cycles", 0.5)])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_keeps_its_budget(problem, tiny, method, objective, limit):

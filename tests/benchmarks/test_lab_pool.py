@@ -83,6 +83,7 @@ def test_each_job_is_watched_by_a_copy_and_kept_apart_from_the_unwatched_one(tin
     assert counted == [3, 4, 3]
 
 
+@pytest.mark.slow
 def test_another_process_gets_the_same_result(tiny, where, tmp_path):
     job = Job(setting=tiny, seed=0, attach={"bits": 3}, epochs=1)
     (apart,) = run_jobs([job], Where(folder=tmp_path), processes=1, watch=Steps())

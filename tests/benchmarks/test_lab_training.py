@@ -12,6 +12,7 @@ from benchmarks.lab.settings import setting
 from benchmarks.lab.training import FLOAT_BITS, accuracy, float_network, run_job
 
 
+@pytest.mark.slow
 def test_a_job_gives_what_it_promises_and_the_same_twice(tiny, where):
     job = Job(setting=tiny, seed=0, attach={"bits": {"conv1": 4, "conv2": 3, "fc1": 2, "fc2": 3}})
     result = run_job(job, where)
@@ -23,12 +24,14 @@ def test_a_job_gives_what_it_promises_and_the_same_twice(tiny, where):
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
 
 
+@pytest.mark.slow
 def test_without_arguments_a_job_trains_in_float(tiny, where):
     result = run_job(Job(setting=tiny, seed=0), where)
     assert set(result["bits"].values()) == {FLOAT_BITS}
     assert result["validation"] == result["validation_before_rounding"]
 
 
+@pytest.mark.slow
 def test_jobs_of_a_seed_start_from_one_float_network(tiny, where):
     starts = {}
     for bits in (2, 5):
@@ -42,6 +45,7 @@ def test_jobs_of_a_seed_start_from_one_float_network(tiny, where):
     assert torch.equal(starts[2], float_network(tiny, 0, where).conv1.weight)
 
 
+@pytest.mark.slow
 def test_from_scratch_a_job_starts_untrained_and_takes_both_stages_epochs(tiny, where):
     seen = []
     job = Job(setting=tiny, seed=0, scratch=True, attach={"bits": 3})
@@ -50,6 +54,7 @@ def test_from_scratch_a_job_starts_untrained_and_takes_both_stages_epochs(tiny, 
     assert seen == list(range((tiny.epochs + tiny.pretrain_epochs) * a_epoch + 1))
 
 
+@pytest.mark.slow
 def test_the_wave_rises_in_a_line_from_its_share_of_the_run(tiny, where):
     strengths = []
     job = Job(setting=tiny, seed=0, attach={"bits": 3, "wave": {"rise": 0.5, "strength": 2.0}})
@@ -60,12 +65,14 @@ def test_the_wave_rises_in_a_line_from_its_share_of_the_run(tiny, where):
     assert strengths[-1] == (2.0, 0.0)
 
 
+@pytest.mark.slow
 def test_a_diverged_network_is_told_and_guesses(tiny, where):
     result = run_job(Job(setting=tiny, seed=0, attach={"bits": 3, "scale": "max"}, lr=1e9), where)
     assert result["diverged"]
     assert result["test"] < 30.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attach", [{"bits": "learn"}, {"quantizer": "lsq", "bits": 3, "activation_bits": 4}])
 def test_under_bfloat16_autocast_training_keeps_its_accuracy(tiny, where, attach):
     made = set()

@@ -53,6 +53,7 @@ def test_evenly_spread_weights_are_near_a_level_in_a_fifth_of_all_cases():
     assert share_near(torch.linspace(0.0, 100.0, 100_001)) == pytest.approx(20.0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_figure6_shows_weights_gather_with_the_wave_alone(options, tmp_path):
     assert figure6.main(["--network", "digitsnet", "--seeds", "0", "--strength", "3", *options]) == 0
     data, rows = written(tmp_path, "figure6")
@@ -65,6 +66,7 @@ def test_figure6_shows_weights_gather_with_the_wave_alone(options, tmp_path):
     assert (counts.filter(like="bin").sum(axis=1) == 8 * 16 * 9).all()  # every weight of conv2 once
 
 
+@pytest.mark.slow
 def test_figure7_counts_what_its_paths_show(options, tmp_path):
     assert figure7.main(["--network", "digitsnet", "--seeds", "0", "--weights", "5", *options]) == 0
     _, rows = written(tmp_path, "figure7")
@@ -94,6 +96,7 @@ def test_figure7_counts_crossings_of_known_paths():
     assert seen["steps"] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_figure8_draws_curves_that_end_where_the_job_ends(options, tmp_path):
     assert figure8.main(["--networks", "digitsnet", "--seeds", "0", "1", *options]) == 0
     data, rows = written(tmp_path, "figure8")
@@ -107,6 +110,7 @@ def test_figure8_draws_curves_that_end_where_the_job_ends(options, tmp_path):
     assert len(data["rows"]["lines"]) == len(rows)
 
 
+@pytest.mark.slow
 def test_figure5_takes_one_bit_from_each_layer_and_compares_with_the_control(options, tmp_path):
     asked = ["--networks", "digitsnet", "--seeds", "0", "1", "--mean-bits", "3.5"]
     assert figure5.main([*asked, *options]) == 0
@@ -119,6 +123,7 @@ def test_figure5_takes_one_bit_from_each_layer_and_compares_with_the_control(opt
     assert table.loc[("digitsnet", figure5.AVERAGE), "one bit less, rounded"].startswith(f"{means.mean():.2f}")
 
 
+@pytest.mark.slow
 def test_figure5_changes_are_those_of_the_evaluator(tiny, where):
     policy = {"conv1": 4, "conv2": 3, "fc1": 2, "fc2": 4}
     changes = figure5.rounded(tiny, 0, policy, where)
@@ -131,6 +136,7 @@ def test_figure5_changes_are_those_of_the_evaluator(tiny, where):
     assert changes["fc1"] == pytest.approx(scores[1] - scores[0], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_table6_trains_from_scratch_and_takes_differences_by_seed(options, tmp_path):
     asked = ["--networks", "digitsnet", "--bits", "3", "--seeds", "0", "1"]
     assert table6.main([*asked, *options]) == 0

@@ -30,6 +30,7 @@ def brute_force(cost, loss):
     return points, sums, is_efficient(sums, sense=("min", "min"), keep="first")
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.data())
 def test_equal_to_brute_force(data):

@@ -10,6 +10,7 @@ from pareto import distance, frontier
 from tests import reference_pareto as slow
 
 
+@pytest.mark.slow
 @given(st.integers(1, 3), st.data())
 def test_equal_to_the_definition(objectives, data):
     row = st.lists(st.integers(-3, 3).map(float), min_size=objectives, max_size=objectives)

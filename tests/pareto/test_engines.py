@@ -50,6 +50,7 @@ def test_same_results_as_one_process(engine, store, cluster):
     complete(run_campaign(SPACE, Slow(0.01), store, engine=engine, workers=2, unit_rows=5, progress=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_worker_killed_halfway_costs_nothing(engine, store, cluster, tmp_path):
     deaths = tmp_path / "deaths"
@@ -59,6 +60,7 @@ def test_a_worker_killed_halfway_costs_nothing(engine, store, cluster, tmp_path)
     assert len(list(deaths.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_unit_that_always_kills_is_given_up_and_the_rest_is_kept(store, tmp_path):
     deaths = tmp_path / "deaths"
     deaths.mkdir()
@@ -76,6 +78,7 @@ def test_an_error_of_evaluate_ends_the_run_with_its_own_words(engine, store, clu
     assert not store.known([[4, 4, 4]]).any()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_sent_is_named(store):
     with pytest.raises(TypeError, match="evaluate cannot be sent to other processes"):
         run_campaign(SPACE, lambda rows: value(rows), store, progress=False)
@@ -103,6 +106,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_workers_in_the_middle_of_their_units(tmp_path):
     script = tmp_path / "campaign.py"
     script.write_text(CHILD)

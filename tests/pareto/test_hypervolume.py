@@ -12,6 +12,7 @@ from pareto import hypervolume
 from tests import reference_pareto as slow
 
 
+@pytest.mark.slow
 @given(st.integers(1, 4), st.data())
 def test_equal_to_counting_cells(objectives, data):
     value = st.integers(-2, 4).map(float)

@@ -61,17 +61,20 @@ def two_objectives(request, monkeypatch):
         monkeypatch.setattr("pareto._kernels_2d._BUCKET_ROWS", 2_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_large_sets_of_two_objectives(kind, two_objectives):
     equals_moocore(kind, 2, 30_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("objectives", "rows"), [(3, 20_000), (4, 20_000)])
 def test_large_sets_of_more(kind, objectives, rows):
     equals_moocore(kind, objectives, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objectives", [2, 3])
 def test_filters_on_all_threads(objectives, monkeypatch):
     monkeypatch.setattr("pareto._kernels_2d.PARALLEL_ROWS", 1_000)
@@ -109,6 +112,7 @@ def test_order_of_rows_does_not_matter():
     np.testing.assert_array_equal(is_efficient(points[order], sense=["min"] * 3), mask[order])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_published_tables(shared_data, name):
     frame = pd.read_csv(shared_data / "design_spaces" / f"{name}.csv")

@@ -16,6 +16,7 @@ def space_frame(layers):
     return space.frame(accuracy=90 - 300 * (2.0 ** (-2 * bits)).sum(axis=1), energy_pj=bits.sum(axis=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [2, 5])  # dots, and from 1,500 policies on a density
 def test_pictures_are_written(layers, tmp_path):
     frame = space_frame(layers)

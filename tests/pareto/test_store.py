@@ -144,6 +144,7 @@ def _write_all(path, seconds):
         run_campaign(SPACE, Slow(seconds), store, engine="serial", unit_rows=3, progress=False)
 
 
+@pytest.mark.slow
 def test_two_writers_at_once(tmp_path):
     path = tmp_path / "run.sqlite"
     context = multiprocessing.get_context("spawn")
@@ -166,6 +167,7 @@ _write_all(sys.argv[1], 0.1)
 """
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_loses_at_most_the_unit_in_flight(tmp_path):
     path = tmp_path / "run.sqlite"
     root = Path(__file__).resolve().parents[2]

@@ -52,6 +52,7 @@ def test_marginal_prices_and_plain_data():
     assert frame.loc[(frame["name"] == "b") & (frame["bits"] == 8), "weight_bytes"].item() == 51_200.0
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.integers(1, 4), st.sampled_from([(4,), (2, 8), (2, 3, 4, 5)]), st.integers(0, 999), st.booleans())
 def test_its_plain_data_give_the_frontier_of_the_whole_space(layers, bits, seed, rounded):

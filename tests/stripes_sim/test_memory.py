@@ -90,6 +90,7 @@ def test_a_lookup_reads_its_rows_only():
     assert row["compute_cycles"] == row["compute_pj"] == 0
 
 
+@pytest.mark.slow
 @given(convolutions(), st.integers(1, 15), st.sampled_from([256, 4096, 2**20]), st.sampled_from(["packed", "padded"]))
 def test_more_bits_never_move_less(layer, bits, buffer, storage):
     hw = Stripes(activation_buffer_bytes=buffer, weight_buffer_bytes=buffer, storage=storage)

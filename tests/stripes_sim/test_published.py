@@ -35,6 +35,7 @@ def test_the_two_savings_of_the_paper_have_different_baselines():
         assert 1 - 1 / rows[network, 8]["energy_pj_ratio"] < 0.6
 
 
+@pytest.mark.slow
 def test_validation_passes_and_writes_its_table(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

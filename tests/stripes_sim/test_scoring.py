@@ -21,6 +21,7 @@ def random_table(layers: int, bits: tuple[int, ...], seed: int) -> CostTable:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     st.sampled_from([1, 2, 7, 8, 9, 21, 70]),

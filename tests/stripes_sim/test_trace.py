@@ -39,6 +39,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_torchvision_networks_count_what_the_independent_counter_counts(name):
     with torch.device("meta"):
@@ -66,6 +67,7 @@ class Bert(nn.Module):
         return torch.tanh(self.pooler(self.encoder(x)[:, 0]))
 
 
+@pytest.mark.slow
 def test_bert_counts_what_the_independent_counter_and_the_formula_count():
     with torch.device("meta"):
         model = Bert()

@@ -156,6 +156,7 @@ def kept(*passes: float) -> list[float]:
     return [a * p for a, p in zip(ABOVE, passes, strict=True)]
 
 
+@pytest.mark.slow
 @in_every_form
 def test_wrpn(form: str) -> None:
     with use_backend(form):
@@ -355,6 +356,7 @@ def test_the_piecewise_coordinate_is_closed() -> None:
 # ---------------------------------------------------------------------- inputs
 
 
+@pytest.mark.slow
 @in_every_form
 @pytest.mark.parametrize("bits", [1, 2, 8])
 def test_inputs_of_dorefa(bits: int, form: str) -> None:

@@ -208,6 +208,7 @@ def test_straight_through_gradient_is_exact(bits: int, grid: Grid, c: float) -> 
         torch.testing.assert_close(dc, lsq[index], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @given(u=weights(largest=1.25), bits=total_bits(2), grid=grids())
 def test_scale_one_is_no_scale_and_scales_multiply(u: torch.Tensor, bits: int, grid: Grid) -> None:
     b = double(bits - 1.0)

@@ -40,8 +40,11 @@ class Layer(Protocol):
     def grid(self) -> Grid:
         """The grid at the present bits."""
 
-    def settle(self, beta: Tensor, total_bits: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
-        """b, the beta that sets the wave, and the stretch c; elementwise, so that one layer can speak for its like."""
+    def settle(self, beta: Tensor, total_bits: Tensor | None) -> tuple[Tensor, Tensor]:
+        """b, and the beta that sets the wave; elementwise, so that one layer can speak for its like."""
+
+    def stretch_of(self, wave_beta: Tensor, bits: Tensor, grid: Grid) -> Tensor:
+        """c(beta), elementwise."""
 
 
 class Sines(NamedTuple):
@@ -124,13 +127,15 @@ class Formulas:
         grid, tanh = first.grid, first._modules["quantizer"].squash == "tanh" and not raw
         dtype = torch.float64 if weights[0].dtype is torch.float64 else torch.float32
         self.counts = constants(tuple(weight.numel() for weight in weights), dtype, device)
-        total_bits = constants(tuple(layer.bits_now for layer in layers), torch.int64, device)
+        fixed = tuple(layer.bits_now for layer in layers)
+        total_bits = constants(fixed, torch.int64, device) if any(fixed) else None
         betas = [layer._buffers["beta"] for layer in layers]  # found without nn.Module's search, which takes longer
         # tensors that are made here are none of a reader's checkpoint; and exp2, which keeps what it returns, would
         # keep itself alive if that were kept as it is
         with torch.autograd.graph.saved_tensors_hooks(_apart, _apart):
             beta = _stacked(betas)
-            bits, at, stretch = first.settle(beta, total_bits, grid)
+            bits, at = first.settle(beta, total_bits)
+            stretch = 1.0 if raw else first.stretch_of(at, bits, grid)
             periods = frequency(at, grid)
             given = _OfManyLayers(engine, weights, tanh, grid, bits, at.detach(), stretch, self.counts)
             twin, learned = _twin([layer._modules["quantizer"] for layer in layers])
@@ -170,21 +175,22 @@ class Formulas:
             slopes: (n,), as they were given to the engine; None where none of ``Sines.by_weights`` has.
             by_beta: (n,), the gradient of ``Sines.by_beta``; None for none.
         """
+        found: list[Tensor | None] = [None] * len(self._sources)
+        if not any(source is not None and source.requires_grad for source in self._sources):
+            return found[:-1], None
         rows = self.table.rows[at]
-        gain, pitch, divisor, v = (rows[:, i] for i in (Column.GAIN, Column.PITCH, Column.DIVISOR, Column.V_DIVISOR))
         shares: list[tuple[int, Callable[[], Tensor]]] = []
         if by_values:
             shares += [
-                (_PITCH, lambda: gain * sums[:, 0]),
-                (_GAIN, lambda: pitch * sums[:, 1]),
-                (_DIVISOR, lambda: -gain / divisor * sums[:, 2]),
+                (_PITCH, lambda: rows[:, Column.GAIN] * sums[:, 0]),
+                (_GAIN, lambda: rows[:, Column.PITCH] * sums[:, 1]),
+                (_DIVISOR, lambda: -rows[:, Column.GAIN] / rows[:, Column.DIVISOR] * sums[:, 2]),
             ]
         if slopes is not None:
-            shares.append((_V_DIVISOR, lambda: -slopes / v * sums[:, 4]))
+            shares.append((_V_DIVISOR, lambda: -slopes / rows[:, Column.V_DIVISOR] * sums[:, 4]))
         if by_beta is not None:
             # R0 is the mean of sin^2(pi (v n + shift)): this is dR0/dn, the rest of dR/dbeta is plain torch
             shares.append((_PERIODS, lambda: by_beta * math.pi * sums[:, 3] / self.counts[at]))
-        found: list[Tensor | None] = [None] * len(self._sources)
         for number, share in shares:
             for source, slope in enumerate(self._slopes_of(number)):
                 if slope is not None:
@@ -223,6 +229,8 @@ def _stacked(tensors: Sequence[Tensor]) -> Tensor:
 def _twin(quantizers: Sequence[nn.Module]) -> tuple[Quantizer, dict[str, Tensor]]:
     """A quantiser whose parameters and buffers are those of all, stacked; and the parameters by name."""
     first = quantizers[0]
+    if not first._parameters and not first._buffers:
+        return cast(Quantizer, first), {}
     learned = {name: _stacked([cast(Tensor, q._parameters[name]) for q in quantizers]) for name in first._parameters}
     held = {name: torch.stack([cast(Tensor, q._buffers[name]) for q in quantizers]) for name in first._buffers}
     twin = object.__new__(type(first))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
 from waveq.functional import magnitude_bits
-from waveq.method.parametrization import WaveParametrization
 from waveq.method.settings import Settings, WaveLayer
+from waveq.quantizers import WeightQuantizer
 
 __all__ = ["move_betas"]
 
+Numbers = npt.NDArray[np.float64]
+
+_MOVED = ("beta", "velocity", "trend")
 _TREND_STEPS = 50  # over which the trend is averaged, at least; an eighth of phase 2 where that is longer
 _MAX_STEP = 0.05  # bits; the task's gradient on beta is noisy, and one step must not cross a level
 _LEAST_TRAVEL = 2.0  # ranges of beta that the longest steps of phase 2 add up to: a short run must get there too
@@ -39,11 +42,11 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
         skips its step too.
     """
     learning = [layer for layer in layers if layer.state.learns]
-    states = [layer.state for layer in learning]
-    if not states or all(state.beta.grad is None for state in states):
+    if not learning or all(layer.kept("beta").grad is None for layer in learning):
         return False
-    slopes = [slope / grad_scale for slope in _slopes(states)]
-    if not all(map(math.isfinite, slopes)):
+    beta, velocity, trend, slope = _fetched(learning)
+    slope = slope / grad_scale
+    if not np.isfinite(slope).all():
         return False
     preset = settings.preset
     low, high = settings.beta_range
@@ -51,38 +54,40 @@ def move_betas(layers: Sequence[WaveLayer], settings: Settings, grad_scale: floa
     fresh = 1.0 / max(_TREND_STEPS, steps / 8)
     longest = max(_MAX_STEP, _LEAST_TRAVEL * (high - low) / steps) if settings.schedule.fall else _MAX_STEP
     pace = 1.0 if progress <= 1.0 - preset.settle else (1.0 - progress) / preset.settle
-    moves = []
-    for layer, slope in zip(learning, slopes, strict=True):
-        rate = settings.beta_lr / max(settings.bit_costs[layer.name], _LEAST_COST)
-        state = layer.state
-        kept: dict[str, Any] = state._buffers  # found without nn.Module's search, which takes longer than the rest
-        beta, velocity, trend = kept["beta"], kept["velocity"], kept["trend"]
-        before: float = beta.item()
-        speed = preset.beta_momentum * velocity.item() + slope + preset.beta_weight_decay * before
-        move = max(-longest, min(longest, rate * speed))
-        new = min(high, max(low, before - pace * move))
-        held = new in (low, high)  # at a clamp there is no travel, whatever the gradient says
-        velocity.fill_(speed)
-        trend.fill_((1.0 - fresh) * trend.item() - (0.0 if held else fresh * move))
-        beta.fill_(new)
-        moves.append((before, new))
-    bits = magnitude_bits(torch.tensor(moves), states[0].hysteresis) + 1.0
-    for layer, (before, now) in zip(learning, bits.tolist(), strict=True):
-        layer.state.quantizer.follow_bits(layer.weight.detach(), int(before), int(now))
+    rate = settings.beta_lr / np.maximum([settings.bit_costs[layer.name] for layer in learning], _LEAST_COST)
+    speed = preset.beta_momentum * velocity + slope + preset.beta_weight_decay * beta
+    move = np.clip(rate * speed, -longest, longest)
+    new = np.clip(beta - pace * move, low, high)
+    held = (new == low) | (new == high)  # at a clamp there is no travel, whatever the gradient says
+    trend = (1.0 - fresh) * trend - np.where(held, 0.0, fresh * move)
+    moved = torch.from_numpy(np.concatenate([new, speed, trend])).to(learning[0].kept("beta"))
+    torch._foreach_copy_([layer.kept(name) for name in _MOVED for layer in learning], list(moved.unbind()))
+    _follow_bits(learning, beta, new)
     return True
 
 
-def _slopes(states: Sequence[WaveParametrization]) -> list[float]:
-    """All betas' gradients, the mean over ranks where torch.distributed runs."""
-    alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
-    gradients = [state.beta.grad for state in states]
-    if alone and all(gradient is None or gradient.is_cpu for gradient in gradients):
-        return [0.0 if gradient is None else gradient.item() for gradient in gradients]
-    home = states[0].beta.device  # on a GPU all are fetched at once
-    zero = torch.zeros((), device=home)
-    stacked = torch.stack([zero if gradient is None else gradient.to(home) for gradient in gradients])
-    if not alone:
-        dist.all_reduce(stacked)
-        stacked /= dist.get_world_size()
-    found: list[float] = stacked.tolist()
-    return found
+def _fetched(layers: Sequence[WaveLayer]) -> Numbers:
+    """beta, velocity, trend and gradient, (4, L) float64: all are fetched at once, and few numbers need no torch.
+
+    Gradients are means over ranks where torch.distributed runs.
+    """
+    home = layers[0].kept("beta").device
+    kept = [layer.kept(name) for name in _MOVED for layer in layers]
+    gradients = [torch.zeros_like(beta) if beta.grad is None else beta.grad for beta in kept[: len(layers)]]
+    stacked = torch.stack([tensor.detach().to(home) for tensor in (*kept, *gradients)])
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        shared = stacked[-len(layers) :].clone()
+        dist.all_reduce(shared)
+        stacked[-len(layers) :] = shared / dist.get_world_size()
+    return stacked.double().cpu().numpy().reshape(4, -1)
+
+
+def _follow_bits(layers: Sequence[WaveLayer], before: Numbers, new: Numbers) -> None:
+    """Tell the quantisers that want to know where their bits have gone."""
+    those = [each for each in layers if type(each.state.quantizer).follow_bits is not WeightQuantizer.follow_bits]
+    if not those:
+        return
+    betas = torch.from_numpy(np.stack([before, new])).float()
+    bits = magnitude_bits(betas, layers[0].state.hysteresis) + 1.0
+    for layer, was, now in zip(layers, *bits.tolist(), strict=True):
+        layer.state.quantizer.follow_bits(layer.weight.detach(), int(was), int(now))

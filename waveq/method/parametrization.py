@@ -113,7 +113,9 @@ class WaveParametrization(nn.Module):
     @property
     def grid(self) -> Grid:
         """The grid at the present bits."""
-        return self.quantizer.grid(self.bits_now or None)
+        quantizer: Any = self._modules["quantizer"]
+        found: Grid = quantizer.grid(self.bits_now or None)
+        return found
 
     def set_quantized(self, value: bool) -> None:
         """Whether the forward pass uses quantised weights."""
@@ -150,8 +152,8 @@ class WaveParametrization(nn.Module):
             self._mirror()
         kept: dict[str, Any] = self._buffers  # by the dictionary, as in ``_marks``; setting attributes is slow as well
         kept["beta"].grad = None
-        if not self.settled:
-            self.settled = self.signed_now >= 0
+        if self.signed_now >= 0 and not self.settled:
+            self.settled = True
 
     @torch.no_grad()
     def freeze(self, total_bits: int) -> None:
@@ -159,35 +161,45 @@ class WaveParametrization(nn.Module):
         self.total_bits.fill_(total_bits)
         self._mirror()
 
-    def settle(self, beta: Tensor, total_bits: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+    def settle(self, beta: Tensor, total_bits: Tensor | None) -> tuple[Tensor, Tensor]:
         """What follows from beta, elementwise, for layers that were attached alike.
 
         Args:
             beta: 0-dim, or (L,) for L layers.
-            total_bits: the same shape; 0 where bits are learned.
-            grid: theirs.
+            total_bits: the same shape; 0 where bits are learned, None where all of them are.
 
         Returns:
             b, magnitude bits, without gradient; the beta that sets the grid: the learned one, once frozen no more than
-            the bits, with ``snap`` just them; the stretch c(beta), 1 where that beta equals the bits.
+            the bits, with ``snap`` just them.
         """
-        learned, fixed = total_bits == 0, (total_bits - 1).to(beta.dtype)
-        bits = torch.where(learned, magnitude_bits(beta, self.hysteresis), fixed)
-        wave_beta = torch.where(learned, beta, bits if self.snap else torch.minimum(beta, bits + self.hysteresis))
+        bits, wave_beta = magnitude_bits(beta, self.hysteresis), beta
+        if total_bits is not None:
+            learned = total_bits == 0
+            bits = torch.where(learned, bits, (total_bits - 1).to(beta.dtype))
+            settled = bits if self.snap else torch.minimum(beta, bits + self.hysteresis)
+            wave_beta = torch.where(learned, beta, settled)
+        return bits, wave_beta
+
+    def stretch_of(self, wave_beta: Tensor, bits: Tensor, grid: Grid) -> Tensor:
+        """c(beta), elementwise; 1 where the beta that sets the grid equals the bits."""
         moving = wave_beta if self.task_moves_beta else wave_beta.detach()
-        return bits, wave_beta, grid_scale(moving, bits, grid=grid, rule=self.scale_rule)
+        return grid_scale(moving, bits, grid=grid, rule=self.scale_rule)
 
     def wave_beta(self) -> Tensor:
         """The beta that sets the grid, 0-dim; see ``settle``."""
-        return self.settle(self.beta, self.total_bits, self.grid)[1]
+        return self._settled()[1]
 
     def bits(self) -> Tensor:
         """b: magnitude bits, 0-dim, no gradient."""
-        return self.settle(self.beta, self.total_bits, self.grid)[0]
+        return self._settled()[0]
 
     def stretch(self) -> Tensor:
         """c(beta), 0-dim."""
-        return self.settle(self.beta, self.total_bits, self.grid)[2]
+        bits, wave_beta = self._settled()
+        return self.stretch_of(wave_beta, bits, self.grid)
+
+    def _settled(self) -> tuple[Tensor, Tensor]:
+        return self.settle(self.beta, None if self.learns else self.total_bits)
 
     def quantize(self, weight: Tensor) -> Tensor:
         """The layer's weights on their grid, in the weights' dtype; computed in float32 at least."""
@@ -200,8 +212,8 @@ class WaveParametrization(nn.Module):
             if torch.is_grad_enabled() and self.joins():
                 return self.groups.read(self, weight, engine)
             return round_alone(self, weight, engine)
-        bits, _, stretch = self.settle(self.beta, self.total_bits, self.grid)
-        quantized: Tensor = self.quantizer(wide, bits, stretch)
+        bits, wave_beta = self._settled()
+        quantized: Tensor = self.quantizer(wide, bits, self.stretch_of(wave_beta, bits, self.grid))
         return quantized.to(weight.dtype)
 
     def read(self, weight: Tensor) -> Tensor | None:

@@ -46,15 +46,16 @@ def penalty(layers: Sequence[WaveLayer], settings: Settings, strengths: Strength
     if strengths.wave == 0.0 and not (strengths.learning and any(layer.state.learns for layer in layers)):
         return layers[0].state.beta.detach().new_zeros(())
     compiled, plain = _split(layers, settings) if strengths.wave != 0.0 else ([], list(layers))
-    terms = [_waves(sines, those, settings, strengths) for sines, those in compiled]
+    terms = [_waves(sines, those, settings, strengths) for sines, those in _joined(compiled)]
     terms += [plain_penalty(layer, settings, strengths) for layer in plain]
-    taken = {layer.name for _, those in compiled for layer in those if layer is not None}
     if strengths.learning:
-        terms += _prices([layer for layer in layers if layer.name in taken and layer.state.learns], settings, strengths)
+        paid = {layer.name for layer in plain}
+        moving = [layer for layer in layers if layer.state.bits_now == 0 and layer.name not in paid]
+        terms += [_price(moving, settings, strengths)] if moving else []
     if len(terms) == 1:
         return terms[0]
     home = terms[0].device
-    return torch.stack([term.to(home) for term in terms]).sum()
+    return sum((term.to(home) for term in terms[1:]), terms[0])
 
 
 def _split(layers: Sequence[WaveLayer], settings: Settings) -> tuple[list[_Waves], list[WaveLayer]]:
@@ -97,16 +98,29 @@ def kinds_of(layers: Sequence[WaveLayer]) -> list[list[WaveLayer]]:
     return [[layers[place] for place in places] for places in kinds]
 
 
+def _joined(parts: Sequence[_Waves]) -> list[_Waves]:
+    """One vector for each device and dtype."""
+    kinds: dict[object, list[_Waves]] = {}
+    for part in parts:
+        kinds.setdefault((part[0].at.device, part[0].by_weights.dtype), []).append(part)
+    joined: list[_Waves] = []
+    for those in kinds.values():
+        columns = zip(*[sines for sines, _ in those], strict=True)
+        sines = those[0][0] if len(those) == 1 else Sines(*[torch.cat(column) for column in columns])
+        joined.append((sines, [layer for _, layers in those for layer in layers]))
+    return joined
+
+
 def _waves(sines: Sines, layers: Sequence[WaveLayer | None], settings: Settings, strengths: Strengths) -> Tensor:
     """sum_i lambda_w strength_i R_k of some layers, and beta's own gradient where the preset has it."""
-    counted = sines.at.new_tensor([layer is not None for layer in layers]) if None in layers else None
     strength = torch.exp2(-settings.order * sines.at) * strengths.wave
-    strength = strength if counted is None else strength * counted
-    weights = sines.by_weights
     if settings.balance:
-        held = [sines.at.new_zeros(()) if layer is None else layer.state.strength for layer in layers]
-        weights = weights * torch.stack(held)
-    term = torch.dot(weights, strength.to(weights.dtype))
+        one = sines.at.new_ones(())
+        held = [one if layer is None else layer.kept("strength") for layer in layers]
+        strength = strength * torch.stack(held)
+    counted = sines.at.new_tensor([layer is not None for layer in layers]) if None in layers else None
+    strength = strength if counted is None else strength * counted
+    term = torch.dot(sines.by_weights, strength.to(sines.by_weights.dtype))
     if settings.preset.sine_moves_beta and strengths.learning:
         moving = [
             at if layer is None or not layer.state.learns else layer.state.beta
@@ -119,13 +133,10 @@ def _waves(sines: Sines, layers: Sequence[WaveLayer | None], settings: Settings,
     return term
 
 
-def _prices(layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths) -> list[Tensor]:
-    """lambda_beta sum_i c_i beta_i, where there is a layer."""
-    if not layers:
-        return []
-    betas = torch.stack([layer.state.beta for layer in layers])
-    costs = [strengths.price * settings.bit_costs[layer.name] for layer in layers]
-    return [torch.dot(betas, betas.new_tensor(costs))]
+def _price(layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths) -> Tensor:
+    """lambda_beta sum_i c_i beta_i."""
+    betas = torch.stack([layer.kept("beta") for layer in layers])
+    return torch.dot(betas, betas.new_tensor([strengths.price * settings.bit_costs[layer.name] for layer in layers]))
 
 
 def plain_penalty(layer: WaveLayer, settings: Settings, strengths: Strengths) -> Tensor:

@@ -33,6 +33,11 @@ class WaveLayer:
         original: nn.Parameter = found._modules["parametrizations"]._modules["weight"]._parameters["original"]
         return original
 
+    def kept(self, name: str) -> Tensor:
+        """A buffer of the parametrisation; found by the dictionary, for the same reason."""
+        found: Any = self.state._buffers[name]
+        return found  # type: ignore[no-any-return]
+
     @property
     def beta(self) -> float:
         """Real magnitude bits; once frozen as they were learned."""

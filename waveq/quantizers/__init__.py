@@ -8,7 +8,7 @@ from waveq.quantizers.activation import (
     check_activation_bits,
     quantize_activation,
 )
-from waveq.quantizers.base import WeightQuantizer
+from waveq.quantizers.base import Given, Levels, WeightQuantizer
 from waveq.quantizers.registry import (
     Quantizer,
     activation_quantizer_names,
@@ -26,6 +26,8 @@ from waveq.quantizers.registry import (
 __all__ = [
     "ActivationQuantizer",
     "DoReFaActivation",
+    "Given",
+    "Levels",
     "Quantizer",
     "WeightQuantizer",
     "activation_quantizer_names",

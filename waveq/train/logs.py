@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from lightning.pytorch.loggers.logger import Logger
+
 from waveq._files import whole
 from waveq.train.classifier import Classifier as _Classifier  # torchvision before lightning, see there
-
-from lightning.pytorch.loggers.logger import Logger  # isort: skip
 
 __all__ = ["MetricsCsv", "quiet_lightning"]
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from waveq.train.batches import EpochLoader, mixed_seed
@@ -19,10 +22,6 @@ from waveq.train.logs import MetricsCsv, quiet_lightning
 from waveq.train.progress_bar import Bar
 from waveq.train.run_folder import StageFolder
 from waveq.train.wave_callback import WaveQCallback
-
-from lightning.pytorch import Trainer  # isort: skip  (after torchvision, see train_module)
-from lightning.pytorch.loggers import TensorBoardLogger  # isort: skip
-from lightning.pytorch.strategies import DDPStrategy  # isort: skip
 
 if TYPE_CHECKING:
     from waveq.method.handle import WaveQ

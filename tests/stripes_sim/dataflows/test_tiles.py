@@ -50,6 +50,7 @@ def rebuilt(case: dict, compat: str | None):
     return layer, Stripes(serial="activations", **settings)
 
 
+@pytest.mark.slow
 def test_every_dnnsim_case_matches_in_all_counters(shared_data):
     for case in dnnsim_cases(shared_data):
         layer, hw = rebuilt(case, "dnnsim")

@@ -97,6 +97,7 @@ def slow_greedy_descent(losses: TableDict, costs: TableDict, budget: float) -> d
     return policy
 
 
+@pytest.mark.slow
 def test_greedy_against_its_slow_twin() -> None:
     generator = np.random.default_rng(5)
     bits = range(2, 9)
@@ -308,6 +309,7 @@ def regression_batches(model: nn.Module, count: int) -> list[tuple[Tensor, Tenso
     return [(inputs, targets)] * count
 
 
+@pytest.mark.slow
 def test_learned_steps_meet_the_budget_and_give_bits_where_they_matter() -> None:
     class Unequal(nn.Module):
         """The output hangs on ``strong`` a hundred times more than on ``weak``."""

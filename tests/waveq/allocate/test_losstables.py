@@ -59,6 +59,7 @@ def exact_trace(model: nn.Module, name: str, x: Tensor, y: Tensor) -> float:
     return float(torch.autograd.functional.hessian(loss, weight.flatten()).trace())
 
 
+@pytest.mark.slow
 def test_traces_agree_with_the_exact_hessian() -> None:
     model, (x, y) = network().double(), data()
     x = x.double()
@@ -72,6 +73,7 @@ def test_traces_agree_with_the_exact_hessian() -> None:
     assert again["0"].value == pytest.approx(traces["0"].value, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_one_probe_is_exact_for_a_diagonal_hessian() -> None:
     """A single weight a class and x = 1 leave each 1x1 block; with two probes the spread of a 1x1 block is 0."""
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 2)).double()
@@ -82,6 +84,7 @@ def test_one_probe_is_exact_for_a_diagonal_hessian() -> None:
     assert trace.error == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_tables_serve_the_additive_frontier() -> None:
     model, held = network(), data()
     traces = {name: trace.value for name, trace in hessian_traces(model, held).items()}

@@ -132,6 +132,7 @@ def test_debug_variable_lets_the_error_through(monkeypatch: pytest.MonkeyPatch) 
         cli.main(["go"])
 
 
+@pytest.mark.slow
 def test_python_dash_m_is_the_same_command() -> None:
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run(
@@ -140,6 +141,7 @@ def test_python_dash_m_is_the_same_command() -> None:
     assert "stripes" in json.loads(done.stdout)["hardware"]
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error() -> None:
     root = Path(__file__).resolve().parents[3]
     command = f"{sys.executable} -m waveq hardware stripes | true"

@@ -39,6 +39,7 @@ def test_enumerate_through_worker_processes_gives_the_same(
     pd.testing.assert_frame_equal(table, designed.placement.frame, check_dtype=False)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_enumerate_says_how_to_go_on(
     run_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

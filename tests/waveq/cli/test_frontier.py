@@ -30,6 +30,7 @@ def test_frontier_of_a_run_places_its_policy(run_copy: Path, designed: Any, caps
     assert "frontier:" in text or "on the frontier" in text
 
 
+@pytest.mark.slow
 def test_frontier_of_any_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "table.csv"
     pd.DataFrame({"a": [2, 3, 4], "accuracy": [80.0, 90.0, 85.0], "cycles": [1, 2, 3]}).to_csv(table, index=False)

@@ -45,6 +45,7 @@ def test_table_names_layers_totals_and_both_baselines(here: Path, capsys: pytest
         assert word in text
 
 
+@pytest.mark.slow
 def test_files_of_a_run_folder_and_the_picture(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "4", *LENET, "--breakdown", "--run", "out"]) == 0
     assert sorted(path.name for path in (here / "out").iterdir()) == [

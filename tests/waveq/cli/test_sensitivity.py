@@ -16,6 +16,7 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_sensitivity_has_a_row_for_every_layer_and_step(
     run_copy: Path, designed: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, designed: Any) -> list[TrainConfig]:
     return configs
 
 
+@pytest.mark.slow
 def test_words_become_fields(asked: list[TrainConfig], tmp_path: Path) -> None:
     words = ["train", "--recipe", "digits", "--bits", "3", "--quantizer", "wrpn", "--skip", "conv1", "--skip", "fc*"]
     words += [
@@ -138,6 +139,7 @@ def test_a_policy_file_brings_its_quantizer(tmp_path: Path) -> None:
         parse_config({"bits": path})
 
 
+@pytest.mark.slow
 def test_warnings_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "--recipe", "digits", *SHORT, "--set", "beta_lr=0.0001", "--run", str(tmp_path / "run")]
     assert main([*words, "--json"]) == 0

@@ -42,6 +42,7 @@ FILES = (
 )
 
 
+@pytest.mark.slow
 def test_run_folder_holds_everything(designed: Any) -> None:
     folder = designed.run.path
     assert [name for name in FILES if not (folder / name).is_file()] == []
@@ -64,6 +65,7 @@ def test_costs_of_the_table_are_those_of_a_single_run(designed: Any) -> None:
         assert row["cycles"] == pytest.approx(result.cycles, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_accuracies_of_the_table_are_those_of_rounded_networks(designed: Any) -> None:
     """The slow twin: round a copy of the float network by hand and count."""
     import torch
@@ -112,6 +114,7 @@ def test_report_names_every_part(designed: Any) -> None:
         assert f"]({picture})" in text
 
 
+@pytest.mark.slow
 def test_calling_it_again_trains_nothing_and_gives_the_same(run_copy: Path, designed: Any) -> None:
     before = (run_copy / "weights.pt").stat().st_mtime_ns
     again = codesign(tiny_config(run_copy), choices=(2, 4))
@@ -156,6 +159,7 @@ def test_a_store_of_another_network_is_refused(run_copy: Path) -> None:
         design_space.enumerate_run(TrainedRun(run_copy), Stripes(), choices=(2, 4), progress=False)
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_training_resumes_to_the_same_network(
     tmp_path: Path, designed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

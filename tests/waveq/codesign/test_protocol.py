@@ -48,6 +48,7 @@ def test_the_scale_is_one_that_the_method_has(quantizer: str, scale: str | None,
     assert scale_of(run) == expected  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_accuracy_is_the_mean_of_the_correct_images(designed: Any) -> None:
     for protocol in (Protocol(), TUNED):
         evaluate = evaluation(designed.run, protocol)
@@ -56,6 +57,7 @@ def test_accuracy_is_the_mean_of_the_correct_images(designed: Any) -> None:
         np.testing.assert_allclose(evaluate(ROWS), 100 * correct.mean(axis=1), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_training_one_by_one(designed: Any) -> None:
     """The slow twin: each policy by itself."""
     from waveq.evaluate.finetune import PolicyFinetuner
@@ -76,6 +78,7 @@ def test_fine_tuning_is_training_one_by_one(designed: Any) -> None:
     np.testing.assert_allclose(evaluation(run, TUNED)(ROWS), 100 * tuner.accuracy(ROWS), atol=2.01 * one_image)
 
 
+@pytest.mark.slow
 def test_workers_can_be_sent_an_evaluation(designed: Any) -> None:
     for protocol in (Protocol(), TUNED):
         evaluate = evaluation(designed.run, protocol)
@@ -83,6 +86,7 @@ def test_workers_can_be_sent_an_evaluation(designed: Any) -> None:
         np.testing.assert_array_equal(again(ROWS), evaluate(ROWS))
 
 
+@pytest.mark.slow
 def test_fine_tuned_space_and_the_protocol_that_sensitivity_takes_from_it(
     run_copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +106,7 @@ def test_fine_tuned_space_and_the_protocol_that_sensitivity_takes_from_it(
     assert "fine-tuned with the policy's bits for 1 epoch" in (run_copy / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_quantised_inputs_are_measured_and_fine_tuned_with(run_copy: Path) -> None:
     bits = dict(Policy.load(run_copy / "policy.json"))
     Policy(bits, activation_bits={"conv2": 1, "fc1": 1}).save(run_copy / "policy.json")

@@ -66,6 +66,7 @@ def policies_for(layers: int, count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(1, 5, size=(count, layers)).astype(np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", [(50,), (20, 20, 10), (7, 30, 13)])
 def test_branches_equal_the_slow_twin(lengths: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -77,6 +78,7 @@ def test_branches_equal_the_slow_twin(lengths: tuple[int, ...]) -> None:
     assert set(np.unique(evaluator.predictions(policies))) != {0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "size"), [("simplenet5", 16), ("resnet20", 16)])
 def test_zoo_networks_equal_the_slow_twin(network: str, size: int) -> None:
     torch.manual_seed(0)
@@ -113,6 +115,7 @@ def test_layers_are_met_in_the_order_of_the_network() -> None:
     assert [evaluator.names[layer] for layer in tape.order] == ["stem", "left", "right", "twice", "out"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("joined", [True, False])
 def test_every_prefix_is_run_once(monkeypatch: pytest.MonkeyPatch, joined: bool) -> None:
     runs: list[str] = []
@@ -149,6 +152,7 @@ def test_last_layer_at_once_is_used_only_where_it_is_the_same(monkeypatch: pytes
     assert ending.scores(hidden, weights) is None
 
 
+@pytest.mark.slow
 def test_a_policy_scores_the_same_in_any_company() -> None:
     torch.manual_seed(0)
     model = settled(Branches())
@@ -163,6 +167,7 @@ def test_a_policy_scores_the_same_in_any_company() -> None:
     assert np.array_equal(evaluator.predictions(repeated), together[[0, 1, 2, 3, 4] * 2])
 
 
+@pytest.mark.slow
 def test_memory_bounds_the_samples_taken_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model, policies, loader = settled(Branches()), policies_for(6, 10), batches((10,) * 5)
@@ -185,6 +190,7 @@ def test_memory_bounds_the_samples_taken_at_a_time(monkeypatch: pytest.MonkeyPat
         assert np.array_equal(PolicyEvaluator(model, loader, memory_bytes=10).predictions(policies), expected)
 
 
+@pytest.mark.slow
 def test_threads_do_not_change_the_answer_and_are_given_back() -> None:
     torch.manual_seed(0)
     model, policies = settled(Branches()), policies_for(6, 20)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +31,7 @@ from waveq.method.presets import get_preset
 ENGINE = NumbaEngine()
 
 
+@pytest.mark.slow
 @given(st.floats(-30, 30, width=32))
 def test_tanh_is_the_library_s(x: float) -> None:
     assert abs(scalars.squash_tanh(np.float32(x)) - math.tanh(x)) <= 4e-7 * abs(math.tanh(x)) + 1e-38
@@ -198,3 +203,37 @@ def test_every_order_has_the_plain_form_s_value_and_gradients(order: int) -> Non
         results[-1] += [beta_of(model, name).grad for name in handle.names]
     for ours, theirs in zip(*results, strict=True):
         assert cases.relative(ours, theirs) < 1e-4
+
+
+_PLAIN_PYTHON = """
+import torch
+from tests.waveq.kernels import cases
+from waveq._kernels.closed_forms import TorchEngine
+from waveq._kernels.cpu.engine import NumbaEngine
+
+cases.SHAPES = [(5, 3, 3, 3), (7, 3), (1,)]
+engine, x = NumbaEngine(), torch.randn(100)
+for method, scale in cases.METHODS:
+    cases.check_wave(engine, method, scale, 2.7, torch.float32)
+    cases.check_rounding(engine, method, scale, 2.7, torch.float32)
+    cases.check_lengths(engine, method, scale)
+assert torch.equal(engine.clip_round(x, 0.0, 7.0), TorchEngine().clip_round(x, 0.0, 7.0))
+for closed in (True, False):
+    both = [each.clip_round_backward(x, 0.0, x, closed=closed) for each in (engine, TorchEngine())]
+    assert torch.equal(*both)
+print("checked")
+"""
+
+
+def test_the_kernels_run_as_plain_python_where_the_compiler_is_off() -> None:
+    root = Path(__file__).resolve().parents[3]
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _PLAIN_PYTHON],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.endswith("checked\n"), done.stderr[-3000:]

@@ -65,6 +65,7 @@ print("checked")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed (pip install triton)")
 def test_the_kernels_equal_their_closed_forms_under_the_interpreter() -> None:
     root = Path(__file__).resolve().parents[3]

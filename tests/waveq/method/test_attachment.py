@@ -58,6 +58,7 @@ def test_every_kind_of_layer_uses_its_quantised_weight(kind: str) -> None:
     torch.testing.assert_close(model(x), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantizer", quantizer_names())
 def test_every_quantizer_trains_the_functional_network(quantizer: str) -> None:
     method = quantizer_class(quantizer)

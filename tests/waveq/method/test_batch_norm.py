@@ -116,6 +116,7 @@ def of_norms(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in weights.items() if name.endswith(("running_mean", "running_var"))}
 
 
+@pytest.mark.slow
 def test_a_run_estimates_over_the_batches_that_its_config_says(tmp_path: Path) -> None:
     fields = {"model": "resnet20", "width": 0.25, "dataset": "digits", "bits": 2, "epochs": 1, "batch_size": 128}
     kept, new = (

@@ -36,6 +36,7 @@ def test_a_plain_checkpoint_loads_before_and_after_attaching() -> None:
         assert same_weights(model, floats())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["none", "max", "learned"])
 def test_a_plain_checkpoint_keeps_what_it_does_not_know(scale: str) -> None:
     model = mlp()
@@ -101,6 +102,7 @@ def test_nested_models_load_too() -> None:
     assert again.steps == 3
 
 
+@pytest.mark.slow
 def test_a_frozen_run_loads_frozen() -> None:
     model = mlp()
     wq = waveq.attach(model, total_steps=20, lambda_beta=0.2)
@@ -117,6 +119,7 @@ def test_a_frozen_run_loads_frozen() -> None:
     again.finalize()
 
 
+@pytest.mark.slow
 def test_assigning_instead_of_copying() -> None:
     model = mlp()
     wq = waveq.attach(model, total_steps=30)

@@ -252,6 +252,7 @@ def test_levels_shown_are_those_of_the_grid() -> None:
 # ---------------------------------------------------------------------- checkpoints
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [2, "learn"])
 def test_a_resumed_run_is_the_same_run(bits: int | str) -> None:
     data = batches(40)
@@ -311,6 +312,7 @@ def test_a_rising_wave_needs_the_length_of_the_run() -> None:
     assert wq.settings.bounds_from == 1
 
 
+@pytest.mark.slow
 def test_command_line_end_to_end(tmp_path: Path) -> None:
     import csv
     import json

@@ -85,6 +85,7 @@ def test_collapse_is_diagnosed() -> None:
     assert findings[0].startswith("beta collapsed to its lower limit in: 0, 2, 4. Lower lambda_beta")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clustered", [True, False])
 def test_lock_is_diagnosed(clustered: bool) -> None:
     """Weights that sit on the 8-bit grid hold beta there; spread-out ones let it go under the same strengths."""
@@ -132,6 +133,7 @@ def test_a_healthy_run_rests_where_the_rounding_costs_what_bits_cost() -> None:
 # ---------------------------------------------------------------------- budgets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [2.4, 3.85, 6.0])
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
 def test_mean_bits_budget_is_met_and_used(preset: str, limit: float) -> None:
@@ -143,6 +145,7 @@ def test_mean_bits_budget_is_met_and_used(preset: str, limit: float) -> None:
     assert not any("budget" in finding for finding in wq.diagnose())
 
 
+@pytest.mark.slow
 def test_energy_budget_is_met_and_spares_the_expensive_layer() -> None:
     model = mlp()
     table = {

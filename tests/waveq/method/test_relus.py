@@ -436,6 +436,7 @@ def test_finalising_changes_no_output_and_policies_bring_it_back() -> None:
     assert second.relus_left_out == {"1": "2", "3": "5"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_torch_compile_runs_the_relu_and_computes_the_same() -> None:
     model, _ = attached(CHAINS["plain"][0])

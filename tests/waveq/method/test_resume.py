@@ -19,6 +19,7 @@ from waveq.method.presets import PRESETS
 # ---------------------------------------------------------------------- resuming
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [None, {"mean_bits": 4.0}])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("preset", PRESETS)
@@ -55,6 +56,7 @@ def test_a_resumed_run_is_the_same_run(preset: str, optimizer: str, target: dict
     assert max(wq.betas().values()) < PRESETS[preset].beta_init  # something was learned
 
 
+@pytest.mark.slow
 def test_resuming_with_learned_scale_and_activation_bits() -> None:
     data = batches(40)
     options: dict[str, Any] = {"total_steps": 40, "quantizer": "wrpn", "scale": "learned", "activation_bits": 4}
@@ -78,6 +80,7 @@ def test_optimizers_do_not_see_beta() -> None:
     assert not any("beta" in name for name, _ in model.named_parameters())
 
 
+@pytest.mark.slow
 def test_same_weights_same_bits_whatever_the_optimizer() -> None:
     """Rate 0 keeps the weights the same; Adam's normalisation and AdamW's decay must not show in beta."""
     data = batches(60)
@@ -108,6 +111,7 @@ def test_optimizer_may_be_built_before_or_after(optimizer: str, before: bool) ->
     assert wq.phase == 3
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_is_one_large_batch() -> None:
     """Rate 0, so that rounding differences in the weights cannot grow: the betas see the same gradients."""
     data = batches(40, size=64)

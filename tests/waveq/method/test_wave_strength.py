@@ -13,6 +13,7 @@ from waveq.method.settings import WaveLayer
 from waveq.method.wave_strength import rebalance
 
 
+@pytest.mark.slow
 def test_wave_on_weights_of_a_finalised_model_does_not_throw_them_off() -> None:
     """Fine-tuning from the grid: a balance that made up for a vanishing pull would destroy the weights."""
     model = mlp()
@@ -25,6 +26,7 @@ def test_wave_on_weights_of_a_finalised_model_does_not_throw_them_off() -> None:
     assert moved < 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lambda_w", [0.1, 1.0, 3.0])
 def test_balance_does_not_feed_on_itself(lambda_w: float) -> None:
     model = mlp()

@@ -128,6 +128,7 @@ def test_dorefa_and_wrpn_use_every_level(quantizer: str, bits: int, scale: str) 
     torch.testing.assert_close(found / found.max(), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quantizer", "scale"), LEARNING)
 @settings(max_examples=8)
 @given(beta=betas())
@@ -203,6 +204,7 @@ def test_small_weights_vanish_in_published_wrpn() -> None:
     assert bool(quantize_weight(w, 3, quantizer="wrpn", scale="max").any())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quantizer", "scale", "bits"), CASES)
 def test_all_zero_weights_stay_finite_and_can_leave_zero(quantizer: str, scale: str, bits: int) -> None:
     layer = nn.Linear(6, 5, bias=False)

@@ -25,6 +25,7 @@ from waveq.quantizers import (
     WeightQuantizer,
     activation_quantizer_names,
     make_quantizer,
+    quantize_weight,
     quantizer_names,
     register,
 )
@@ -66,6 +67,18 @@ def test_the_zeros_of_the_examples_wave_are_its_levels(example: Any) -> None:
             torch.testing.assert_close(method(near, beta), far)  # rounding changes on the crests
 
 
+def test_the_examples_compiled_form_follows_from_its_levels(example: Any) -> None:
+    model = mlp()
+    plain = {name: model.get_submodule(name).weight.detach().clone() for name in ("0", "2", "4")}
+    wq = waveq.attach(model, quantizer=example, bits=3, lambda_w=0.1)
+    assert wq.penalty() > 0
+    for name, weight in plain.items():
+        layer = model.get_submodule(name)
+        assert parametrization_of(layer).quantizer.compiles("forward")
+        torch.testing.assert_close(layer.weight, quantize_weight(weight, 3, quantizer=example), rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.slow
 def test_the_example_trains_learns_bits_and_travels_by_its_name(example: Any, tmp_path: Path) -> None:
     model = mlp()
     wq = waveq.attach(model, quantizer=example, total_steps=60)

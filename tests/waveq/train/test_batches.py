@@ -22,6 +22,7 @@ def numbered(count: int) -> MemorySplit:
     return MemorySplit(pixels=pixels, labels=numbers, mean=(0.0,), std=(1.0,))
 
 
+@pytest.mark.slow
 @given(
     count=st.integers(8, 60),
     batch=st.integers(1, 4),

@@ -29,6 +29,7 @@ def config(run_dir: Path, devices: int, **changes: object) -> TrainConfig:
     return parse_config({**fields, **more, **changes})
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_policy_of_one_even_when_stopped_in_between(tmp_path: Path) -> None:
     one = train(config(tmp_path / "one", 1), say=lambda _line: None)
     shared = config(tmp_path / "two", 2)

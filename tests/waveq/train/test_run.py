@@ -93,6 +93,7 @@ def test_lightning_trains_as_the_plain_loop(tmp_path: Path) -> None:
     assert same(run_stage(config, tmp_path / "a"), by_hand(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -117,6 +118,7 @@ def test_stopped_at_any_step_and_resumed_is_never_stopped(tmp_path: Path, change
         assert (folder / "metrics.csv").read_text() == rows, f"stopped after step {step}"
 
 
+@pytest.mark.slow
 def test_image_files_with_random_views_resume_exactly_too(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for part, count in (("train", 12), ("val", 2)):
@@ -138,6 +140,7 @@ def test_image_files_with_random_views_resume_exactly_too(tmp_path: Path) -> Non
     assert train(config, say=lambda _line: None).bits.keys() == {"conv1", "conv2", "fc1", "fc2", "fc3"}
 
 
+@pytest.mark.slow
 def test_a_crash_loses_only_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     config = digits(tmp_path, epochs=2, checkpoint_seconds=0, log_every=3)
     whole = run_stage(config, tmp_path / "whole")
@@ -160,6 +163,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainConfig, wav
     return config, train(config, say=lines.append), lines
 
 
+@pytest.mark.slow
 def test_result_is_what_the_files_hold(finished: tuple[TrainConfig, Any, Lines]) -> None:
     config, result, _ = finished
     folder = RunFolder(config.folder)
@@ -235,6 +239,7 @@ def test_test_images_are_read_once_and_last(tmp_path: Path, monkeypatch: pytest.
     assert read == [True]
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_folder_that_goes_on(tmp_path: Path) -> None:
     whole = digits(tmp_path / "whole", pretrain_epochs=2, epochs=2)
     train(whole, say=lambda _line: None)

@@ -7,14 +7,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 import waveq
 from waveq.train.callbacks import WaveQCallback
 from waveq.train.logs import quiet_lightning
-
-from lightning.pytorch import LightningModule, Trainer  # isort: skip  (after torchvision, see train_module)
-
 
 STEPS = 24
 
@@ -64,6 +62,7 @@ def fit(module: LightningModule, wq: waveq.WaveQ, **options: object) -> None:
         trainer.fit(module, Batches())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_any_module_trains_as_the_loop_by_hand(accumulate: int) -> None:
     by_hand, lightning = small_network(), small_network()

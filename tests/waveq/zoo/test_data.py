@@ -298,6 +298,7 @@ def test_unknown_names_and_shares(tmp_path: Path) -> None:
         load_data("digits").loader("validaton")
 
 
+@pytest.mark.slow
 def test_status_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_svhn(tmp_path / "svhn")
     monkeypatch.setenv("WAVEQ_DATA", str(tmp_path))
