@@ -25,7 +25,7 @@ from waveq.method.arguments import (
 from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
 from waveq.method.checkpoint import ROOT_STATE, accept_plain_root, accept_plain_weight
 from waveq.method.choose_layers import choose_layers, share_weights
-from waveq.method.fixed_input import drop_input
+from waveq.method.fixed_input import FixedInput, drop_input, keep_input
 from waveq.method.handle import WaveQ
 from waveq.method.options import Bits, Forward, Method, takes_options
 from waveq.method.parametrization import WaveParametrization, quantize_input
@@ -33,7 +33,8 @@ from waveq.method.presets import get_preset
 from waveq.method.relus import Leaning
 from waveq.method.schedules import Profile
 from waveq.method.settings import Settings, WaveLayer
-from waveq.method.wave_layer import shorten
+from waveq.method.wave_layer import make_plain, shorten
+from waveq.method.wrappers import resolve_names, unwrapped
 from waveq.quantizers import Quantizer, make_activation_quantizer, make_quantizer
 from waveq.quantizers.base import ScaleMode
 
@@ -71,7 +72,8 @@ def attach(
     ``optimizer.step()``.
 
     Args:
-        model: any module; changed in place.
+        model: any module; changed in place. ``torch.compile`` and DataParallel are looked into; wrap it in others
+            (DistributedDataParallel, FSDP) afterwards.
         OPTIONS
 
     Returns:
@@ -80,7 +82,8 @@ def attach(
     Raises:
         ValueError: unknown layer, method, preset or schedule; bits out of range; NaN weights; learned bits without
             total_steps; nothing to quantise; a scale, or learned bits, that the quantiser does not have; a quantiser
-            other than the policy's.
+            other than the policy's; a model that is attached already. The model is then as it was.
+        TypeError: no module, or one inside a wrapper that has taken hold of the weights.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -95,6 +98,9 @@ def attach(
 
 def attach_method(model: nn.Module, method: Method) -> WaveQ:
     """``attach`` with the options as a record."""
+    model = unwrapped(model)
+    if isinstance(model, nn.Module):
+        method = resolve_names(method, quantizable(model))
     preset = get_preset(method.preset)
     quantizer = resolve_quantizer(method.quantizer, method.bits)
     layers = choose_layers(model, method.skip, method.bits)
@@ -198,19 +204,32 @@ def _new_state(
 
 
 def _register(model: nn.Module, built: Mapping[str, WaveLayer]) -> list[Any]:
-    hooks: list[Any] = [model.register_load_state_dict_pre_hook(accept_plain_root)]  # type: ignore[no-untyped-call]
-    for layer in built.values():
-        for module in layer.modules:
-            if layer.state.activation_bits is not None:
-                drop_input(module)  # of an earlier ``finalize``
-            parametrize.register_parametrization(module, "weight", layer.state)
-            shorten(module)
-            hooks.append(module.register_load_state_dict_pre_hook(accept_plain_weight))  # type: ignore[no-untyped-call]
-            if layer.state.activation_bits is not None:
-                hooks.append(module.register_forward_pre_hook(quantize_input, with_kwargs=True))
-    hooks.append(Leaning(model))
-    device = next(iter(built.values())).state.beta.device
-    step, dual = ROOT_STATE
-    model.register_buffer(step, torch.zeros((), dtype=torch.int64, device=device))
-    model.register_buffer(dual, torch.zeros((), dtype=torch.int64, device=device))
+    hooks: list[Any] = []
+    dropped: dict[nn.Module, FixedInput] = {}
+    try:
+        hooks.append(model.register_load_state_dict_pre_hook(accept_plain_root))  # type: ignore[no-untyped-call]
+        for layer in built.values():
+            for module in layer.modules:
+                if layer.state.activation_bits is not None and (fixed := drop_input(module)) is not None:
+                    dropped[module] = fixed  # of an earlier ``finalize``
+                parametrize.register_parametrization(module, "weight", layer.state)
+                shorten(module)
+                hooks.append(module.register_load_state_dict_pre_hook(accept_plain_weight))  # type: ignore[no-untyped-call]
+                if layer.state.activation_bits is not None:
+                    hooks.append(module.register_forward_pre_hook(quantize_input, with_kwargs=True))
+        hooks.append(Leaning(model))
+        device = next(iter(built.values())).state.beta.device
+        for name in ROOT_STATE:
+            model.register_buffer(name, torch.zeros((), dtype=torch.int64, device=device))
+    except BaseException:  # an interruption too: half attached is no state to be in
+        for hook in hooks:
+            hook.remove()
+        for layer in built.values():
+            attached = [module for module in layer.modules if parametrize.is_parametrized(module, "weight")]
+            make_plain(WaveLayer(layer.name, tuple(attached), layer.state), None)
+        for module, fixed in dropped.items():
+            keep_input(module, fixed)
+        for name in ROOT_STATE:
+            model._buffers.pop(name, None)
+        raise
     return hooks

@@ -178,10 +178,11 @@ def keep_input(module: nn.Module, fixed: FixedInput) -> None:
         module.__class__ = _class_with_input(type(module))  # type: ignore[arg-type]  # mypy: no Hashable
 
 
-def drop_input(module: nn.Module) -> None:
-    """Take a kept input quantiser off a layer, if it has one."""
-    if FIXED_INPUT not in module._modules:
-        return
+def drop_input(module: nn.Module) -> FixedInput | None:
+    """Take a kept input quantiser off a layer, and return it; None if there is none."""
+    fixed = module._modules.get(FIXED_INPUT)
+    if not isinstance(fixed, FixedInput):
+        return None
     delattr(module, FIXED_INPUT)
     if getattr(type(module), "quantizes_its_input", False):
         module.__class__ = type(module).__bases__[0]
@@ -189,6 +190,7 @@ def drop_input(module: nn.Module) -> None:
         if hook is _quantize_first:
             del module._forward_pre_hooks[key]
             module._forward_pre_hooks_with_kwargs.pop(key, None)
+    return fixed
 
 
 def _quantize_first(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -14,6 +14,7 @@ from waveq.layers import quantizable
 from waveq.method.fixed_input import FIXED_INPUT, FixedInput, keep_input
 from waveq.method.notes import read_note
 from waveq.method.parametrization import WaveParametrization
+from waveq.method.wrappers import names_of, renamed, unwrapped
 from waveq.policy import Policy
 from waveq.quantizers import ActivationQuantizer, make_activation_quantizer
 
@@ -65,7 +66,7 @@ def restore_inputs(model: nn.Module, source: Policy | Mapping[str, Any]) -> None
         >>> x = torch.randn(8, 4); bool((twin(x) == net(x)).all())
         True
     """
-    layers = quantizable(model)
+    layers = quantizable(unwrapped(model))
     made = _of_policy(source, layers) if isinstance(source, Policy) else _of_state_dict(source, layers)
     weights = {name: layers[name].weight for name in made}
     for name, fixed in made.items():
@@ -75,6 +76,7 @@ def restore_inputs(model: nn.Module, source: Policy | Mapping[str, Any]) -> None
 
 
 def _of_policy(policy: Policy, layers: Mapping[str, nn.Module]) -> dict[str, FixedInput]:
+    policy = renamed(policy, names_of(policy.activation_bits, layers))
     told = policy.provenance.get(INPUTS)
     told = told if isinstance(told, Mapping) else {}
     made = {}
@@ -94,6 +96,8 @@ def _of_state_dict(state_dict: Mapping[str, Any], layers: Mapping[str, nn.Module
         name, found, rest = key.partition(middle)
         if found:
             told.setdefault(name, {})[rest.removeprefix("quantizer.")] = value
+    inside = names_of(told, layers)
+    told = {inside.get(name, name): learned for name, learned in told.items()}
     if not told:
         raise ValueError("the state_dict holds no input quantisers: it is no finalised network's with activation_bits")
     made = {}

@@ -54,6 +54,8 @@ def make_plain(layer: WaveLayer, value: Tensor | None) -> None:
         value: the weight from now on, in place; inputs then stay quantised as they are. None leaves float weights and
             float inputs.
     """
+    if not layer.modules:
+        return
     weight, state = layer.weight, layer.state
     for module in layer.modules:
         parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
