@@ -199,6 +199,7 @@ def _new_state(
         device=weight.device,
         groups=groups,
     )
+    state.total_steps = settings.total_steps
     state.quantizes_inputs_always = settings.forward == "float"
     return state
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias, cast
 
@@ -13,6 +12,7 @@ from waveq._kernels.backends import engine_for, transforming
 from waveq._kernels.groups import Groups, Memory, round_alone
 from waveq._kernels.rounding import Sines
 from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
+from waveq.method.notes import noted
 from waveq.quantizers import ActivationQuantizer
 from waveq.quantizers.base import WeightQuantizer
 
@@ -22,6 +22,7 @@ _Args: TypeAlias = tuple[Any, ...]
 _Kwargs: TypeAlias = dict[str, Any]
 
 STATE = ("beta", "total_bits", "quantized", "strength", "velocity", "trend", "activation_signed", "bound")
+_UNBOUNDED = torch.finfo(torch.float32).max  # finite, for those who check that all of a checkpoint is
 
 
 class WaveParametrization(nn.Module):
@@ -34,7 +35,7 @@ class WaveParametrization(nn.Module):
     forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task; ``velocity``
     float32, beta's momentum; ``trend`` float32, the running mean of beta's travel per step; ``activation_signed`` int8,
     whether inputs have a sign (-1 until the first one is seen); ``bound`` float32, the largest weight that a
-    fitted range leaves.
+    fitted range leaves, the largest of all numbers until one is fitted.
     """
 
     beta: Tensor
@@ -71,6 +72,8 @@ class WaveParametrization(nn.Module):
         self.memory = Memory()
         self.rounding = 0  # open blocks of ``WaveQ.rounded``; no buffer, so that no checkpoint can hold one
         self.quantizes_inputs_always = False  # whether inputs are quantised where weights are not
+        self.attached_bits = total_bits  # 0 where they were to be learned
+        self.total_steps: int | None = None  # of the run; a note for checkpoints
         self.unrectified: Tensor | None = None  # an input on its way here whose ReLU was left out
         self.groups = Groups() if groups is None else groups
         for name, value, dtype in (
@@ -81,7 +84,7 @@ class WaveParametrization(nn.Module):
             ("velocity", 0.0, torch.float32),
             ("trend", 0.0, torch.float32),
             ("activation_signed", -1, torch.int8),
-            ("bound", math.inf, torch.float32),
+            ("bound", _UNBOUNDED, torch.float32),
         ):
             self.register_buffer(name, torch.tensor(value, dtype=dtype, device=device))
         self._mirror()
@@ -278,8 +281,27 @@ class WaveParametrization(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         state_dict.setdefault(f"{prefix}bound", self.bound)  # checkpoints from before there was a float road
+        state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())  # and before they said what they fit
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self.bound.clamp_(max=_UNBOUNDED)  # which was infinite in older ones
         self._mirror()
+
+    def get_extra_state(self) -> Tensor:
+        """How the layer was attached, for the one that loads it to compare; see ``fingerprint``."""
+        return noted(
+            {
+                "version": 1,
+                "quantizer": self.quantizer.method,
+                "scale": self.quantizer.scale,
+                "inputs": None if self.activation is None else self.activation.method,
+                "input_bits": self.activation_bits,
+                "bits": self.attached_bits,
+                "total_steps": self.total_steps,
+            }
+        )
+
+    def set_extra_state(self, state: Any) -> None:
+        """It was compared before anything was loaded."""
 
 
 def parametrization_of(module: nn.Module) -> WaveParametrization:
