@@ -23,7 +23,7 @@ from waveq.method.arguments import (
     resolve_schedule,
 )
 from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
-from waveq.method.checkpoint import ROOT_STATE, accept_plain_root, accept_plain_weight
+from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, accept_plain_root, accept_plain_weight
 from waveq.method.choose_layers import choose_layers, share_weights
 from waveq.method.fixed_input import FixedInput, drop_input, keep_input
 from waveq.method.handle import WaveQ
@@ -32,6 +32,7 @@ from waveq.method.parametrization import WaveParametrization, quantize_input
 from waveq.method.presets import get_preset
 from waveq.method.relus import Leaning
 from waveq.method.schedules import Profile
+from waveq.method.seal import seal_of
 from waveq.method.settings import Settings, WaveLayer
 from waveq.method.wave_layer import make_plain, shorten
 from waveq.method.wrappers import resolve_names, unwrapped
@@ -222,6 +223,7 @@ def _register(model: nn.Module, built: Mapping[str, WaveLayer]) -> list[Any]:
         device = next(iter(built.values())).state.beta.device
         for name in ROOT_STATE:
             model.register_buffer(name, torch.zeros((), dtype=torch.int64, device=device))
+        model.register_buffer(ROOT_SEAL, torch.tensor(seal_of(0, 0), device=device))
     except BaseException:  # an interruption too: half attached is no state to be in
         for hook in hooks:
             hook.remove()
@@ -230,7 +232,7 @@ def _register(model: nn.Module, built: Mapping[str, WaveLayer]) -> list[Any]:
             make_plain(WaveLayer(layer.name, tuple(attached), layer.state), None)
         for module, fixed in dropped.items():
             keep_input(module, fixed)
-        for name in ROOT_STATE:
+        for name in (*ROOT_STATE, ROOT_SEAL):
             model._buffers.pop(name, None)
         raise
     return hooks

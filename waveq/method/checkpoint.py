@@ -12,9 +12,10 @@ from waveq.method.fixed_input import FIXED_INPUT
 from waveq.method.notes import read_note
 from waveq.method.parametrization import STATE, parametrization_of
 
-__all__ = ["ROOT_STATE", "accept_plain_root", "accept_plain_weight"]
+__all__ = ["ROOT_SEAL", "ROOT_STATE", "accept_plain_root", "accept_plain_weight"]
 
 ROOT_STATE = ("waveq_step", "waveq_dual")
+ROOT_SEAL = "waveq_seal"
 
 
 def accept_plain_weight(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_unused: Any) -> None:
@@ -47,6 +48,7 @@ def accept_plain_root(module: nn.Module, state_dict: dict[str, Any], prefix: str
         RuntimeError: the checkpoint is of a model that was attached otherwise; nothing has been loaded.
     """
     compare_checkpoint(module, state_dict, prefix)
+    state_dict.setdefault(prefix + ROOT_SEAL, getattr(module, ROOT_SEAL))
     marker = f".{STATE[0]}"
     if any(key.endswith(marker) and ".parametrizations.weight." in key for key in state_dict):
         return

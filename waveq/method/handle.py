@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from waveq._kernels.groups import forget_weights
 from waveq.method.beta_step import move_betas
+from waveq.method.copies import finalize_copy
 from waveq.method.float_road import keep_bounds, rounded
 from waveq.method.learned_policy import require_finite
 from waveq.method.penalty import Strengths, penalty
@@ -164,6 +165,37 @@ class WaveQ(View):
         self._last_doubts = self._doubts_of_weights()  # nothing can be said of them once they are rounded
         values = {name: layer.state.quantize(layer.weight.detach()) for name, layer in self._layers.items()}
         self._leave(values, "finalised")
+
+    def finalize_copy(self, copied: nn.Module) -> None:
+        """Make a plain network of a copy of the model: its own weights, averaged ones say, on the grids of this run.
+
+        The model and its run stay as they are. Bits, and signs and levels of inputs, are the run's; weights and learned
+        scales are the copy's, and batch norm's statistics too (``waveq.reestimate_batch_norm``).
+
+        Args:
+            copied: made after ``attach`` by ``copy.deepcopy``, or an AveragedModel or another wrapper that holds one as
+                ``module``; changed in place.
+
+        Raises:
+            RuntimeError: bits are still being learned; the model was finalised, or the method removed from it.
+            ValueError: no such copy, or weights that hold NaN or infinity; the copy is then as it was.
+
+        Example:
+            >>> net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+            >>> from waveq import attach
+            >>> wq = attach(net, bits=2)
+            >>> averaged = torch.optim.swa_utils.AveragedModel(net)
+            >>> averaged.update_parameters(net); wq.finalize_copy(averaged)
+            >>> averaged.module[0].weight.unique().numel() <= 4
+            True
+        """
+        self._require_live("finalize_copy")
+        if self.learning:
+            raise RuntimeError(
+                f"finalize_copy() at step {self.steps} of {self.total_steps}: the bits are still being learned; "
+                "wq.freeze() fixes them as they stand"
+            )
+        finalize_copy(self._model, self._layers, copied)
 
     @torch.no_grad()
     def remove(self) -> None:

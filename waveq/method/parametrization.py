@@ -13,7 +13,9 @@ from waveq._kernels.groups import Groups, Memory, round_alone
 from waveq._kernels.rounding import Sines
 from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
 from waveq.method.notes import noted
+from waveq.method.seal import seal_of, warn_averaged, was_averaged
 from waveq.quantizers import ActivationQuantizer
+from waveq.quantizers.activation import DataStarted
 from waveq.quantizers.base import WeightQuantizer
 
 __all__ = ["STATE", "WaveParametrization", "parametrization_of", "quantize_input"]
@@ -21,7 +23,7 @@ __all__ = ["STATE", "WaveParametrization", "parametrization_of", "quantize_input
 _Args: TypeAlias = tuple[Any, ...]
 _Kwargs: TypeAlias = dict[str, Any]
 
-STATE = ("beta", "total_bits", "quantized", "strength", "velocity", "trend", "activation_signed", "bound")
+STATE = ("beta", "total_bits", "quantized", "strength", "velocity", "trend", "activation_signed", "bound", "seal")
 _UNBOUNDED = torch.finfo(torch.float32).max  # finite, for those who check that all of a checkpoint is
 
 
@@ -31,11 +33,11 @@ class WaveParametrization(nn.Module):
     beta is a leaf tensor that requires a gradient while it is learned, and a buffer: it travels in the ``state_dict``,
     and no optimizer that is built from ``model.parameters()`` sees it.
 
-    Buffers (all 0-dim): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` bool, whether the
+    Buffers (all 0-dim): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` int8, whether the
     forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task; ``velocity``
     float32, beta's momentum; ``trend`` float32, the running mean of beta's travel per step; ``activation_signed`` int8,
     whether inputs have a sign (-1 until the first one is seen); ``bound`` float32, the largest weight that a
-    fitted range leaves, the largest of all numbers until one is fitted.
+    fitted range leaves, the largest of all numbers until one is fitted; ``seal`` int64, see ``seal``.
     """
 
     beta: Tensor
@@ -46,6 +48,7 @@ class WaveParametrization(nn.Module):
     trend: Tensor
     activation_signed: Tensor
     bound: Tensor
+    seal: Tensor
 
     def __init__(
         self,
@@ -79,24 +82,40 @@ class WaveParametrization(nn.Module):
         for name, value, dtype in (
             ("beta", beta, torch.float32),
             ("total_bits", total_bits, torch.int64),
-            ("quantized", quantized, torch.bool),
+            ("quantized", quantized, torch.int8),
             ("strength", 1.0, torch.float32),
             ("velocity", 0.0, torch.float32),
             ("trend", 0.0, torch.float32),
             ("activation_signed", -1, torch.int8),
             ("bound", _UNBOUNDED, torch.float32),
+            ("seal", seal_of(total_bits, quantized), torch.int64),
         ):
             self.register_buffer(name, torch.tensor(value, dtype=dtype, device=device))
+        self.seal_now = int(self.seal)  # as the run itself wrote it last
         self._mirror()
 
     def _mirror(self) -> None:
         """Copy what decides control flow out of the buffers, so that a forward pass never waits for the device."""
+        if was_averaged(self.seal, self.seal_now, int(self.total_bits), int(self.quantized)):
+            self._restore()
         self._seen = self._marks()
         self.bits_now = int(self.total_bits)
         self.is_quantized = bool(self.quantized)
         self.signed_now = int(self.activation_signed)
         self.settled = self.signed_now >= 0
         self.beta = self.beta.detach().requires_grad_(self.learns)
+        self._put_seal()
+
+    def _put_seal(self) -> None:
+        self.seal_now = seal_of(self.bits_now, self.is_quantized)
+        self.seal.fill_(self.seal_now)
+
+    def _restore(self) -> None:
+        """Bits, and whether they are used, as they were before somebody averaged them."""
+        warn_averaged(f"{int(self.total_bits)} bits of a layer", f"{self.bits_now or 'learned'} bits")
+        self.total_bits.fill_(self.bits_now)
+        self.quantized.fill_(self.is_quantized)
+        self.activation_signed.fill_(self.signed_now)
 
     def _marks(self) -> tuple[int, ...]:
         """Other ones when anybody wrote those buffers: moving averages of models copy them without asking."""
@@ -124,6 +143,7 @@ class WaveParametrization(nn.Module):
         """Whether the forward pass uses quantised weights."""
         self.quantized.fill_(value)
         self.is_quantized, self._seen = value, self._marks()
+        self._put_seal()
 
     @property
     def quantizes_inputs(self) -> bool:
@@ -163,6 +183,16 @@ class WaveParametrization(nn.Module):
         """Fix the bits; beta stays as it was learned."""
         self.total_bits.fill_(total_bits)
         self._mirror()
+
+    @torch.no_grad()
+    def follow(self, other: WaveParametrization) -> None:
+        """Take over all buffers: bits, signs and what is learned beside the optimizer; parameters stay."""
+        for own, theirs in zip(self.buffers(), other.buffers(), strict=True):
+            own.detach().copy_(theirs.to(own.device))
+        self._mirror()
+        for mine, yours in zip(self.modules(), other.modules(), strict=True):
+            if isinstance(mine, DataStarted) and isinstance(yours, DataStarted):
+                mine._begun = yours._begun
 
     def settle(self, beta: Tensor, total_bits: Tensor | None) -> tuple[Tensor, Tensor]:
         """What follows from beta, elementwise, for layers that were attached alike.
@@ -281,6 +311,7 @@ class WaveParametrization(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         state_dict.setdefault(f"{prefix}bound", self.bound)  # checkpoints from before there was a float road
+        state_dict.setdefault(f"{prefix}seal", self.seal)
         state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())  # and before they said what they fit
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.bound.clamp_(max=_UNBOUNDED)  # which was infinite in older ones

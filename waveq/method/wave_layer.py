@@ -58,6 +58,7 @@ def make_plain(layer: WaveLayer, value: Tensor | None) -> None:
         return
     weight, state = layer.weight, layer.state
     for module in layer.modules:
+        _take_own_class(module)
         parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
         _put_weight_first(module)
         if value is not None and state.activation is not None:
@@ -72,3 +73,10 @@ def _put_weight_first(module: nn.Module) -> None:
     others = [name for name in module._parameters if name != "weight"]
     for name in others:
         module._parameters[name] = module._parameters.pop(name)
+
+
+def _take_own_class(module: nn.Module) -> None:
+    """Torch takes the property off the class, which copies of the module share."""
+    shared: Any = type(module)
+    own = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, own)

@@ -81,14 +81,14 @@ class DataStarted(ActivationQuantizer):
     last word. A batch of zeros says nothing and leaves it open as well.
 
     Attributes:
-        started: whether a training batch has set the start; bool, 0-dim, travels in the ``state_dict``.
+        started: whether a training batch has set the start; int8, 0-dim, travels in the ``state_dict``.
     """
 
     started: Tensor
 
     def __init__(self, bits: int) -> None:
         super().__init__(bits)
-        self.register_buffer("started", torch.tensor(False))
+        self.register_buffer("started", torch.tensor(0, dtype=torch.int8))  # averages of models subtract it
         self._begun = False  # a copy of ``started``, so that a forward pass never waits for the device
 
     def start(self, x: Tensor, signed: bool) -> None:
