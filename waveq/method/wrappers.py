@@ -44,6 +44,7 @@ def unwrapped(model: Any) -> Any:
             around it elsewhere; it names the order to use.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Linear(2, 2))
         >>> unwrapped(torch.compile(net)) is net, unwrapped(nn.DataParallel(net)) is net
         (True, True)
