@@ -31,8 +31,8 @@ _BALANCE_EVERY = 10  # steps between two looks at the gradients' lengths
 class WaveQ(View):
     """Learns or keeps the bits of the layers of one model; made by ``attach``.
 
-    ``penalty``, ``step``, ``freeze``, ``finalize`` and ``remove`` change the run, ``rounded`` what is seen meanwhile;
-    everything else is a look (``View``) and changes nothing.
+    ``penalty``, ``step``, ``freeze``, ``finalize`` and ``remove`` change the run, ``rounded`` what is seen meanwhile,
+    ``finalize_copy`` a copy of the model; everything else is a look (``View``) and changes nothing.
 
     Attributes:
         names: the quantised layers, in ``named_modules()`` order.
