@@ -10,6 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,14 @@ from hypothesis import settings
 # A noisy machine must not turn a slow example into a failure; examples are the same in every run.
 settings.register_profile("waveq", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("waveq")
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    """Numba's OpenMP layer, once used, sets the number of threads that torch sees too: every test begins with one."""
+    yield
+    if "torch" in sys.modules and sys.modules["torch"].get_num_threads() != 1:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from waveq.method.attachment import attach as attach
     from waveq.method.batch_norm import reestimate_batch_norm as reestimate_batch_norm
     from waveq.method.input_quantizers import restore_inputs as restore_inputs
+    from waveq.method.input_ranges import calibrate as calibrate
     from waveq.policy import Policy as Policy
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "WaveQ",
     "attach",
     "backend",
+    "calibrate",
     "reestimate_batch_norm",
     "restore_inputs",
     "use_backend",
@@ -41,6 +43,7 @@ __getattr__, __dir__ = lazy_names(
         "PolicyEvaluator": "waveq.evaluate.evaluator",
         "backend": "waveq._kernels.backends",
         "use_backend": "waveq._kernels.backends",
+        "calibrate": "waveq.method.input_ranges",
         "reestimate_batch_norm": "waveq.method.batch_norm",
         "restore_inputs": "waveq.method.input_quantizers",
     },

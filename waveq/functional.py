@@ -31,6 +31,7 @@ __all__ = [
     "Grid",
     "ScaleRule",
     "equilibrium_beta",
+    "exact_scale",
     "frequency",
     "grid_levels",
     "grid_scale",
@@ -175,12 +176,22 @@ def grid_scale(beta: Tensor, bits: Tensor, *, grid: Grid = Grid.MID_TREAD, rule:
         1.454
     """
     if rule == "exact":
-        return frequency(bits, grid) / frequency(beta, grid)
+        return exact_scale(frequency(bits, grid), frequency(beta, grid))
     if rule == "2^(b/beta)":
         return torch.exp2(bits / beta)
     if rule == "2^(b-beta)":
         return torch.exp2(bits - beta)
     raise ValueError(f"rule must be 'exact', '2^(b/beta)' or '2^(b-beta)', not {rule!r}")
+
+
+def exact_scale(steps: Tensor, periods: Tensor) -> Tensor:
+    """The exact c of ``grid_scale`` from ``frequency`` at the bits and at beta.
+
+    Example:
+        >>> exact_scale(torch.tensor(15.0), torch.tensor(7.5))
+        tensor(2.)
+    """
+    return steps / periods
 
 
 def round_to_grid(u: Tensor, bits: Tensor, *, grid: Grid, scale: Tensor | None = None) -> Tensor:

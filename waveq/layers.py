@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from waveq._names import nearest
 
-__all__ = ["QUANTIZABLE", "quantizable", "resolve_skip"]
+__all__ = ["QUANTIZABLE", "Outputs", "is_layer", "outputs_of", "quantizable", "resolve_skip"]
 
 QUANTIZABLE = (
     nn.Linear,
@@ -39,9 +40,71 @@ def quantizable(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Modu
         >>> list(quantizable(net)), list(quantizable(net, skip=("0",)))
         (['0', '3'], ['3'])
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, QUANTIZABLE)}
+    layers = {name: module for name, module in model.named_modules() if is_layer(module)}
     left_out = resolve_skip(skip, layers)
     return {name: module for name, module in layers.items() if name not in left_out}
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether a module is one of ``QUANTIZABLE``, or the linear layer that transformers calls Conv1D."""
+    return isinstance(module, QUANTIZABLE) or _is_transformers_conv1d(module)
+
+
+def _is_transformers_conv1d(module: nn.Module) -> bool:
+    """By name, so that nobody imports transformers for the question."""
+    return any(
+        kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") for kind in type(module).__mro__
+    )
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the output channels of a weight lie.
+
+    Attributes:
+        axis: the axis that counts them, 0 or 1; within a group where there are several.
+        groups: equal parts of axis 0 with outputs of their own, where ``axis`` is 1.
+
+    Example:
+        >>> import torch
+        >>> Outputs(axis=1).rows(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])).tolist()
+        [[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]
+    """
+
+    axis: int = 0
+    groups: int = 1
+
+    def rows(self, weight: Tensor) -> Tensor:
+        """(outputs, values of each); a vector is one output."""
+        if weight.ndim < 2:
+            return weight.reshape(1, -1)
+        if self.axis == 0:
+            return weight.reshape(weight.shape[0], -1)
+        return self._by_group(weight).reshape(self.groups * weight.shape[1], -1)
+
+    def back(self, rows: Tensor, like: Tensor) -> Tensor:
+        """``rows`` in the shape of the weight that they were made from."""
+        if like.ndim < 2 or self.axis == 0:
+            return rows.reshape(like.shape)
+        return rows.reshape(self._by_group(like).shape).transpose(1, 2).reshape(like.shape)
+
+    def _by_group(self, weight: Tensor) -> Tensor:
+        """(groups, outputs of a group, inputs of a group, ...)."""
+        return weight.reshape(self.groups, weight.shape[0] // self.groups, *weight.shape[1:]).transpose(1, 2)
+
+
+def outputs_of(module: nn.Module) -> Outputs:
+    """Where the output channels of a layer's weight lie: the first axis, but for transposed ones.
+
+    ConvTranspose has (inputs, outputs / groups, ...), transformers' Conv1D (inputs, outputs).
+
+    Example:
+        >>> outputs_of(nn.ConvTranspose2d(4, 6, 3, groups=2))
+        Outputs(axis=1, groups=2)
+    """
+    if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        return Outputs(axis=1, groups=module.groups)
+    return Outputs(axis=1) if _is_transformers_conv1d(module) else Outputs()
 
 
 def resolve_skip(skip: Iterable[str], names: Iterable[str]) -> set[str]:

@@ -15,6 +15,7 @@ from waveq.quantizers import check_activation_bits, check_total_bits
 __all__ = ["Policy"]
 
 FORMAT = "waveq-policy/1"
+COVERAGE = "coverage"  # the key in the provenance: what share of the weights the policy speaks of
 
 
 class Policy(Mapping[str, int]):
@@ -91,7 +92,10 @@ class Policy(Mapping[str, int]):
 
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}: {bits}" for name, bits in self._bits.items())
-        return f"Policy({inner}; mean {self.mean_bits:.2f} bits)"
+        told = self.provenance.get(COVERAGE)
+        share = told.get("share") if isinstance(told, Mapping) else None
+        of = f" of {100 * share:.1f} % of the weights" if isinstance(share, float) else ""
+        return f"Policy({inner}; mean {self.mean_bits:.2f} bits{of})"
 
     @property
     def mean_bits(self) -> float:

@@ -19,7 +19,7 @@ from waveq._kernels.backends import forced
 from waveq._kernels.engine import Engine
 from waveq._kernels.rounding import Formulas, Layer, Record, Sines, hand_out, records_of
 
-__all__ = ["Groups", "Memory", "Reader", "alike", "forget_weights", "round_alone"]
+__all__ = ["Groups", "Memory", "Reader", "alike", "forget_weights", "generation", "round_alone"]
 
 _generation = 0
 
@@ -34,6 +34,11 @@ def forget_weights(*_unused: Any) -> None:
 
 
 register_optimizer_step_post_hook(forget_weights)
+
+
+def generation() -> int:
+    """Another number after every optimizer's step in the process, and after ``forget_weights``."""
+    return _generation
 
 
 class Group:
@@ -74,7 +79,7 @@ class Memory:
     A weight counts as unchanged while it is the same tensor with the same address and version, no optimizer in the
     process has taken a step and, once a backward pass has gone through, while its gradient is being accumulated: a
     training loop that updates ``.data`` by hand clears the gradient before its next forward pass. Without gradients
-    (evaluation, where averaged weights may be swapped in) nothing is remembered.
+    nothing is remembered here: see ``method.kept_weights``.
     """
 
     __slots__ = ("_generation", "_marks", "_version", "_weight", "group", "place")

@@ -35,11 +35,16 @@ class Given:
 
     def __init__(self, grid: Grid, bits: Tensor, beta: Tensor, stretch: Number, count: Number) -> None:
         self.grid, self.bits, self.beta, self.stretch, self.count = grid, bits, beta, stretch, count
+        self._steps: Tensor | None = None
 
     @property
     def steps(self) -> Tensor:
         """k: quantisation steps on [0, 1], 2^b - 1 (mid-tread) or 2^b - 1/2 (mid-rise)."""
-        return frequency(self.bits, self.grid)
+        return frequency(self.bits, self.grid) if self._steps is None else self._steps
+
+    @steps.setter
+    def steps(self, known: Tensor) -> None:
+        self._steps = known
 
     @property
     def largest(self) -> Tensor:

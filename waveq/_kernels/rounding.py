@@ -20,9 +20,9 @@ from torch.autograd.function import once_differentiable
 from waveq._kernels.engine import Column, Engine, Table, constants, rows_of
 from waveq._kernels.layout import narrowed
 from waveq._kernels.levels import Given, Levels, Quantizer
-from waveq.functional import Grid, frequency
+from waveq.functional import Grid
 
-__all__ = ["GROUP", "Formulas", "Layer", "Record", "Sines", "groups_of", "hand_out", "records_of", "waves"]
+__all__ = ["GROUP", "Formulas", "Layer", "Record", "Sines", "groups_of", "hand_out", "records_of", "stacked", "waves"]
 
 _PITCH, _GAIN, _DIVISOR, _V_DIVISOR, _PERIODS = range(5)  # the numbers of a layer that gradients go through
 
@@ -40,11 +40,11 @@ class Layer(Protocol):
     def grid(self) -> Grid:
         """The grid at the present bits."""
 
-    def settle(self, beta: Tensor, total_bits: Tensor | None) -> tuple[Tensor, Tensor]:
-        """b, and the beta that sets the wave; elementwise, so that one layer can speak for its like."""
+    def settle_alike(self, layers: Sequence[Any], grid: Grid) -> tuple[Tensor, ...]:
+        """What follows from beta in layers that differ in numbers alone, (L,) each.
 
-    def stretch_of(self, wave_beta: Tensor, bits: Tensor, grid: Grid) -> Tensor:
-        """c(beta), elementwise."""
+        beta, b, the beta that sets the wave, the steps k of b, the periods n of that beta, the stretch c.
+        """
 
 
 class Sines(NamedTuple):
@@ -127,17 +127,12 @@ class Formulas:
         grid, tanh = first.grid, first._modules["quantizer"].squash == "tanh" and not raw
         dtype = torch.float64 if weights[0].dtype is torch.float64 else torch.float32
         self.counts = constants(tuple(weight.numel() for weight in weights), dtype, device)
-        fixed = tuple(layer.bits_now for layer in layers)
-        total_bits = constants(fixed, torch.int64, device) if any(fixed) else None
-        betas = [layer._buffers["beta"] for layer in layers]  # found without nn.Module's search, which takes longer
         # tensors that are made here are none of a reader's checkpoint; and exp2, which keeps what it returns, would
         # keep itself alive if that were kept as it is
         with torch.autograd.graph.saved_tensors_hooks(_apart, _apart):
-            beta = _stacked(betas)
-            bits, at = first.settle(beta, total_bits)
-            stretch = 1.0 if raw else first.stretch_of(at, bits, grid)
-            periods = frequency(at, grid)
+            beta, bits, at, steps, periods, stretch = first.settle_alike(layers, grid)
             given = _OfManyLayers(engine, weights, tanh, grid, bits, at.detach(), stretch, self.counts)
+            given.steps = steps
             twin, learned = _twin([layer._modules["quantizer"] for layer in layers])
             levels = Levels(pitch=1.0, low=0.0, high=0.0) if raw else twin.levels(given)
         largest = given.largest if tanh or (wave and grid.shift and not raw) else self.counts  # any but 0 will do
@@ -148,7 +143,7 @@ class Formulas:
         self._values = [levels.pitch, levels.gain, levels.divisor, v, periods]
         self._sources = [beta, *learned.values(), given.source]
         self._slopes: dict[int, list[Tensor | None]] = {}
-        self.inputs = [betas]
+        self.inputs = [[layer._buffers["beta"] for layer in layers]]
         for name in learned:
             self.inputs.append([layer._modules["quantizer"]._parameters[name] for layer in layers])
 
@@ -175,11 +170,11 @@ class Formulas:
             slopes: (n,), as they were given to the engine; None where none of ``Sines.by_weights`` has.
             by_beta: (n,), the gradient of ``Sines.by_beta``; None for none.
         """
-        found: list[Tensor | None] = [None] * len(self._sources)
+        found: list[Any] = [None] * len(self._sources)
         if not any(source is not None and source.requires_grad for source in self._sources):
             return found[:-1], None
-        rows = self.table.rows[at]
-        shares: list[tuple[int, Callable[[], Tensor]]] = []
+        rows, counts, sums = _numbers(self.table.rows[at]), _numbers(self.counts[at]), _numbers(sums)
+        shares: list[tuple[int, Callable[[], Any]]] = []
         if by_values:
             shares += [
                 (_PITCH, lambda: rows[:, Column.GAIN] * sums[:, 0]),
@@ -187,16 +182,17 @@ class Formulas:
                 (_DIVISOR, lambda: -rows[:, Column.GAIN] / rows[:, Column.DIVISOR] * sums[:, 2]),
             ]
         if slopes is not None:
-            shares.append((_V_DIVISOR, lambda: -slopes / rows[:, Column.V_DIVISOR] * sums[:, 4]))
+            shares.append((_V_DIVISOR, lambda: -_numbers(slopes) / rows[:, Column.V_DIVISOR] * sums[:, 4]))
         if by_beta is not None:
             # R0 is the mean of sin^2(pi (v n + shift)): this is dR0/dn, the rest of dR/dbeta is plain torch
-            shares.append((_PERIODS, lambda: by_beta * math.pi * sums[:, 3] / self.counts[at]))
+            shares.append((_PERIODS, lambda: _numbers(by_beta) * math.pi * sums[:, 3] / counts))
         for number, share in shares:
             for source, slope in enumerate(self._slopes_of(number)):
                 if slope is not None:
-                    part, before = slope[at] * share(), found[source]
-                    found[source] = part if before is None else before + part
-        return found[:-1], found[-1]
+                    part = _numbers(slope[at]) * share()
+                    found[source] = part if found[source] is None else found[source] + part
+        back = [None if part is None else torch.as_tensor(part, dtype=self.table.rows.dtype) for part in found]
+        return back[:-1], back[-1]
 
     def _slopes_of(self, number: int) -> list[Tensor | None]:
         """The derivatives (L,) of one of the values in each source: formulas are elementwise, so that vectors hold it.
@@ -214,11 +210,16 @@ class Formulas:
         return self._slopes[number]
 
 
+def _numbers(tensor: Tensor) -> Any:
+    """NumPy's view on the CPU, where its arithmetic on few numbers takes a fifth of the time; elsewhere the tensor."""
+    return tensor.numpy() if tensor.is_cpu else tensor
+
+
 def _apart(tensor: Tensor) -> Tensor:
     return tensor.detach()
 
 
-def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
     """(L,) float32 at least, a source of gradients where any of them is."""
     with torch.no_grad():
         source = torch.stack(list(tensors))
@@ -231,7 +232,7 @@ def _twin(quantizers: Sequence[nn.Module]) -> tuple[Quantizer, dict[str, Tensor]
     first = quantizers[0]
     if not first._parameters and not first._buffers:
         return cast(Quantizer, first), {}
-    learned = {name: _stacked([cast(Tensor, q._parameters[name]) for q in quantizers]) for name in first._parameters}
+    learned = {name: stacked([cast(Tensor, q._parameters[name]) for q in quantizers]) for name in first._parameters}
     held = {name: torch.stack([cast(Tensor, q._buffers[name]) for q in quantizers]) for name in first._buffers}
     twin = object.__new__(type(first))
     # attributes of the object itself are found before what nn.Module looks up in its own tables
@@ -270,11 +271,15 @@ class Record:
 
 
 def records_of(formulas: Formulas, weights: Sequence[Tensor], engine: Engine, *, keeps: bool) -> list[Record]:
-    """One call over all weights; neighbours stand together."""
+    """One call over all weights; neighbours stand together, and all of them where there is a wave alone.
+
+    Such a wave's gradients are there as soon as the loss goes back: nobody has to wait for them.
+    """
     with torch.no_grad():
         rounded, sine = engine.round(weights, formulas.table)
     records = []
-    for part in groups_of([weight.numel() for weight in weights]):
+    sizes = [weight.numel() for weight in weights]
+    for part in groups_of(sizes) if formulas.table.rounds else [slice(0, len(sizes))]:
         mine = list(weights[part])
         versions = [weight._version for weight in mine]
         used = [False] * len(mine)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from waveq._names import nearest
 from waveq.allocate.problem import TOLERANCE, Table, as_table, make_problem
-from waveq.layers import quantizable
+from waveq.layers import outputs_of, quantizable
 from waveq.quantizers import Quantizer, quantize_weight
 from waveq.quantizers.base import ScaleMode
 
@@ -155,10 +155,11 @@ def squared_errors(
     """
     table: dict[str, dict[int, float]] = {}
     for name, choices in bits.items():
-        weight = _weight(model, name).detach()
+        weight, outputs = _weight(model, name).detach(), outputs_of(model.get_submodule(name))
         table[name] = {}
         for b in choices:
-            error = quantize_weight(weight, b, quantizer=quantizer, scale=scale).double() - weight.double()
+            rounded = quantize_weight(weight, b, quantizer=quantizer, scale=scale, outputs=outputs)
+            error = rounded.double() - weight.double()
             table[name][int(b)] = float(error.square().sum())
     return table
 

@@ -21,6 +21,7 @@ from waveq.allocate.hessian import hessian_losses, squared_errors
 from waveq.evaluate.evaluator import PolicyEvaluator
 from waveq.evaluate.samples import EvaluationData
 from waveq.evaluate.weights import plain_layers
+from waveq.layers import outputs_of
 from waveq.quantizers import Quantizer, check_total_bits, quantize_weight
 from waveq.quantizers.base import ScaleMode
 
@@ -72,13 +73,18 @@ def weight_error_table(
         >>> bool(table.loc["0", 2] > table.loc["0", 4] > table.loc["0", 8])
         True
     """
-    weights = {name: module.weight.detach() for name, module in plain_layers(model, skip).items()}  # type: ignore[operator]
+    layers = plain_layers(model, skip)
+    weights = {name: module.weight.detach() for name, module in layers.items()}  # type: ignore[operator]
 
     space = DesignSpace(dict.fromkeys(weights, _distinct(bits)))
     return weight_errors(
         {name: weight.double().cpu() for name, weight in weights.items()},
         space,
-        rounded=lambda name, b: quantize_weight(weights[name], b, quantizer=quantizer, scale=scale).double().cpu(),
+        rounded=lambda name, b: (
+            quantize_weight(weights[name], b, quantizer=quantizer, scale=scale, outputs=outputs_of(layers[name]))
+            .double()
+            .cpu()
+        ),
     )
 
 

@@ -55,6 +55,9 @@ def train(
     activation_bits: Annotated[int | None, _option("activation_bits")] = None,
     activation_quantizer: Annotated[str | None, _option("activation_quantizer")] = None,
     skip: Annotated[list[str] | None, typer.Option(help="Layer or pattern left in floating point; repeatable.")] = None,
+    also: Annotated[
+        list[str] | None, typer.Option(help="Embedding, stacked experts or pattern quantised as well; repeatable.")
+    ] = None,
     first_last: Annotated[int | None, _option("first_last")] = None,
     lambda_w: Annotated[float | None, _option("lambda_w")] = None,
     lambda_beta: Annotated[float | None, _option("lambda_beta")] = None,
@@ -116,6 +119,7 @@ option_names(
     instead={
         "total_steps": "--epochs",
         "layer_costs": "--hardware",
+        "activation_signed": "--set activation_signed=true",
         "fit_range": "--set fit_range=true",
         "beta_lr": "--set beta_lr=0.1",
         "scale_rule": "the training config has none",

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 
 from waveq._names import nearest
 from waveq.functional import MAX_TOTAL_BITS
-from waveq.layers import quantizable
+from waveq.layers import outputs_of, quantizable
 from waveq.quantizers import Quantizer, check_total_bits, quantize_weight
 from waveq.quantizers.base import ScaleMode
 
@@ -56,6 +56,7 @@ class WeightBank:
 
     def __init__(self, layers: Mapping[str, nn.Module], *, quantizer: Quantizer, scale: ScaleMode) -> None:
         self._float = {name: module.weight.detach() for name, module in layers.items()}  # type: ignore[operator]
+        self._outputs = {name: outputs_of(module) for name, module in layers.items()}
         self._quantizer, self._scale = quantizer, scale
         self._done: dict[tuple[str, int], Tensor] = {}
 
@@ -64,7 +65,11 @@ class WeightBank:
         key = name, total_bits
         if key not in self._done:
             self._done[key] = quantize_weight(
-                self._float[name], total_bits, quantizer=self._quantizer, scale=self._scale
+                self._float[name],
+                total_bits,
+                quantizer=self._quantizer,
+                scale=self._scale,
+                outputs=self._outputs[name],
             ).contiguous()
         return self._done[key]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from waveq._names import nearest
 from waveq.functional import BETA_MIN
@@ -23,6 +23,7 @@ from waveq.quantizers import (
 from waveq.quantizers.base import ScaleMode
 
 __all__ = [
+    "resolve_activation_quantizer",
     "resolve_activations",
     "resolve_beta_lr",
     "resolve_bits",
@@ -31,6 +32,7 @@ __all__ = [
     "resolve_quantizer",
     "resolve_scale",
     "resolve_schedule",
+    "resolve_signs",
 ]
 
 _RANGE_AT = 0.05  # of the run
@@ -38,14 +40,14 @@ _SCHEDULES = ("three-phase", "constant", "exponential", "rising")
 
 
 def resolve_bits(
-    bits: Bits, shared: Mapping[str, tuple[str, ...]], ends: tuple[str, str], first_last: int | None
+    bits: Bits, shared: Mapping[str, tuple[str, ...]], ends: Sequence[str], first_last: int | None
 ) -> dict[str, int]:
     """Total bits by first name of each weight; 0 where they are learned.
 
     Args:
         bits: as given to ``attach``.
         shared: layers by weight.
-        ends: the network's first and last layer, skipped or not.
+        ends: the weights of the network's first and last layer, skipped or not.
         first_last: total bits of those two.
     """
     if isinstance(bits, Mapping):
@@ -64,7 +66,9 @@ def resolve_bits(
     first_last = check_total_bits(first_last)
     at_ends = [first for first, names in shared.items() if set(names) & set(ends)]
     if not at_ends:
-        raise ValueError(f"first_last={first_last} contradicts skip, which leaves out both {ends[0]!r} and {ends[1]!r}")
+        raise ValueError(
+            f"first_last={first_last} contradicts skip, which leaves out both {ends[0]!r} and {ends[-1]!r}"
+        )
     for name in at_ends:
         if isinstance(bits, Mapping) and chosen[name] != first_last:
             raise ValueError(
@@ -95,7 +99,12 @@ def _from_mapping(bits: Mapping[str, int], shared: Mapping[str, tuple[str, ...]]
 
 
 def resolve_activations(
-    activation_bits: int | Mapping[str, int] | None, names: list[str], first: str, *, bits: object = None
+    activation_bits: int | Mapping[str, int] | None,
+    names: list[str],
+    first: str,
+    *,
+    bits: object = None,
+    uncalled: Sequence[str] = (),
 ) -> dict[str, int]:
     """Bits of the inputs by layer.
 
@@ -104,6 +113,7 @@ def resolve_activations(
         names: the layers to quantise.
         first: the network's first layer.
         bits: weight bits; a Policy brings activation bits of its own, which hold unless others are asked for.
+        uncalled: weights whose inputs no hook can reach.
     """
     if activation_bits is None and isinstance(bits, Policy):
         activation_bits = bits.activation_bits
@@ -112,9 +122,49 @@ def resolve_activations(
     if not isinstance(activation_bits, Mapping):
         return dict.fromkeys((name for name in names if name != first), check_activation_bits(activation_bits))
     for name in activation_bits:
+        if name in uncalled:
+            raise ValueError(
+                f"activation_bits names {name!r}, whose inputs cannot be quantised: no module is called with them "
+                "alone (attention and recurrent layers hand their weights to one function, embeddings take numbers of "
+                "rows). Leave it out of activation_bits"
+            )
         if name not in names:
             raise ValueError(f"activation_bits names {name!r}, which is no layer to quantise{nearest(name, names)}")
     return {name: check_activation_bits(value, layer=name) for name, value in activation_bits.items()}
+
+
+def resolve_signs(signed: bool | Mapping[str, bool] | None, inputs: Mapping[str, int]) -> dict[str, bool]:
+    """What the user says of the inputs' signs, by layer.
+
+    Args:
+        signed: as given to ``attach``.
+        inputs: bits of the inputs by layer.
+    """
+    if signed is None:
+        return {}
+    if not inputs:
+        raise ValueError(f"activation_signed={signed!r} needs activation_bits, the bits of the inputs")
+    if not isinstance(signed, Mapping):
+        return dict.fromkeys(inputs, signed)
+    for name in signed:
+        if name not in inputs:
+            raise ValueError(
+                f"activation_signed names {name!r}, whose inputs are not quantised{nearest(name, list(inputs))}"
+            )
+    return dict(signed)
+
+
+def resolve_activation_quantizer(method: Method, published: str, preset: Preset) -> str:
+    """The input quantiser's name.
+
+    Args:
+        method: the options.
+        published: the one that the weight quantiser was published with.
+        preset: whether DoReFa's fixed range, [0, 1], is kept where nobody asks for it.
+    """
+    if method.activation_quantizer is not None:
+        return method.activation_quantizer
+    return "range" if published == "dorefa" and preset.ranges_from_data else published
 
 
 def resolve_schedule(method: Method, preset: Preset, *, learning: bool) -> Schedule:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +13,8 @@ from torch.nn.utils import parametrize
 
 from waveq._kernels.groups import Groups
 from waveq.functional import BETA_MIN, ScaleRule
-from waveq.layers import quantizable
 from waveq.method.arguments import (
+    resolve_activation_quantizer,
     resolve_activations,
     resolve_beta_lr,
     resolve_bits,
@@ -21,23 +23,30 @@ from waveq.method.arguments import (
     resolve_quantizer,
     resolve_scale,
     resolve_schedule,
+    resolve_signs,
 )
 from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
 from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, accept_plain_root, accept_plain_weight
 from waveq.method.choose_layers import choose_layers, share_weights
+from waveq.method.coverage import own_forward
 from waveq.method.fixed_input import FixedInput, drop_input, keep_input
 from waveq.method.handle import WaveQ
+from waveq.method.holders import find_holders, refuse_views
+from waveq.method.input_signs import InputSign
 from waveq.method.options import Bits, Forward, Method, takes_options
 from waveq.method.parametrization import WaveParametrization, quantize_input
 from waveq.method.presets import get_preset
+from waveq.method.recurrent import read_parametrised
 from waveq.method.relus import Leaning
 from waveq.method.schedules import Profile
 from waveq.method.seal import seal_of
 from waveq.method.settings import Settings, WaveLayer
-from waveq.method.wave_layer import make_plain, shorten
+from waveq.method.sites import WeightSite, weight_sites
+from waveq.method.wave_layer import KeptOrder, make_plain, shorten
 from waveq.method.wrappers import resolve_names, unwrapped
 from waveq.quantizers import Quantizer, make_activation_quantizer, make_quantizer
 from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.stacked import stack_of
 
 __all__ = ["WaveQ", "attach", "attach_method"]
 
@@ -49,6 +58,7 @@ def attach(
     quantizer: Quantizer | None = Method.quantizer,
     bits: Bits = Method.bits,
     skip: Iterable[str] = Method.skip,
+    also: Iterable[str] = Method.also,
     total_steps: int | None = Method.total_steps,
     preset: str = Method.preset,
     schedule: str | Profile | None = Method.schedule,
@@ -58,6 +68,7 @@ def attach(
     first_last: int | None = Method.first_last,
     activation_bits: int | Mapping[str, int] | None = Method.activation_bits,
     activation_quantizer: str | None = Method.activation_quantizer,
+    activation_signed: bool | Mapping[str, bool] | None = Method.activation_signed,
     lambda_w: float | None = Method.lambda_w,
     lambda_beta: float | None = Method.lambda_beta,
     target: Mapping[str, float] | None = Method.target,
@@ -67,7 +78,9 @@ def attach(
 ) -> WaveQ:
     """Quantise a model's layers during training, and learn their bits.
 
-    Every Linear, Conv and ConvTranspose layer keeps its class and gets a parametrised weight. Build the optimizer from
+    Every Linear, Conv and ConvTranspose layer, and the matrices of MultiheadAttention and of recurrent layers, keep
+    their class and get parametrised weights. Whatever else holds one of these weights (a tied embedding) reads it
+    quantised too. Build the optimizer from
     ``model.parameters()`` as always: before or after, for the parameters stay the same objects (a learned scale is a
     new one, which only an optimizer built afterwards sees). Add ``penalty()`` to the loss, and call ``step()`` after
     ``optimizer.step()``.
@@ -101,22 +114,32 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
     """``attach`` with the options as a record."""
     model = unwrapped(model)
     if isinstance(model, nn.Module):
-        method = resolve_names(method, quantizable(model))
+        method = resolve_names(method, weight_sites(model, method.also, method.bits))
     preset = get_preset(method.preset)
     quantizer = resolve_quantizer(method.quantizer, method.bits)
-    layers = choose_layers(model, method.skip, method.bits)
-    known = list(quantizable(model))
+    layers, skipped = choose_layers(model, method.skip, method.bits, method.also)
+    known = weight_sites(model)
     shared = share_weights(layers)
-    chosen = resolve_bits(method.bits, shared, (known[0], known[-1]), method.first_last)
+    refuse_views(model, layers)
+    holders = find_holders(model, layers, skipped)
+    chosen = resolve_bits(method.bits, shared, _ends(known or layers), method.first_last)
     learning = 0 in chosen.values()
     schedule = resolve_schedule(method, preset, learning=learning)
     costs = merge_costs(method.layer_costs, shared)
-    inputs = resolve_activations(method.activation_bits, list(layers), known[0], bits=method.bits)
+    uncalled = [name for name, site in layers.items() if not site.called]
+    inputs = resolve_activations(
+        method.activation_bits,
+        [name for name in layers if name not in uncalled],
+        next(iter(known), ""),
+        bits=method.bits,
+        uncalled=uncalled,
+    )
     if method.activation_quantizer is not None and not inputs:
         raise ValueError(
             f"activation_quantizer={method.activation_quantizer!r} needs activation_bits, the bits of the inputs"
         )
-    activation = method.activation_quantizer or quantizer.activation
+    signs = resolve_signs(method.activation_signed, inputs)
+    activation = resolve_activation_quantizer(method, quantizer.activation, preset)
     scale = resolve_scale(method.scale, quantizer, preset, method.forward)
     bounds_from = resolve_bounds(method, scale, schedule)
     settings = Settings(
@@ -131,7 +154,7 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
         beta_range=(BETA_MIN, preset.beta_max),
         bit_costs=relative_bit_costs(list(chosen), costs),
         budget=resolve_budget(method.target, chosen, costs, preset),
-        skipped=tuple(name for name in known if name not in layers),
+        skipped=tuple(name for name in known if name in skipped),
         forward=method.forward,
         bounds_from=bounds_from,
         described={
@@ -146,11 +169,12 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
             "target": dict(method.target) if method.target else None,
         },
     )
-    groups = Groups()
+    groups, reported = Groups(), list[str]()
+    sites = {name: [*(layers[each] for each in names), *_tied(layers[name], holders)] for name, names in shared.items()}
     built = {
         name: WaveLayer(
             name,
-            tuple(layers[each] for each in names),
+            tuple(site.module for site in sites[name]),
             _new_state(
                 name,
                 layers[name],
@@ -160,20 +184,31 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
                 scale=scale,
                 scale_rule=method.scale_rule,
                 activation=(activation, inputs[name]) if name in inputs else None,
+                signed=signs.get(name),
                 quantized=method.forward == "quantized" and (not learning or preset.quantize_from_phase == 1),
                 groups=groups,
+                sign=InputSign(name, reported),
             ),
+            tuple(site.tensor for site in sites[name]),
         )
         for name, names in shared.items()
     }
     # nothing above has touched the model: a refused call leaves it as it was
-    hooks = _register(model, built)
+    strange = own_forward({name: site.module for name, site in layers.items()})
+    hooks = _register(model, built, sites)
+    if strange:
+        named = ", ".join(f"{name} ({kind})" for name, kind in strange.items())
+        warnings.warn(
+            f"layers with a forward of their own: {named}. Where it makes another weight of theirs, or does more than "
+            "the layer that it is derived from, what is computed is not on the levels of their bits: then skip them",
+            stacklevel=3,
+        )
     return WaveQ(model, built, settings, hooks)
 
 
 def _new_state(
     name: str,
-    module: nn.Module,
+    site: WeightSite,
     total_bits: int,
     *,
     quantizer: Quantizer,
@@ -181,14 +216,17 @@ def _new_state(
     scale: ScaleMode,
     scale_rule: ScaleRule,
     activation: tuple[str, int] | None,
+    signed: bool | None,
     quantized: bool,
     groups: Groups,
+    sign: InputSign,
 ) -> WaveParametrization:
     """The parametrisation of one weight; ``total_bits`` is 0 where bits are learned."""
-    weight, preset = module.weight, settings.preset
-    assert isinstance(weight, nn.Parameter)
+    weight, preset = site.module._parameters[site.tensor], settings.preset
+    assert weight is not None
+    make = stack_of if site.stacked else make_quantizer
     state = WaveParametrization(
-        make_quantizer(quantizer, weight, total_bits=total_bits or None, scale=scale, layer=name),
+        make(quantizer, weight, total_bits=total_bits or None, scale=scale, layer=name, outputs=site.outputs),
         beta=float(total_bits - 1) if total_bits else preset.beta_init,
         total_bits=total_bits,
         quantized=quantized,
@@ -202,37 +240,73 @@ def _new_state(
     )
     state.total_steps = settings.total_steps
     state.quantizes_inputs_always = settings.forward == "float"
+    state.sign = sign
+    if signed is not None:
+        state.set_signed(signed)
+        state.sign.told = True
     return state
 
 
-def _register(model: nn.Module, built: Mapping[str, WaveLayer]) -> list[Any]:
+def _ends(sites: Mapping[str, WeightSite]) -> list[str]:
+    """The weights of the first module and of the last one."""
+    modules = [site.module for site in sites.values()]
+    return [name for name, site in sites.items() if site.module in (modules[0], modules[-1])]
+
+
+def _tied(site: WeightSite, holders: Mapping[str, WeightSite]) -> list[WeightSite]:
+    """Who else holds a site's weight."""
+    weight = site.module._parameters[site.tensor]
+    return [other for other in holders.values() if other.module._parameters[other.tensor] is weight]
+
+
+def _register(model: nn.Module, built: Mapping[str, WaveLayer], sites: Mapping[str, Sequence[WeightSite]]) -> list[Any]:
     hooks: list[Any] = []
     dropped: dict[nn.Module, FixedInput] = {}
     try:
-        hooks.append(model.register_load_state_dict_pre_hook(accept_plain_root))  # type: ignore[no-untyped-call]
-        for layer in built.values():
-            for module in layer.modules:
-                if layer.state.activation_bits is not None and (fixed := drop_input(module)) is not None:
-                    dropped[module] = fixed  # of an earlier ``finalize``
-                parametrize.register_parametrization(module, "weight", layer.state)
-                shorten(module)
-                hooks.append(module.register_load_state_dict_pre_hook(accept_plain_weight))  # type: ignore[no-untyped-call]
-                if layer.state.activation_bits is not None:
-                    hooks.append(module.register_forward_pre_hook(quantize_input, with_kwargs=True))
-        hooks.append(Leaning(model))
-        device = next(iter(built.values())).state.beta.device
-        for name in ROOT_STATE:
-            model.register_buffer(name, torch.zeros((), dtype=torch.int64, device=device))
-        model.register_buffer(ROOT_SEAL, torch.tensor(seal_of(0, 0), device=device))
+        _register_all(model, built, sites, hooks, dropped)
     except BaseException:  # an interruption too: half attached is no state to be in
+        for layer in built.values():
+            pairs = zip(layer.modules, layer.tensors, strict=True)
+            attached = [(module, tensor) for module, tensor in pairs if parametrize.is_parametrized(module, tensor)]
+            if attached:
+                modules, tensors = zip(*attached, strict=True)
+                make_plain(WaveLayer(layer.name, modules, layer.state, tensors), None)
         for hook in hooks:
             hook.remove()
-        for layer in built.values():
-            attached = [module for module in layer.modules if parametrize.is_parametrized(module, "weight")]
-            make_plain(WaveLayer(layer.name, tuple(attached), layer.state), None)
         for module, fixed in dropped.items():
             keep_input(module, fixed)
         for name in (*ROOT_STATE, ROOT_SEAL):
             model._buffers.pop(name, None)
         raise
     return hooks
+
+
+def _register_all(
+    model: nn.Module,
+    built: Mapping[str, WaveLayer],
+    sites: Mapping[str, Sequence[WeightSite]],
+    hooks: list[Any],
+    dropped: dict[nn.Module, FixedInput],
+) -> None:
+    hooks.append(model.register_load_state_dict_pre_hook(accept_plain_root))  # type: ignore[no-untyped-call]
+    for layer in built.values():
+        for site in sites[layer.name]:
+            module, accept = site.module, functools.partial(accept_plain_weight, tensor=site.tensor)
+            quantizes_inputs = site.called and layer.state.activation_bits is not None
+            if quantizes_inputs and (fixed := drop_input(module)) is not None:
+                dropped[module] = fixed  # of an earlier ``finalize``
+            hooks.append(KeptOrder(module, site.order))
+            parametrize.register_parametrization(module, site.tensor, layer.state)
+            shorten(module, site.tensor)
+            hooks.append(module.register_load_state_dict_pre_hook(accept))  # type: ignore[no-untyped-call]
+            if isinstance(module, nn.RNNBase):
+                read_parametrised(module)
+            if quantizes_inputs:
+                hooks.append(module.register_forward_pre_hook(quantize_input, with_kwargs=True))
+    for layer in built.values():
+        layer.state.reads = 0  # torch reads a weight when it is parametrised
+    hooks.append(Leaning(model))
+    device = next(iter(built.values())).state.beta.device
+    for name in ROOT_STATE:
+        model.register_buffer(name, torch.zeros((), dtype=torch.int64, device=device))
+    model.register_buffer(ROOT_SEAL, torch.tensor(seal_of(0, 0), device=device))

@@ -18,17 +18,19 @@ ROOT_STATE = ("waveq_step", "waveq_dual")
 ROOT_SEAL = "waveq_seal"
 
 
-def accept_plain_weight(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_unused: Any) -> None:
-    """Load-state-dict pre-hook of a quantised layer: ``weight`` becomes the tensor that is trained.
+def accept_plain_weight(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, *_unused: Any, tensor: str = "weight"
+) -> None:
+    """Load-state-dict pre-hook of a quantised layer: ``weight`` (or ``tensor``) becomes what is trained.
 
     What the plain checkpoint does not know (betas, learned scales) keeps its present value; the input quantiser of a
     finalised one goes on from there. A checkpoint with any of the method's own keys is left alone, so that a truly
     missing key is still reported.
     """
-    plain = prefix + "weight"
+    plain = prefix + tensor
     if plain not in state_dict:
         return
-    inner, state = prefix + "parametrizations.weight.", parametrization_of(module)
+    inner, state = f"{prefix}parametrizations.{tensor}.", parametrization_of(module, tensor)
     fixed = f"{prefix}{FIXED_INPUT}."
     told = read_note(state_dict.get(f"{fixed}_extra_state"))
     if told is not None and (told.get("method"), told.get("bits")) == inputs_of(state):
@@ -50,7 +52,7 @@ def accept_plain_root(module: nn.Module, state_dict: dict[str, Any], prefix: str
     compare_checkpoint(module, state_dict, prefix)
     state_dict.setdefault(prefix + ROOT_SEAL, getattr(module, ROOT_SEAL))
     marker = f".{STATE[0]}"
-    if any(key.endswith(marker) and ".parametrizations.weight." in key for key in state_dict):
+    if any(key.endswith(marker) and "parametrizations." in key for key in state_dict):
         return
     for name in ROOT_STATE:
         state_dict.setdefault(prefix + name, getattr(module, name))

@@ -8,45 +8,58 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from waveq.layers import quantizable, resolve_skip
+from waveq.layers import resolve_skip
 from waveq.method.checkpoint import ROOT_STATE
 from waveq.method.options import Bits
+from waveq.method.sites import EMBEDDINGS, WeightSite, weight_sites
 from waveq.policy import Policy
 
 __all__ = ["choose_layers", "share_weights"]
 
 
-def choose_layers(model: nn.Module, skip: Iterable[str], bits: Bits) -> dict[str, nn.Module]:
-    """The layers to quantise, each with float weights that can be trained."""
+def choose_layers(
+    model: nn.Module, skip: Iterable[str], bits: Bits, also: Iterable[str] = ()
+) -> tuple[dict[str, WeightSite], set[str]]:
+    """The weights to quantise, float ones that can be trained; and the names that are left out.
+
+    Weights without any numbers are left out without a word of ``skip``.
+    """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     if torch.is_inference_mode_enabled():
         raise RuntimeError("attach() under torch.inference_mode(): what it makes could not be trained; call it outside")
     left_out = (*skip, *(bits.skipped if isinstance(bits, Policy) else ())) if not isinstance(skip, str) else skip
-    known = quantizable(model)
+    known = weight_sites(model, also, bits)
     skipped = resolve_skip(left_out, known)
-    layers = {name: module for name, module in known.items() if name not in skipped}
+    skipped |= {name for name, site in known.items() if _is_empty(site)}
+    layers = {name: site for name, site in known.items() if name not in skipped}
     if not layers:
         raise ValueError(f"nothing to quantise: the model has {len(known)} Linear and convolution layers, all skipped")
-    for name, module in layers.items():
+    for name, site in layers.items():
         if not name:
             raise ValueError("the model itself is a single layer, which has no name; wrap it in nn.Sequential")
-        _check_weight(name, module)
+        _check_weight(name, site.module, site.tensor)
     if taken := [name for name in ROOT_STATE if hasattr(model, name)]:
         raise ValueError(
             f"the model has a {taken[0]!r} already: it is attached. finalize() or remove() first, or attach all its "
             "layers in one call"
         )
-    return layers
+    return layers, skipped
 
 
-def _check_weight(name: str, module: nn.Module) -> None:
-    if parametrize.is_parametrized(module, "weight"):
+def _is_empty(site: WeightSite) -> bool:
+    """Without outputs or inputs, as in a network whose width was set to 0: there is nothing to round."""
+    weight = site.module._parameters.get(site.tensor)
+    return weight is not None and not nn.parameter.is_lazy(weight) and weight.numel() == 0
+
+
+def _check_weight(name: str, module: nn.Module, tensor: str) -> None:
+    if parametrize.is_parametrized(module, tensor):
         raise ValueError(
             f"layer {name!r} already has a parametrised weight (attached before, or weight/spectral norm); remove that "
             "first, or skip the layer"
         )
-    weight = module.weight
+    weight = getattr(module, tensor)
     if isinstance(weight, nn.parameter.UninitializedParameter):
         raise ValueError(f"layer {name!r} has no weights yet (lazy module): run one batch through the model first")
     if not isinstance(weight, nn.Parameter):
@@ -66,11 +79,17 @@ def _check_weight(name: str, module: nn.Module) -> None:
         raise ValueError(f"the weights of layer {name!r} were made under torch.inference_mode() and cannot be trained")
     if not bool(torch.isfinite(weight).all()):
         raise ValueError(f"the weights of layer {name!r} hold NaN or infinity")
+    if isinstance(module, EMBEDDINGS) and (module.max_norm is not None or module.sparse):
+        raise ValueError(
+            f"the embedding {name!r} cannot be quantised in training: "
+            + ("max_norm writes into its weight" if module.max_norm is not None else "its gradient is sparse")
+            + "; make it with max_norm=None, sparse=False, or skip it"
+        )
 
 
-def share_weights(layers: Mapping[str, nn.Module]) -> dict[str, tuple[str, ...]]:
+def share_weights(layers: Mapping[str, WeightSite]) -> dict[str, tuple[str, ...]]:
     """Layers by weight: the first name with each distinct parameter, and all names that use it."""
     groups: dict[int, list[str]] = {}
-    for name, module in layers.items():
-        groups.setdefault(id(module.weight), []).append(name)
+    for name, site in layers.items():
+        groups.setdefault(id(site.module._parameters[site.tensor]), []).append(name)
     return {names[0]: tuple(names) for names in groups.values()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,18 +13,19 @@ from waveq.method.learned_policy import require_finite
 from waveq.method.parametrization import WaveParametrization, quantize_input
 from waveq.method.relus import Leaning
 from waveq.method.settings import WaveLayer
-from waveq.method.wave_layer import make_plain
+from waveq.method.wave_layer import KeptOrder, make_plain
 
 __all__ = ["finalize_copy"]
 
 
 @torch.no_grad()
-def finalize_copy(model: nn.Module, layers: Mapping[str, WaveLayer], copied: nn.Module) -> None:
+def finalize_copy(model: nn.Module, layers: Mapping[str, WaveLayer], hooks: Sequence[Any], copied: nn.Module) -> None:
     """Round a copy's own weights to the bits of the run, and make it plain; see ``WaveQ.finalize_copy``.
 
     Args:
         model: the attached one, whose bits are fixed.
         layers: its layers.
+        hooks: what ``attach`` put onto it.
         copied: changed in place.
     """
     root = _attached_root(copied)
@@ -36,6 +37,9 @@ def finalize_copy(model: nn.Module, layers: Mapping[str, WaveLayer], copied: nn.
     values = {name: layer.state.quantize(layer.weight.detach()) for name, layer in theirs.items()}
     for name, layer in theirs.items():
         make_plain(layer, values[name])
+    for hook in hooks:
+        if isinstance(hook, KeptOrder):
+            hook.remove_from_copy(names, root)
     Leaning(root).remove()
     for module in root.modules():
         _drop_hooks(module)
@@ -59,17 +63,17 @@ def _attached_root(copied: Any) -> nn.Module:
 def _layer_of(root: nn.Module, layer: WaveLayer, names: Mapping[int, str]) -> WaveLayer:
     modules: list[nn.Module] = []
     state: Any = None
-    for module in layer.modules:
+    for module, tensor in zip(layer.modules, layer.tensors, strict=True):
         name = names[id(module)]
         try:
             found = root.get_submodule(name)
-            state = found.parametrizations.weight[0]  # type: ignore[union-attr, index]
+            state = found.parametrizations[tensor][0]  # type: ignore[index]
         except (AttributeError, KeyError):
             state = None
         if not isinstance(state, WaveParametrization) or state is layer.state:
             raise ValueError(f"the copy's layer {name!r} is no copy of the attached model's")
         modules.append(found)
-    return WaveLayer(layer.name, tuple(modules), state)
+    return WaveLayer(layer.name, tuple(modules), state, layer.tensors)
 
 
 def _drop_hooks(module: nn.Module) -> None:
@@ -78,5 +82,6 @@ def _drop_hooks(module: nn.Module) -> None:
             del module._forward_pre_hooks[key]
             module._forward_pre_hooks_with_kwargs.pop(key, None)
     for key, hook in list(module._load_state_dict_pre_hooks.items()):
-        if getattr(hook, "hook", hook) in (accept_plain_root, accept_plain_weight):
+        function = getattr(hook, "hook", hook)
+        if getattr(function, "func", function) in (accept_plain_root, accept_plain_weight):
             del module._load_state_dict_pre_hooks[key]

@@ -5,47 +5,63 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from waveq.functional import BETA_MIN
+import torch
+
+from waveq.functional import BETA_MIN, magnitude_bits
 from waveq.method.progress import Progress
 from waveq.method.settings import Settings
+from waveq.method.settling import drift_of, start_of, swing_of
 
-__all__ = ["BetaRecord", "diagnose", "diagnose_bits"]
+__all__ = ["BetaRecord", "diagnose", "diagnose_bits", "diagnose_loose_budget"]
 
 _EDGE = 0.02  # closer to the lower clamp than this is collapse
 _LOCK = 0.25  # bits travelled by less than this from the start is lock
-_UNFINISHED = 0.5  # bits that another quarter of phase 2 would still have travelled
+_RESTLESS = 1.75  # bits of travel to and fro at the end of phase 2
+_SHORT = 24  # steps of phase 2; in fewer, one step may cross half a level, and half a bit of travel is much
+_ALIKE = 0.1  # betas closer together than this have told the layers apart by nothing
 
 
 @dataclass(frozen=True, kw_only=True)
 class BetaRecord:
-    """One layer's beta: where it began and ended, how fast it still moved (bits a step), and the total bits it got."""
+    """What became of one layer's beta.
+
+    Attributes:
+        start: where it began.
+        end: where it ended.
+        bits: the total bits that the layer got; 0 while they are learned.
+        now: the total bits that the end gives, within the budget where one is set.
+        later: the total bits that as many steps again as at the end of phase 2 would give (see
+            ``settling``); where no
+            drift is larger than chance they are the same.
+        swing: how far it went to and fro at the end of phase 2, bits.
+    """
 
     start: float
     end: float
-    trend: float
     bits: int
+    now: int = 0
+    later: int = 0
+    swing: float = 0.0
 
 
-def diagnose_bits(progress: Progress, settings: Settings) -> list[str]:
-    """``diagnose`` for a run as it stands, frozen or not, within its budget or not; empty where bits are preset.
+def diagnose_bits(progress: Progress, settings: Settings, *, unpriced: str = "") -> list[str]:
+    """``diagnose`` for a run as it stands, frozen or not, within its budget or not.
 
     Args:
         progress: where the run stands.
         settings: what ``attach`` decided.
+        unpriced: that the penalty took no part in training, where it did not; it explains all else.
     """
-    if not progress.learned:
-        return []
+    if unpriced or not progress.learned:
+        return [unpriced] if unpriced else []
     preset, budget, schedule = settings.preset, settings.budget, settings.schedule
-    records = {
-        layer.name: BetaRecord(
-            start=preset.beta_init, end=layer.beta, trend=float(layer.state.trend), bits=layer.state.bits_now
-        )
-        for layer in progress.learned
-    }
+    records = _records(progress, settings)
     used = 0.0 if budget is None else progress.cost() / budget.limit
     findings = diagnose(
         records, progress.phase2_steps, budget_is_used=used > 0.9, task_moves_beta=preset.task_moves_beta
     )
+    if budget is not None and not progress.learning and progress.dual < 0.0:
+        findings += diagnose_loose_budget(records, f"{budget.objective} <= {budget.limit:g}")
     if progress.learning:
         findings.append(
             f"the bits are not frozen: step {progress.step} of {settings.total_steps}, phase {progress.phase}; phase 3 "
@@ -54,6 +70,59 @@ def diagnose_bits(progress: Progress, settings: Settings) -> list[str]:
     elif budget is not None and used > 1.0 + 1e-6:
         findings.append(f"the budget {budget.objective} <= {budget.limit:g} was not met: {used * budget.limit:.4g}.")
     return findings
+
+
+def _records(progress: Progress, settings: Settings) -> dict[str, BetaRecord]:
+    layers = [layer for layer in progress.learned if layer in progress.running]
+    ends = {layer.name: layer.beta for layer in layers}
+    travels = {layer.name: layer.state.trend.tolist() for layer in layers}
+    low, high = settings.beta_range
+    start = start_of(budgeted=settings.budget is not None)
+    later = {}
+    for name, travel in travels.items():
+        drift = drift_of(travel, progress.phase2_steps, settings.preset.settle, start=start)
+        later[name] = min(high, max(low, ends[name] + drift))
+    hysteresis = progress.learned[0].state.hysteresis
+    now, then = (_total_bits(betas, hysteresis, settings, progress) for betas in (ends, later))
+    return {
+        layer.name: BetaRecord(
+            start=settings.preset.beta_init,
+            end=layer.beta,
+            bits=layer.state.bits_now,
+            now=now[layer.name],
+            later=then[layer.name],
+            swing=swing_of(travels[layer.name]),
+        )
+        for layer in layers
+    }
+
+
+def _total_bits(
+    betas: Mapping[str, float], hysteresis: float, settings: Settings, progress: Progress
+) -> dict[str, int]:
+    """What freezing makes of betas."""
+    found = magnitude_bits(torch.tensor(list(betas.values())), hysteresis) + 1.0
+    ceiled = {name: int(bits) for name, bits in zip(betas, found.tolist(), strict=True)}
+    return ceiled if settings.budget is None else settings.budget.round(betas, ceiled, progress.preset_bits())
+
+
+def diagnose_loose_budget(records: Mapping[str, BetaRecord], budget: str) -> list[str]:
+    """Whether a budget that is used up only at a price below the schedule's own left all layers alike.
+
+    Args:
+        records: what became of each layer's beta.
+        budget: its objective and limit, in words.
+    """
+    ends = [record.end for record in records.values()]
+    bits = {record.bits for record in records.values()}
+    if len(ends) < 2 or (max(ends) - min(ends) > _ALIKE and len(bits) > 1):
+        return []
+    got = " or ".join(map(str, sorted(bits)))
+    return [
+        f"all {len(ends)} layers ended alike, at {got} total bits: the target {budget} is looser than the point at "
+        "which the bits would rest without one, and nothing was learned about which layer needs more. Set a tighter "
+        "target, or preset the bits and save the search."
+    ]
 
 
 def diagnose(
@@ -74,7 +143,7 @@ def diagnose(
             do without more bits for; only when most layers are there is the price too high.
 
     Example:
-        >>> diagnose({"conv1": BetaRecord(start=7.0, end=7.0, trend=0.0, bits=8)}, 100)[0][:44]
+        >>> diagnose({"conv1": BetaRecord(start=7.0, end=7.0, bits=8)}, 100)[0][:44]
         'beta did not move from 7 in: conv1. The weig'
     """
     collapsed = [name for name, r in records.items() if r.end <= BETA_MIN + _EDGE and not budget_is_used]
@@ -82,11 +151,9 @@ def diagnose(
         collapsed = []
     locked = [name for name, r in records.items() if abs(r.end - r.start) < _LOCK and not budget_is_used]
     cut = [name for name, r in records.items() if r.bits and r.end - (r.bits - 1) > 1.0 + _EDGE]
-    moving = [
-        name
-        for name, r in records.items()
-        if r.end > BETA_MIN + _EDGE and abs(r.trend) * phase2_steps / 4 > _UNFINISHED
-    ]
+    moving = [name for name, r in records.items() if r.later != r.now]
+    restless = 0.5 if phase2_steps < _SHORT else _RESTLESS
+    swinging = [f"{name} (by {r.swing:.1f} bits)" for name, r in records.items() if r.swing > restless]
     start = next(iter(records.values())).start if records else 0.0
     findings = [
         (collapsed, "beta collapsed to its lower limit in: {}. Lower lambda_beta, or set a target."),
@@ -97,8 +164,14 @@ def diagnose(
         ),
         (
             moving,
-            "beta was still moving when the bits froze in: {}. Its value was set by time, not by balance: train "
-            "longer, or raise beta_lr.",
+            "beta was still moving when the bits froze in: {}. As many steps again as at the end of phase 2 would "
+            f"change {_listing([f'{name} from {records[name].now} to {records[name].later} bits' for name in moving])}."
+            " Train longer, or raise beta_lr.",
+        ),
+        (
+            swinging,
+            f"beta still went to and fro at the end of phase 2, which had {phase2_steps} steps, in: {{}}. Where it "
+            "stood when the bits froze was chance: train longer.",
         ),
         (
             cut,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from waveq.method.fixed_input import FIXED_INPUT
 from waveq.method.notes import read_note
 from waveq.method.parametrization import WaveParametrization
+from waveq.method.sites import site_name
 
 __all__ = ["compare_checkpoint", "inputs_of"]
 
@@ -35,8 +36,9 @@ def compare_checkpoint(model: nn.Module, state_dict: Mapping[str, Any], prefix: 
     """
     found: dict[Difference, list[str]] = {}
     lengths: set[tuple[int, int, bool]] = set()
-    for name, state in _attached(model):
-        told = _told_of(state_dict, f"{prefix}{name}.")
+    for module, tensor, state in _attached(model):
+        name = site_name(module, tensor)
+        told = _told_of(state_dict, f"{prefix}{module}.", tensor)
         if told is None:
             continue
         for difference in _differences(state, told):
@@ -69,21 +71,22 @@ def inputs_of(state: WaveParametrization) -> tuple[str | None, int | None]:
     return (None, None) if state.activation is None else (state.activation.method, state.activation.bits)
 
 
-def _attached(model: nn.Module) -> Iterator[tuple[str, WaveParametrization]]:
+def _attached(model: nn.Module) -> Iterator[tuple[str, str, WaveParametrization]]:
+    """Each module's name, the tensor's in it, and its parametrisation."""
     for name, module in model.named_modules():
-        chain = module._modules.get("parametrizations")
-        weight = None if chain is None else chain._modules.get("weight")
-        state = None if weight is None else weight._modules.get("0")
-        if isinstance(state, WaveParametrization):
-            yield name, state
+        chains = module._modules.get("parametrizations")
+        for tensor, chain in () if chains is None else chains._modules.items():
+            state = None if chain is None else chain._modules.get("0")
+            if isinstance(state, WaveParametrization):
+                yield name, tensor, state
 
 
-def _told_of(state_dict: Mapping[str, Any], prefix: str) -> dict[str, Any] | None:
+def _told_of(state_dict: Mapping[str, Any], prefix: str, tensor: str) -> dict[str, Any] | None:
     """What a checkpoint says of a layer, with its present ``total_bits``; None where it says nothing."""
     fixed = read_note(state_dict.get(f"{prefix}{FIXED_INPUT}._extra_state"))
     if fixed is not None:
         return {"version": _VERSION, "inputs": fixed.get("method"), "input_bits": fixed.get("bits")}
-    inner = f"{prefix}parametrizations.weight.0."
+    inner = f"{prefix}parametrizations.{tensor}.0."
     told, bits = read_note(state_dict.get(f"{inner}_extra_state")), state_dict.get(f"{inner}total_bits")
     if told is None or not isinstance(bits, Tensor):
         return None

@@ -14,18 +14,22 @@ from waveq._kernels.groups import forget_weights
 from waveq.method.beta_step import move_betas
 from waveq.method.copies import finalize_copy
 from waveq.method.float_road import keep_bounds, rounded
+from waveq.method.formulas import FormulaProbe
+from waveq.method.input_signs import agree_on_signs
 from waveq.method.learned_policy import require_finite
 from waveq.method.penalty import Strengths, penalty
+from waveq.method.penalty_watch import PenaltyWatch
 from waveq.method.phases import enter_phase, freeze_bits
 from waveq.method.settings import Settings, WaveLayer
+from waveq.method.surgery import UnmovedScales, require_layers, require_same_weights, watch, written_over
+from waveq.method.task_gradients import TaskGradients
 from waveq.method.view import View
 from waveq.method.wave_layer import make_plain
-from waveq.method.wave_strength import rebalance_all
 
 __all__ = ["WaveQ"]
 
 _FORGOTTEN_AFTER = 100  # penalties without a step; gradient accumulation rarely goes that far
-_BALANCE_EVERY = 10  # steps between two looks at the gradients' lengths
+_LOOK_EVERY = 50  # steps between two looks for what was done to the model since attach
 
 
 class WaveQ(View):
@@ -43,10 +47,16 @@ class WaveQ(View):
         self, model: nn.Module, layers: Mapping[str, WaveLayer], settings: Settings, hooks: Sequence[Any]
     ) -> None:
         super().__init__(model, layers, settings)
-        self._hooks = list(hooks)
+        self._probe, self._scales = FormulaProbe(model, self._all), UnmovedScales(self._all)
+        self._hooks = [*hooks, self._probe]
+        self._watching = True  # from the start, when initialisations come too late
+        watch(self._all, on=True)
         self._pending = 0  # penalties since the last step
+        self._gradients = TaskGradients(self._all, settings)
+        self._watch = PenaltyWatch(self._weight_versions())
         enter_phase(self._all, settings, self.phase)  # schedules without a first phase quantise from the first step on
         self._tell_groups()
+        self._gradients.plan(self.steps)
 
     # ------------------------------------------------------------------ training
 
@@ -70,7 +80,9 @@ class WaveQ(View):
         lambda_w, lambda_beta = self.strengths()
         total = penalty(self._all, self.settings, Strengths(lambda_w, lambda_beta, learning=self.phase == 2))
         # without strengths there is nothing to differentiate: backward() on it alone must work all the same
-        return total if total.requires_grad or not torch.is_grad_enabled() else total.requires_grad_()
+        total = total if total.requires_grad or not torch.is_grad_enabled() else total.requires_grad_()
+        self._watch.follow(total)
+        return total
 
     def step(self, *, grad_scale: float = 1.0) -> None:
         """Advance by one optimiser step; call it after ``optimizer.step()``.
@@ -88,9 +100,17 @@ class WaveQ(View):
         self._require_live("step")
         self._notice()
         self._pending = 0
+        self._look_for_surgery()
         layers, settings, progress = self._all, self.settings, self._progress
-        if settings.balance and progress.step % _BALANCE_EVERY == 0 and settings.schedule(progress.step)[0] != 0.0:
-            rebalance_all(layers, settings)
+        self._gradients.look()
+        if self._gradients.missing or not self._watch.works:
+            self._watch.judge(
+                versions=self._weight_versions(),
+                trained=self._gradients.stepped,
+                needed=self.learning or settings.schedule(progress.step)[0] != 0.0,
+                missing=self._gradients.missing,
+            )
+            self._gradients.wonders = not self._watch.works
         if progress.phase == 2:
             pressure = progress.pressure()  # of the bits that the gradients speak of, not of those they lead to
             if move_betas(progress.learned, settings, grad_scale, progress.phase2_share):
@@ -99,7 +119,10 @@ class WaveQ(View):
         progress.advance()
         enter_phase(layers, settings, progress.phase)  # freezes the bits when phase 3 begins
         keep_bounds(layers, settings, progress.step)
+        self._gradients.plan(progress.step)
+        agree_on_signs([layer.state for layer in layers], progress.step)
         self._tell_groups()
+        self._scales.remember()
 
     def freeze(self) -> None:
         """Fix the bits now: ceil(beta - hysteresis), within the budget where one is set."""
@@ -120,12 +143,26 @@ class WaveQ(View):
         with rounded(self._all):
             yield
 
+    def forget_weights(self) -> None:
+        """Round all weights anew at the next read.
+
+        Evaluation keeps rounded weights while nothing changes. Steps of optimizers, writes that torch counts, tensors
+        that were put in others' place, and averaged weights swapped in through ``.data`` are noticed; a change of
+        single weights through ``.data`` in a layer of more than 1024 may not be: call this after one.
+        """
+        forget_weights()
+
     # ------------------------------------------------------------------ the layers that are rounded together
 
     def _notice(self) -> None:
         """Go on from what a checkpoint may have put into the model."""
         if self._progress.notice():
             self._tell_groups()
+            self._gradients.plan(self.steps)
+
+    def _weight_versions(self) -> int:
+        """Another number after every step of an optimizer that writes in place, as all of torch's do."""
+        return sum(layer.weight._version for layer in self._all)
 
     def _forget_gradients(self) -> None:
         """Free what this step's weights and gradients left."""
@@ -138,6 +175,22 @@ class WaveQ(View):
         """Whether the wave is computed along with the rounding until the next step."""
         strength = self.settings.schedule(self.steps)[0]
         self._all[0].state.groups.wave = self.settings.wave_on != "raw" and strength != 0.0
+
+    # ------------------------------------------------------------------ what is done to the model meanwhile
+
+    def _look_for_surgery(self) -> None:
+        """At the beginning of a step: say what the method cannot follow; most looks are for some steps only."""
+        self._probe.remove()
+        self._scales.look()
+        found, step = self._scales.unmoved(), self.steps
+        if step % _LOOK_EVERY == 0:
+            require_layers(self._model, self._all, self.settings)
+        if self._watching:
+            found += written_over(self._all)
+        self._watching = (step + 1) % _LOOK_EVERY == 0
+        watch(self._all, on=self._watching)
+        for sentence in found:
+            warnings.warn(sentence, stacklevel=3)
 
     # ------------------------------------------------------------------ leaving
 
@@ -154,6 +207,9 @@ class WaveQ(View):
         """
         self._require_live("finalize")
         require_finite(self._all)
+        require_layers(self._model, self._all, self.settings)
+        for sentence in self._scales.unmoved(at_end=True) + written_over(self._all):
+            warnings.warn(sentence, stacklevel=3)
         if self.learning:
             warnings.warn(
                 f"finalize() at step {self.steps} of {self.total_steps}: the bits were still being learned and are "
@@ -161,9 +217,12 @@ class WaveQ(View):
                 stacklevel=3,  # no_grad's wrapper lies between
             )
             self.freeze()
+        self._last_summary = self.summary()
         self._last_policy = self.policy()
         self._last_doubts = self._doubts_of_weights()  # nothing can be said of them once they are rounded
         values = {name: layer.state.quantize(layer.weight.detach()) for name, layer in self._layers.items()}
+        with rounded(self._all):
+            require_same_weights(self._model, self._all, values)
         self._leave(values, "finalised")
 
     def finalize_copy(self, copied: nn.Module) -> None:
@@ -195,7 +254,7 @@ class WaveQ(View):
                 f"finalize_copy() at step {self.steps} of {self.total_steps}: the bits are still being learned; "
                 "wq.freeze() fixes them as they stand"
             )
-        finalize_copy(self._model, self._layers, copied)
+        finalize_copy(self._model, self._layers, self._hooks, copied)
 
     @torch.no_grad()
     def remove(self) -> None:
@@ -204,9 +263,10 @@ class WaveQ(View):
         self._leave({}, "removed")
 
     def _leave(self, values: Mapping[str, Tensor], how: str) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        self._gradients.leave()
         for name, layer in self._layers.items():
             make_plain(layer, values.get(name))
+        for hook in self._hooks:
+            hook.remove()
         self._progress.leave()
         self._left = how

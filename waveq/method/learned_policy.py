@@ -6,20 +6,22 @@ from collections.abc import Sequence
 
 import torch
 
+from waveq.method.coverage import Summary
 from waveq.method.input_quantizers import INPUTS, describe_inputs
 from waveq.method.settings import Settings, WaveLayer
-from waveq.policy import Policy
+from waveq.policy import COVERAGE, Policy
 
 __all__ = ["policy_of", "require_finite"]
 
 
-def policy_of(layers: Sequence[WaveLayer], settings: Settings, steps: int) -> Policy:
+def policy_of(layers: Sequence[WaveLayer], settings: Settings, steps: int, summary: Summary) -> Policy:
     """The bits as they would be frozen now.
 
     Args:
         layers: what ``attach`` made.
         settings: what it decided.
         steps: optimiser steps taken.
+        summary: what of the model is quantised.
 
     Raises:
         ValueError: a layer's weights hold NaN or infinity.
@@ -38,6 +40,10 @@ def policy_of(layers: Sequence[WaveLayer], settings: Settings, steps: int) -> Po
         provenance={
             **settings.described,
             "steps": steps,
+            COVERAGE: {
+                "share": summary.share,
+                "in_floating_point": {row.name: row.why for row in summary if row.layer is None and len(row.shape) > 1},
+            },
             "torch": str(torch.__version__),
             INPUTS: describe_inputs({layer.name: layer.state for layer in layers}),
         },

@@ -60,6 +60,13 @@ def _forward(name: str, value: Any) -> Any:
     return value
 
 
+def _signs(name: str, value: Any) -> Any:
+    for each in value.values() if isinstance(value, Mapping) else (value,):
+        if not isinstance(each, bool):
+            raise ValueError(f"{name} must be True, False or a mapping of layers to them, not {value!r}")
+    return value
+
+
 def _scale_rule(name: str, value: Any) -> Any:
     from waveq.functional import ScaleRule  # torch
 
@@ -104,6 +111,14 @@ class Method:
     )
     skip: Iterable[str] = field(
         default=(), metadata=_told('Layers left in floating point: exact names or patterns ("layer1.*").')
+    )
+    also: Iterable[str] = field(
+        default=(),
+        metadata=_told(
+            "Weights to quantise beyond the usual ones: embeddings, stacked experts; names or patterns.",
+            "An embedding goes by its module's name, any other parameter by its own. Of a parameter with three axes "
+            "and more each slice along the first one (an expert) gets levels of its own, and all have the same bits.",
+        ),
     )
     total_steps: int | None = field(
         default=None,
@@ -158,8 +173,8 @@ class Method:
         default=None,
         metadata=_told(
             "Bits of the layers' inputs.",
-            "1 to 8: one number for all but the network's first layer, or a mapping by layer name. A layer whose first "
-            "input holds negative values gets a signed grid. A ReLU in an ``nn.Sequential`` before a layer with an "
+            "1 to 8: one number for all but the network's first layer, or a mapping by layer name. A layer whose "
+            "inputs hold negative values gets a signed grid. A ReLU in an ``nn.Sequential`` before a layer with an "
             "unsigned one is left out; ``wq.relus_left_out`` says which.",
         ),
     )
@@ -168,7 +183,18 @@ class Method:
         metadata=_told(
             "Quantiser of the layers' inputs.",
             "See ``waveq.quantizers.activation_quantizer_names()``; None takes the one that the weight quantiser was "
-            "published with. What it learns is in ``model.parameters()``.",
+            'published with, but where that is DoReFa\'s fixed range, [0, 1], preset "recommended" takes "range", the '
+            "same levels over a range from the first batches (or ``waveq.calibrate``). What it learns is in "
+            "``model.parameters()``.",
+        ),
+    )
+    activation_signed: bool | Mapping[str, bool] | None = field(
+        default=None,
+        metadata=_told(
+            "Whether the layers' inputs have a sign.",
+            "True, False, or a mapping by layer name; None looks at the first batch, and a negative value that comes "
+            "later gives a layer the signed grid with a warning.",
+            check=_signs,
         ),
     )
     lambda_w: float | None = field(default=None, metadata=_told("Strength of the wave.", check=_strength))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
 from waveq._kernels.backends import engine_for, transforming
+from waveq._kernels.engine import constants
 from waveq._kernels.groups import Groups, Memory, round_alone
-from waveq._kernels.rounding import Sines
-from waveq.functional import Grid, ScaleRule, grid_scale, magnitude_bits
+from waveq._kernels.rounding import Sines, stacked
+from waveq.functional import Grid, ScaleRule, exact_scale, frequency, grid_scale, magnitude_bits
+from waveq.method.input_signs import InputSign, sign_of
+from waveq.method.kept_weights import KeptWeight, can_keep
 from waveq.method.notes import noted
 from waveq.method.seal import seal_of, warn_averaged, was_averaged
+from waveq.method.settling import BLOCKS
+from waveq.method.watched import Watched
 from waveq.quantizers import ActivationQuantizer
 from waveq.quantizers.activation import DataStarted
 from waveq.quantizers.base import WeightQuantizer
@@ -33,11 +38,12 @@ class WaveParametrization(nn.Module):
     beta is a leaf tensor that requires a gradient while it is learned, and a buffer: it travels in the ``state_dict``,
     and no optimizer that is built from ``model.parameters()`` sees it.
 
-    Buffers (all 0-dim): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` int8, whether the
-    forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task; ``velocity``
-    float32, beta's momentum; ``trend`` float32, the running mean of beta's travel per step; ``activation_signed`` int8,
-    whether inputs have a sign (-1 until the first one is seen); ``bound`` float32, the largest weight that a
-    fitted range leaves, the largest of all numbers until one is fitted; ``seal`` int64, see ``seal``.
+    Buffers (0-dim but for the trend): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` int8,
+    whether the forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task;
+    ``velocity`` float32, beta's momentum; ``trend`` (8,) float32, beta's travel in the blocks of ``settling``;
+    ``activation_signed`` int8, whether inputs have a sign (-1 until the first one is seen); ``bound`` float32, the
+    largest weight that a fitted range leaves, the largest of all numbers until one is fitted; ``seal`` int64, see
+    ``seal``.
     """
 
     beta: Tensor
@@ -73,10 +79,16 @@ class WaveParametrization(nn.Module):
         self.task_moves_beta = task_moves_beta
         self.activation = activation
         self.memory = Memory()
+        self.kept = KeptWeight()
         self.rounding = 0  # open blocks of ``WaveQ.rounded``; no buffer, so that no checkpoint can hold one
         self.quantizes_inputs_always = False  # whether inputs are quantised where weights are not
         self.attached_bits = total_bits  # 0 where they were to be learned
         self.total_steps: int | None = None  # of the run; a note for checkpoints
+        self.sign = InputSign()
+        self.observer: Callable[[Tensor], None] | None = None  # sees inputs instead of the quantiser (``calibrate``)
+        self.reads = self.input_calls = 0  # of the weight, and of the input quantiser
+        self.compiled = False  # whether a compiled graph reads the weight, which counts nothing
+        self.watched: Watched | None = None
         self.unrectified: Tensor | None = None  # an input on its way here whose ReLU was left out
         self.groups = Groups() if groups is None else groups
         for name, value, dtype in (
@@ -85,7 +97,7 @@ class WaveParametrization(nn.Module):
             ("quantized", quantized, torch.int8),
             ("strength", 1.0, torch.float32),
             ("velocity", 0.0, torch.float32),
-            ("trend", 0.0, torch.float32),
+            ("trend", [0.0] * BLOCKS, torch.float32),
             ("activation_signed", -1, torch.int8),
             ("bound", _UNBOUNDED, torch.float32),
             ("seal", seal_of(total_bits, quantized), torch.int64),
@@ -128,6 +140,11 @@ class WaveParametrization(nn.Module):
         return None if self.activation is None else self.activation.bits
 
     @property
+    def ran(self) -> bool:
+        """Whether anybody has read the weight so far, in training or evaluation."""
+        return self.compiled or self.reads > 0
+
+    @property
     def learns(self) -> bool:
         """Whether the bits are still free."""
         return self.bits_now == 0
@@ -145,10 +162,17 @@ class WaveParametrization(nn.Module):
         self.is_quantized, self._seen = value, self._marks()
         self._put_seal()
 
+    def set_signed(self, value: bool) -> None:
+        """Whether inputs have a sign."""
+        self.activation_signed.fill_(value)
+        self.signed_now, self._seen = int(value), self._marks()
+
     @property
     def quantizes_inputs(self) -> bool:
         """Whether inputs are quantised at present."""
-        return self.activation is not None and (self.is_quantized or self.quantizes_inputs_always)
+        if self.activation is None or self.observer is not None:
+            return False
+        return self.is_quantized or self.quantizes_inputs_always
 
     def may_rectify(self, rectifier: nn.Module) -> bool:
         """Whether the input quantiser does the work of a ReLU before it, were it not for the tensor's kind.
@@ -171,6 +195,7 @@ class WaveParametrization(nn.Module):
     def end_step(self) -> None:
         """What holds from the next step on; frees the quantised weights and beta's gradient."""
         self.memory.clear()
+        self.kept.clear()
         if self._seen != self._marks():
             self._mirror()
         kept: dict[str, Any] = self._buffers  # by the dictionary, as in ``_marks``; setting attributes is slow as well
@@ -218,6 +243,37 @@ class WaveParametrization(nn.Module):
         moving = wave_beta if self.task_moves_beta else wave_beta.detach()
         return grid_scale(moving, bits, grid=grid, rule=self.scale_rule)
 
+    def settle_alike(self, layers: Sequence[Any], grid: Grid) -> tuple[Tensor, ...]:
+        """See ``rounding.Layer``: for L layers that were attached alike.
+
+        Args:
+            layers: their parametrisations.
+            grid: theirs.
+        """
+        betas, fixed = [layer._buffers["beta"] for layer in layers], tuple(layer.bits_now for layer in layers)
+        if all(fixed) and betas[0].is_cpu:  # nothing moves: kept from step to step, as long as nobody writes to a beta
+            key = fixed, grid, *[beta.item() for beta in betas]
+            if self.__dict__.get("_fixed_key") != key:
+                with torch.inference_mode(False), torch.no_grad():
+                    self.__dict__["_fixed"] = self._settle_all(
+                        betas, constants(fixed, torch.int64, betas[0].device), grid
+                    )
+                self.__dict__["_fixed_key"] = key
+            found: tuple[Tensor, ...] = self.__dict__["_fixed"]
+            return found
+        total_bits = constants(fixed, torch.int64, betas[0].device) if any(fixed) else None
+        return self._settle_all(betas, total_bits, grid)
+
+    def _settle_all(self, betas: Sequence[Tensor], total_bits: Tensor | None, grid: Grid) -> tuple[Tensor, ...]:
+        beta = stacked(betas)
+        bits, at = self.settle(beta, total_bits)
+        steps, periods = frequency(bits, grid), frequency(at, grid)
+        if self.scale_rule == "exact":
+            stretch = exact_scale(steps, periods if self.task_moves_beta else periods.detach())
+        else:
+            stretch = self.stretch_of(at, bits, grid)
+        return beta, bits, at, steps, periods, stretch
+
     def wave_beta(self) -> Tensor:
         """The beta that sets the grid, 0-dim; see ``settle``."""
         return self._settled()[1]
@@ -241,7 +297,6 @@ class WaveParametrization(nn.Module):
             return self.quantizer.binarize(wide).to(weight.dtype)
         engine = engine_for(weight) if self.quantizer.compiles("forward") else None
         if engine is not None:
-            # in evaluation averaged weights may come and go through .data, which leaves no trace
             if torch.is_grad_enabled() and self.joins():
                 return self.groups.read(self, weight, engine)
             return round_alone(self, weight, engine)
@@ -250,10 +305,27 @@ class WaveParametrization(nn.Module):
         return quantized.to(weight.dtype)
 
     def read(self, weight: Tensor) -> Tensor | None:
-        """The quantised weight, where it has been made already; None asks for the long way."""
+        """The quantised weight, where all is as usual; None asks for the long way."""
+        if can_keep(weight):
+            if not (self.is_quantized or self.rounding) or self._seen != self._marks():
+                return None
+            kept = self.kept.current(weight, (self.bits_now, id(self._buffers["beta"])))
+            return None if kept is None else self._counted(kept)
         if not (self.joins() and torch.is_grad_enabled()) or transforming() or self._seen != self._marks():
             return None
-        return self.groups.remembered(self, weight)
+        found = self.groups.remembered(self, weight)
+        if found is None:
+            engine = engine_for(weight) if self.quantizer.compiles("forward") else None
+            found = None if engine is None else self.groups.read(self, weight, engine)
+        return None if found is None else self._counted(found)
+
+    def _counted(self, weight: Tensor) -> Tensor:
+        """The weight that somebody reads."""
+        kept = self.__dict__  # past nn.Module's own way to set attributes, which takes longer
+        kept["reads"] += 1
+        if (watched := kept["watched"]) is not None:
+            watched.hand_out(weight)
+        return weight
 
     def joins(self) -> bool:
         """See ``groups.Reader``."""
@@ -288,9 +360,27 @@ class WaveParametrization(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """What the layer sees as its weight."""
         # a compiler cannot follow versions; it guards what the mirror holds, and ``end_step`` looks at them
-        if not torch.compiler.is_compiling() and self._seen != self._marks():
+        if torch.compiler.is_compiling():
+            self.compiled = True
+            return self.quantize(weight) if self.is_quantized or self.rounding else weight
+        if self._seen != self._marks():
             self._mirror()
-        return self.quantize(weight) if self.is_quantized or self.rounding else weight
+        if self.is_quantized or self.rounding:
+            return self._counted(self._quantize_once(weight) if can_keep(weight) else self.quantize(weight))
+        self.__dict__["reads"] += 1
+        return weight
+
+    def _quantize_once(self, weight: Tensor) -> Tensor:
+        """``quantize`` where no gradient is asked for: made anew only when something has changed."""
+        marks = self.bits_now, id(self.beta)
+        found = self.kept.current(weight, marks)
+        if found is None:
+            quantizer: Any = self._modules["quantizer"]
+            beside = [self.beta, *quantizer.parameters(), *quantizer.buffers()]
+            with torch.inference_mode(False), torch.no_grad():  # a tensor that any mode can use later
+                found = self.quantize(weight)
+            self.kept.keep(weight, marks, beside, found)
+        return found
 
     @torch.no_grad()
     def level_scale(self, weight: Tensor) -> float | None:
@@ -313,6 +403,8 @@ class WaveParametrization(nn.Module):
         state_dict.setdefault(f"{prefix}bound", self.bound)  # checkpoints from before there was a float road
         state_dict.setdefault(f"{prefix}seal", self.seal)
         state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())  # and before they said what they fit
+        if f"{prefix}trend" in state_dict and state_dict[f"{prefix}trend"].ndim == 0:
+            state_dict[f"{prefix}trend"] = torch.zeros_like(self.trend)  # checkpoints from when it was a running mean
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.bound.clamp_(max=_UNBOUNDED)  # which was infinite in older ones
         self._mirror()
@@ -335,9 +427,9 @@ class WaveParametrization(nn.Module):
         """It was compared before anything was loaded."""
 
 
-def parametrization_of(module: nn.Module) -> WaveParametrization:
+def parametrization_of(module: nn.Module, tensor: str = "weight") -> WaveParametrization:
     """The parametrisation of an attached layer's weight."""
-    found = module.parametrizations.weight[0]  # type: ignore[union-attr, index]
+    found = module.parametrizations[tensor][0]  # type: ignore[index]
     assert isinstance(found, WaveParametrization)
     return found
 
@@ -345,27 +437,22 @@ def parametrization_of(module: nn.Module) -> WaveParametrization:
 def quantize_input(module: nn.Module, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs] | None:
     """Forward pre-hook, with keywords: quantise a layer's input where its parametrisation says so."""
     state = parametrization_of(module)
-    if state.activation is None or not state.quantizes_inputs:
+    if state.activation is None or not (state.quantizes_inputs or state.observer):
         return None
     x = args[0] if args else kwargs["input"]
     if x.is_meta:
+        return None
+    if not torch.compiler.is_compiling():
+        state.__dict__["input_calls"] += 1
+    if state.observer is not None:
+        state.observer(x.detach())
         return None
     if (unrectified := state.unrectified) is not None:
         state.unrectified = None
         if x is unrectified:
             return _with_input(state.activation.rectified(x), args, kwargs)
-    if state.signed_now < 0:
-        _look_for_signs(state, x.detach())
-    return _with_input(state.activation(x, signed=state.signed_now == 1), args, kwargs)
+    return _with_input(state.activation(x, signed=sign_of(state, x)), args, kwargs)
 
 
 def _with_input(x: Tensor, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs]:
     return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "input": x})
-
-
-def _look_for_signs(state: WaveParametrization, x: Tensor) -> None:
-    """Whether inputs have a sign; a batch of zeros (a dry run for shapes) does not tell."""
-    if bool((x != 0).any()):
-        state.signed_now = int(bool((x < 0).any()))
-        state.activation_signed.fill_(state.signed_now)
-        state._seen = state._marks()

@@ -16,7 +16,9 @@ from waveq._kernels.rounding import Sines, waves
 from waveq.functional import sine_penalty
 from waveq.method.settings import Settings, WaveLayer
 
-__all__ = ["Strengths", "engine_of", "kinds_of", "penalty", "plain_penalty"]
+__all__ = ["UNMEASURED", "Strengths", "engine_of", "kinds_of", "penalty", "plain_penalty"]
+
+UNMEASURED = 1.0  # a layer's strength before the first look at its gradient; until then no wave moves it
 
 _Waves: TypeAlias = tuple[Sines, list[WaveLayer | None]]
 
@@ -113,14 +115,15 @@ def _joined(parts: Sequence[_Waves]) -> list[_Waves]:
 
 def _waves(sines: Sines, layers: Sequence[WaveLayer | None], settings: Settings, strengths: Strengths) -> Tensor:
     """sum_i lambda_w strength_i R_k of some layers, and beta's own gradient where the preset has it."""
-    strength = torch.exp2(-settings.order * sines.at) * strengths.wave
+    strength, by_weights = torch.exp2(-settings.order * sines.at) * strengths.wave, sines.by_weights
     if settings.balance:
         one = sines.at.new_ones(())
         held = [one if layer is None else layer.kept("strength") for layer in layers]
-        strength = strength * torch.stack(held)
+        balance = torch.stack(held)
+        strength, by_weights = strength * balance, _once_measured(by_weights, balance)
     counted = sines.at.new_tensor([layer is not None for layer in layers]) if None in layers else None
     strength = strength if counted is None else strength * counted
-    term = torch.dot(sines.by_weights, strength.to(sines.by_weights.dtype))
+    term = torch.dot(by_weights, strength.to(by_weights.dtype))
     if settings.preset.sine_moves_beta and strengths.learning:
         moving = [
             at if layer is None or not layer.state.learns else layer.state.beta
@@ -131,6 +134,11 @@ def _waves(sines: Sines, layers: Sequence[WaveLayer | None], settings: Settings,
         # its value is already in the first term: only the gradient is wanted
         term = term + (pull - pull.detach())
     return term
+
+
+def _once_measured(wave: Tensor, strength: Tensor) -> Tensor:
+    """The same values, without gradient where nobody has measured: any fixed strength could throw weights far off."""
+    return torch.where(strength == UNMEASURED, wave.detach(), wave)
 
 
 def _price(layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths) -> Tensor:
@@ -146,8 +154,10 @@ def plain_penalty(layer: WaveLayer, settings: Settings, strengths: Strengths) ->
     if strengths.wave != 0.0:
         u = layer.wave_input(settings.wave_on)
         beta = state.wave_beta().detach()
-        balance = state.strength if settings.balance else 1.0
-        term = strengths.wave * balance * sine_penalty(u, beta, grid=state.grid, order=settings.order)
+        wave = sine_penalty(u, beta, grid=state.grid, order=settings.order)
+        if settings.balance:
+            wave = _once_measured(wave, state.strength) * state.strength
+        term = strengths.wave * wave
     if state.learns and strengths.learning:
         term = term + strengths.price * settings.bit_costs[layer.name] * state.beta
         if settings.preset.sine_moves_beta and strengths.wave != 0.0:

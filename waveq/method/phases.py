@@ -23,8 +23,10 @@ def freeze_bits(layers: Sequence[WaveLayer], settings: Settings) -> None:
         return
     chosen = {layer.name: layer.total_bits for layer in free}
     if settings.budget is not None:
-        fixed = {layer.name: layer.total_bits for layer in layers if not layer.state.learns}
-        chosen = settings.budget.round({layer.name: layer.beta for layer in free}, chosen, fixed)
+        running = [layer for layer in layers if layer.state.ran] or layers  # what never ran must not pay for the others
+        betas = {layer.name: layer.beta for layer in running if layer.state.learns}
+        fixed = {layer.name: layer.total_bits for layer in running if not layer.state.learns}
+        chosen |= settings.budget.round(betas, {name: chosen[name] for name in betas}, fixed)
     for layer in free:
         state, total_bits = layer.state, chosen[layer.name]
         state.freeze(total_bits)

@@ -38,6 +38,7 @@ class Preset:
         quantize_from_phase: the phase in which the forward pass begins to use quantised weights.
         hysteresis: b = ceil(beta - hysteresis) when the bits freeze.
         snap: whether frozen layers use all levels of their b bits (c = 1) or keep the stretched grid of their beta.
+        ranges_from_data: whether inputs that DoReFa would clip to [0, 1] get a range from the first batch.
         differences: what a reader of the paper should know, one sentence each.
     """
 
@@ -62,6 +63,7 @@ class Preset:
     quantize_from_phase: Literal[1, 2, 3]
     hysteresis: float
     snap: bool
+    ranges_from_data: bool
     differences: tuple[str, ...]
 
 
@@ -88,6 +90,7 @@ PRESETS: dict[str, Preset] = {
         quantize_from_phase=1,
         hysteresis=0.0,
         snap=False,
+        ranges_from_data=False,
         differences=(
             "The wave follows the quantiser's grid and acts on what the quantiser rounds; eq. 2.2 prints raw weights.",
             "Mean over a layer's weights instead of the printed sum.",
@@ -117,6 +120,7 @@ PRESETS: dict[str, Preset] = {
         quantize_from_phase=3,
         hysteresis=0.0,
         snap=True,
+        ranges_from_data=False,
         differences=(
             "The wave acts on raw weights, which do not line up with the levels of DoReFa's tanh.",
             "The forward pass stays in floating point until the bits are frozen.",
@@ -147,6 +151,7 @@ PRESETS: dict[str, Preset] = {
         quantize_from_phase=2,
         hysteresis=0.05,
         snap=True,
+        ranges_from_data=True,
         differences=(
             "Bits are learned early, from 5 % to 35 % of the run, and beta's rate falls to 0 before they freeze: two "
             "thirds of the run are left to the weights, and the wave rises only at 60 %.",
@@ -156,6 +161,7 @@ PRESETS: dict[str, Preset] = {
             "The forward pass is quantised from phase 2 on, while bits are learned.",
             "b = ceil(beta - 0.05): 3.01 does not pay for a fourth bit.",
             "Frozen layers use every level that their bits pay for (c = 1) instead of the stretched grid of beta.",
+            "DoReFa's input levels span a range found in the first batch instead of [0, 1].",
         ),
     ),
 }

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["next_dual", "pressure", "price_factor"]
+__all__ = ["RAMP", "next_dual", "pressure", "price_factor"]
 
-_RAMP = 0.6  # share of phase 2 in which the cost comes down to the limit; the rest is for settling
+RAMP = 0.6  # share of phase 2 in which the cost comes down to the limit; the rest is for settling
 _BAND = 0.02  # relative distance from the ramp at which the pressure is full
 _RATE = 20.0  # how far p moves during phase 2 under full pressure
 _RANGE = math.log(1e3)  # the price stays within this factor of where it began
@@ -30,7 +30,7 @@ def pressure(cost: float, *, start: float, limit: float, progress: float) -> flo
         >>> pressure(8.0, start=8.0, limit=4.0, progress=0.0), pressure(8.0, start=8.0, limit=4.0, progress=0.3)
         (0.0, 1.0)
     """
-    ramp = max(limit, start + (limit - start) * progress / _RAMP)
+    ramp = max(limit, start + (limit - start) * progress / RAMP)
     return min(1.0, max(-1.0, (cost / ramp - 1.0) / _BAND))
 
 

@@ -52,6 +52,11 @@ class Progress:
         return self._learned
 
     @property
+    def running(self) -> tuple[WaveLayer, ...]:
+        """The layers that ran so far: what a budget is counted over; all of them before the first forward pass."""
+        return tuple(layer for layer in self._layers if layer.state.ran) or self._layers
+
+    @property
     def learning(self) -> bool:
         """Whether any layer's bits are still free."""
         return any(layer.state.learns for layer in self._learned)
@@ -75,11 +80,20 @@ class Progress:
             return lambda_w, lambda_beta
         return lambda_w, lambda_beta * price_factor(dual, self.pressure())
 
+    def preset_bits(self) -> dict[str, int]:
+        """Total bits of the layers that were never learned."""
+        return {layer.name: layer.state.bits_now for layer in self._layers if layer not in self._learned}
+
+    @property
+    def dual(self) -> float:
+        """The logarithm of how far a budget has moved the price."""
+        return self._look()[1]
+
     def cost(self) -> float:
         """What the present bits cost, in the unit of the budget's limit; 0 without a budget."""
         if self._settings.budget is None:
             return 0.0
-        return self._settings.budget.value({layer.name: layer.real_bits for layer in self._layers})
+        return self._settings.budget.value({layer.name: layer.real_bits for layer in self.running})
 
     def pressure(self) -> float:
         """How far the cost lies from the ramp that leads to the budget, -1 to 1; 0 without a budget."""

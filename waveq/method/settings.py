@@ -25,12 +25,14 @@ class WaveLayer:
     name: str
     modules: tuple[nn.Module, ...]
     state: WaveParametrization
+    tensors: tuple[str, ...] = ("weight",)
+    """Their names for it."""
 
     @property
     def weight(self) -> nn.Parameter:
         """The float weight under training; ``module.weight`` is the quantised one."""
         found: Any = self.modules[0]  # by the dictionaries, because nn.Module's own search takes longer than the rest
-        original: nn.Parameter = found._modules["parametrizations"]._modules["weight"]._parameters["original"]
+        original: nn.Parameter = found._modules["parametrizations"]._modules[self.tensors[0]]._parameters["original"]
         return original
 
     def kept(self, name: str) -> Tensor:

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from waveq.functional import sine_penalty
+from waveq.method.coverage import Summary, count_weights, never_ran, summarize
 from waveq.method.diagnosis import diagnose_bits
 from waveq.method.float_road import TOLERANCE, off_levels, share_on_levels
 from waveq.method.forecast import forecast
 from waveq.method.learned_policy import policy_of
+from waveq.method.penalty_watch import PenaltyWatch
 from waveq.method.progress import Progress
 from waveq.method.relus import relus_left_out
 from waveq.method.settings import Settings, WaveLayer
@@ -34,8 +36,11 @@ class View:
         self._model = model
         self._layers = dict(layers)
         self._progress = Progress(model, self._all, settings)
+        self._watch = PenaltyWatch(0)
         self._left = ""  # how the model was left: "finalised" or "removed"
         self._last_policy: Policy | None = None
+        self._last_summary: Summary | None = None
+        self._share = sum(layer.weight.numel() for layer in self._all) / max(1, count_weights(model))
         self._last_doubts: list[str] = []  # of weights off their levels, before they were rounded
 
     @property
@@ -78,6 +83,11 @@ class View:
         """Mean total bits over layers; while they are learned beta + 1, so that a progress bar moves smoothly."""
         return sum(layer.real_bits for layer in self._layers.values()) / len(self._layers)
 
+    def clipped_inputs(self) -> dict[str, float]:
+        """Share of each layer's first inputs outside a range that does not come from data ("dorefa", "pact")."""
+        shares = {name: layer.state.sign.clipped for name, layer in self._layers.items()}
+        return {name: share for name, share in shares.items() if share is not None}
+
     @property
     def relus_left_out(self) -> dict[str, str]:
         """The ReLUs that are left out at present, each with the layer whose input quantiser does its work."""
@@ -99,13 +109,35 @@ class View:
         return {name: share_on_levels(layer, tolerance) for name, layer in self._layers.items()}
 
     def forecast(self) -> str:
-        """What the strengths imply, to read before training."""
+        """What the strengths imply, and how much of the model is quantised, to read before training."""
         self._require_live("forecast")
-        return forecast(self._all, self.settings)
+        return f"{forecast(self._all, self.settings)}\n{self._totals().totals}"
+
+    def summary(self) -> Summary:
+        """Every parameter tensor of the model, quantised or not and why; after ``finalize`` as it was before.
+
+        Rows name module, shape, share of all weights, calls, bits, beta, input bits and distance to levels; the text of
+        the whole is a table.
+
+        Raises:
+            RuntimeError: ``remove`` took the method off the model.
+        """
+        if self._last_summary is not None:
+            return self._last_summary
+        self._require_live("summary")
+        return summarize(self._model, self._all, self.settings)
+
+    def _totals(self) -> Summary:
+        return summarize(self._model, self._all, self.settings, distances=False)
 
     def diagnose(self) -> list[str]:
         """After training: one sentence for each thing that makes the result doubtful."""
-        return diagnose_bits(self._progress, self.settings) + self._doubts_of_weights()
+        idle = never_ran(self._all, self.steps)
+        return (
+            diagnose_bits(self._progress, self.settings, unpriced=self._watch.finding)
+            + idle
+            + self._doubts_of_weights()
+        )
 
     def _doubts_of_weights(self) -> list[str]:
         if self._left:
@@ -122,7 +154,7 @@ class View:
         if self._last_policy is not None:
             return self._last_policy
         self._require_live("policy")
-        return policy_of(self._all, self.settings, self.steps)
+        return policy_of(self._all, self.settings, self.steps, self._totals())
 
     def _require_live(self, call: str) -> None:
         if self._left == "finalised":
@@ -135,4 +167,8 @@ class View:
 
     def __repr__(self) -> str:
         how = self._left or f"phase {self.phase}, step {self.steps} of {self.total_steps}"
-        return f"WaveQ({len(self.names)} layers, {self.settings.quantizer}, {how}, mean {self.mean_bits():.2f} bits)"
+        share = f"{100 * self._share:.1f} % of the weights"
+        return (
+            f"WaveQ({len(self.names)} layers, {share}, {self.settings.quantizer}, {how}, "
+            f"mean {self.mean_bits():.2f} bits)"
+        )

@@ -7,6 +7,7 @@ asks the parametrisation itself; whatever is out of the ordinary takes torch's o
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,29 +15,30 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from waveq.method.fixed_input import FixedInput, keep_input
-from waveq.method.parametrization import WaveParametrization
+from waveq.method.parametrization import WaveParametrization, quantize_input
+from waveq.method.recurrent import keep_plain_weights
 from waveq.method.settings import WaveLayer
 
-__all__ = ["make_plain", "shorten"]
+__all__ = ["KeptOrder", "make_plain", "shorten"]
 
 
-def shorten(module: nn.Module) -> None:
+def shorten(module: nn.Module, tensor: str = "weight") -> None:
     """Put the quick property before torch's own; the class is the layer's own, and goes with the parametrisation."""
     owner: Any = type(module)
-    torchs: property = owner.weight
+    torchs: property = getattr(owner, tensor)
     long_way: Any = torchs.fget  # taken out here: torch.compile in torch 2.6 cannot look into a property
 
     def read(self: Any) -> Tensor:
         if torch.compiler.is_compiling() or parametrize._cache_enabled:
             return long_way(self)  # type: ignore[no-any-return]
-        chain = self._modules["parametrizations"]._modules["weight"]
+        chain = self._modules["parametrizations"]._modules[tensor]
         state = chain._modules["0"]
         if type(state) is not WaveParametrization or _has_company(chain, state):
             return long_way(self)  # type: ignore[no-any-return]
         found = state.read(chain._parameters["original"])
         return long_way(self) if found is None else found
 
-    owner.weight = property(read, torchs.fset)
+    setattr(owner, tensor, property(read, torchs.fset))
 
 
 def _has_company(chain: nn.Module, state: nn.Module) -> bool:
@@ -57,22 +59,47 @@ def make_plain(layer: WaveLayer, value: Tensor | None) -> None:
     if not layer.modules:
         return
     weight, state = layer.weight, layer.state
-    for module in layer.modules:
+    for module, tensor in zip(layer.modules, layer.tensors, strict=True):
+        hooked = quantize_input in module._forward_pre_hooks.values()
         _take_own_class(module)
-        parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
-        _put_weight_first(module)
-        if value is not None and state.activation is not None:
+        parametrize.remove_parametrizations(module, tensor, leave_parametrized=False)
+        if value is not None and state.activation is not None and hooked:
             signed = state.signed_now == 1
             keep_input(module, FixedInput(state.activation.bits, signed=signed, quantizer=state.activation))
     if value is not None:
         weight.copy_(value)
 
 
-def _put_weight_first(module: nn.Module) -> None:
-    """The order of a plain layer, on which ``state_dict`` keys and optimizers' saved states depend."""
-    others = [name for name in module._parameters if name != "weight"]
-    for name in others:
-        module._parameters[name] = module._parameters.pop(name)
+class KeptOrder:
+    """The order of a plain module's parameters, on which ``state_dict`` keys and optimizers' saved states depend.
+
+    Args:
+        module: any.
+        names: its parameters in order.
+    """
+
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        self._module, self._names = module, tuple(names)
+
+    def remove(self) -> None:
+        """Put them back, once all parametrisations are off."""
+        kept = self._module._parameters
+        for name in [
+            *(each for each in self._names if each in kept),
+            *(each for each in kept if each not in self._names),
+        ]:
+            kept[name] = kept.pop(name)
+        if isinstance(self._module, nn.RNNBase):
+            keep_plain_weights(self._module)
+
+    def remove_from_copy(self, named: Mapping[int, str], root: nn.Module) -> None:
+        """The same for the module's copy.
+
+        Args:
+            named: the names of the originals, by ``id``.
+            root: the copy of the whole model.
+        """
+        KeptOrder(root.get_submodule(named[id(self._module)]), self._names).remove()
 
 
 def _take_own_class(module: nn.Module) -> None:

@@ -12,13 +12,12 @@ from waveq._kernels.engine import Column, Engine
 from waveq._kernels.layout import widened
 from waveq._kernels.rounding import Formulas
 from waveq.functional import frequency, phase
-from waveq.method.penalty import engine_of, kinds_of
+from waveq.method.penalty import UNMEASURED, engine_of, kinds_of
 from waveq.method.settings import Settings, WaveLayer
 
-__all__ = ["rebalance", "rebalance_all"]
+__all__ = ["UNMEASURED", "rebalance", "rebalance_all"]
 
 _MEMORY = 0.8  # of the running mean over looks
-_UNMEASURED = 1.0  # the strength before the first look
 
 
 @torch.no_grad()
@@ -45,7 +44,7 @@ def _remember(layers: Sequence[WaveLayer], ratios: Tensor) -> None:
     """Take (L,) ratios into the running means."""
     before = torch.stack([layer.state.strength for layer in layers])
     ratios = ratios.to(before.dtype)
-    memory = torch.where(before == _UNMEASURED, 0.0, _MEMORY)
+    memory = torch.where(before == UNMEASURED, 0.0, _MEMORY)
     mixed = memory * before + (1.0 - memory) * ratios
     # overflow of mixed precision, or a layer that the wave cannot move: keep what was
     found = torch.where(torch.isfinite(ratios), mixed, before)

@@ -61,6 +61,12 @@ class ActivationQuantizer(nn.Module):
         """x, float32 or wider, on its levels; ``signed`` says whether negative values carry information."""
         raise NotImplementedError
 
+    def fit(self, x: Tensor, *, signed: bool) -> None:
+        """Set from data (``waveq.calibrate``) what the method has to set; a fixed range has nothing."""
+
+    def take_sign(self) -> None:
+        """Inputs turn out to have a sign: keep the range, on the signed grid from now on."""
+
     def replaces(self, rectifier: nn.Module) -> bool:
         """Whether ``rectified`` does the work of this nn.ReLU or nn.ReLU6 for inputs without a sign."""
         return False
@@ -100,6 +106,13 @@ class DataStarted(ActivationQuantizer):
         if not self._begun:
             self._begin(x.detach(), signed)
         return super().forward(x, signed=signed)
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, *, signed: bool) -> None:
+        """Start from these values, and leave it to no batch any more."""
+        before, self.training = self.training, True  # the ranks share what they have found
+        self._begin(x, signed)
+        self.training = before
 
     def shared(self, value: Tensor) -> Tensor:
         """The mean over ranks of a starting value, in training; an evaluation may run on one rank alone."""

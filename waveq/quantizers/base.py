@@ -42,6 +42,8 @@ class WeightQuantizer(nn.Module):
         scale_modes: the scales that the method can have; the first is taken where nobody asks.
         bit_counts: the total bits that the method is defined for.
         learns_bits: whether its grid stretches with a real beta, so that bits can be learned.
+        by_output: whether its levels differ between output channels; it is then made with ``outputs=`` too, a
+            ``waveq.layers.Outputs`` that says where these lie in the weight.
         squash: f, the function of the weights that is rounded: "tanh", or "none" for the weights themselves.
         scale: how the levels are scaled: "none" (as DoReFa and WRPN were published), "max" or "learned".
 
@@ -82,6 +84,7 @@ class WeightQuantizer(nn.Module):
     scale_modes: ClassVar[tuple[ScaleMode, ...]] = get_args(ScaleMode)
     bit_counts: ClassVar[range] = range(1, MAX_TOTAL_BITS + 1)
     learns_bits: ClassVar[bool] = True
+    by_output: ClassVar[bool] = False
     squash: ClassVar[Literal["none", "tanh"]] = "none"
     scale: ScaleMode
 

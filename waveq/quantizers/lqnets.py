@@ -7,6 +7,7 @@ from torch import Tensor
 
 from waveq._boundaries import clip
 from waveq.functional import Grid, grid_levels
+from waveq.layers import Outputs
 from waveq.quantizers._binary_codes import assign, binary_codes, moved_basis, sorted_levels
 from waveq.quantizers._piecewise import piecewise_coordinate
 from waveq.quantizers.activation import DataStarted
@@ -16,10 +17,11 @@ __all__ = ["LQNets", "LQNetsActivation"]
 
 _QUARTILE = 0.6745  # of the normal distribution: where the released code puts the outer levels' scale
 _START_ROUNDS = 10  # of the fit to the starting weights
+_FIRST_AXIS = Outputs()
 
 
 class LQNets(WeightQuantizer):
-    """Levels v^T e, e in {-1, 1}^K, K = B, with a basis v of its own for each output filter (the weight's first axis).
+    """Levels v^T e, e in {-1, 1}^K, K = B, with a basis v of its own for each output filter.
 
     Each weight goes to the nearest level. In training, each forward pass with gradients moves the basis a tenth of the
     way to its least-squares fit to the present weights and codes (algorithm 1); the user's optimizer has no part in
@@ -38,21 +40,30 @@ class LQNets(WeightQuantizer):
         weight: the layer's weights, at least two axes or one filter.
         total_bits: K, 1 to 8.
         scale: "learned" alone.
+        outputs: where the output filters lie; the weight's first axis, but for transposed convolutions.
     """
 
     method = "lqnets"
     activation = "lqnets"
     scale_modes = ("learned",)
+    by_output = True
     bit_counts = range(1, 9)
     learns_bits = False
 
     basis: Tensor
 
-    def __init__(self, weight: Tensor, *, total_bits: int | None = None, scale: ScaleMode | None = None) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        *,
+        total_bits: int | None = None,
+        scale: ScaleMode | None = None,
+        outputs: Outputs = _FIRST_AXIS,
+    ) -> None:
         super().__init__(weight, total_bits=total_bits, scale=scale)
         assert total_bits is not None  # the registry does not make it without bits
-        self.bits = total_bits
-        rows = _rows(weight.detach().float())
+        self.bits, self.outputs = total_bits, outputs
+        rows = outputs.rows(weight.detach().float())
         size = rows.square().mean(dim=1, keepdim=True).sqrt().clamp_min(TINY)
         powers = 2.0 ** torch.arange(total_bits, device=rows.device, dtype=rows.dtype)
         basis = size * powers * _QUARTILE / 2.0 ** (total_bits - 1)
@@ -67,23 +78,23 @@ class LQNets(WeightQuantizer):
 
     def coordinate(self, weight: Tensor, beta: Tensor) -> Tensor:
         """The piecewise linear coordinate; see the class."""
-        rows = _rows(weight)
+        rows = self.outputs.rows(weight)
         levels, _ = self._levels(rows)
         heights = grid_levels(self.bits, Grid.MID_RISE).to(rows)
-        return piecewise_coordinate(rows, levels, heights).reshape(weight.shape)
+        return self.outputs.back(piecewise_coordinate(rows, levels, heights), weight)
 
     def pitch(self, weight: Tensor, bits: Tensor, grid_scale: Tensor) -> None:
         """Many distances, not one."""
 
     def forward(self, weight: Tensor, bits: Tensor, grid_scale: Tensor | None = None) -> Tensor:
         """Quantised weights; the bits are the ones that the basis was made for."""
-        rows = _rows(weight.detach())
+        rows = self.outputs.rows(weight.detach())
         levels, codes = self._levels(rows)
         values = levels.gather(1, assign(rows, levels))
         if self.training and torch.is_grad_enabled():
             with torch.no_grad():
                 self.basis.copy_(moved_basis(rows, self.basis.to(rows.dtype), codes))
-        return straight_through(weight, values.reshape(weight.shape))
+        return straight_through(weight, self.outputs.back(values, weight))
 
     def binary_coordinate(self, weight: Tensor) -> Tensor:
         """The same as for more bits."""
@@ -139,8 +150,3 @@ class LQNetsActivation(DataStarted):
             with torch.no_grad():
                 self.basis.copy_(moved_basis(row, self.basis.to(row.dtype), codes))
         return straight_through(clipped, values)
-
-
-def _rows(weight: Tensor) -> Tensor:
-    """One row for each output filter."""
-    return weight.reshape(weight.shape[0], -1) if weight.ndim > 1 else weight.reshape(1, -1)

@@ -125,6 +125,11 @@ class LSQActivation(DataStarted):
         _, most = lsq_steps(self.bits, signed=signed)
         self.step.copy_(self.shared(lsq_start(x, most)))
 
+    def take_sign(self) -> None:
+        """The step grows by as much as there are fewer levels above zero."""
+        (_, before), (_, now) = lsq_steps(self.bits, signed=False), lsq_steps(self.bits, signed=True)
+        self.step.data.mul_(before / now)  # an earlier use in this forward pass may have saved it: no new version
+
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         """The values on the levels of the learned step."""
         least, most = lsq_steps(self.bits, signed=signed)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from waveq.quantizers.activation import ActivationQuantizer, round_on_unit_range
+from waveq.quantizers.activation import ActivationQuantizer, mean_over_ranks, round_on_unit_range
 from waveq.quantizers.base import kept_positive, straight_through
 from waveq.quantizers.dorefa import DoReFa
+from waveq.quantizers.ranged import nearest_range
 
 __all__ = ["ALPHA_START", "PACT", "PACTActivation", "clip_at"]
 
@@ -51,6 +52,11 @@ class PACTActivation(ActivationQuantizer):
         if not 0.0 < start < float("inf"):
             raise ValueError(f"start, PACT's first alpha, must be positive and finite, not {start!r}")
         self.alpha = nn.Parameter(torch.tensor(float(start)))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, *, signed: bool) -> None:
+        """alpha at the range that moves these values least."""
+        self.alpha.copy_(mean_over_ranks(nearest_range(x, self.bits, signed=signed)))
 
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         """The clipped and rounded values."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from waveq._names import suggestion
 from waveq._registry import Registry, origin
 from waveq.functional import MAX_TOTAL_BITS
+from waveq.layers import Outputs
 from waveq.quantizers.activation import ActivationQuantizer, DoReFaActivation
 from waveq.quantizers.base import ScaleMode, WeightQuantizer
 from waveq.quantizers.dorefa import DoReFa
@@ -26,6 +27,7 @@ from waveq.quantizers.dsq import DSQ, DSQActivation
 from waveq.quantizers.lqnets import LQNets, LQNetsActivation
 from waveq.quantizers.lsq import LSQ, LSQActivation
 from waveq.quantizers.pact import PACT, PACTActivation
+from waveq.quantizers.ranged import RangedActivation
 from waveq.quantizers.ttq import TTQ
 from waveq.quantizers.wrpn import WRPN
 
@@ -98,7 +100,7 @@ def _is_class_of(thing: object, base: type) -> bool:
 
 for _method in (DoReFa, WRPN, PACT, LSQ, LQNets, DSQ, TTQ):
     register(_method.method, _method)
-for _activation in (DoReFaActivation, PACTActivation, LSQActivation, LQNetsActivation, DSQActivation):
+for _activation in (DoReFaActivation, RangedActivation, PACTActivation, LSQActivation, LQNetsActivation, DSQActivation):
     register(_activation.method, _activation)
 
 
@@ -215,6 +217,7 @@ def make_quantizer(
     total_bits: int | None = None,
     scale: ScaleMode | None = None,
     layer: str | None = None,
+    outputs: Outputs | None = None,
 ) -> WeightQuantizer:
     """A new quantiser for one layer.
 
@@ -224,6 +227,7 @@ def make_quantizer(
         total_bits: B of the layer; None means that its bits are learned.
         scale: how the levels are scaled: "none" (as published), "max" or "learned"; None takes the method's own.
         layer: named in the message of an error.
+        outputs: where the output channels lie (``waveq.layers.outputs_of(module)``); None is the first axis.
 
     Raises:
         ValueError: unknown method or scale; bits that the method does not have, or that it cannot learn.
@@ -245,7 +249,8 @@ def make_quantizer(
         span = f"{least} total bits only" if least == most else f"{least} to {most} total bits"
         raise ValueError(f"quantizer {name!r} has {span}, not {total_bits}{where}")
     if isinstance(found, type):
-        return found(weight, total_bits=total_bits, scale=scale)
+        channels: dict[str, Any] = {"outputs": outputs} if found.by_output and outputs is not None else {}
+        return found(weight, total_bits=total_bits, scale=scale, **channels)
     if scale not in (None, found.scale):
         raise ValueError(f"this quantizer {name!r} was made with scale {found.scale!r}, not {scale!r}")
     return copy.deepcopy(found)
@@ -253,7 +258,12 @@ def make_quantizer(
 
 @torch.no_grad()
 def quantize_weight(
-    weight: Tensor, total_bits: int, *, quantizer: Quantizer = "dorefa", scale: ScaleMode | None = None
+    weight: Tensor,
+    total_bits: int,
+    *,
+    quantizer: Quantizer = "dorefa",
+    scale: ScaleMode | None = None,
+    outputs: Outputs | None = None,
 ) -> Tensor:
     """Weights rounded to B total bits by a method; no gradient, shape and dtype of weight.
 
@@ -262,6 +272,7 @@ def quantize_weight(
         total_bits: B, sign included, 1 to 9.
         quantizer: a registered method, a class or an instance.
         scale: how the levels are scaled; None takes the method's own.
+        outputs: where the output channels lie, for methods with levels of their own for each; None is the first axis.
 
     Raises:
         ValueError: bits out of range, unknown method or scale.
@@ -271,7 +282,7 @@ def quantize_weight(
         >>> quantize_weight(torch.tensor([-1.0, 0.2, 0.6]), 2, quantizer="wrpn").tolist()
         [-1.0, 0.0, 1.0]
     """
-    method = make_quantizer(quantizer, weight, total_bits=check_total_bits(total_bits), scale=scale)
+    method = make_quantizer(quantizer, weight, total_bits=check_total_bits(total_bits), scale=scale, outputs=outputs)
     if total_bits == 1:
         return method.binarize(weight)
     bits = torch.tensor(float(total_bits - 1), device=weight.device)

@@ -96,7 +96,9 @@ class TrainConfig(BaseModel):
     fit_range: bool | None = None
     activation_bits: PositiveInt | dict[str, PositiveInt] | None = None
     activation_quantizer: str | None = None
+    activation_signed: bool | dict[str, bool] | None = None
     skip: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     first_last: PositiveInt | None = None
     lambda_w: float | None = Field(default=None, ge=0)
     lambda_beta: float | None = Field(default=None, ge=0)

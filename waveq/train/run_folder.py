@@ -66,9 +66,11 @@ def plain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     plain = {}
     for key, value in state.items():
-        if key.endswith(".parametrizations.weight.original"):
-            plain[key.replace(".parametrizations.weight.original", ".weight")] = value
-        elif ".parametrizations.weight." not in key and not key.startswith("waveq_"):
+        module, parametrized, rest = key.rpartition("parametrizations.")
+        tensor, _, inner = rest.partition(".")
+        if parametrized and inner == "original":
+            plain[module + tensor] = value
+        elif not parametrized and not key.startswith("waveq_"):
             plain[key] = value
     return plain
 

@@ -157,6 +157,7 @@ def test_a_copied_model_has_groups_of_its_own(rounded_layers: list[int]) -> None
     assert len(groups) == 2
 
 
+@pytest.mark.filterwarnings("ignore:step.. after an optimizer has moved the weights, but penalty:UserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["load_state_dict", "to"])
 def test_gradients_reach_the_beta_that_took_another_one_s_place(way: str) -> None:

@@ -18,6 +18,10 @@ from tests.training import FunctionalNet, batches, beta_of, mlp
 from waveq._kernels import groups
 from waveq._kernels.backends import use_backend
 from waveq._kernels.rounding import GROUP, Record, groups_of
+from waveq.functional import Grid
+from waveq.method.parametrization import parametrization_of
+from waveq.quantizers import WeightQuantizer
+from waveq.quantizers.base import Given, Levels
 
 X = batches(1)[0][0]
 
@@ -205,6 +209,7 @@ def few_objects() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("few_objects")
+@pytest.mark.filterwarnings("ignore:step.. after an optimizer has moved the weights, but penalty:UserWarning")
 @pytest.mark.parametrize("form", ["auto", "plain"])
 @pytest.mark.parametrize("priced", [True, False])
 @pytest.mark.parametrize("choices", CHOICES, ids=str)
@@ -238,3 +243,75 @@ def test_no_step_leaves_anything_behind(choices: dict[str, Any], priced: bool, f
     after = tensors()
     gc.enable()
     assert after <= before
+
+
+class EveryNumber(WeightQuantizer):
+    """Pitch, gain and both divisors learn, through a parameter, beta and the largest weight; u and v have bounds."""
+
+    scale_modes = ("none",)
+    squash = "tanh"
+    around = 1.1
+
+    def __init__(self, weight: Tensor, **options: Any) -> None:
+        super().__init__(weight, **options)
+        self.size = nn.Parameter(torch.tensor(0.9))
+        self.tilt = nn.Parameter(torch.tensor(0.2))
+
+    def grid(self, total_bits: int | None = None) -> Grid:
+        return Grid.MID_RISE
+
+    def levels(self, given: Given) -> Levels:
+        k = given.steps
+        return Levels(
+            pitch=given.stretch / k * (1.0 + 0.1 * self.tilt),
+            low=-k,
+            high=k,
+            gain=self.size * given.largest + self.tilt,
+            divisor=given.reach * self.size,
+            bounds=(-0.9, self.around),
+            closed=False,
+            wave_divisor=given.reach + 0.1 * self.size,
+            wave_bounds=(-0.8, 0.7),
+        )
+
+
+class EveryNumberAsItIs(EveryNumber):
+    squash = "none"
+
+
+@pytest.mark.parametrize("method", [EveryNumber, EveryNumberAsItIs])
+@pytest.mark.parametrize("form", ["torch", "numba"])
+def test_whatever_a_quantizer_states_is_compiled_as_its_plain_form(form: str, method: type[WeightQuantizer]) -> None:
+    assert method(torch.ones(3)).compiles("forward")
+    found = []
+    for each in ("plain", form):
+        model = mlp()
+        handle = waveq.attach(model, quantizer=method, schedule=lambda _step: (0.2, 0.02), total_steps=10**6)
+        handle.step()
+        with use_backend(each):
+            for _ in range(2):
+                with torch.no_grad():
+                    for name in handle.names:
+                        beta_of(model, name).fill_(2.4)
+                model.zero_grad()
+                (model(X).square().mean() + handle.penalty()).backward()
+                found.append(gradients(model))
+                handle.step()
+    for expected, ours in zip(found[:2], found[2:], strict=True):
+        assert ours.keys() == expected.keys()
+        for key in expected:
+            torch.testing.assert_close(
+                ours[key], expected[key], rtol=1e-3, atol=2e-6, msg=lambda m, key=key: f"{key}: {m}"
+            )
+
+
+def test_quantizers_that_differ_in_a_plain_attribute_are_not_taken_for_one_another() -> None:
+    model = mlp()
+    handle = waveq.attach(model, quantizer=EveryNumber, bits=3)
+    parametrization_of(model[2]).quantizer.around = 0.5
+    for _ in range(3):
+        rounded = [model[place].weight.detach().clone() for place in (0, 2, 4)]
+        handle.step()
+    with use_backend("plain"):
+        expected = [model[place].weight.detach() for place in (0, 2, 4)]
+    torch.testing.assert_close(rounded, expected, rtol=1e-5, atol=1e-7)

@@ -17,6 +17,7 @@ _CHECK = """
 import torch
 import waveq
 from tests.waveq.kernels import cases
+from tests.waveq.kernels.test_rounding import EveryNumber, EveryNumberAsItIs
 from waveq._kernels.backends import backend, engine_for, use_backend
 from waveq._kernels.closed_forms import TorchEngine
 from waveq._kernels.cuda.engine import TritonEngine
@@ -45,22 +46,24 @@ with use_backend("triton"):
     assert backend().cpu.name == "triton", backend().cpu
     assert engine_for(x).name == "triton"
 
-# a whole step, with the wave riding along, gives the gradients of the formulas
-found = []
-for form in ("plain", "triton"):
-    with use_backend(form):
-        torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
-        handle = waveq.attach(model, total_steps=10**6, schedule=lambda _step: (0.2, 0.02), quantizer="lsq")
-        for _ in range(2):
-            handle.step()
-            for layer in handle._layers.values():
-                layer.state.beta.data.fill_(3.4)
-            model.zero_grad()
-            (model(x[0, :5, :6]).square().mean() + handle.penalty()).backward()
-    found.append([p.grad for p in model.parameters()])
-for ours, theirs in zip(*found):
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+# whole steps, with the wave riding along, give the gradients of the formulas
+for method in ("lsq", "dorefa", EveryNumber, EveryNumberAsItIs):
+    found = []
+    for form in ("plain", "triton"):
+        with use_backend(form):
+            torch.manual_seed(0)
+            model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+            handle = waveq.attach(model, total_steps=10**6, schedule=lambda _step: (0.2, 0.02), quantizer=method)
+            for _ in range(2):
+                handle.step()
+                for layer in handle._layers.values():
+                    layer.state.beta.data.fill_(2.4)
+                model.zero_grad()
+                (model(x[0, :5, :6]).square().mean() + handle.penalty()).backward()
+        betas = [layer.state.beta.grad for layer in handle._layers.values()]
+        found.append([*[p.grad for p in model.parameters()], *betas])
+    for ours, theirs in zip(*found):
+        assert cases.relative(ours, theirs) < 1e-3, method
 print("checked")
 """
 

@@ -198,7 +198,7 @@ MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         r"activation_bits 4 there, 2 here \(layers 2, 4\)",
     ),
     "no inputs": (
-        {"bits": 3, "activation_bits": {"4": 4}},
+        {"bits": 3, "activation_bits": {"4": 4}, "activation_quantizer": "dorefa"},
         {"bits": 3},
         r"activation_quantizer 'dorefa' there, None here \(layer 4\); activation_bits 4 there, None here \(layer 4\)",
     ),

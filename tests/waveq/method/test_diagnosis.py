@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import torch
+from torch import nn
 
 import waveq
-from tests.training import mlp
+from tests.training import batches, mlp, train
 from waveq.method.diagnosis import BetaRecord, diagnose
 from waveq.method.parametrization import parametrization_of
+from waveq.method.settling import block_of, drift_of, pace_at
 
-HEALTHY = BetaRecord(start=7.0, end=3.2, trend=1e-5, bits=5)
+HEALTHY = BetaRecord(start=7.0, end=3.2, bits=5)
 
 
 def record(**changes: float) -> BetaRecord:
-    return BetaRecord(**{"start": 7.0, "end": 3.2, "trend": 0.0, "bits": 5, **changes})  # type: ignore[arg-type]
+    return BetaRecord(**{"start": 7.0, "end": 3.2, "bits": 5, **changes})  # type: ignore[arg-type]
 
 
 def test_a_healthy_run_is_silent() -> None:
@@ -25,7 +30,8 @@ def test_a_healthy_run_is_silent() -> None:
         ({"end": 1.0, "bits": 2}, "collapsed to its lower limit in: bad. Lower lambda_beta, or set a target"),
         ({"end": 7.0, "bits": 8}, "did not move from 7 in: bad"),
         ({"end": 6.8, "bits": 8}, "did not move from 7 in: bad"),
-        ({"trend": -3e-3}, "still moving when the bits froze in: bad"),
+        ({"now": 5, "later": 4}, "would change bad from 5 to 4 bits. Train longer"),
+        ({"swing": 2.0}, "to and fro at the end of phase 2, which had 1000 steps, in: bad (by 2.0 bits)"),
         ({"end": 5.0, "bits": 4}, "the budget was met by force: more than a bit was rounded down in: bad"),
     ],
 )
@@ -36,10 +42,9 @@ def test_each_finding_names_the_layer_and_says_what_to_do(found: dict[str, float
     assert "good" not in findings[0]
 
 
-def test_travel_is_judged_by_the_length_of_phase_2() -> None:
-    # a quarter of phase 2 at this speed: 0.4 bits of 200 steps, 0.6 of 300
-    assert diagnose({"a": record(trend=8e-3)}, 200) == []
-    assert diagnose({"a": record(trend=8e-3)}, 300) != []
+def test_half_a_bit_to_and_fro_is_much_where_a_step_may_take_it() -> None:
+    assert diagnose({"a": record(swing=1.0)}, 90) == []
+    assert diagnose({"a": record(swing=1.0)}, 12) != []
 
 
 def test_a_used_budget_explains_layers_at_the_ends() -> None:
@@ -79,3 +84,89 @@ def test_a_budget_that_was_missed_is_told_with_what_came_out() -> None:
 
 def test_preset_bits_are_beyond_doubt() -> None:
     assert waveq.attach(mlp(), bits=4).diagnose() == []
+
+
+# ---------------------------------------------------------------------- settling
+
+NOISE = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+PACE = torch.tensor([pace_at(0.5 + (place + 0.5) / 16, 0.5) for place in range(8)])
+
+
+def test_noise_is_no_drift_but_a_drift_in_noise_is() -> None:
+    still = [drift_of((0.3 * noise * PACE).tolist(), 1000, 0.5, start=0.5) != 0 for noise in NOISE]
+    moving = [drift_of(((0.3 * noise - 1.0) * PACE).tolist(), 1000, 0.5, start=0.5) < -0.1 for noise in NOISE]
+    assert sum(still) < 0.02 * len(still)
+    assert sum(moving) > 0.95 * len(moving)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 15, 16, 17, 1000])
+@pytest.mark.parametrize("start", [0.5, 0.6])
+def test_every_step_of_the_end_has_a_block_and_every_block_a_step(steps: int, start: float) -> None:
+    blocks = [block_of(step / steps, steps, start=start) for step in range(steps)]
+    found = [block for block in blocks if block is not None]
+    assert found == sorted(found)
+    assert set(found) <= set(range(8))
+    if found:
+        assert set(found) == set(range(max(found) + 1))
+
+
+def trained(lr: float = 0.05, **options: Any) -> waveq.WaveQ:
+    model = mlp()
+    wq = waveq.attach(model, **options)
+    assert options["total_steps"]
+    train(model, wq, torch.optim.SGD(model.parameters(), lr=lr), batches(options["total_steps"]))
+    return wq
+
+
+def test_a_run_of_usual_length_is_silent() -> None:
+    assert [text for text in trained(total_steps=600).diagnose() if "phase 2" in text or "moving" in text] == []
+
+
+def test_a_budget_looser_than_the_resting_point_is_told() -> None:
+    wq = trained(total_steps=300, target={"mean_bits": 6.0})
+    assert set(wq.bits().values()) == {6}
+    assert "all 3 layers ended alike, at 6 total bits: the target mean_bits <= 6 is looser" in wq.diagnose()[-1]
+
+
+# ---------------------------------------------------------------------- a penalty that takes no part
+
+
+def without_penalty(how: str, steps: int = 3, **options: Any) -> waveq.WaveQ:
+    model = mlp()
+    wq = waveq.attach(model, **options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for x, y in batches(steps):
+        if how == "forgotten":
+            wq.penalty()
+        if how == "detached":
+            _ = wq.penalty().item()
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        wq.step()
+    return wq
+
+
+@pytest.mark.parametrize("options", [{"total_steps": 40}, {"bits": 3}], ids=["learned", "preset"])
+@pytest.mark.parametrize(
+    ("how", "words"), [("uncalled", "was never called"), ("forgotten", "no backward pass"), ("detached", "no backward")]
+)
+def test_a_penalty_without_effect_is_told_at_the_first_step_and_once(
+    how: str, words: str, options: dict[str, Any]
+) -> None:
+    with pytest.warns(UserWarning, match=words) as told:
+        wq = without_penalty(how, **options)
+    assert len(told) == 1
+    assert wq.diagnose() == [str(told[0].message)]
+
+
+def test_it_is_no_price_too_low() -> None:
+    with pytest.warns(UserWarning, match="never called"):
+        wq = without_penalty("uncalled", steps=40, total_steps=40)
+    (only,) = wq.diagnose()
+    assert "lambda_beta" not in only
+
+
+def test_nothing_is_missed_where_no_penalty_is_due() -> None:
+    without_penalty("uncalled", bits=3, lambda_w=0.0)

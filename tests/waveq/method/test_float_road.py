@@ -89,7 +89,9 @@ def test_the_wave_waits_for_phase_3_and_beta_has_the_price_of_the_other_road() -
 
 def test_inputs_are_quantised_from_the_first_step() -> None:
     model = mlp()
-    waveq.attach(model, bits=3, forward="float", activation_bits={"2": 1}, total_steps=10)
+    waveq.attach(
+        model, bits=3, forward="float", activation_bits={"2": 1}, activation_quantizer="dorefa", total_steps=10
+    )
     seen: list[Tensor] = []
     model[2].register_forward_hook(lambda _m, inputs, _out: seen.append(inputs[0]))
     model(batches(1)[0][0])

@@ -192,6 +192,7 @@ def test_finalised_weights_lie_on_the_grid_that_the_policy_names(quantizer: str,
         assert len(values) <= 2**bits - (quantizer == "wrpn" and bits > 1)
 
 
+@pytest.mark.filterwarnings("ignore:layer .* of its first inputs lie outside:UserWarning")
 @pytest.mark.parametrize("preset", PRESETS)
 def test_finalising_changes_no_output(preset: str) -> None:
     model = FunctionalNet()
@@ -283,4 +284,4 @@ def test_wave_is_zero_on_the_grid_and_half_where_weights_are_spread() -> None:
 
 def test_repr_says_where_the_run_stands() -> None:
     wq = waveq.attach(mlp(), total_steps=100)
-    assert repr(wq) == "WaveQ(3 layers, dorefa, phase 1, step 0 of 100, mean 8.00 bits)"
+    assert repr(wq) == "WaveQ(3 layers, 94.0 % of the weights, dorefa, phase 1, step 0 of 100, mean 8.00 bits)"

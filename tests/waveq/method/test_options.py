@@ -58,7 +58,8 @@ def test_every_option_reaches_the_record() -> None:
         patch.setattr("waveq.method.attachment.attach_method", note)
         waveq.attach(mlp(), total_steps=7, forward="float", lambda_w=1, lambda_beta=2, beta_lr=3, **given)
     assert seen == given | {
-        "total_steps": 7, "forward": "float", "lambda_w": 1.0, "lambda_beta": 2.0, "beta_lr": 3.0, "scale_rule": "exact"
+        "total_steps": 7, "forward": "float", "lambda_w": 1.0, "lambda_beta": 2.0, "beta_lr": 3.0,
+        "scale_rule": "exact", "activation_signed": None,
     }  # fmt: skip
 
 
@@ -71,6 +72,11 @@ def test_every_option_reaches_the_record() -> None:
         ({"beta_lr": math.nan}, "beta_lr must be a finite number >= 0, not nan"),
         ({"forward": "floats"}, "forward must be \"quantized\" or \"float\", not 'floats'; did you mean 'float'"),
         ({"forward": None}, 'forward must be "quantized" or "float", not None'),
+        (
+            {"activation_signed": "yes"},
+            "activation_signed must be True, False or a mapping of layers to them, not 'yes'",
+        ),
+        ({"activation_signed": {"fc": 1}}, "activation_signed must be True, False or a mapping"),
         ({"scale_rule": None}, "scale_rule must be one of 'exact'"),
     ],
 )
@@ -89,7 +95,7 @@ def test_the_record_is_frozen_and_copies() -> None:
 def test_the_training_config_and_the_command_line_offer_the_options() -> None:
     assert set(OPTIONS) - set(METHOD_FIELDS) == {"total_steps", "scale_rule"}
     on_the_line = set(inspect.signature(train_verb).parameters)
-    assert set(METHOD_FIELDS) - on_the_line == {"layer_costs", "fit_range", "beta_lr"}
+    assert set(METHOD_FIELDS) - on_the_line == {"activation_signed", "layer_costs", "fit_range", "beta_lr"}
     assert on_the_line & set(OPTIONS) <= set(METHOD_FIELDS)
     # a config may say more of an option than nothing, where it says the same as the record's own default does
     differing = {name for name in METHOD_FIELDS if TrainConfig.model_fields[name].default != OPTIONS[name].default}

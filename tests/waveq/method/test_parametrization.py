@@ -251,7 +251,7 @@ def test_channels_last_gives_the_same_network() -> None:
 def test_inputs_are_quantised_where_asked_and_signs_are_seen() -> None:
     model = FunctionalNet()
     seen: dict[str, torch.Tensor] = {}
-    waveq.attach(model, bits=8, activation_bits={"conv1": 3, "fc": 2})
+    waveq.attach(model, bits=8, activation_bits={"conv1": 3, "fc": 2}, activation_quantizer="dorefa")
     for name in ("conv1", "grouped", "fc"):
         model.get_submodule(name).register_forward_pre_hook(lambda _m, args, n=name: seen.update({n: args[0]}))
     model(torch.randn(8, 3, 6, 6))
@@ -283,7 +283,7 @@ def test_inputs_given_by_keyword_are_quantised_too() -> None:
             return self.fc(input=x)  # type: ignore[no-any-return]
 
     model, x = ByKeyword(), torch.rand(8, 4)
-    wq = waveq.attach(model, bits=8, activation_bits={"fc": 1})
+    wq = waveq.attach(model, bits=8, activation_bits={"fc": 1}, activation_quantizer="dorefa")
     expected = F.linear(x.round(), model.fc.weight, model.fc.bias)
     torch.testing.assert_close(model(x), expected)
     wq.finalize()

@@ -294,7 +294,7 @@ def test_the_float_road_quantises_inputs_and_leaves_the_relu_out() -> None:
     assert_same(model, unfused(model), images())
 
 
-@pytest.mark.parametrize("method", sorted(set(activation_quantizer_names()) - {"dorefa", "pact"}))
+@pytest.mark.parametrize("method", sorted(set(activation_quantizer_names()) - {"dorefa", "pact", "range"}))
 def test_methods_that_start_from_data_keep_the_relu(method: str) -> None:
     model, handle = attached(CHAINS["plain"][0], activation_quantizer=method)
     assert handle.relus_left_out == {}
@@ -314,7 +314,7 @@ def test_methods_of_the_users_own_keep_the_relu() -> None:
 
 
 def test_the_plain_form_keeps_the_relu_of_dorefa(runs: list[nn.Module]) -> None:
-    model, _ = attached(CHAINS["plain"][0])
+    model, _ = attached(CHAINS["plain"][0], activation_quantizer="dorefa")
     runs.clear()
     with use_backend("plain"):
         model(images())

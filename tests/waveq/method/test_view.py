@@ -25,10 +25,12 @@ LOOKS: dict[str, Callable[[waveq.WaveQ], object]] = {
     "wave": lambda wq: wq.wave(),
     "on_levels": lambda wq: wq.on_levels(),
     "forecast": lambda wq: wq.forecast(),
+    "summary": lambda wq: wq.summary(),
     "diagnose": lambda wq: wq.diagnose(),
     "policy": lambda wq: wq.policy(),
     "repr": repr,
     "relus_left_out": lambda wq: wq.relus_left_out,
+    "clipped_inputs": lambda wq: wq.clipped_inputs(),
 }
 
 
@@ -81,5 +83,5 @@ def test_every_look_is_tried_and_all_else_is_known_to_change_something() -> None
     public = {name for name in dir(View) if not name.startswith("_")}
     assert public == set(LOOKS) - {"repr"}
     assert {name for name in dir(waveq.WaveQ) if not name.startswith("_")} - public == {
-        "penalty", "step", "freeze", "rounded", "finalize", "finalize_copy", "remove"
+        "penalty", "step", "freeze", "rounded", "finalize", "finalize_copy", "remove", "forget_weights"
     }  # fmt: skip

@@ -265,12 +265,12 @@ def test_an_attach_that_fails_midway_is_undone(after: int, monkeypatch: pytest.M
     calls = 0
     shorten = attachment.shorten
 
-    def fails(module: nn.Module) -> None:
+    def fails(module: nn.Module, tensor: str) -> None:
         nonlocal calls
         calls += 1
         if calls == after:
             raise KeyboardInterrupt
-        shorten(module)
+        shorten(module, tensor)
 
     monkeypatch.setattr(attachment, "shorten", fails)
     with pytest.raises(KeyboardInterrupt):

@@ -129,6 +129,12 @@ def train(model: nn.Module, handle: object, steps: int, rate: float = 0.05) -> l
     return losses
 
 
+def _inputs_of(name: str) -> str:
+    """DoReFa's fixed range gives way to one from the data."""
+    published = quantizer_class(name).activation
+    return "range" if published == "dorefa" else published
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["pact", *LEARNED_LEVELS])
 def test_train_save_resume_finalize(name: str) -> None:
@@ -137,7 +143,7 @@ def test_train_save_resume_finalize(name: str) -> None:
     handle = attach(model, quantizer=name, bits=2, activation_bits=3)
     losses = train(model, handle, 150 if name == "ttq" else 60)  # its small levels scale the weights' gradient
     assert min(losses[-5:]) < 0.8 * losses[0]
-    assert handle.policy().provenance["activation_quantizer"] == quantizer_class(name).activation
+    assert handle.policy().provenance["activation_quantizer"] == _inputs_of(name)
 
     twin = small_net()
     twin_handle = attach(twin, quantizer=name, bits=2, activation_bits=3)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import waveq
 from tests.quantizer_tools import gradient, random_weight, tensor
+from waveq.evaluate.weights import WeightBank
+from waveq.layers import outputs_of
+from waveq.quantizers import make_quantizer, quantizer_class, quantizer_names
 from waveq.quantizers._binary_codes import assign, binary_codes, fit_basis, moved_basis, sorted_levels
 from waveq.quantizers._piecewise import thresholds_below
 from waveq.quantizers.lqnets import LQNets, LQNetsActivation
@@ -118,3 +123,34 @@ def test_lqnets_with_fewer_weights_than_levels(shape: tuple[int, ...]) -> None:
     for _ in range(3):
         assert bool(torch.isfinite(method(weight, torch.tensor(3.0))).all())
     assert bool(torch.isfinite(method.basis).all())
+
+
+# ---------------------------------------------------------------------- where the output channels lie
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("quantizer", [name for name in quantizer_names() if quantizer_class(name).by_output])
+def test_levels_by_output_lie_on_the_output_channels_of_transposed_layers(
+    quantizer: str, groups: int, dimensions: int
+) -> None:
+    """A transposed convolution is a plain one run backwards: each group's axes are exchanged, and levels go along."""
+    torch.manual_seed(0)
+    kinds: Any = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+    layer = kinds[dimensions](4, 6, 3, groups=groups)
+    plain = [part.transpose(0, 1) for part in layer.weight.detach().chunk(groups)]  # (outputs, inputs, ...) by group
+    made = make_quantizer(quantizer, layer.weight, total_bits=2, outputs=outputs_of(layer))
+    bits = torch.tensor(1.0)
+    expected = [make_quantizer(quantizer, part, total_bits=2)(part, bits) for part in plain]
+    torch.testing.assert_close(made(layer.weight, bits), torch.cat([part.transpose(0, 1) for part in expected]))
+    beta = torch.tensor(1.0)
+    waves = [make_quantizer(quantizer, part, total_bits=2).coordinate(part, beta) for part in plain]
+    torch.testing.assert_close(made.coordinate(layer.weight, beta), torch.cat([part.transpose(0, 1) for part in waves]))
+
+
+def test_a_filter_of_a_transposed_layer_has_few_levels_attached_and_in_tables() -> None:
+    model = nn.Sequential(nn.ConvTranspose2d(8, 3, 5, bias=False))
+    rounded = WeightBank({"0": model[0]}, quantizer="lqnets", scale="learned").weight("0", 2)
+    waveq.attach(model, bits=2, quantizer="lqnets").finalize()
+    for weight in (model[0].weight.detach(), rounded):
+        assert [weight[:, channel].unique().numel() for channel in range(3)] == [4, 4, 4]

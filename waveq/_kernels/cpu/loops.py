@@ -109,8 +109,8 @@ def tanh_of(largest: Array, out: Array) -> None:
 @jit_loop
 def _round_tanh(t: Array, out: Array, row: Array) -> None:
     widest_vectors()
-    scale = _ONE / (row[DIVISOR] * row[PITCH])
-    pitch, gain, low, high, shift = row[PITCH], row[GAIN], row[LOW], row[HIGH], row[SHIFT]
+    scale, pitch, gain, shift = _ONE / (row[DIVISOR] * row[PITCH]), row[PITCH], row[GAIN], row[SHIFT]
+    low, high = max(row[LOW], row[U_LOW] / pitch), min(row[HIGH], row[U_HIGH] / pitch)
     for i in range(t.size):
         out[i] = gain * ((whole(clip(t[i] * scale, low, high) - shift) + shift) * pitch)
 
@@ -162,19 +162,21 @@ def round_chunks(first: int, last: int, kind: int, edges: Array, places: Array, 
 @jit_loop
 def _back_tanh(t: Array, g: Array, out: Array, closed: bool, row: Array) -> tuple[Real, Real, Real]:
     widest_vectors()
-    scale = _ONE / (row[DIVISOR] * row[PITCH])
-    low, high, shift = row[LOW], row[HIGH], row[SHIFT]
+    scale, low, high, shift = _ONE / (row[DIVISOR] * row[PITCH]), row[LOW], row[HIGH], row[SHIFT]
+    start, end = row[U_LOW] / row[PITCH], row[U_HIGH] / row[PITCH]
     slack = _SLACK if closed else _ONE / _SLACK
     lowest, highest, through = low * slack, high * slack, row[GAIN] / row[DIVISOR]
     by_pitch, by_gain, by_divisor = _ZERO, _ZERO, _ZERO
     for i in range(t.size):
-        x = t[i] * scale
+        scaled = t[i] * scale
+        x = clip(scaled, start, end)
         steps = whole(clip(x, low, high) - shift) + shift
         passed = g[i] if (x >= lowest) & (x <= highest) else _ZERO
+        free = passed if x == scaled else _ZERO
         by_pitch = add(by_pitch, g[i] * steps - passed * x)
         by_gain = add(by_gain, g[i] * steps)
-        by_divisor = add(by_divisor, passed * t[i])
-        out[i] = through * passed * (_ONE - t[i] * t[i])
+        by_divisor = add(by_divisor, free * t[i])
+        out[i] = through * free * (_ONE - t[i] * t[i])
     return by_pitch, by_gain, by_divisor / row[DIVISOR]
 
 
