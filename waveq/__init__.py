@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from waveq.method.attachment import WaveQ as WaveQ
     from waveq.method.attachment import attach as attach
     from waveq.method.batch_norm import reestimate_batch_norm as reestimate_batch_norm
+    from waveq.method.input_quantizers import restore_inputs as restore_inputs
     from waveq.method.input_ranges import calibrate as calibrate
     from waveq.policy import Policy as Policy
 
@@ -28,6 +29,7 @@ __all__ = [
     "backend",
     "calibrate",
     "reestimate_batch_norm",
+    "restore_inputs",
     "use_backend",
 ]
 
@@ -43,5 +45,6 @@ __getattr__, __dir__ = lazy_names(
         "use_backend": "waveq._kernels.backends",
         "calibrate": "waveq.method.input_ranges",
         "reestimate_batch_norm": "waveq.method.batch_norm",
+        "restore_inputs": "waveq.method.input_quantizers",
     },
 )

@@ -120,8 +120,8 @@ def engine_for(weight: Tensor) -> Engine | None:
 
 
 def transforming() -> bool:
-    """Whether one of ``torch.func``'s transforms is at work."""
-    return torch._C._functorch.maybe_current_level() is not None
+    """Whether one of ``torch.func``'s transforms is at work, or ``torch.jit.trace``, which keeps no call of ours."""
+    return torch._C._functorch.maybe_current_level() is not None or torch._C._is_tracing()
 
 
 def forced() -> str | None:

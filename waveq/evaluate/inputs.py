@@ -1,4 +1,4 @@
-"""Quantised inputs of a plain float model's layers: hooks that stay the same for every policy."""
+"""Quantised inputs of a plain float model's layers, the same for every policy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from waveq.layers import quantizable
 from waveq.method.arguments import resolve_activations
-from waveq.method.parametrization import FixedActivation
+from waveq.method.fixed_input import FixedInput, keep_input
 
 __all__ = ["quantize_inputs"]
 
@@ -19,10 +19,10 @@ __all__ = ["quantize_inputs"]
 def quantize_inputs(
     model: nn.Module, names: tuple[str, ...], bits: int | Mapping[str, int] | None, x: Tensor
 ) -> dict[str, int]:
-    """Hook DoReFa's activation quantiser before layers; x through the float model shows whose inputs have a sign.
+    """Put DoReFa's activation quantiser before layers; x through the float model shows whose inputs have a sign.
 
     Args:
-        model: changed in place; run once in evaluation mode where there is something to hook.
+        model: changed in place; run once in evaluation mode where there is something to quantise.
         names: the layers that may be named.
         bits: one number for all of them but the network's first layer, a mapping by name, or None.
         x: a first batch.
@@ -51,7 +51,7 @@ def quantize_inputs(
     for watch in watches:
         watch.remove()
     for name, layer in layers.items():
-        layer.register_forward_pre_hook(FixedActivation(chosen[name], signed=signed.get(name, False)))
+        keep_input(layer, FixedInput(chosen[name], signed=signed.get(name, False)))
     return chosen
 
 

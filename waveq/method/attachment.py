@@ -26,21 +26,24 @@ from waveq.method.arguments import (
     resolve_signs,
 )
 from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
-from waveq.method.checkpoint import ROOT_STATE, accept_plain_root, accept_plain_weight
+from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, accept_plain_root, accept_plain_weight
 from waveq.method.choose_layers import choose_layers, share_weights
 from waveq.method.coverage import own_forward
+from waveq.method.fixed_input import FixedInput, drop_input, keep_input
 from waveq.method.handle import WaveQ
 from waveq.method.holders import find_holders, refuse_views
 from waveq.method.input_signs import InputSign
 from waveq.method.options import Bits, Forward, Method, takes_options
-from waveq.method.parametrization import FixedActivation, WaveParametrization, quantize_input
+from waveq.method.parametrization import WaveParametrization, quantize_input
 from waveq.method.presets import get_preset
 from waveq.method.recurrent import read_parametrised
 from waveq.method.relus import Leaning
 from waveq.method.schedules import Profile
+from waveq.method.seal import seal_of
 from waveq.method.settings import Settings, WaveLayer
 from waveq.method.sites import WeightSite, weight_sites
-from waveq.method.wave_layer import KeptOrder, shorten
+from waveq.method.wave_layer import KeptOrder, make_plain, shorten
+from waveq.method.wrappers import resolve_names, unwrapped
 from waveq.quantizers import Quantizer, make_activation_quantizer, make_quantizer
 from waveq.quantizers.base import ScaleMode
 from waveq.quantizers.stacked import stack_of
@@ -83,7 +86,8 @@ def attach(
     ``optimizer.step()``.
 
     Args:
-        model: any module; changed in place.
+        model: any module; changed in place. ``torch.compile`` and DataParallel are looked into; wrap it in others
+            (DistributedDataParallel, FSDP) afterwards.
         OPTIONS
 
     Returns:
@@ -92,7 +96,8 @@ def attach(
     Raises:
         ValueError: unknown layer, method, preset or schedule; bits out of range; NaN weights; learned bits without
             total_steps; nothing to quantise; a scale, or learned bits, that the quantiser does not have; a quantiser
-            other than the policy's.
+            other than the policy's; a model that is attached already. The model is then as it was.
+        TypeError: no module, or one inside a wrapper that has taken hold of the weights.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -107,6 +112,9 @@ def attach(
 
 def attach_method(model: nn.Module, method: Method) -> WaveQ:
     """``attach`` with the options as a record."""
+    model = unwrapped(model)
+    if isinstance(model, nn.Module):
+        method = resolve_names(method, weight_sites(model, method.also, method.bits))
     preset = get_preset(method.preset)
     quantizer = resolve_quantizer(method.quantizer, method.bits)
     layers, skipped = choose_layers(model, method.skip, method.bits, method.also)
@@ -230,6 +238,7 @@ def _new_state(
         device=weight.device,
         groups=groups,
     )
+    state.total_steps = settings.total_steps
     state.quantizes_inputs_always = settings.forward == "float"
     state.sign = sign
     if signed is not None:
@@ -251,31 +260,53 @@ def _tied(site: WeightSite, holders: Mapping[str, WeightSite]) -> list[WeightSit
 
 
 def _register(model: nn.Module, built: Mapping[str, WaveLayer], sites: Mapping[str, Sequence[WeightSite]]) -> list[Any]:
-    hooks: list[Any] = [model.register_load_state_dict_pre_hook(accept_plain_root)]  # type: ignore[no-untyped-call]
+    hooks: list[Any] = []
+    dropped: dict[nn.Module, FixedInput] = {}
+    try:
+        _register_all(model, built, sites, hooks, dropped)
+    except BaseException:  # an interruption too: half attached is no state to be in
+        for layer in built.values():
+            pairs = zip(layer.modules, layer.tensors, strict=True)
+            attached = [(module, tensor) for module, tensor in pairs if parametrize.is_parametrized(module, tensor)]
+            if attached:
+                modules, tensors = zip(*attached, strict=True)
+                make_plain(WaveLayer(layer.name, modules, layer.state, tensors), None)
+        for hook in hooks:
+            hook.remove()
+        for module, fixed in dropped.items():
+            keep_input(module, fixed)
+        for name in (*ROOT_STATE, ROOT_SEAL):
+            model._buffers.pop(name, None)
+        raise
+    return hooks
+
+
+def _register_all(
+    model: nn.Module,
+    built: Mapping[str, WaveLayer],
+    sites: Mapping[str, Sequence[WeightSite]],
+    hooks: list[Any],
+    dropped: dict[nn.Module, FixedInput],
+) -> None:
+    hooks.append(model.register_load_state_dict_pre_hook(accept_plain_root))  # type: ignore[no-untyped-call]
     for layer in built.values():
         for site in sites[layer.name]:
             module, accept = site.module, functools.partial(accept_plain_weight, tensor=site.tensor)
+            quantizes_inputs = site.called and layer.state.activation_bits is not None
+            if quantizes_inputs and (fixed := drop_input(module)) is not None:
+                dropped[module] = fixed  # of an earlier ``finalize``
+            hooks.append(KeptOrder(module, site.order))
             parametrize.register_parametrization(module, site.tensor, layer.state)
             shorten(module, site.tensor)
-            hooks.append(KeptOrder(module, site.order))
             hooks.append(module.register_load_state_dict_pre_hook(accept))  # type: ignore[no-untyped-call]
             if isinstance(module, nn.RNNBase):
                 read_parametrised(module)
-            if site.called and layer.state.activation_bits is not None:
-                _drop_fixed_activations(module)
+            if quantizes_inputs:
                 hooks.append(module.register_forward_pre_hook(quantize_input, with_kwargs=True))
     for layer in built.values():
         layer.state.reads = 0  # torch reads a weight when it is parametrised
     hooks.append(Leaning(model))
     device = next(iter(built.values())).state.beta.device
-    step, dual = ROOT_STATE
-    model.register_buffer(step, torch.zeros((), dtype=torch.int64, device=device))
-    model.register_buffer(dual, torch.zeros((), dtype=torch.int64, device=device))
-    return hooks
-
-
-def _drop_fixed_activations(module: nn.Module) -> None:
-    """Input quantisers of an earlier ``finalize`` make room for the new ones."""
-    for key, hook in list(module._forward_pre_hooks.items()):
-        if isinstance(hook, FixedActivation):
-            del module._forward_pre_hooks[key]
+    for name in ROOT_STATE:
+        model.register_buffer(name, torch.zeros((), dtype=torch.int64, device=device))
+    model.register_buffer(ROOT_SEAL, torch.tensor(seal_of(0, 0), device=device))

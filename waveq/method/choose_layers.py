@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from waveq.layers import resolve_skip
+from waveq.method.checkpoint import ROOT_STATE
 from waveq.method.options import Bits
 from waveq.method.sites import EMBEDDINGS, WeightSite, weight_sites
 from waveq.policy import Policy
@@ -38,6 +39,11 @@ def choose_layers(
         if not name:
             raise ValueError("the model itself is a single layer, which has no name; wrap it in nn.Sequential")
         _check_weight(name, site.module, site.tensor)
+    if taken := [name for name in ROOT_STATE if hasattr(model, name)]:
+        raise ValueError(
+            f"the model has a {taken[0]!r} already: it is attached. finalize() or remove() first, or attach all its "
+            "layers in one call"
+        )
     return layers, skipped
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from waveq._kernels.groups import forget_weights
 from waveq.method.beta_step import move_betas
+from waveq.method.copies import finalize_copy
 from waveq.method.float_road import keep_bounds, rounded
 from waveq.method.formulas import FormulaProbe
 from waveq.method.input_signs import agree_on_signs
@@ -34,8 +35,8 @@ _LOOK_EVERY = 50  # steps between two looks for what was done to the model since
 class WaveQ(View):
     """Learns or keeps the bits of the layers of one model; made by ``attach``.
 
-    ``penalty``, ``step``, ``freeze``, ``finalize`` and ``remove`` change the run, ``rounded`` what is seen meanwhile;
-    everything else is a look (``View``) and changes nothing.
+    ``penalty``, ``step``, ``freeze``, ``finalize`` and ``remove`` change the run, ``rounded`` what is seen meanwhile,
+    ``finalize_copy`` a copy of the model; everything else is a look (``View``) and changes nothing.
 
     Attributes:
         names: the quantised layers, in ``named_modules()`` order.
@@ -223,6 +224,37 @@ class WaveQ(View):
         with rounded(self._all):
             require_same_weights(self._model, self._all, values)
         self._leave(values, "finalised")
+
+    def finalize_copy(self, copied: nn.Module) -> None:
+        """Make a plain network of a copy of the model: its own weights, averaged ones say, on the grids of this run.
+
+        The model and its run stay as they are. Bits, and signs and levels of inputs, are the run's; weights and learned
+        scales are the copy's, and batch norm's statistics too (``waveq.reestimate_batch_norm``).
+
+        Args:
+            copied: made after ``attach`` by ``copy.deepcopy``, or an AveragedModel or another wrapper that holds one as
+                ``module``; changed in place.
+
+        Raises:
+            RuntimeError: bits are still being learned; the model was finalised, or the method removed from it.
+            ValueError: no such copy, or weights that hold NaN or infinity; the copy is then as it was.
+
+        Example:
+            >>> net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+            >>> from waveq import attach
+            >>> wq = attach(net, bits=2)
+            >>> averaged = torch.optim.swa_utils.AveragedModel(net)
+            >>> averaged.update_parameters(net); wq.finalize_copy(averaged)
+            >>> averaged.module[0].weight.unique().numel() <= 4
+            True
+        """
+        self._require_live("finalize_copy")
+        if self.learning:
+            raise RuntimeError(
+                f"finalize_copy() at step {self.steps} of {self.total_steps}: the bits are still being learned; "
+                "wq.freeze() fixes them as they stand"
+            )
+        finalize_copy(self._model, self._layers, self._hooks, copied)
 
     @torch.no_grad()
     def remove(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -17,17 +15,21 @@ from waveq._kernels.rounding import Sines, stacked
 from waveq.functional import Grid, ScaleRule, exact_scale, frequency, grid_scale, magnitude_bits
 from waveq.method.input_signs import InputSign, sign_of
 from waveq.method.kept_weights import KeptWeight, can_keep
+from waveq.method.notes import noted
+from waveq.method.seal import seal_of, warn_averaged, was_averaged
 from waveq.method.settling import BLOCKS
 from waveq.method.watched import Watched
-from waveq.quantizers import ActivationQuantizer, DoReFaActivation
+from waveq.quantizers import ActivationQuantizer
+from waveq.quantizers.activation import DataStarted
 from waveq.quantizers.base import WeightQuantizer
 
-__all__ = ["STATE", "FixedActivation", "WaveParametrization", "parametrization_of", "quantize_input"]
+__all__ = ["STATE", "WaveParametrization", "parametrization_of", "quantize_input"]
 
 _Args: TypeAlias = tuple[Any, ...]
 _Kwargs: TypeAlias = dict[str, Any]
 
-STATE = ("beta", "total_bits", "quantized", "strength", "velocity", "trend", "activation_signed", "bound")
+STATE = ("beta", "total_bits", "quantized", "strength", "velocity", "trend", "activation_signed", "bound", "seal")
+_UNBOUNDED = torch.finfo(torch.float32).max  # finite, for those who check that all of a checkpoint is
 
 
 class WaveParametrization(nn.Module):
@@ -36,11 +38,12 @@ class WaveParametrization(nn.Module):
     beta is a leaf tensor that requires a gradient while it is learned, and a buffer: it travels in the ``state_dict``,
     and no optimizer that is built from ``model.parameters()`` sees it.
 
-    Buffers (0-dim but for the trend): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` bool,
+    Buffers (0-dim but for the trend): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` int8,
     whether the forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task;
     ``velocity`` float32, beta's momentum; ``trend`` (8,) float32, beta's travel in the blocks of ``settling``;
     ``activation_signed`` int8, whether inputs have a sign (-1 until the first one is seen); ``bound`` float32, the
-    largest weight that a fitted range leaves.
+    largest weight that a fitted range leaves, the largest of all numbers until one is fitted; ``seal`` int64, see
+    ``seal``.
     """
 
     beta: Tensor
@@ -51,6 +54,7 @@ class WaveParametrization(nn.Module):
     trend: Tensor
     activation_signed: Tensor
     bound: Tensor
+    seal: Tensor
 
     def __init__(
         self,
@@ -78,6 +82,8 @@ class WaveParametrization(nn.Module):
         self.kept = KeptWeight()
         self.rounding = 0  # open blocks of ``WaveQ.rounded``; no buffer, so that no checkpoint can hold one
         self.quantizes_inputs_always = False  # whether inputs are quantised where weights are not
+        self.attached_bits = total_bits  # 0 where they were to be learned
+        self.total_steps: int | None = None  # of the run; a note for checkpoints
         self.sign = InputSign()
         self.observer: Callable[[Tensor], None] | None = None  # sees inputs instead of the quantiser (``calibrate``)
         self.reads = self.input_calls = 0  # of the weight, and of the input quantiser
@@ -88,24 +94,40 @@ class WaveParametrization(nn.Module):
         for name, value, dtype in (
             ("beta", beta, torch.float32),
             ("total_bits", total_bits, torch.int64),
-            ("quantized", quantized, torch.bool),
+            ("quantized", quantized, torch.int8),
             ("strength", 1.0, torch.float32),
             ("velocity", 0.0, torch.float32),
             ("trend", [0.0] * BLOCKS, torch.float32),
             ("activation_signed", -1, torch.int8),
-            ("bound", math.inf, torch.float32),
+            ("bound", _UNBOUNDED, torch.float32),
+            ("seal", seal_of(total_bits, quantized), torch.int64),
         ):
             self.register_buffer(name, torch.tensor(value, dtype=dtype, device=device))
+        self.seal_now = int(self.seal)  # as the run itself wrote it last
         self._mirror()
 
     def _mirror(self) -> None:
         """Copy what decides control flow out of the buffers, so that a forward pass never waits for the device."""
+        if was_averaged(self.seal, self.seal_now, int(self.total_bits), int(self.quantized)):
+            self._restore()
         self._seen = self._marks()
         self.bits_now = int(self.total_bits)
         self.is_quantized = bool(self.quantized)
         self.signed_now = int(self.activation_signed)
         self.settled = self.signed_now >= 0
         self.beta = self.beta.detach().requires_grad_(self.learns)
+        self._put_seal()
+
+    def _put_seal(self) -> None:
+        self.seal_now = seal_of(self.bits_now, self.is_quantized)
+        self.seal.fill_(self.seal_now)
+
+    def _restore(self) -> None:
+        """Bits, and whether they are used, as they were before somebody averaged them."""
+        warn_averaged(f"{int(self.total_bits)} bits of a layer", f"{self.bits_now or 'learned'} bits")
+        self.total_bits.fill_(self.bits_now)
+        self.quantized.fill_(self.is_quantized)
+        self.activation_signed.fill_(self.signed_now)
 
     def _marks(self) -> tuple[int, ...]:
         """Other ones when anybody wrote those buffers: moving averages of models copy them without asking."""
@@ -138,6 +160,7 @@ class WaveParametrization(nn.Module):
         """Whether the forward pass uses quantised weights."""
         self.quantized.fill_(value)
         self.is_quantized, self._seen = value, self._marks()
+        self._put_seal()
 
     def set_signed(self, value: bool) -> None:
         """Whether inputs have a sign."""
@@ -185,6 +208,16 @@ class WaveParametrization(nn.Module):
         """Fix the bits; beta stays as it was learned."""
         self.total_bits.fill_(total_bits)
         self._mirror()
+
+    @torch.no_grad()
+    def follow(self, other: WaveParametrization) -> None:
+        """Take over all buffers: bits, signs and what is learned beside the optimizer; parameters stay."""
+        for own, theirs in zip(self.buffers(), other.buffers(), strict=True):
+            own.detach().copy_(theirs.to(own.device))
+        self._mirror()
+        for mine, yours in zip(self.modules(), other.modules(), strict=True):
+            if isinstance(mine, DataStarted) and isinstance(yours, DataStarted):
+                mine._begun = yours._begun
 
     def settle(self, beta: Tensor, total_bits: Tensor | None) -> tuple[Tensor, Tensor]:
         """What follows from beta, elementwise, for layers that were attached alike.
@@ -368,10 +401,30 @@ class WaveParametrization(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         state_dict.setdefault(f"{prefix}bound", self.bound)  # checkpoints from before there was a float road
+        state_dict.setdefault(f"{prefix}seal", self.seal)
+        state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())  # and before they said what they fit
         if f"{prefix}trend" in state_dict and state_dict[f"{prefix}trend"].ndim == 0:
             state_dict[f"{prefix}trend"] = torch.zeros_like(self.trend)  # checkpoints from when it was a running mean
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self.bound.clamp_(max=_UNBOUNDED)  # which was infinite in older ones
         self._mirror()
+
+    def get_extra_state(self) -> Tensor:
+        """How the layer was attached, for the one that loads it to compare; see ``fingerprint``."""
+        return noted(
+            {
+                "version": 1,
+                "quantizer": self.quantizer.method,
+                "scale": self.quantizer.scale,
+                "inputs": None if self.activation is None else self.activation.method,
+                "input_bits": self.activation_bits,
+                "bits": self.attached_bits,
+                "total_steps": self.total_steps,
+            }
+        )
+
+    def set_extra_state(self, state: Any) -> None:
+        """It was compared before anything was loaded."""
 
 
 def parametrization_of(module: nn.Module, tensor: str = "weight") -> WaveParametrization:
@@ -379,32 +432,6 @@ def parametrization_of(module: nn.Module, tensor: str = "weight") -> WaveParamet
     found = module.parametrizations[tensor][0]  # type: ignore[index]
     assert isinstance(found, WaveParametrization)
     return found
-
-
-class FixedActivation:
-    """The input quantiser that a finalised layer keeps: nothing of it is in the ``state_dict``.
-
-    Attributes:
-        bits: bits of the inputs.
-        signed: whether inputs have a sign.
-        quantizer: the method with its ranges or levels as they were learned; None is DoReFa's, which has none.
-    """
-
-    def __init__(self, bits: int, *, signed: bool, quantizer: ActivationQuantizer | None = None) -> None:
-        self.bits, self.signed = bits, signed
-        self.quantizer = DoReFaActivation(bits) if quantizer is None else copy.deepcopy(quantizer).eval()
-        self.quantizer.requires_grad_(False)
-
-    def __call__(self, _module: nn.Module, args: _Args, kwargs: _Kwargs | None = None) -> _Args | tuple[_Args, _Kwargs]:
-        """A forward pre-hook, with keywords or without."""
-        x = args[0] if args else (kwargs or {})["input"]
-        if not x.is_meta:  # otherwise a dry run for shapes
-            for tensor in self.quantizer.state_dict().values():
-                if tensor.device != x.device:  # it is no part of the model, so that model.to() does not move it
-                    self.quantizer.to(x.device)
-            x = self.quantizer(x, signed=self.signed)
-        changed = _with_input(x, args, kwargs or {})
-        return changed[0] if kwargs is None else changed
 
 
 def quantize_input(module: nn.Module, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs] | None:

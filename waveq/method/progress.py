@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from waveq.method.checkpoint import ROOT_STATE
+from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE
 from waveq.method.price import next_dual, price_factor
 from waveq.method.price import pressure as pressure_of
+from waveq.method.seal import seal_of, warn_averaged, was_averaged
 from waveq.method.settings import Settings, WaveLayer
 
 __all__ = ["Progress"]
@@ -32,6 +33,7 @@ class Progress:
         self._settings = settings
         self._learned = tuple(layer for layer in layers if layer.state.learns)
         self._first_cost = self.cost()
+        self._seal = seal_of(0, 0)
         self._kept, self._seen = self._read(), self._mark()
 
     @property
@@ -108,10 +110,16 @@ class Progress:
         Raises:
             RuntimeError: the checkpoint learns bits that are preset here.
         """
-        mark = self._mark()
-        if mark == self._seen:
+        if self._mark() == self._seen:
             return False
-        self._kept, self._seen = self._look(), mark
+        if self._averaged():
+            step, dual = self._kept
+            warn_averaged(f"step {int(self._buffer(_STEP))}", f"step {step}")
+            self._buffer(_STEP).fill_(step)
+            self._buffer(_DUAL).fill_(round(dual / _DUAL_UNIT))
+        self._kept = self._look()
+        self._put_seal()
+        self._seen = self._mark()
         return True
 
     def move_price(self, pressure: float) -> None:
@@ -128,12 +136,13 @@ class Progress:
         step, dual = self._look()
         self._buffer(_STEP).fill_(step + 1)
         self._kept, self._seen = (step + 1, dual), self._mark()
+        self._put_seal()
 
     def leave(self) -> None:
         """Take the buffers off the model; what they said last can still be looked at."""
         assert self._model is not None
         self._kept = self._look()
-        del self._model.waveq_step, self._model.waveq_dual
+        del self._model.waveq_step, self._model.waveq_dual, self._model.waveq_seal
         self._model, self._seen = None, None
 
     # ------------------------------------------------------------------ the buffers
@@ -161,7 +170,16 @@ class Progress:
                 f"the checkpoint is of a run that learns the bits of {', '.join(foreign)}, but they were attached with "
                 'preset bits; attach with bits="learn" and the total_steps of that run'
             )
-        return self._read()
+        return self._kept if self._averaged() else self._read()
+
+    def _averaged(self) -> bool:
+        """Whether what somebody wrote is no state of any run; a look then holds to the last that was."""
+        return was_averaged(self._buffer(ROOT_SEAL), self._seal, int(self._buffer(_STEP)), int(self._buffer(_DUAL)))
+
+    def _put_seal(self) -> None:
+        step, dual = self._kept
+        self._seal = seal_of(step, round(dual / _DUAL_UNIT))
+        self._buffer(ROOT_SEAL).fill_(self._seal)
 
     def _read(self) -> tuple[int, float]:
         return int(self._buffer(_STEP)), int(self._buffer(_DUAL)) * _DUAL_UNIT

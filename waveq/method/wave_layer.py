@@ -7,14 +7,15 @@ asks the parametrisation itself; whatever is out of the ordinary takes torch's o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from waveq.method.parametrization import FixedActivation, WaveParametrization, quantize_input
+from waveq.method.fixed_input import FixedInput, keep_input
+from waveq.method.parametrization import WaveParametrization, quantize_input
 from waveq.method.recurrent import keep_plain_weights
 from waveq.method.settings import WaveLayer
 
@@ -55,13 +56,16 @@ def make_plain(layer: WaveLayer, value: Tensor | None) -> None:
         value: the weight from now on, in place; inputs then stay quantised as they are. None leaves float weights and
             float inputs.
     """
+    if not layer.modules:
+        return
     weight, state = layer.weight, layer.state
     for module, tensor in zip(layer.modules, layer.tensors, strict=True):
         hooked = quantize_input in module._forward_pre_hooks.values()
+        _take_own_class(module)
         parametrize.remove_parametrizations(module, tensor, leave_parametrized=False)
         if value is not None and state.activation is not None and hooked:
-            keep = FixedActivation(state.activation.bits, signed=state.signed_now == 1, quantizer=state.activation)
-            module.register_forward_pre_hook(keep, with_kwargs=True)
+            signed = state.signed_now == 1
+            keep_input(module, FixedInput(state.activation.bits, signed=signed, quantizer=state.activation))
     if value is not None:
         weight.copy_(value)
 
@@ -87,3 +91,19 @@ class KeptOrder:
             kept[name] = kept.pop(name)
         if isinstance(self._module, nn.RNNBase):
             keep_plain_weights(self._module)
+
+    def remove_from_copy(self, named: Mapping[int, str], root: nn.Module) -> None:
+        """The same for the module's copy.
+
+        Args:
+            named: the names of the originals, by ``id``.
+            root: the copy of the whole model.
+        """
+        KeptOrder(root.get_submodule(named[id(self._module)]), self._names).remove()
+
+
+def _take_own_class(module: nn.Module) -> None:
+    """Torch takes the property off the class, which copies of the module share."""
+    shared: Any = type(module)
+    own = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, own)

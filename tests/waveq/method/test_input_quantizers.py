@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from waveq import Policy, attach
-from waveq.method.input_quantizers import INPUTS, describe_inputs, restore_inputs
+from waveq import Policy, attach, restore_inputs
+from waveq.method.input_quantizers import INPUTS, describe_inputs
 from waveq.method.parametrization import parametrization_of
 from waveq.quantizers import activation_quantizer_names
 
@@ -38,12 +38,14 @@ def finalised(method: str) -> tuple[nn.Sequential, Policy]:
 def test_checkpoint_and_policy_file_are_the_whole_network(method: str, tmp_path: Path) -> None:
     model, policy = finalised(method)
     policy.save(tmp_path / "policy.json")
-    twin = network().eval()
-    twin.load_state_dict(model.state_dict())
     x = torch.randn(30, 6)
-    assert not torch.equal(twin(x), model(x))
-    restore_inputs(twin, Policy.load(tmp_path / "policy.json"))
-    assert torch.equal(twin(x), model(x))
+    for source in (Policy.load(tmp_path / "policy.json"), model.state_dict()):
+        twin = network()
+        with pytest.raises(RuntimeError, match=r"Unexpected key.*2\.waveq_restore_inputs"):
+            twin.load_state_dict(model.state_dict())
+        restore_inputs(twin, source)
+        twin.load_state_dict(model.state_dict())
+        assert torch.equal(twin(x), model(x))
 
 
 def test_the_sign_is_told() -> None:
@@ -68,8 +70,8 @@ def test_modules_that_share_a_weight_share_the_quantiser() -> None:
     wq.finalize()
     twin = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)).eval()
     twin[4].weight = twin[2].weight
-    twin.load_state_dict(model.state_dict())
     restore_inputs(twin, policy)
+    twin.load_state_dict(model.state_dict())
     x = torch.randn(8, 4)
     assert torch.equal(twin(x), model.eval()(x))
 
@@ -89,7 +91,9 @@ def test_policies_that_cannot_be_restored(told: Any, message: str) -> None:
     model = network()
     with pytest.raises(ValueError, match=message):
         restore_inputs(model, Policy({"2": 3}, activation_bits={"2": 4}, provenance={INPUTS: told}))
+    assert type(model[2]) is nn.Linear
     assert not model[2]._forward_pre_hooks
+    assert list(model.state_dict()) == list(network().state_dict())
 
 
 def test_a_layer_that_the_model_does_not_have() -> None:

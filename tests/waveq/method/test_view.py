@@ -83,5 +83,5 @@ def test_every_look_is_tried_and_all_else_is_known_to_change_something() -> None
     public = {name for name in dir(View) if not name.startswith("_")}
     assert public == set(LOOKS) - {"repr"}
     assert {name for name in dir(waveq.WaveQ) if not name.startswith("_")} - public == {
-        "penalty", "step", "freeze", "rounded", "finalize", "remove", "forget_weights"
+        "penalty", "step", "freeze", "rounded", "finalize", "finalize_copy", "remove", "forget_weights"
     }  # fmt: skip

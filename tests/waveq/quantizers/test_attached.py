@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.quantizer_tools import LEARNED_LEVELS, gradient, random_weight
 from waveq import attach
 from waveq.functional import Grid, grid_levels, round_to_grid, wave
-from waveq.method.parametrization import FixedActivation
+from waveq.method.fixed_input import FixedInput
 from waveq.quantizers import (
     make_activation_quantizer,
     make_quantizer,
@@ -139,6 +139,7 @@ def _inputs_of(name: str) -> str:
 @pytest.mark.parametrize("name", ["pact", *LEARNED_LEVELS])
 def test_train_save_resume_finalize(name: str) -> None:
     model = small_net()
+    parameters = [id(p) for p in model.parameters()]
     handle = attach(model, quantizer=name, bits=2, activation_bits=3)
     losses = train(model, handle, 150 if name == "ttq" else 60)  # its small levels scale the weights' gradient
     assert min(losses[-5:]) < 0.8 * losses[0]
@@ -153,7 +154,10 @@ def test_train_save_resume_finalize(name: str) -> None:
 
     expected = model(x)
     handle.finalize()
-    assert set(model.state_dict()) == set(small_net().state_dict())
+    inputs = {key for key in model.state_dict() if ".waveq_restore_inputs." in key}
+    assert inputs
+    assert set(model.state_dict()) - inputs == set(small_net().state_dict())
+    assert [id(p) for p in model.parameters()] == parameters
     assert torch.equal(model(x), expected)
     assert torch.equal(copy.deepcopy(model)(x), expected)
     twin_handle.remove()
@@ -221,12 +225,12 @@ def test_a_finalised_input_quantiser_follows_its_input(name: str) -> None:
     quantizer = make_activation_quantizer(name, 3)
     x = torch.rand(4, 5)
     quantizer(x)
-    fixed = FixedActivation(3, signed=False, quantizer=quantizer)
-    (y,) = fixed(nn.Identity(), (x,))
+    fixed = FixedInput(3, signed=False, quantizer=quantizer)
+    y = fixed(x)
     assert torch.equal(y, quantizer.eval()(x))
     assert not y.requires_grad
-    assert fixed(nn.Identity(), (x.to("meta"),))[0].is_meta  # a dry run for shapes ...
-    assert torch.equal(fixed(nn.Identity(), (x,))[0], y)  # ... leaves what was learned alone
+    assert fixed(x.to("meta")).is_meta  # a dry run for shapes ...
+    assert torch.equal(fixed(x), y)  # ... leaves what was learned alone
 
 
 @pytest.mark.parametrize("name", LEARNED_LEVELS)
