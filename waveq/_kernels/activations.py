@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from waveq._kernels.engine import Engine, Table, rows_of
 from waveq._kernels.levels import Levels
 
-__all__ = ["fused_clip_round", "fused_round_by_step"]
+__all__ = ["FixedLevels", "fixed_levels", "fused_clip_round", "fused_round_by_step", "fused_round_fixed"]
 
 
 def fused_clip_round(engine: Engine, x: Tensor, *, low: float, steps: float, closed: bool = True) -> Tensor:
@@ -53,18 +53,58 @@ class _FusedRoundByStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, engine: Engine, low: float, high: float, x: Tensor, step: Tensor) -> Tensor:
         ctx.save_for_backward(x, step)
-        ctx.ends = engine, low, high
-        (made,), _ = engine.round([x], _table(x, step, low, high))
+        ctx.made_with = engine, _table(x, step, low, high)
+        (made,), _ = engine.round([x], ctx.made_with[1])
         return made
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         x, step = ctx.saved_tensors
-        engine, low, high = ctx.ends
-        table = _table(x, step, low, high)
+        engine, table = ctx.made_with
         (out,), sums = engine.round_backward([x], table, [above], torch.zeros_like(table.rows[:, 0]))
         return None, None, None, out, sums[0, 0].to(step.dtype)
+
+
+class FixedLevels(NamedTuple):
+    """Multiples of a step that nobody learns, made once.
+
+    Attributes:
+        table: for an engine.
+        low: the lowest level.
+        high: the highest level.
+    """
+
+    table: Table
+    low: float
+    high: float
+
+
+def fused_round_fixed(engine: Engine, x: Tensor, levels: FixedLevels) -> Tensor:
+    """s round(clip(x / s, low, high)) with the gradient between the outermost levels."""
+    result: Tensor = _FusedRoundFixed.apply(engine, levels, x)
+    return result
+
+
+class _FusedRoundFixed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, engine: Engine, levels: FixedLevels, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.ends = levels.low, levels.high
+        (made,), _ = engine.round([x], levels.table)
+        return made
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        return None, None, torch.ops.aten.hardtanh_backward(above, x, *ctx.ends)  # open at both ends
+
+
+def fixed_levels(x: Tensor, step: Tensor, low: float, high: float) -> FixedLevels:
+    """How values like x are rounded to multiples of a 0-dim step, from ``low`` steps to ``high``."""
+    size = float(step)
+    return FixedLevels(_table(x, step, low, high), low * size, high * size)
 
 
 def _table(x: Tensor, step: Tensor, low: float, high: float) -> Table:

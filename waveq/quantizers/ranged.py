@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor, nn
 
 from waveq._boundaries import clip
+from waveq._kernels.activations import FixedLevels, fixed_levels, fused_round_fixed
+from waveq._kernels.backends import engine_for
 from waveq.quantizers.activation import DataStarted
 from waveq.quantizers.base import TINY, straight_through
 from waveq.quantizers.lsq import quantize_by_step
@@ -45,6 +49,7 @@ class RangedActivation(DataStarted):
     def __init__(self, bits: int) -> None:
         super().__init__(bits)
         self.register_buffer("range", torch.tensor(1.0))
+        self._made: tuple[Hashable, FixedLevels] | None = None  # what depends on the range alone
         self._stands_in = False  # whether a batch in evaluation has set the range
 
     def start(self, x: Tensor, signed: bool) -> None:
@@ -56,11 +61,24 @@ class RangedActivation(DataStarted):
 
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         """The values on the levels of the range."""
-        size = self.range.to(x.dtype)
         if signed and self.bits == 1:
+            size = self.range.to(x.dtype)
             return straight_through(clip(x, -size, size), torch.where(x.detach() < 0, -size, size))
+        engine = engine_for(x)
+        if engine is not None:
+            return fused_round_fixed(engine, x, self._levels(x, signed))
         most = _most(self.bits, signed)
-        return quantize_by_step(x, size / most, most if signed else 0.0, most)
+        return quantize_by_step(x, self.range.to(x.dtype) / most, most if signed else 0.0, most)
+
+    def _levels(self, x: Tensor, signed: bool) -> FixedLevels:
+        """Made once: the range stays."""
+        key = signed, x.dtype, x.device, id(self.range), self.range._version
+        if self._made is None or self._made[0] != key:
+            most = _most(self.bits, signed)
+            with torch.inference_mode(False), torch.no_grad():
+                step = self.range.to(x.device) / most
+                self._made = key, fixed_levels(x, step, -most if signed else 0.0, most)
+        return self._made[1]
 
     def replaces(self, rectifier: nn.Module) -> bool:
         """A ReLU: whatever is not positive becomes 0 and has no gradient."""
