@@ -14,14 +14,12 @@ from waveq._kernels.groups import forget_weights
 from waveq.method.beta_step import move_betas
 from waveq.method.copies import finalize_copy
 from waveq.method.float_road import keep_bounds, rounded
-from waveq.method.formulas import FormulaProbe
 from waveq.method.input_signs import agree_on_signs
 from waveq.method.learned_policy import require_finite
 from waveq.method.penalty import Strengths, penalty
-from waveq.method.penalty_watch import PenaltyWatch
 from waveq.method.phases import enter_phase, freeze_bits
 from waveq.method.settings import Settings, WaveLayer
-from waveq.method.surgery import UnmovedScales, require_layers, require_same_weights, watch, written_over
+from waveq.method.surgery import require_same_weights
 from waveq.method.task_gradients import TaskGradients
 from waveq.method.view import View
 from waveq.method.wave_layer import make_plain
@@ -29,7 +27,6 @@ from waveq.method.wave_layer import make_plain
 __all__ = ["WaveQ"]
 
 _FORGOTTEN_AFTER = 100  # penalties without a step; gradient accumulation rarely goes that far
-_LOOK_EVERY = 50  # steps between two looks for what was done to the model since attach
 
 
 class WaveQ(View):
@@ -47,13 +44,9 @@ class WaveQ(View):
         self, model: nn.Module, layers: Mapping[str, WaveLayer], settings: Settings, hooks: Sequence[Any]
     ) -> None:
         super().__init__(model, layers, settings)
-        self._probe, self._scales = FormulaProbe(model, self._all), UnmovedScales(self._all)
-        self._hooks = [*hooks, self._probe]
-        self._watching = True  # from the start, when initialisations come too late
-        watch(self._all, on=True)
+        self._hooks = [*hooks, self._guards.probe]
         self._pending = 0  # penalties since the last step
         self._gradients = TaskGradients(self._all, settings)
-        self._watch = PenaltyWatch(self._weight_versions())
         enter_phase(self._all, settings, self.phase)  # schedules without a first phase quantise from the first step on
         self._tell_groups()
         self._gradients.plan(self.steps)
@@ -81,7 +74,7 @@ class WaveQ(View):
         total = penalty(self._all, self.settings, Strengths(lambda_w, lambda_beta, learning=self.phase == 2))
         # without strengths there is nothing to differentiate: backward() on it alone must work all the same
         total = total if total.requires_grad or not torch.is_grad_enabled() else total.requires_grad_()
-        self._watch.follow(total)
+        self._guards.follow(total)
         return total
 
     def step(self, *, grad_scale: float = 1.0) -> None:
@@ -100,17 +93,11 @@ class WaveQ(View):
         self._require_live("step")
         self._notice()
         self._pending = 0
-        self._look_for_surgery()
         layers, settings, progress = self._all, self.settings, self._progress
-        self._gradients.look()
-        if self._gradients.missing or not self._watch.works:
-            self._watch.judge(
-                versions=self._weight_versions(),
-                trained=self._gradients.stepped,
-                needed=self.learning or settings.schedule(progress.step)[0] != 0.0,
-                missing=self._gradients.missing,
-            )
-            self._gradients.wonders = not self._watch.works
+        self._guards.look(progress.step)
+        self._gradients.look()  # and measure the wave's strength by them
+        wanted = self.learning or settings.schedule(progress.step)[0] != 0.0
+        self._guards.judge_penalty(self._gradients, needed=wanted)
         if progress.phase == 2:
             pressure = progress.pressure()  # of the bits that the gradients speak of, not of those they lead to
             if move_betas(progress.learned, settings, grad_scale, progress.phase2_share):
@@ -122,7 +109,7 @@ class WaveQ(View):
         self._gradients.plan(progress.step)
         agree_on_signs([layer.state for layer in layers], progress.step)
         self._tell_groups()
-        self._scales.remember()
+        self._guards.remember()
 
     def freeze(self) -> None:
         """Fix the bits now: ceil(beta - hysteresis), within the budget where one is set."""
@@ -160,10 +147,6 @@ class WaveQ(View):
             self._tell_groups()
             self._gradients.plan(self.steps)
 
-    def _weight_versions(self) -> int:
-        """Another number after every step of an optimizer that writes in place, as all of torch's do."""
-        return sum(layer.weight._version for layer in self._all)
-
     def _forget_gradients(self) -> None:
         """Free what this step's weights and gradients left."""
         forget_weights()
@@ -175,22 +158,6 @@ class WaveQ(View):
         """Whether the wave is computed along with the rounding until the next step."""
         strength = self.settings.schedule(self.steps)[0]
         self._all[0].state.groups.wave = self.settings.wave_on != "raw" and strength != 0.0
-
-    # ------------------------------------------------------------------ what is done to the model meanwhile
-
-    def _look_for_surgery(self) -> None:
-        """At the beginning of a step: say what the method cannot follow; most looks are for some steps only."""
-        self._probe.remove()
-        self._scales.look()
-        found, step = self._scales.unmoved(), self.steps
-        if step % _LOOK_EVERY == 0:
-            require_layers(self._model, self._all, self.settings)
-        if self._watching:
-            found += written_over(self._all)
-        self._watching = (step + 1) % _LOOK_EVERY == 0
-        watch(self._all, on=self._watching)
-        for sentence in found:
-            warnings.warn(sentence, stacklevel=3)
 
     # ------------------------------------------------------------------ leaving
 
@@ -207,9 +174,7 @@ class WaveQ(View):
         """
         self._require_live("finalize")
         require_finite(self._all)
-        require_layers(self._model, self._all, self.settings)
-        for sentence in self._scales.unmoved(at_end=True) + written_over(self._all):
-            warnings.warn(sentence, stacklevel=3)
+        self._guards.last_look()
         if self.learning:
             warnings.warn(
                 f"finalize() at step {self.steps} of {self.total_steps}: the bits were still being learned and are "

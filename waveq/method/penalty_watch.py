@@ -61,11 +61,11 @@ class PenaltyWatch:
         reached, self._reached = self._reached, False
         if reached and missing and moved and not self._told_of_gradients:
             self._told_of_gradients = True
-            warnings.warn(_NO_GRADIENTS, stacklevel=3)
+            warnings.warn(_NO_GRADIENTS, stacklevel=4)
         if self.works or self.finding or not (needed and trained):
             return
         self.finding = _NEVER_BACKWARD if self._called else _NEVER_CALLED
-        warnings.warn(self.finding, stacklevel=3)
+        warnings.warn(self.finding, stacklevel=4)  # the caller of ``step``
 
     def _note(self, _gradient: Tensor) -> None:
         self.works = self._reached = True

@@ -12,8 +12,8 @@ from waveq.method.coverage import Summary, count_weights, never_ran, summarize
 from waveq.method.diagnosis import diagnose_bits
 from waveq.method.float_road import TOLERANCE, off_levels, share_on_levels
 from waveq.method.forecast import forecast
+from waveq.method.guards import Guards
 from waveq.method.learned_policy import policy_of
-from waveq.method.penalty_watch import PenaltyWatch
 from waveq.method.progress import Progress
 from waveq.method.relus import relus_left_out
 from waveq.method.settings import Settings, WaveLayer
@@ -36,7 +36,7 @@ class View:
         self._model = model
         self._layers = dict(layers)
         self._progress = Progress(model, self._all, settings)
-        self._watch = PenaltyWatch(0)
+        self._guards = Guards(model, self._all, settings)
         self._left = ""  # how the model was left: "finalised" or "removed"
         self._last_policy: Policy | None = None
         self._last_summary: Summary | None = None
@@ -134,7 +134,7 @@ class View:
         """After training: one sentence for each thing that makes the result doubtful."""
         idle = never_ran(self._all, self.steps)
         return (
-            diagnose_bits(self._progress, self.settings, unpriced=self._watch.finding)
+            diagnose_bits(self._progress, self.settings, unpriced=self._guards.finding)
             + idle
             + self._doubts_of_weights()
         )
