@@ -52,7 +52,7 @@ def alone() -> dict[str, Work]:
 def network(name: str, batch: int) -> tuple[dict[str, Work], int]:
     """Forward and backward pass with and without ReLUs, and how many ReLUs are left out."""
     model = build(name).train()
-    handle = waveq.attach(model, bits=BITS, activation_bits=BITS, lambda_w=0.0)
+    handle = waveq.attach(model, bits=BITS, activation_bits=BITS, activation_quantizer="dorefa", lambda_w=0.0)
     x, y = torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
     with torch.no_grad():
         model(x)  # shows the signs of the inputs
