@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from waveq._boundaries import clip
 from waveq._kernels.activations import FixedLevels, fixed_levels, fused_round_fixed
 from waveq._kernels.backends import engine_for
+from waveq._kernels.layout import widened
 from waveq.quantizers.activation import DataStarted
 from waveq.quantizers.base import TINY, straight_through
 from waveq.quantizers.lsq import quantize_by_step
@@ -68,7 +69,9 @@ class RangedActivation(DataStarted):
         if engine is not None:
             return fused_round_fixed(engine, x, self._levels(x, signed))
         most = _most(self.bits, signed)
-        return quantize_by_step(x, self.range.to(x.dtype) / most, most if signed else 0.0, most)
+        wide = widened(x)  # half precision has too few digits to tell which level is the nearest
+        step = self.range.to(wide.dtype) / most
+        return quantize_by_step(wide, step, most if signed else 0.0, most).to(x.dtype)
 
     def _levels(self, x: Tensor, signed: bool) -> FixedLevels:
         """Made once: the range stays."""

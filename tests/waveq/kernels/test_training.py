@@ -240,7 +240,11 @@ def test_models_in_other_precisions(dtype: torch.dtype) -> None:
         return model.to(dtype), x.to(dtype)
 
     tolerance = 3e-2 if dtype == torch.bfloat16 else 1e-5
-    close(one_step("numba", prepare=prepare), one_step("plain", prepare=prepare), tolerance=tolerance)
+    # on the fine levels of [0, 1] an input that bfloat16 moves to the next level weighs little; over a range from data
+    # one such input alone is several per cent of a bias's gradient, whichever form made it
+    inputs = {"activation_quantizer": "dorefa"} if dtype == torch.bfloat16 else {}
+    ours, theirs = (one_step(form, prepare=prepare, **inputs) for form in ("numba", "plain"))
+    close(ours, theirs, tolerance=tolerance)
 
 
 def test_evaluation_without_gradients_follows_every_change() -> None:
