@@ -32,7 +32,15 @@ def attached(start: torch.Tensor) -> tuple[waveq.WaveQ, list[torch.Tensor]]:
         layer = nn.Linear(1, 1, bias=False)
         layer.weight = nn.Parameter(part.clone()[None])
         layers.append(layer)
-    choices = {"bits": BITS, "scale": "max", "lambda_w": 1.0, "schedule": "constant", "fit_range": False}
+    # released: its strength needs no gradients to be measured first
+    choices = {
+        "preset": "released",
+        "bits": BITS,
+        "scale": "max",
+        "lambda_w": 1.0,
+        "schedule": "constant",
+        "fit_range": False,
+    }
     handle = waveq.attach(layers, quantizer="dorefa", forward="float", **choices)
     return handle, list(layers.parameters())
 
