@@ -1,5 +1,5 @@
 # make demo   the whole pipeline on data that ships with a dependency, a few minutes on two cores
-# make quick  the tests that take half a second at most: under a minute on two cores
+# make quick  the tests that take 0.15 s of processor time at most: under a minute on two cores
 # make test   everything CI runs: format, lint, types, import borders, tests, kernels uncompiled, coverage
 # make lowest the formulas' tests with the oldest torch and the oldest other packages that pyproject.toml allows
 PYTHON ?= python3

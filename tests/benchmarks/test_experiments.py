@@ -199,6 +199,7 @@ def test_table2_no_training_stands_for_two_columns():
     assert len({job.key() for job in jobs.values()}) == len(jobs)  # no base's wave is the base alone
 
 
+@pytest.mark.slow
 def test_experiments_runs_what_is_asked_for_with_its_options(folder, tmp_path, capsys):
     run(experiments, folder, tmp_path, "--prices", "0.5", "--only", "hardware")
     assert len(read(tmp_path, "hardware")) == 2 * 2

@@ -33,6 +33,7 @@ def test_every_method_keeps_its_budget(problem, tiny, method, objective, limit):
     assert found.steps_left == (13 if method == "steps" else 20)  # 7 are 35 %
 
 
+@pytest.mark.slow
 def test_an_unknown_method_is_refused(problem, tiny):
     network, layers, train = problem
     job = Job(setting=tiny, seed=0, allocation={"method": "guess", "objective": "mean_bits", "limit": 3.0})

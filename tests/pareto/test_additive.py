@@ -88,6 +88,7 @@ def optimum(cost, loss, budget):
     return solution.fun
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layers", "budgets"), [(21, 8), (53, 4)])
 def test_equal_to_an_integer_program_at_many_budgets(layers, budgets):
     cost, loss = tables(layers, seed=layers)

@@ -71,6 +71,7 @@ def test_a_unit_that_always_kills_is_given_up_and_the_rest_is_kept(store, tmp_pa
     assert len(store) == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_error_of_evaluate_ends_the_run_with_its_own_words(engine, store, cluster):
     with pytest.raises(ArithmeticError, match="the model is broken"):

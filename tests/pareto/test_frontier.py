@@ -12,6 +12,7 @@ from tests import reference_pareto as slow
 values = st.sampled_from([0.0, 1.0, 2.0, 3.0, -1.0, 0.5, float("inf"), float("-inf")])
 
 
+@pytest.mark.slow
 @given(st.integers(1, 5), st.data())
 def test_equal_to_the_definition(objectives, data):
     rows = data.draw(st.lists(st.lists(values, min_size=objectives, max_size=objectives), max_size=25))

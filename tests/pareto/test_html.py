@@ -35,6 +35,7 @@ def test_hovering_shows_the_bits_of_each_layer(frame):
     assert texts["mark", "far", 9.0] == "<b>far</b><br>accuracy 95<br>energy_pj 9"
 
 
+@pytest.mark.slow
 @needs_plotly
 def test_the_page_holds_every_point(frame, tmp_path):
     front = frontier(frame, sense=SENSE)

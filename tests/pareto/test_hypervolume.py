@@ -25,6 +25,7 @@ def test_equal_to_counting_cells(objectives, data):
     assert hypervolume(points, reference=reference, sense=sense) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objectives", [2, 3, 4])
 def test_a_staircase_has_a_closed_form(objectives):
     # All points of {0..n}^M with coordinate sum n dominate, up to n + 1, a simplex of unit cells.

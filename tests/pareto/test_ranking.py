@@ -9,6 +9,7 @@ from pareto import is_efficient, rank
 from tests import reference_pareto as slow
 
 
+@pytest.mark.slow
 @given(st.integers(1, 4), st.data())
 def test_equal_to_peeling(objectives, data):
     value = st.integers(-3, 3).map(float)

@@ -29,6 +29,7 @@ def test_several_runs_stand_side_by_side():
     assert axes.get_title() == "saved"
 
 
+@pytest.mark.slow
 def test_exploration_draws_every_machine(tmp_path):
     frame = explore(NET, [4, 8], {"tiles": (1, 2, 4)})
     figure = plot_exploration(frame, efficient=frame.iloc[[0, 2]])

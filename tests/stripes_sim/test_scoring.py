@@ -43,6 +43,7 @@ def test_compiled_totals_equal_the_numpy_twin(layers, bits, count, seed):
     assert (policies == kept).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [0, 1, 9, 255])
 @pytest.mark.parametrize("row", [0, 700, 1199])
 def test_bits_outside_the_table_are_found_wherever_they_stand(bad, row):

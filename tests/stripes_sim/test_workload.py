@@ -19,6 +19,7 @@ FLAT = [
 HEAD = "name,kind,in_channels,out_channels,kernel_size,input_size\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
 @given(layers=st.lists(convolutions(), min_size=0, max_size=3))
 def test_a_workload_comes_back_as_it_was_written(suffix, layers, tmp_path_factory):

@@ -173,6 +173,7 @@ def test_wrpn(form: str) -> None:
         assert learned["level_scale"] == pytest.approx(DAMPING * expected, rel=1e-5)
 
 
+@pytest.mark.slow
 @in_every_form
 def test_a_scale_of_wrpn_below_zero_can_come_back(form: str) -> None:
     with use_backend(form):

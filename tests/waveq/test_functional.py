@@ -121,6 +121,7 @@ def test_zeros_found_by_search_are_the_levels(grid: Grid, bits: int) -> None:
     np.testing.assert_allclose(found, levels, atol=2e-7)
 
 
+@pytest.mark.slow
 @given(beta=betas(0.0, 8.0), grid=grids())
 def test_zeros_at_a_real_beta_are_the_stretched_levels(beta: float, grid: Grid) -> None:
     if grid is Grid.MID_TREAD and beta < 0.05:

@@ -61,6 +61,7 @@ def test_every_dnnsim_case_matches_in_all_counters(shared_data):
         assert row["utilisation"] == pytest.approx(case["pe_utilisation"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_without_compat_only_layers_of_more_than_two_groups_differ(shared_data):
     differing = []
     for case in dnnsim_cases(shared_data):
@@ -72,6 +73,7 @@ def test_without_compat_only_layers_of_more_than_two_groups_differ(shared_data):
     assert all(case["layer"]["groups"] > 2 for case in differing)
 
 
+@pytest.mark.slow
 @given(convolutions(), machines(), bit_counts, bit_counts)
 def test_closed_form_counts_what_stepping_through_counts(layer, hw, weight_bits, activation_bits):
     row = hw.run([layer], weight_bits, activation_bits).frame.iloc[0]
@@ -112,6 +114,7 @@ def test_serial_machines_at_16_bits_take_what_the_parallel_baseline_takes():
     assert Loom().run([wide], 16, 16).compute_cycles == DaDianNao().run([wide], 16, 16).compute_cycles
 
 
+@pytest.mark.slow
 @given(convolutions(), machines(), st.integers(1, 15))
 def test_more_bits_never_take_fewer_cycles(layer, hw, bits):
     assert hw.run([layer], bits + 1).compute_cycles >= hw.run([layer], bits).compute_cycles

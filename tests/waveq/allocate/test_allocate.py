@@ -55,6 +55,7 @@ def problems(draw: st.DrawFn, *, same_bits: bool = False) -> tuple[TableDict, Ta
     return losses, costs, least + draw(st.floats(0.001, 1.1)) * (most - least)
 
 
+@pytest.mark.slow
 @given(problems())
 def test_ilp_is_the_best_of_all_policies(problem: tuple[TableDict, TableDict, float]) -> None:
     losses, costs, budget = problem
@@ -339,6 +340,7 @@ def test_learned_steps_meet_the_budget_and_give_bits_where_they_matter() -> None
     assert set(model.state_dict()) == set(Unequal().state_dict())
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.floats(2.0, 8.0), st.integers(0, 100))
 def test_learned_steps_never_exceed_the_budget(budget: float, seed: int) -> None:

@@ -19,6 +19,7 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_enumerate_agrees_with_the_pipeline(run_copy: Path, designed: Any, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("enumeration.sqlite", "policies.csv"):
         (run_copy / name).unlink()
@@ -53,6 +54,7 @@ def test_ctrl_c_in_enumerate_says_how_to_go_on(
     assert "enumeration.sqlite; the same command goes on from there" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -18,6 +18,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_machines_are_scored_and_the_efficient_ones_shown(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["explore", "4", "--model", "lenet", "--grid", "tiles=1,4,16", "--grid", "rows=8,16", "--json"]
     assert main(words) == 0
@@ -34,6 +35,7 @@ def test_machines_are_scored_and_the_efficient_ones_shown(capsys: pytest.Capture
         assert better.empty
 
 
+@pytest.mark.slow
 def test_a_run_folder_needs_no_network(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explore", str(run_copy), "--grid", "storage=packed,padded", "--sense", "cycles=min"]) == 0
     text = capsys.readouterr().out

@@ -18,6 +18,7 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_frontier_of_a_run_places_its_policy(run_copy: Path, designed: Any, capsys: pytest.CaptureFixture[str]) -> None:
     (run_copy / "frontier.png").unlink()
     found = printed(capsys, "frontier", str(run_copy))

@@ -25,6 +25,7 @@ TRAIN = ["--model", "pair", "--dataset", "sides", "--quantizer", "three-sigma", 
 TRAIN += ["--pretrain-epochs", "2", "--batch-size", "40", "--threads", "1", "--run", "run", "--quiet"]
 
 
+@pytest.mark.slow
 def test_a_run_with_everything_of_ones_own(
     here: Path, as_new: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -44,6 +45,7 @@ def test_a_run_with_everything_of_ones_own(
     assert "three-sigma" in (here / "run" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_verbs_without_a_run_take_modules_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "4", "--import", "my_zoo", "--model", "pair"]) == 0
     assert "total" in capsys.readouterr().out

@@ -10,6 +10,7 @@ import pytest
 from waveq.cli.app import main
 
 
+@pytest.mark.slow
 def test_report_is_written_again(run_copy: Path, designed: Any, capsys: pytest.CaptureFixture[str]) -> None:
     (run_copy / "report.md").unlink()
     (run_copy / "frontier.png").unlink()
@@ -19,6 +20,7 @@ def test_report_is_written_again(run_copy: Path, designed: Any, capsys: pytest.C
     assert ours.replace(str(run_copy), "RUN") == first.replace(str(designed.run.path), "RUN")
 
 
+@pytest.mark.slow
 def test_report_names_what_was_not_run(run_copy: Path) -> None:
     for name in ("score.txt", "policies.csv", "sensitivity.csv"):
         (run_copy / name).unlink()

@@ -73,6 +73,7 @@ def test_a_workload_file_needs_no_network(here: Path, capsys: pytest.CaptureFixt
     assert scored(capsys, "4", "--workload", "net.csv")["totals"] == scored(capsys, "4", *LENET)["totals"]
 
 
+@pytest.mark.slow
 def test_run_folder_knows_its_network(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = scored(capsys, str(run_copy))
     policy = Policy.load(run_copy / "policy.json")

@@ -51,6 +51,7 @@ def test_words_become_fields(asked: list[TrainConfig], tmp_path: Path) -> None:
     assert config.progress
 
 
+@pytest.mark.slow
 def test_the_shipped_recipe_is_found_by_network_and_data(asked: list[TrainConfig]) -> None:
     from waveq.train.config import load_recipe
 
@@ -76,6 +77,7 @@ def test_target_and_hardware(asked: list[TrainConfig]) -> None:
     assert again.layer_costs == config.layer_costs
 
 
+@pytest.mark.slow
 def test_the_targets_cost_is_the_one_that_layers_are_weighed_by(asked: list[TrainConfig]) -> None:
     words = ["train", "--recipe", "digits", "--hardware", "stripes", "--quiet"]
     for more in (["--target", "cycles=0.5"], ["--objective", "cycles"], ["--target", "mean_bits=3"], []):
@@ -110,6 +112,7 @@ def test_bad_input(words: list[str], expected: str, capsys: pytest.CaptureFixtur
     assert expected in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_real_run_resumes_as_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "--recipe", "digits", *SHORT, "--run", str(tmp_path / "run"), "--json"]
     assert main(words) == 0

@@ -34,6 +34,7 @@ def test_other_objectives_keep_their_units() -> None:
     assert line(figure, "best within budget") == [(2e6, 90.0)]
 
 
+@pytest.mark.slow
 def test_learning_data_are_total_bits_by_step(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.csv"
     metrics.write_text("step,phase,beta/conv1,beta/fc\n10,1,7,7\n20,2,6.5,3\n20,2,6.5,3\n30,3,6,2.25\n40,3,,\n")
@@ -51,6 +52,7 @@ def test_nothing_learned_draws_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "learning.png").exists()
 
 
+@pytest.mark.slow
 def test_figures_replace_files_whole(tmp_path: Path) -> None:
     figure = frontier_figure(TABLE, sense=SENSE, mark={}, layers=["a"])
     for name in ("one.png", "two.png"):

@@ -123,6 +123,7 @@ def test_calling_it_again_trains_nothing_and_gives_the_same(run_copy: Path, desi
     assert again.placement.summary() == designed.placement.summary()
 
 
+@pytest.mark.slow
 def test_interrupted_enumeration_goes_on_with_what_is_missing(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("enumeration.sqlite", "policies.csv"):
         (run_copy / name).unlink()
@@ -217,6 +218,7 @@ def test_policy_is_marked_as_such(designed: Any) -> None:
     assert Policy.load(designed.run.path / "policy.json") == designed.training.bits
 
 
+@pytest.mark.slow
 def test_a_sample_of_a_large_space(run_copy: Path) -> None:
     (run_copy / "enumeration.sqlite").unlink()
     frame = design_space.enumerate_run(

@@ -34,6 +34,7 @@ def random_policies(count: int, layers: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(1, 9, size=(count, layers)).astype(np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quantizer", "scale"), [("dorefa", "max"), ("dorefa", "none"), ("wrpn", "max")])
 def test_predictions_equal_the_slow_twin(simplenet: nn.Module, quantizer: str, scale: str) -> None:
     x, y = images()

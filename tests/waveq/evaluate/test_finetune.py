@@ -50,6 +50,7 @@ def trained(rows: np.ndarray, settings: Recipe) -> Group:
     return group
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{}, {"quantizer": "wrpn"}, {"scale": "none"}, {"quantizer": "wrpn", "scale": "learned"}]
 )
@@ -142,6 +143,7 @@ def test_threads_do_not_change_the_answer(kind: str) -> None:
     assert np.array_equal(*found)
 
 
+@pytest.mark.slow
 def test_fine_tuning_repairs_what_rounding_broke() -> None:
     torch.manual_seed(0)
     x = torch.randn(400, 2)

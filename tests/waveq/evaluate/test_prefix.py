@@ -246,6 +246,7 @@ def test_models_without_a_tape_are_evaluated_plainly_with_a_warning(kind: type[n
         evaluator.accuracy(policies)  # said once
 
 
+@pytest.mark.slow
 def test_chunks_grow_until_scores_agree() -> None:
     torch.manual_seed(0)
     model, x, y = Batchwise(), torch.randn(3000, 4), torch.randint(3, (3000,))

@@ -37,6 +37,7 @@ def test_tanh_is_the_library_s(x: float) -> None:
     assert abs(scalars.squash_tanh(np.float32(x)) - math.tanh(x)) <= 4e-7 * abs(math.tanh(x)) + 1e-38
 
 
+@pytest.mark.slow
 @given(st.floats(-500, 500, width=32), st.sampled_from([0.0, 0.5]))
 def test_sine_and_cosine_are_the_library_s_up_to_a_common_sign(turns: float, shift: float) -> None:
     sine, cosine = scalars.sine_and_cosine_of_half_turns(np.float32(turns), np.float32(shift))
@@ -225,6 +226,7 @@ print("checked")
 """
 
 
+@pytest.mark.slow
 def test_the_kernels_run_as_plain_python_where_the_compiler_is_off() -> None:
     root = Path(__file__).resolve().parents[3]
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(root)}

@@ -208,6 +208,7 @@ def few_objects() -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_objects")
 @pytest.mark.filterwarnings("ignore:step.. after an optimizer has moved the weights, but penalty:UserWarning")
 @pytest.mark.parametrize("form", ["auto", "plain"])

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 import waveq
 from tests.training import mlp
 
 
+@pytest.mark.slow
 def test_beta_stays_within_its_clamps_and_moves_a_step_at_a_time() -> None:
     model = mlp()
     wq = waveq.attach(model, total_steps=400, schedule="constant", lambda_beta=50.0)

@@ -42,6 +42,7 @@ def on_grids(network: nn.Module, bits: dict[str, int]) -> bool:
     return all(network.get_submodule(name).weight.unique().numel() <= 2**b for name, b in bits.items())  # type: ignore[union-attr, operator]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantizer", ["dorefa", "lsq", "dsq"])
 @pytest.mark.parametrize("use_buffers", [False, True])
 @pytest.mark.parametrize("average", AVERAGES)
@@ -74,6 +75,7 @@ def test_an_averaged_copy_becomes_a_network_on_the_grids_of_the_run(
     assert on_grids(model, bits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("average", AVERAGES)
 def test_averaged_whole_numbers_are_found_and_restored(average: str) -> None:
     model, wq, averaged = run(AVERAGES[average], use_buffers=True)
@@ -96,6 +98,7 @@ def test_averaged_whole_numbers_are_found_and_restored(average: str) -> None:
     assert (again.bits(), again.steps) == (bits, step)
 
 
+@pytest.mark.slow
 def test_an_averaged_copy_computes_with_bits_that_exist() -> None:
     _, _, averaged = run(AVERAGES["moving, many at once"], use_buffers=True, bits=3)
     with pytest.warns(UserWarning, match="averaged whole numbers"):

@@ -104,6 +104,7 @@ class FunctionalLike(Zoo):
         return self.spare(self.raw(self.kept(self.norm(self.embed(x)) @ self.mix)))[:, :1] * self.out(self.embed(x))  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
 def test_layers_that_never_ran_do_not_pay_for_the_others(preset: str) -> None:
     class Spare(FunctionalNet):

@@ -118,10 +118,12 @@ def trained(lr: float = 0.05, **options: Any) -> waveq.WaveQ:
     return wq
 
 
+@pytest.mark.slow
 def test_a_run_of_usual_length_is_silent() -> None:
     assert [text for text in trained(total_steps=600).diagnose() if "phase 2" in text or "moving" in text] == []
 
 
+@pytest.mark.slow
 def test_a_budget_looser_than_the_resting_point_is_told() -> None:
     wq = trained(total_steps=300, target={"mean_bits": 6.0})
     assert set(wq.bits().values()) == {6}

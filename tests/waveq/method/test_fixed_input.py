@@ -54,6 +54,7 @@ def finalised(method: str, bits: int = 3) -> nn.Sequential:
     return model
 
 
+@pytest.mark.slow
 @own_warnings
 @pytest.mark.parametrize("method", METHODS)
 def test_a_model_that_was_compiled_before_keeps_its_input_quantisers(method: str) -> None:
@@ -73,6 +74,7 @@ def test_a_model_that_was_compiled_before_keeps_its_input_quantisers(method: str
     assert torch.equal(compiled(images()), model(images()))
 
 
+@pytest.mark.slow
 @own_warnings
 @pytest.mark.parametrize("bits", [3, 8])
 @pytest.mark.parametrize("method", METHODS)
@@ -86,6 +88,7 @@ def test_scripts_and_traces_compute_the_same(method: str, bits: int) -> None:
         assert torch.equal(torch.jit.load(file)(images()), model(images()))
 
 
+@pytest.mark.slow
 @own_warnings
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("method", METHODS)
@@ -97,6 +100,7 @@ def test_exports_compute_the_same_for_any_batch(method: str, strict: bool) -> No
         assert torch.equal(program.module()(images(count)), model(images(count)))
 
 
+@pytest.mark.slow
 @own_warnings
 @pytest.mark.parametrize("method", METHODS)
 def test_a_network_under_training_is_traced_as_it_is(method: str) -> None:

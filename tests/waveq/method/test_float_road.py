@@ -64,6 +64,7 @@ def test_preset_bits_never_round_before_finalize(bits: int | dict[str, int]) -> 
     assert all(float_on(model, name) for name in wq.names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "phases"), [("recommended", {2}), ("paper", set()), ("released", set())])
 def test_learned_bits_are_quantised_only_where_the_task_moves_beta(preset: str, phases: set[int]) -> None:
     model = mlp()
@@ -102,6 +103,7 @@ def test_inputs_are_quantised_from_the_first_step() -> None:
 # ---------------------------------------------------------------------- pinning, and the one rounding
 
 
+@pytest.mark.slow
 def test_the_wave_pins_the_weights() -> None:
     without_bounds = {"quantizer": "wrpn", "scale": "none"}
     _, wq = trained(4, lambda_w=0.0, **without_bounds)
@@ -127,6 +129,7 @@ def test_on_levels_of_evenly_spread_weights_is_twice_the_tolerance() -> None:
     assert wq.on_levels(1e-4) == {"0": 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [3, "learn"])
 def test_finalize_rounds_once_and_says_how(bits: int | str) -> None:
     model, wq = trained(bits)
@@ -146,6 +149,7 @@ def test_finalize_rounds_once_and_says_how(bits: int | str) -> None:
     assert waveq.attach(mlp(), bits=3).policy().provenance["forward"] == "quantized"
 
 
+@pytest.mark.slow
 def test_diagnosis_says_which_layers_rounding_will_change() -> None:
     _, wq = trained(4, lambda_w=0.0)
     (loose,) = wq.diagnose()

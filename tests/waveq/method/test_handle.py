@@ -192,6 +192,7 @@ def test_finalised_weights_lie_on_the_grid_that_the_policy_names(quantizer: str,
         assert len(values) <= 2**bits - (quantizer == "wrpn" and bits > 1)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:layer .* of its first inputs lie outside:UserWarning")
 @pytest.mark.parametrize("preset", PRESETS)
 def test_finalising_changes_no_output(preset: str) -> None:

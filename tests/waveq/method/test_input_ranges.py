@@ -43,6 +43,7 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return float((model(x).argmax(1) == y).float().mean())
 
 
+@pytest.mark.slow
 def test_the_default_keeps_a_trained_network(trained: tuple[nn.Sequential, Tensor, Tensor]) -> None:
     _, x, y = trained
     before = accuracy(*trained)

@@ -17,7 +17,8 @@ from tests.training import mlp
 from waveq.method.parametrization import parametrization_of
 from waveq.quantizers import activation_quantizer_names
 
-UNSIGNED, SIGNED = torch.rand(64, 4), torch.rand(64, 4) * 4 - 2
+_GENERATOR = torch.Generator().manual_seed(0)
+UNSIGNED, SIGNED = torch.rand(64, 4, generator=_GENERATOR), torch.rand(64, 4, generator=_GENERATOR) * 4 - 2
 
 
 def network(**options: Any) -> tuple[nn.Sequential, waveq.WaveQ]:

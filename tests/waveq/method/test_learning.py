@@ -16,6 +16,7 @@ from waveq.quantizers import quantize_weight
 # ---------------------------------------------------------------------- equilibrium
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lambda_beta", "quantizer"), [(0.05, "wrpn"), (0.05, "dorefa"), (0.1, "wrpn"), (0.03, "dorefa")]
 )
@@ -74,6 +75,7 @@ def run_weights_fixed(model: nn.Module, wq: waveq.WaveQ) -> list[str]:
     return wq.diagnose()
 
 
+@pytest.mark.slow
 def test_collapse_is_diagnosed() -> None:
     model = mlp()
     with torch.no_grad():
@@ -99,6 +101,7 @@ def test_lock_is_diagnosed(clustered: bool) -> None:
     assert bool(locked) is clustered
 
 
+@pytest.mark.slow
 def test_descent_cut_short_is_diagnosed() -> None:
     wq = waveq.attach(spread_layer(2000), quantizer="wrpn", total_steps=300, preset="paper", beta_lr=0.6)
     findings = run_weights_fixed(mlp(), wq)
@@ -115,6 +118,7 @@ def test_preset_bits_have_nothing_to_diagnose() -> None:
     assert waveq.attach(mlp(), bits=4).diagnose() == []
 
 
+@pytest.mark.slow
 def test_a_healthy_run_rests_where_the_rounding_costs_what_bits_cost() -> None:
     """The task is the rounding error itself: beta rests at L = lambda_beta / (2 ln 2), as the forecast says."""
     model = spread_layer(4000)

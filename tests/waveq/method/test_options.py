@@ -131,6 +131,7 @@ def test_a_function_that_is_out_of_step_with_the_record_fails_by_name() -> None:
         takes_options(made_of([*keywords.values(), strange]))
 
 
+@pytest.mark.slow
 def test_reading_the_options_needs_no_torch() -> None:
     code = "import sys, waveq.method.options, waveq.train.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

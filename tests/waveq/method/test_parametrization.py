@@ -44,6 +44,7 @@ def test_moving_keeps_beta_a_float32_leaf(move: str) -> None:
     assert model.waveq_step.dtype == model.waveq_dual.dtype == torch.int64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("move", ["double", "bfloat16", "to both", "channels last"])
 def test_a_moved_model_goes_on_learning(move: str) -> None:
     model = FunctionalNet()
@@ -81,6 +82,7 @@ def test_a_copy_is_a_model_of_its_own() -> None:
     assert all(state.beta.is_leaf and state.beta.requires_grad for state in states(twin))
 
 
+@pytest.mark.slow
 def test_model_and_handle_copied_together_train_alike() -> None:
     model = mlp()
     wq = waveq.attach(model, total_steps=40, target={"mean_bits": 4.0})
@@ -180,6 +182,7 @@ def test_beta_changed_from_outside_is_seen_at_once() -> None:
     assert coarse[1] <= 3 < coarse[2] < coarse[0]
 
 
+@pytest.mark.slow
 def test_a_moving_average_of_the_model_follows_its_phases() -> None:
     model = mlp()
     wq = waveq.attach(model, total_steps=40, lambda_beta=0.2)
@@ -212,6 +215,7 @@ def test_gradients_do_not_leak_between_forward_passes() -> None:
         torch.testing.assert_close(state.beta.grad, 2 * slope)
 
 
+@pytest.mark.slow
 def test_evaluation_between_training_steps_changes_nothing() -> None:
     data, ends = batches(30), []
     for evaluates in (False, True):

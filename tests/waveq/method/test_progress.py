@@ -87,6 +87,7 @@ def test_the_share_of_phase_2_is_clamped() -> None:
     assert shares[14] == shares[-1] == 1.0
 
 
+@pytest.mark.slow
 def test_where_a_run_stood_is_known_after_leaving() -> None:
     for leave in ("finalize", "remove"):
         model, wq = run(40)

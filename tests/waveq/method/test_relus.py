@@ -189,6 +189,7 @@ def test_channels_last_and_autocast() -> None:
         assert_same(model, twin, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chain", ["three layers", "blocks"])
 def test_whole_trainings_end_with_the_same_weights(chain: str) -> None:
     finals = []
@@ -216,6 +217,7 @@ def test_whole_trainings_end_with_the_same_weights(chain: str) -> None:
     assert torch.equal(finals[1][2], finals[3][2])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.floats(-2, 2, width=32) | st.sampled_from([0.0, -0.0, 1.0, 1e-45]), min_size=1, max_size=40),

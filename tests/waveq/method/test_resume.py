@@ -142,6 +142,7 @@ def test_gradient_clipping_leaves_beta_alone() -> None:
     assert slopes[0] == slopes[1]
 
 
+@pytest.mark.slow
 def test_grad_scale_of_mixed_precision() -> None:
     """A loss scaled by 1024 and told so moves betas and the wave's balance as the plain loss does."""
     data = batches(30)
@@ -163,6 +164,7 @@ def test_grad_scale_of_mixed_precision() -> None:
     assert ends[0][1] == pytest.approx(ends[1][1], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_bf16_autocast() -> None:
     model = FunctionalNet()
     wq = waveq.attach(model, total_steps=20, activation_bits=8)

@@ -78,6 +78,7 @@ def _write_and_go_on(model: nn.Module, wq: waveq.WaveQ, optimizer: Any, write: C
     train(model, wq, optimizer, batches(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantizer", ["lsq", "dsq", "wrpn"])
 def test_scales_that_no_optimizer_moves_are_named(quantizer: str) -> None:
     for early in (True, False):
@@ -106,6 +107,7 @@ def test_a_model_under_watch_can_be_copied() -> None:
     handle.finalize()
 
 
+@pytest.mark.slow
 def test_nothing_is_said_of_an_ordinary_run() -> None:
     model = mlp()
     wq = waveq.attach(model, total_steps=120, activation_bits=4, quantizer="lsq")

@@ -55,6 +55,7 @@ def assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
 # ---------------------------------------------------------------------- wrappers
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.parametrize(
     "wrap",
@@ -98,6 +99,7 @@ def test_wrappers_that_came_first_are_refused(one_rank: None) -> None:
     assert type(holder.module[0]) is nn.Linear
 
 
+@pytest.mark.slow
 def test_attached_first_the_wrapper_trains(one_rank: None) -> None:
     model, twin = mlp(), mlp()
     wq, again = waveq.attach(model, total_steps=20), waveq.attach(twin, total_steps=20)

@@ -171,6 +171,7 @@ def test_what_is_learned_reaches_the_users_optimizer() -> None:
     assert sum(name.endswith("activation.step") for name in names) == 2  # the first layer's input stays as it is
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pact", "lsq", "dsq"])
 def test_learned_bits(name: str) -> None:
     model = small_net()

@@ -147,6 +147,7 @@ def test_zeros_are_levels_at_a_real_beta_too(quantizer: str, scale: str, beta: f
 # ---------------------------------------------------------------------- published formulas
 
 
+@pytest.mark.slow
 @given(w=weights(), bits=st.integers(1, 9))
 def test_dorefa_is_the_published_formula(w: Tensor, bits: int) -> None:
     if bits > 1 and float(w.abs().max()) < 1e-9:
@@ -223,6 +224,7 @@ def test_all_zero_weights_stay_finite_and_can_leave_zero(quantizer: str, scale: 
 # ---------------------------------------------------------------------- gradients
 
 
+@pytest.mark.slow
 @given(w=weights(), bits=st.integers(2, 9))
 def test_dorefa_gradient_is_straight_through_the_rounding_alone(w: Tensor, bits: int) -> None:
     upstream = torch.linspace(-1, 2, len(w), dtype=torch.float64)
@@ -309,6 +311,7 @@ def test_activation_levels_by_number_of_bits(bits: int) -> None:
     torch.testing.assert_close(plain.diff(), torch.full_like(plain[1:], 1 / (2**bits - 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_activation_gradient_is_exact(bits: int, signed: bool) -> None:

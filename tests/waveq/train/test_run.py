@@ -88,6 +88,7 @@ def by_hand(config: TrainConfig) -> dict[str, Tensor]:
     return network.state_dict()
 
 
+@pytest.mark.slow
 def test_lightning_trains_as_the_plain_loop(tmp_path: Path) -> None:
     config = digits(tmp_path)
     assert same(run_stage(config, tmp_path / "a"), by_hand(config))
@@ -183,6 +184,7 @@ def test_result_is_what_the_files_hold(finished: tuple[TrainConfig, Any, Lines])
         assert len(levels) <= 2**bits, name
 
 
+@pytest.mark.slow
 def test_training_learns(finished: tuple[TrainConfig, Any, Lines]) -> None:
     _, result, _ = finished
     assert result.float_test_accuracy > 0.85
@@ -225,6 +227,7 @@ def test_a_finished_run_is_read_not_repeated(finished: tuple[TrainConfig, Any, L
     assert {p: p.stat().st_mtime_ns for p in config.folder.rglob("*.pt")} == before
 
 
+@pytest.mark.slow
 def test_test_images_are_read_once_and_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = digits(tmp_path / "run", bits=4, epochs=1)
     read: list[bool] = []
@@ -267,12 +270,14 @@ def test_float_weights_from_another_run(tmp_path: Path, finished: tuple[TrainCon
     assert result.bits == finished[1].bits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "64"])
 def test_other_precisions(tmp_path: Path, precision: str) -> None:
     config = digits(tmp_path / "run", bits=4, epochs=1, precision=precision, optimizer="adamw", lr=0.003)
     assert train(config, say=lambda _line: None).bits == dict.fromkeys(("conv1", "conv2", "fc1", "fc2"), 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["paper", "released", "recommended"])
 def test_fine_tuning_goes_on_from_the_grid_that_was_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str

@@ -175,6 +175,7 @@ def test_centre_of_a_file_is_the_usual_view(tmp_path: Path) -> None:
     torch.testing.assert_close(x[0], torch.from_numpy(ramp[16:240, 48:272].copy()).permute(2, 0, 1) / 255.0)
 
 
+@pytest.mark.slow
 def test_digits_parts_do_not_overlap_and_are_fixed() -> None:
     one, two = load_data("digits"), load_data("digits")
     parts = [one.train, one.validation, one.test()]

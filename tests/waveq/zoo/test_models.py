@@ -69,6 +69,7 @@ def on_meta(name: str, **sizes: int) -> nn.Module:
         return build(name, **sizes).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_counts(name: str) -> None:
     entry, published = network(name), PUBLISHED[name]
