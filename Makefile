@@ -29,11 +29,11 @@ borders: $(READY)
 	$(BIN)/lint-imports
 
 unit: $(READY)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report= --cov-fail-under=0
 
 # the compiled loops once more as plain Python, where coverage can see into them
 kernels: $(READY)
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" --cov --cov-append --cov-report= \
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" --cov --cov-append --cov-report= --cov-fail-under=0 \
 	  $(addprefix tests/,pareto stripes_sim waveq/kernels)
 
 coverage: $(READY)
