@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from waveq._imports import import_modules
 from waveq.cli.common import AsJson, DataDir, Imports, emit
+from waveq.train.user_modules import import_modules
 
 __all__ = ["data", "register"]
 

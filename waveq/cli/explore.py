@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from waveq._imports import import_modules
 from waveq.cli.common import AsJson, Imports, Run, aligned, cell, emit, say
 from waveq.cli.parsing import parse_grid, parse_sense
+from waveq.train.user_modules import import_modules
 
 __all__ = ["explore", "register"]
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from waveq._imports import import_modules
 from waveq.cli.common import AsJson, Hardware, Imports, Run, emit, say
+from waveq.train.user_modules import import_modules
 
 __all__ = ["register", "score"]
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from waveq._imports import import_modules
 from waveq.cli.common import AsJson, DataDir, Imports, Quiet, Run, aligned, emit, resumable, say, say_progress
 from waveq.method.options import option_help, option_names
+from waveq.train.user_modules import import_modules
 
 if TYPE_CHECKING:
     from waveq.train.config import TrainConfig

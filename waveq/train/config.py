@@ -14,10 +14,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
-from waveq._imports import import_modules, module_name
 from waveq._names import suggestion
 from waveq._policy_file import read_policy_file
 from waveq.method.options import Bits, Method, option_names
+from waveq.train.user_modules import import_modules, module_name
 
 __all__ = ["METHOD_FIELDS", "RUNTIME_FIELDS", "TrainConfig", "load_recipe", "parse_config", "recipe_names"]
 

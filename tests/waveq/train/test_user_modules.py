@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from waveq._imports import import_modules
+from waveq.train.user_modules import import_modules
 
 
 @pytest.mark.usefixtures("as_new")
