@@ -147,11 +147,6 @@ class Formulas:
         for name in learned:
             self.inputs.append([layer._modules["quantizer"]._parameters[name] for layer in layers])
 
-    @property
-    def follows_reach(self) -> bool:
-        """Whether the wave's gradient goes through the largest weight."""
-        return self._slopes_of(_V_DIVISOR)[-1] is not None
-
     def back(
         self,
         at: slice | list[int],
