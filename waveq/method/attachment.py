@@ -20,6 +20,7 @@ from waveq.method.arguments import (
     resolve_bits,
     resolve_bounds,
     resolve_budget,
+    resolve_granularity,
     resolve_quantizer,
     resolve_scale,
     resolve_schedule,
@@ -45,7 +46,7 @@ from waveq.method.sites import WeightSite, weight_sites
 from waveq.method.wave_layer import KeptOrder, make_plain, shorten
 from waveq.method.wrappers import resolve_names, unwrapped
 from waveq.quantizers import Quantizer, make_activation_quantizer, make_quantizer
-from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.base import Granularity, ScaleMode
 from waveq.quantizers.stacked import stack_of
 
 __all__ = ["WaveQ", "attach", "attach_method"]
@@ -63,6 +64,7 @@ def attach(
     preset: str = Method.preset,
     schedule: str | Profile | None = Method.schedule,
     scale: ScaleMode | None = Method.scale,
+    granularity: Granularity | None = Method.granularity,
     forward: Forward = Method.forward,
     fit_range: bool | None = Method.fit_range,
     first_last: int | None = Method.first_last,
@@ -141,10 +143,12 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
     signs = resolve_signs(method.activation_signed, inputs)
     activation = resolve_activation_quantizer(method, quantizer.activation, preset)
     scale = resolve_scale(method.scale, quantizer, preset, method.forward)
+    granularity = resolve_granularity(method.granularity, method.bits, quantizer, scale)
     bounds_from = resolve_bounds(method, scale, schedule)
     settings = Settings(
         preset=preset,
         quantizer=quantizer.method,
+        granularity=granularity,
         schedule=schedule,
         total_steps=method.total_steps,
         wave_on=preset.wave_on,
@@ -161,6 +165,7 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
             "preset": preset.name,
             "quantizer": quantizer.method,
             "scale": scale,
+            "granularity": granularity,
             "forward": method.forward,
             "fit_range": bounds_from is not None,
             "activation_quantizer": activation if inputs else None,
@@ -182,6 +187,7 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
                 quantizer=quantizer,
                 settings=settings,
                 scale=scale,
+                granularity=granularity,
                 scale_rule=method.scale_rule,
                 activation=(activation, inputs[name]) if name in inputs else None,
                 signed=signs.get(name),
@@ -214,6 +220,7 @@ def _new_state(
     quantizer: Quantizer,
     settings: Settings,
     scale: ScaleMode,
+    granularity: Granularity,
     scale_rule: ScaleRule,
     activation: tuple[str, int] | None,
     signed: bool | None,
@@ -225,8 +232,9 @@ def _new_state(
     weight, preset = site.module._parameters[site.tensor], settings.preset
     assert weight is not None
     make = stack_of if site.stacked else make_quantizer
+    chosen: dict[str, Any] = {"total_bits": total_bits or None, "scale": scale, "granularity": granularity}
     state = WaveParametrization(
-        make(quantizer, weight, total_bits=total_bits or None, scale=scale, layer=name, outputs=site.outputs),
+        make(quantizer, weight, layer=name, outputs=site.outputs, **chosen),
         beta=float(total_bits - 1) if total_bits else preset.beta_init,
         total_bits=total_bits,
         quantized=quantized,

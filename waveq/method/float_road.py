@@ -37,14 +37,15 @@ def find_bound(layer: WaveLayer) -> None:
     With ``scale="max"`` the levels span the largest weight, and at few bits a handful of outliers would leave nearly
     all weights to two or three of them. A quantised forward pass learns around that; rounding once cannot.
     """
-    weight = layer.weight.detach()
-    top = weight.abs().max()
-    least, best = torch.inf, top
+    weight, quantizer = layer.weight.detach(), layer.state.quantizer
+    best = top = quantizer.largest_of(weight)
+    least = torch.full_like(top, torch.inf)
     for number in range(_CANDIDATES, 0, -1):
         bound = top * (number / _CANDIDATES)
-        error = float((layer.state.quantize(weight.clamp(-bound, bound)) - weight).square().sum())
-        if error < least:
-            least, best = error, bound
+        ends = quantizer.spread(bound, weight)
+        off = layer.state.quantize(weight.clamp(-ends, ends)) - weight
+        error = quantizer.mean_of(off.square())
+        best, least = torch.where(error < least, bound, best), torch.minimum(error, least)
     layer.state.bound.copy_(best)
 
 
@@ -57,7 +58,7 @@ def keep_bounds(layers: Sequence[WaveLayer], settings: Settings, step: int) -> N
         for layer in layers:
             find_bound(layer)
     for layer in layers:
-        bound = layer.state.bound.to(layer.weight.dtype)
+        bound = layer.state.quantizer.spread(layer.state.bound.to(layer.weight.dtype), layer.weight)
         layer.weight.clamp_(-bound, bound)
 
 

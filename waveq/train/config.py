@@ -92,6 +92,7 @@ class TrainConfig(BaseModel):
     preset: str = "recommended"
     schedule: Literal["three-phase", "constant", "exponential", "rising"] | None = None
     scale: Literal["none", "max", "learned"] | None = None
+    granularity: Literal["layer", "channel"] | None = None
     forward: Literal["quantized", "float"] = "quantized"
     fit_range: bool | None = None
     activation_bits: PositiveInt | dict[str, PositiveInt] | None = None

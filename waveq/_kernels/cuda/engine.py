@@ -15,7 +15,7 @@ from torch import Tensor
 
 from waveq._kernels.cuda import kernels
 from waveq._kernels.cuda.kernels import BLOCK
-from waveq._kernels.engine import SUMS, Column, Table, constants
+from waveq._kernels.engine import SUMS, Column, Table
 from waveq._kernels.layout import dense, like
 
 __all__ = ["TritonEngine"]
