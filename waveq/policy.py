@@ -29,12 +29,12 @@ class Policy(Mapping[str, int]):
         bits: total bits by ``named_modules()`` name, 1 to 9.
         activation_bits: bits of the layers' inputs; a layer that is missing keeps its inputs in floating point.
         betas: the real magnitude bits that were learned.
-        scales: distance between neighbouring levels in units of the weights, where a layer has one; a weight is ``scale`` times an integer
-            (mid-tread grid) or half-integer (mid-rise grid).
+        scales: distance between neighbouring levels in units of the weights, of layers that have one for all weights;
+            a weight is ``scale`` times an integer (mid-tread grid) or half-integer (mid-rise grid).
         weight_counts: weights per layer, for sizes.
         skipped: layers left in floating point on purpose.
         quantizer: method that the bits were learned or meant for.
-        granularity: what has a scale of its own: "layer", or "channel", each output channel.
+        granularity: what had a scale of its own there: "layer", or "channel", each output channel.
         provenance: anything that says where the policy came from (JSON values).
 
     Raises:
@@ -58,7 +58,7 @@ class Policy(Mapping[str, int]):
         weight_counts: Mapping[str, int] | None = None,
         skipped: tuple[str, ...] = (),
         quantizer: str | None = None,
-        granularity: Granularity = "layer",
+        granularity: Granularity | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(bits, Mapping):
@@ -72,7 +72,8 @@ class Policy(Mapping[str, int]):
         self.weight_counts = self._annotation("weight_counts", weight_counts, _count)
         self.skipped = tuple(skipped)
         self.quantizer = quantizer
-        check_choice("granularity", granularity, get_args(Granularity))
+        if granularity is not None:
+            check_choice("granularity", granularity, get_args(Granularity))
         self.granularity = granularity
         self.provenance: Mapping[str, Any] = MappingProxyType(dict(provenance or {}))
 

@@ -111,7 +111,7 @@ def _rows(table: Table, weights: Sequence[Tensor]) -> list[Tensor]:
     """Each weight's columns: numbers, or in a shape with one number for each of its channels along the first axis."""
     if table.parts is None:
         return list(table.rows)
-    blocks = table.rows.split(list(table.parts.counts))
+    blocks = torch.split(table.rows, list(table.parts.counts))
     return [
         block.T.reshape(block.shape[1], *_along(weight, len(block)))
         for block, weight in zip(blocks, weights, strict=True)
@@ -122,7 +122,7 @@ def _beside(numbers: Tensor, table: Table, weights: Sequence[Tensor]) -> list[Te
     """One number a row in the shapes of ``_rows``."""
     if table.parts is None:
         return list(numbers)
-    parts = numbers.split(list(table.parts.counts))
+    parts = torch.split(numbers, list(table.parts.counts))
     return [part.reshape(_along(weight, len(part))) for part, weight in zip(parts, weights, strict=True)]
 
 

@@ -84,9 +84,7 @@ def groups_of(sizes: Sequence[int]) -> list[slice]:
 class _OfManyLayers(Given):
     """What is found in the weights is found by the engine, once it is asked for."""
 
-    def __init__(
-        self, engine: Engine, weights: Sequence[Tensor], parts: Parts | None, tanh: bool, *rest: Any
-    ) -> None:
+    def __init__(self, engine: Engine, weights: Sequence[Tensor], parts: Parts | None, tanh: bool, *rest: Any) -> None:
         super().__init__(*rest)
         self._engine, self._weights, self._parts, self._tanh = engine, weights, parts, tanh
         self.found: Tensor | None = None
@@ -166,7 +164,7 @@ class Formulas:
 
     def laid_back(self, made: list[Tensor], weights: Sequence[Tensor], at: slice | list[int]) -> list[Tensor]:
         """What an engine has made of some layers' weights, in their shapes."""
-        return out_of_parts(made, _chosen(self._outputs, at), weights) if self._outputs else made
+        return out_of_parts(made, _chosen(self._outputs, at), weights) if made and self._outputs else made
 
     def periods(self, at: slice | list[int]) -> Tensor:
         """(n,), n of the betas that set some layers' waves."""
@@ -184,7 +182,7 @@ class Formulas:
         parts = self.table.parts.some(at)
         if source == 0:
             return parts.totals(share).unbind()
-        return share.split(list(parts.counts))
+        return torch.split(share, list(parts.counts))
 
     def back(
         self,
@@ -283,7 +281,8 @@ def _twin(quantizers: Sequence[nn.Module], parts: Parts | None) -> tuple[Quantiz
     first = quantizers[0]
     if not first._parameters and not first._buffers:
         return cast(Quantizer, first), {}
-    learned = {name: stacked([cast(Tensor, q._parameters[name]) for q in quantizers], parts) for name in first._parameters}
+    parameters = {name: [cast(Tensor, q._parameters[name]) for q in quantizers] for name in first._parameters}
+    learned = {name: stacked(own, parts) for name, own in parameters.items()}
     buffers = {name: [cast(Tensor, q._buffers[name]) for q in quantizers] for name in first._buffers}
     held = {name: torch.stack(kept) if parts is None else _by_row(kept, parts) for name, kept in buffers.items()}
     twin = object.__new__(type(first))

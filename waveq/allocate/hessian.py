@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from waveq._names import nearest
 from waveq.allocate.problem import TOLERANCE, Table, as_table, make_problem
 from waveq.layers import outputs_of, quantizable
 from waveq.quantizers import Quantizer, quantize_weight
-from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = ["hessian_ilp", "hessian_losses", "ilp", "squared_errors"]
 
@@ -78,6 +78,7 @@ def hessian_ilp(
     traces: Mapping[str, float | HasValue],
     quantizer: Quantizer = "dorefa",
     scale: ScaleMode | None = "max",
+    granularity: Granularity = "layer",
 ) -> dict[str, int]:
     """HAWQ-v2's allocation: ``ilp`` on ``hessian_losses``; the layers and bits are those of the costs.
 
@@ -89,7 +90,7 @@ def hessian_ilp(
         {'0': 2, '1': 8}
     """
     choices = {name: tuple(row) for name, row in as_table(costs).items()}
-    errors = squared_errors(model, choices, quantizer=quantizer, scale=scale)
+    errors = squared_errors(model, choices, quantizer=quantizer, scale=scale, granularity=granularity)
     return ilp(hessian_losses(model, traces, errors), costs, budget)
 
 
@@ -134,6 +135,7 @@ def squared_errors(
     *,
     quantizer: Quantizer = "dorefa",
     scale: ScaleMode | None = "max",
+    granularity: Granularity = "layer",
 ) -> dict[str, dict[int, float]]:
     """|Q_b(w_l) - w_l|^2 by layer and total bits, summed in float64.
 
@@ -143,6 +145,7 @@ def squared_errors(
         quantizer: a registered method, or the class of one.
         scale: how its levels are scaled. Without a scale ("none") DoReFa's levels span [-1, 1] whatever the weights
             are, and the error says nothing of the bits.
+        granularity: what has a scale of its own: "layer", or "channel", each output channel.
 
     Raises:
         ValueError: an unknown layer, method or scale; bits that the method does not have.
@@ -156,9 +159,10 @@ def squared_errors(
     table: dict[str, dict[int, float]] = {}
     for name, choices in bits.items():
         weight, outputs = _weight(model, name).detach(), outputs_of(model.get_submodule(name))
+        levels: dict[str, Any] = {"scale": scale, "granularity": granularity, "outputs": outputs}
         table[name] = {}
         for b in choices:
-            rounded = quantize_weight(weight, b, quantizer=quantizer, scale=scale, outputs=outputs)
+            rounded = quantize_weight(weight, b, quantizer=quantizer, **levels)
             error = rounded.double() - weight.double()
             table[name][int(b)] = float(error.square().sum())
     return table

@@ -23,7 +23,7 @@ from waveq.evaluate.samples import EvaluationData
 from waveq.evaluate.weights import plain_layers
 from waveq.layers import outputs_of
 from waveq.quantizers import Quantizer, check_total_bits, quantize_weight
-from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = ["Trace", "curvature_table", "hessian_traces", "measured_table", "weight_error_table"]
 
@@ -63,6 +63,7 @@ def weight_error_table(
     *,
     quantizer: Quantizer = "dorefa",
     scale: ScaleMode = "max",
+    granularity: Granularity = "layer",
     skip: Iterable[str] = (),
 ) -> pd.DataFrame:
     """Mean over a layer's weights of (Q_b(w) - w)^2, a frame of layers by bits in squared units of the weights.
@@ -75,13 +76,13 @@ def weight_error_table(
     """
     layers = plain_layers(model, skip)
     weights = {name: module.weight.detach() for name, module in layers.items()}  # type: ignore[operator]
-
+    levels: dict[str, Any] = {"scale": scale, "granularity": granularity}
     space = DesignSpace(dict.fromkeys(weights, _distinct(bits)))
     return weight_errors(
         {name: weight.double().cpu() for name, weight in weights.items()},
         space,
         rounded=lambda name, b: (
-            quantize_weight(weights[name], b, quantizer=quantizer, scale=scale, outputs=outputs_of(layers[name]))
+            quantize_weight(weights[name], b, quantizer=quantizer, outputs=outputs_of(layers[name]), **levels)
             .double()
             .cpu()
         ),
@@ -95,6 +96,7 @@ def curvature_table(
     *,
     quantizer: Quantizer = "dorefa",
     scale: ScaleMode = "max",
+    granularity: Granularity = "layer",
 ) -> pd.DataFrame:
     """tr(H_l) / N_l |Q_b(w_l) - w_l|^2: HAWQ-v2's loss, a frame of layers by bits (``traces`` names the layers).
 
@@ -105,7 +107,8 @@ def curvature_table(
         True
     """
     columns = _distinct(bits)
-    errors = squared_errors(model, dict.fromkeys(traces, columns), quantizer=quantizer, scale=scale)
+    levels: dict[str, Any] = {"quantizer": quantizer, "scale": scale, "granularity": granularity}
+    errors = squared_errors(model, dict.fromkeys(traces, columns), **levels)
     losses = hessian_losses(model, traces, errors)
     return _frame(np.array([[losses[name][b] for b in columns] for name in traces]), tuple(traces), columns)
 

@@ -115,6 +115,7 @@ def evaluation(run: TrainedRun, protocol: Protocol) -> Evaluation:
             images,
             quantizer=config.quantizer,
             scale=scale_of(run),
+            granularity=granularity_of(run),
             skip=skipped,
             activation_bits=inputs,
             epochs=protocol.finetune_epochs,
@@ -131,10 +132,16 @@ def evaluation(run: TrainedRun, protocol: Protocol) -> Evaluation:
         images,
         quantizer=config.quantizer,
         scale=scale_of(run),
+        granularity=granularity_of(run),
         skip=skipped,
         activation_bits=inputs,
     )
     return Evaluation(evaluator, functools.partial(evaluator.correct, each=True), labels, threads)
+
+
+def granularity_of(run: TrainedRun) -> Any:
+    """What has a scale of its own: a layer, or each of its output channels."""
+    return run.policy.granularity or "layer"
 
 
 def scale_of(run: TrainedRun) -> Any:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from waveq._files import write_frame, write_json
-from waveq.codesign.protocol import Evaluation, Protocol, evaluation, scale_of
+from waveq.codesign.protocol import Evaluation, Protocol, evaluation, granularity_of, scale_of
 from waveq.codesign.score import price_policies
 from waveq.train.run_folder import nearest_run
 from waveq.train.trained_run import TrainedRun
@@ -49,6 +49,7 @@ def fingerprint(run: TrainedRun, evaluate: Evaluation, protocol: Protocol) -> di
         },
         "quantizer": run.config.quantizer,
         "scale": scale_of(run),
+        "granularity": granularity_of(run),
         "skipped": list(run.policy.skipped),
         "activation_bits": dict(run.policy.activation_bits),
         "seed": run.config.seed if protocol.finetune_epochs else None,

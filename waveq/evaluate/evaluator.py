@@ -6,7 +6,7 @@ import copy
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from waveq._names import check_choice
 from waveq.evaluate.inputs import quantize_inputs
 from waveq.evaluate.prefix.replay import Replay, UntraceableError
 from waveq.evaluate.samples import EvaluationData, Stretch
 from waveq.evaluate.scores import count_hits, predicted_classes
 from waveq.evaluate.weights import Policies, WeightBank, as_policies, plain_layers
 from waveq.quantizers import Quantizer, find_quantizer
-from waveq.quantizers.base import ScaleMode, check_scale_mode
+from waveq.quantizers.base import Granularity, ScaleMode, check_channels, check_scale_mode
 
 __all__ = ["PolicyEvaluator"]
 
@@ -41,6 +42,7 @@ class PolicyEvaluator:
         quantizer: a registered weight quantiser, or the class of one.
         scale: what the levels are multiplied by. The default here is "max" (max|w| of the layer): DoReFa as released
             ("none") makes weights span [-1, 1], which without training is hopeless in a network without batch norm.
+        granularity: what has a scale of its own: "layer", or "channel", each output channel.
         skip: layers left in floating point: exact names or patterns ("layer1.*").
         activation_bits: bits of the layers' inputs, 1 to 8 (DoReFa's quantiser, inputs clipped to [0, 1]): one number
             for all but the network's first layer, or a mapping by layer name. A layer whose first batch of inputs
@@ -75,6 +77,7 @@ class PolicyEvaluator:
         *,
         quantizer: Quantizer = "dorefa",
         scale: ScaleMode = "max",
+        granularity: Granularity = "layer",
         skip: Iterable[str] = (),
         activation_bits: int | Mapping[str, int] | None = None,
         share_prefixes: bool = True,
@@ -82,14 +85,17 @@ class PolicyEvaluator:
     ) -> None:
         method = find_quantizer(quantizer)  # not by name: a process that receives this need not know it
         check_scale_mode(scale)
+        check_choice("granularity", granularity, get_args(Granularity))
+        if granularity == "channel":
+            check_channels(method, scale)
         layers = plain_layers(model, skip)
         self.names = tuple(layers)
-        self.quantizer, self.scale = method.method, scale
+        self.quantizer, self.scale, self.granularity = method.method, scale, granularity
         self._data = EvaluationData(loader)
         self._model = copy.deepcopy(model).eval().requires_grad_(False)
         self._layers = {name: self._model.get_submodule(name) for name in self.names}
         self._device: torch.device = next(iter(self._layers.values())).weight.device  # type: ignore[assignment]
-        self._bank = WeightBank(self._layers, quantizer=method, scale=scale)
+        self._bank = WeightBank(self._layers, quantizer=method, scale=scale, granularity=granularity)
         first = next(iter(self._data))[0].to(self._device)
         self.activation_bits = quantize_inputs(self._model, self.names, activation_bits, first)
         self.plain_reason = None if share_prefixes else "share_prefixes=False"
@@ -110,7 +116,7 @@ class PolicyEvaluator:
         Args:
             policies: (N, L) array of total bits with the columns of ``names``, a mapping or Policy, or a list of them.
         """
-        rows = as_policies(policies, self.names)
+        rows = as_policies(policies, self.names, self.granularity)
         labels, hits, lock = self.labels.numpy(), np.zeros(len(rows), dtype=np.int64), threading.Lock()
 
         def count(part: slice, scores: Scores) -> None:
@@ -125,7 +131,7 @@ class PolicyEvaluator:
 
     def losses(self, policies: Any) -> npt.NDArray[np.float64]:
         """Mean cross-entropy in nats, (N,) float64."""
-        rows = as_policies(policies, self.names)
+        rows = as_policies(policies, self.names, self.granularity)
         total, lock = np.zeros(len(rows)), threading.Lock()
 
         def add(part: slice, scores: Scores) -> None:
@@ -141,7 +147,7 @@ class PolicyEvaluator:
 
     def predictions(self, policies: Any) -> npt.NDArray[np.int64]:
         """Predicted classes, (N, samples) int64; the first class wins a tie."""
-        rows = as_policies(policies, self.names)
+        rows = as_policies(policies, self.names, self.granularity)
         found = np.empty((len(rows), len(self._data)), dtype=np.int64)
 
         def store(part: slice, scores: Scores) -> None:

@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from waveq._names import check_choice
 from waveq.evaluate.finetune_group import Group, Recipe, forked_random, seconds_per_policy
 from waveq.evaluate.inputs import quantize_inputs
 from waveq.evaluate.samples import EvaluationData
 from waveq.evaluate.side_by_side import cores, run_side_by_side
 from waveq.evaluate.weights import Policies, as_policies, plain_layers
 from waveq.quantizers import Quantizer, find_quantizer
-from waveq.quantizers.base import ScaleMode, check_scale_mode
+from waveq.quantizers.base import Granularity, ScaleMode, check_channels, check_scale_mode
 
 __all__ = ["PolicyFinetuner", "finetune_policies"]
 
@@ -44,6 +45,7 @@ class PolicyFinetuner:
         test_data: the same form; accuracies are measured on these samples.
         quantizer: a registered weight quantiser, or the class of one.
         scale: what the levels are multiplied by: "max", "none" or "learned".
+        granularity: what has a scale of its own: "layer", or "channel", each output channel.
         skip: layers left in floating point: exact names or patterns.
         activation_bits: bits of the layers' inputs, as for PolicyEvaluator; the float model's first batch of training
             data shows which inputs have a sign.
@@ -82,6 +84,7 @@ class PolicyFinetuner:
         *,
         quantizer: Quantizer = "dorefa",
         scale: ScaleMode = "max",
+        granularity: Granularity = "layer",
         skip: Iterable[str] = (),
         activation_bits: int | Mapping[str, int] | None = None,
         epochs: int = 1,
@@ -94,6 +97,9 @@ class PolicyFinetuner:
     ) -> None:
         method = find_quantizer(quantizer)  # not by name: a process that receives this need not know it
         check_scale_mode(scale)
+        check_choice("granularity", granularity, get_args(Granularity))
+        if granularity == "channel":
+            check_channels(method, scale)
         for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
             _check_whole(name, value, least)
         for name, number in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
@@ -101,7 +107,7 @@ class PolicyFinetuner:
                 raise ValueError(f"{name} must be a finite number >= 0, not {number!r}")
         if together != "auto":
             _check_whole("together", together, 1)
-        self.names = tuple(plain_layers(model, skip))
+        self.names, self.granularity = tuple(plain_layers(model, skip)), granularity
         self._model = copy.deepcopy(model).requires_grad_(False)
         self._device = next(self._model.parameters()).device
         self._train = _in_memory("train_data", train_data, self._device)
@@ -110,6 +116,7 @@ class PolicyFinetuner:
         self._recipe = Recipe(
             quantizer=method,
             scale=scale,
+            granularity=granularity,
             epochs=epochs,
             batch_size=batch_size,
             lr=lr,
@@ -132,7 +139,7 @@ class PolicyFinetuner:
 
     def correct(self, policies: Any, *, progress: Callable[[int, int], None] | None = None) -> npt.NDArray[np.bool_]:
         """Which test samples are predicted right after fine-tuning, (N, samples) bool."""
-        rows = as_policies(policies, self.names)
+        rows = as_policies(policies, self.names, self.granularity)
         right = np.empty((len(rows), len(self._test[1])), dtype=bool)
         with forked_random(self._device):
             if len(rows) > 1 and self.group is None:

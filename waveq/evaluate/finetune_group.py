@@ -7,6 +7,7 @@ import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,9 @@ from torch.func import functional_call, vmap
 
 from waveq.evaluate.side_by_side import one_thread_per_operation
 from waveq.evaluate.weights import Policies
+from waveq.layers import outputs_of
 from waveq.quantizers import Quantizer, make_quantizer
-from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = ["Group", "Recipe", "forked_random", "seconds_per_policy"]
 
@@ -30,6 +32,7 @@ class Recipe:
 
     quantizer: Quantizer
     scale: ScaleMode
+    granularity: Granularity = "layer"
     epochs: int
     batch_size: int
     lr: float
@@ -48,10 +51,7 @@ class _Quantized(nn.Module):
         super().__init__()
         self.model = copy.deepcopy(model)
         self.names = names
-        weights = {name: self.model.get_submodule(name).weight.detach() for name in names}  # type: ignore[operator]
-        self.quantizers = nn.ModuleList(
-            make_quantizer(recipe.quantizer, weight, scale=recipe.scale) for weight in weights.values()
-        )
+        self.quantizers = nn.ModuleList(_quantizer_of(self.model.get_submodule(name), recipe) for name in names)
 
     def forward(self, x: Tensor, magnitude_bits: Tensor, has_binary: bool) -> Tensor:
         """Scores of x; magnitude_bits (L,) floating, 0 for a binary layer."""
@@ -64,6 +64,12 @@ class _Quantized(nn.Module):
             swapped[f"{name}.weight"] = rounded
         scores: Tensor = functional_call(self.model, swapped, (x,))
         return scores
+
+
+def _quantizer_of(layer: nn.Module, recipe: Recipe) -> nn.Module:
+    weight: Any = layer.weight
+    levels: dict[str, Any] = {"scale": recipe.scale, "granularity": recipe.granularity, "outputs": outputs_of(layer)}
+    return make_quantizer(recipe.quantizer, weight.detach(), **levels)
 
 
 class Group:

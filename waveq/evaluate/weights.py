@@ -16,7 +16,7 @@ from waveq._names import nearest
 from waveq.functional import MAX_TOTAL_BITS
 from waveq.layers import outputs_of, quantizable
 from waveq.quantizers import Quantizer, check_total_bits, quantize_weight
-from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = ["Policies", "WeightBank", "as_policies", "plain_layers"]
 
@@ -54,10 +54,17 @@ class WeightBank:
         True
     """
 
-    def __init__(self, layers: Mapping[str, nn.Module], *, quantizer: Quantizer, scale: ScaleMode) -> None:
+    def __init__(
+        self,
+        layers: Mapping[str, nn.Module],
+        *,
+        quantizer: Quantizer,
+        scale: ScaleMode,
+        granularity: Granularity = "layer",
+    ) -> None:
         self._float = {name: module.weight.detach() for name, module in layers.items()}  # type: ignore[operator]
         self._outputs = {name: outputs_of(module) for name, module in layers.items()}
-        self._quantizer, self._scale = quantizer, scale
+        self._quantizer, self._scale, self._granularity = quantizer, scale, granularity
         self._done: dict[tuple[str, int], Tensor] = {}
 
     def weight(self, name: str, total_bits: int) -> Tensor:
@@ -69,6 +76,7 @@ class WeightBank:
                 total_bits,
                 quantizer=self._quantizer,
                 scale=self._scale,
+                granularity=self._granularity,
                 outputs=self._outputs[name],
             ).contiguous()
         return self._done[key]
@@ -91,16 +99,17 @@ class WeightBank:
         return scores
 
 
-def as_policies(policies: Any, names: tuple[str, ...]) -> Policies:
+def as_policies(policies: Any, names: tuple[str, ...], granularity: Granularity | None = None) -> Policies:
     """Policies in any accepted form as an (N, L) uint8 array, columns in the order of ``names``.
 
     Args:
         policies: an (N, L) or (L,) array of total bits, a mapping (or Policy), or a sequence of mappings.
         names: the layers.
+        granularity: of the levels that they will be rounded to; None where nothing is rounded.
 
     Raises:
         TypeError: another form.
-        ValueError: wrong shape, an unknown or missing layer, bits outside 1..9.
+        ValueError: wrong shape, an unknown or missing layer, bits outside 1..9; a Policy of another granularity.
 
     Example:
         >>> as_policies([{"a": 2, "b": 3}, {"b": 8, "a": 4}], ("a", "b")).tolist()
@@ -109,6 +118,8 @@ def as_policies(policies: Any, names: tuple[str, ...]) -> Policies:
     if isinstance(policies, Mapping):
         policies = [policies]
     if isinstance(policies, list | tuple) and policies and all(isinstance(policy, Mapping) for policy in policies):
+        for policy in policies:
+            _same_levels(policy, granularity)
         return np.array([_row(policy, names) for policy in policies], dtype=np.uint8)
     rows = np.asarray(policies)
     if rows.ndim == 1 and len(rows) == len(names):
@@ -128,6 +139,16 @@ def as_policies(policies: Any, names: tuple[str, ...]) -> Policies:
             f"total bits (sign included) lie in 1..{MAX_TOTAL_BITS}"
         )
     return np.ascontiguousarray(rows, dtype=np.uint8)
+
+
+def _same_levels(policy: Mapping[str, int], granularity: Granularity | None) -> None:
+    """Refuse a Policy whose bits were found for levels of another granularity."""
+    made_with = getattr(policy, "granularity", None)
+    if made_with is not None and granularity not in (None, made_with):
+        raise ValueError(
+            f"the policy was made with granularity={made_with!r} and would be rounded with {granularity!r}: evaluate "
+            f"with granularity={made_with!r}, or give the bits alone, dict(policy)"
+        )
 
 
 def _row(policy: Mapping[str, int], names: tuple[str, ...]) -> list[int]:

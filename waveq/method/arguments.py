@@ -279,8 +279,8 @@ def resolve_granularity(
     made_with: Granularity | None = bits.granularity if isinstance(bits, Policy) else None
     if granularity is not None and made_with not in (None, granularity):
         raise ValueError(
-            f"granularity={granularity!r} contradicts bits, a policy made with {made_with!r}; leave granularity out, or "
-            "give the bits alone: bits=dict(policy)"
+            f"granularity={granularity!r} contradicts bits, a policy made with {made_with!r}; leave granularity out, "
+            "or give the bits alone: bits=dict(policy)"
         )
     chosen: Granularity = granularity or made_with or "layer"
     if chosen == "channel":

@@ -39,12 +39,12 @@ class WaveParametrization(nn.Module):
     beta is a leaf tensor that requires a gradient while it is learned, and a buffer: it travels in the ``state_dict``,
     and no optimizer that is built from ``model.parameters()`` sees it.
 
-    Buffers (0-dim but for the trend, and the bound where channels have levels of their own, (C,)): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` int8,
-    whether the forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task;
+    Buffers (0-dim but for two): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` int8, whether
+    the forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task;
     ``velocity`` float32, beta's momentum; ``trend`` (8,) float32, beta's travel in the blocks of ``settling``;
     ``activation_signed`` int8, whether inputs have a sign (-1 until the first one is seen); ``bound`` float32, the
-    largest weight that a fitted range leaves, the largest of all numbers until one is fitted; ``seal`` int64, see
-    ``seal``.
+    largest weight that a fitted range leaves, the largest of all numbers until one is fitted, (C,) where C channels
+    have levels of their own; ``seal`` int64, see ``seal``.
     """
 
     beta: Tensor

@@ -12,7 +12,7 @@ from waveq._kernels.backends import engine_for
 from waveq._kernels.levels import rounded
 from waveq.functional import Grid
 from waveq.quantizers.activation import DataStarted, features_of
-from waveq.quantizers.base import TINY, Given, Levels, ScaleMode, WeightQuantizer, damped, kept_positive
+from waveq.quantizers.base import TINY, Given, Levels, WeightQuantizer, damped, kept_positive
 
 __all__ = ["LSQ", "LSQActivation", "lsq_start", "lsq_steps", "quantize_by_step"]
 

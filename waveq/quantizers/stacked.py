@@ -26,7 +26,7 @@ class Stacked(WeightQuantizer):
 
     def __init__(self, members: list[WeightQuantizer], *, scale: ScaleMode) -> None:
         nn.Module.__init__(self)
-        self._channels, self._numbers = None, 1
+        self._channels, self._numbers = None, len(members)
         self.scale = scale
         self.members = nn.ModuleList(members)
 

@@ -74,7 +74,9 @@ class NumbaEngine:
     def push_largest(self, weights: Sequence[Tensor], table: Table, push: Tensor, out: Sequence[Tensor]) -> None:
         """Row by row."""
         runs, sums = _runs(weights), [widened(each) for each in out]
-        loops.push_largest_chunks(addresses(runs, sums, parts=table.parts), table.rows.numpy(), _kind(table), push.numpy())
+        loops.push_largest_chunks(
+            addresses(runs, sums, parts=table.parts), table.rows.numpy(), _kind(table), push.numpy()
+        )
         for each, wide in zip(out, sums, strict=True):
             if wide is not each:
                 each.copy_(wide)

@@ -115,9 +115,9 @@ def tanh_blocks(values, out, size, BLOCK: tl.constexpr):
     tl.store(out + at, _tanh(tl.load(values + at, mask=at < size, other=0.0)), mask=at < size)
 
 
-# ``blocks`` (programs, 4) int64: row, layer, first weight and the one after the last, counted within the layer. A row is
-# a layer, or one of its output channels. ``addresses`` (L, 3) int64: weights, what is written, what comes in. ``rows``
-# (R, COLUMNS) float32: ``engine.Column``.
+# ``blocks`` (programs, 4) int64: row, layer, first weight and the one after the last, counted within the layer. A row
+# is a layer, or one of its output channels. ``addresses`` (L, 3) int64: weights, what is written, what comes in.
+# ``rows`` (R, COLUMNS) float32: ``engine.Column``.
 
 
 @triton.jit
@@ -138,7 +138,9 @@ def largest_blocks(blocks, addresses, partial, DTYPE: tl.constexpr, BLOCK: tl.co
 
 
 @triton.jit
-def join_blocks(partial, edges, out, SUMS: tl.constexpr, WIDTH: tl.constexpr, LARGEST: tl.constexpr, MANY: tl.constexpr):
+def join_blocks(
+    partial, edges, out, SUMS: tl.constexpr, WIDTH: tl.constexpr, LARGEST: tl.constexpr, MANY: tl.constexpr
+):
     """(programs, SUMS) partial sums, or largest ones, to one row for each run of programs from an edge to the next.
 
     WIDTH is a power of two from SUMS on.
