@@ -109,6 +109,18 @@ def test_a_channel_is_rounded_as_if_it_were_alone(layer: Any, method: str, scale
         torch.testing.assert_close(parameter.grad, expected)
 
 
+@pytest.mark.parametrize(("method", "scale"), [("wrpn", "max"), ("lsq", "learned")])
+def test_folding_batch_norm_changes_nothing_that_is_rounded_by_channel(method: str, scale: Any) -> None:
+    """A factor for each channel goes through: Q(f_c w_c) = f_c Q(w_c). With one scale for the layer it does not."""
+    weight = torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(1))
+    factors = torch.exp2(torch.arange(-4.0, 4.0)).reshape(8, 1, 1, 1)  # powers of two, which change no digit
+    rounded: dict[str, Any] = {"quantizer": method, "scale": scale, "granularity": "channel"}
+    assert torch.equal(quantize_weight(factors * weight, 3, **rounded), factors * quantize_weight(weight, 3, **rounded))
+    rounded["granularity"] = "layer"
+    other = quantize_weight(factors * weight, 3, **rounded) - factors * quantize_weight(weight, 3, **rounded)
+    assert float(other.abs().max()) > 0.1
+
+
 def test_one_bit_has_a_magnitude_for_each_channel() -> None:
     weight = torch.tensor([[1.0, -3.0], [0.1, 0.3]])
     method = make_quantizer("wrpn", weight, total_bits=1, scale="max", granularity="channel")
