@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, get_args
 
-__all__ = ["Kind", "LayerShape"]
+__all__ = ["LARGEST", "Kind", "LayerShape"]
 
 Kind = Literal["conv", "conv_transpose", "linear", "matmul", "embedding"]
 _SPATIAL = ("kernel_size", "input_size", "stride", "padding", "dilation", "output_padding")
 _SMALLEST = {"padding": 0, "output_padding": 0}
+LARGEST = 2**53
+"""Of any size: above it not every whole number is a float64."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,10 +143,30 @@ class LayerShape:
         return 0 if self.kind == "embedding" else self.copies * self.tokens * self.in_channels
 
     @property
+    def read_count(self) -> int:
+        """Activations of the input tensor that a kernel meets; a strided 1x1 convolution leaves most of them unread.
+
+        >>> LayerShape(name="shortcut", kind="conv", in_channels=1, out_channels=1, kernel_size=(1, 1),
+        ...            input_size=(8, 8), stride=2).read_count
+        16
+        """
+        if self.kind != "conv":
+            return self.input_count
+        return self.copies * self.in_channels * prod(map(_met, *self._axes_of_kernel()))
+
+    @property
     def output_count(self) -> int:
         """Activations written once: the output tensor."""
         places = prod(self.output_size) if self.is_spatial else self.tokens
         return self.copies * self.out_channels * places
+
+    @property
+    def padding_before(self) -> tuple[int, ...]:
+        """Padding at the start of every axis."""
+        return tuple(before for before, _ in self._pads())
+
+    def _axes_of_kernel(self) -> tuple[tuple[int, ...], ...]:
+        return self.input_size, self.output_size, self.kernel_size, self.stride, self.dilation, self.padding_before
 
     def _pads(self) -> tuple[tuple[int, int], ...]:
         if len(self.padding) == 2 * len(self.input_size):
@@ -157,6 +179,8 @@ class LayerShape:
         number = int(value.__index__())
         if number < smallest:
             raise ValueError(f"layer {self.name!r}: {field} must be at least {smallest}, but it is {number}")
+        if number > LARGEST:
+            raise ValueError(f"layer {self.name!r}: {field} must be at most 2^53, but it is {number}")
         return number
 
     def _axes(self, field: str, axes: int) -> tuple[int, ...]:
@@ -206,3 +230,24 @@ class LayerShape:
             object.__setattr__(self, field, () if field in ("kernel_size", "input_size") else (none,))
         if self.groups != 1:
             raise ValueError(f"layer {self.name!r}: a {self.kind} layer has no groups, but groups={self.groups}")
+
+
+def _met(size: int, outputs: int, kernel: int, stride: int, dilation: int, before: int) -> int:
+    """Places of an axis that the taps of any window meet, each counted once.
+
+    Tap t of window o meets place o * stride + t * dilation - before. With t * dilation = q * stride + r, the taps of
+    one remainder r meet the places r, r + stride, ... in runs that start at q and are as long as there are windows.
+    """
+    starts: dict[int, list[int]] = {}
+    for tap in range(kernel):
+        start, remainder = divmod(tap * dilation, stride)
+        starts.setdefault(remainder, []).append(start)
+    met = 0
+    for remainder, run_starts in starts.items():
+        # the places of this remainder that are no padding
+        reached, end = -((remainder - before) // stride), (before + size - 1 - remainder) // stride + 1
+        for start in run_starts:
+            stop = min(start + outputs, end)
+            met += max(stop - max(start, reached), 0)
+            reached = max(stop, reached)
+    return met

@@ -3,7 +3,8 @@
 Layers run one after the other. Tiling rule, for a layer with W bits of weights, I of inputs and O of outputs:
 
 * ``I + O`` fit the activation buffer: the activations stay on chip between layers; only the network's first input is
-  read from DRAM and its last output written. The weights come from DRAM once.
+  read from DRAM and its last output written. The weights come from DRAM once. What is read of a tensor are the inputs
+  that the kernel meets: a strided 1x1 convolution leaves most of them where they are.
 * otherwise I is read and O written, and
     - W fits the weight buffer: inputs stream past the resident weights, everything moves once;
     - it does not: the layer is cut, in whichever of three ways moves least:
@@ -33,7 +34,7 @@ __all__ = ["Traffic", "stored_bits", "traffic"]
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """Bits moved by each layer, float64 of shape (L, B) (sums pass 2^53 only beyond a petabyte).
+    """Bits moved by each layer, float64 of shape (L, B): exact below 2^53 (a petabyte), to 16 digits beyond.
 
     ``weight_bytes`` is what storing the layer's weights takes; ``dram_weight_bits`` is the weights' part of the reads.
     """
@@ -62,35 +63,36 @@ def traffic(
     A matmul has no stored weights: both its operands come through the activation buffer.
     """
     weight_stored, activation_stored = stored_bits(hw, weight_bits), stored_bits(hw, activation_bits)
-    weights = np.where(work.matmul | work.embedding, 0, work.weight_count) * weight_stored
-    inputs = batch * work.input_count * activation_stored
+    weights = np.where(work.matmul | work.embedding, 0.0, work.weight_count) * weight_stored
+    stored = batch * work.input_count * activation_stored
+    inputs = batch * work.read_count * activation_stored
     outputs = batch * work.output_count * activation_stored
-    fits = inputs + outputs <= 8 * hw.activation_buffer_bytes
+    fits = stored + outputs <= 8 * hw.activation_buffer_bytes
     weight_reads, input_reads, spills = _off_chip(work, hw, weights, inputs, fits, batch)
     # a lookup reads its rows from the table off chip, wherever the activations are
     rows = batch * work.output_count * weight_stored
     reads = np.where(work.embedding, rows, weight_reads + input_reads + spills)
     writes = np.where(fits & ~work.last, 0, outputs) + spills
 
-    windows = np.where(work.spatial, work.windows * work.phases, work.tokens) * work.copies * batch
-    visited = windows * work.taps * work.in_channels * array.filter_steps
+    windows = work.visits(1) * work.copies * batch
+    visited = windows * work.in_channels * array.filter_steps
     second_operand = np.where(work.matmul, work.copies * batch * work.in_channels * work.out_channels, 0)
-    read_again = np.where(work.embedding, 0, visited + second_operand) * activation_stored
+    read_again = np.where(work.embedding, 0.0, visited + second_operand) * activation_stored
     filled = outputs + np.where(work.embedding, 0, input_reads + spills)
     return Traffic(
-        weight_bytes=np.asarray(np.broadcast_to(weights / 8, reads.shape), dtype=np.float64),
-        dram_read_bits=reads.astype(np.float64),
-        dram_weight_bits=weight_reads.astype(np.float64),
-        dram_write_bits=writes.astype(np.float64),
-        weight_buffer_bits=(weights * array.passes * work.copies).astype(np.float64),
-        activation_read_bits=read_again.astype(np.float64),
-        activation_write_bits=filled.astype(np.float64),
+        weight_bytes=np.broadcast_to(weights / 8, reads.shape),
+        dram_read_bits=reads,
+        dram_weight_bits=weight_reads,
+        dram_write_bits=writes,
+        weight_buffer_bits=weights * array.passes * work.copies,
+        activation_read_bits=read_again,
+        activation_write_bits=filled,
     )
 
 
 def _off_chip(
-    work: Packed, hw: Parameters, weights: Ints, inputs: Ints, fits: npt.NDArray[np.bool_], batch: int
-) -> tuple[Ints, Ints, Ints]:
+    work: Packed, hw: Parameters, weights: Floats, inputs: Floats, fits: npt.NDArray[np.bool_], batch: int
+) -> tuple[Floats, Floats, Floats]:
     """Bits of weights and inputs that are read from DRAM, and of partial sums that go there and back (one way)."""
     weight_parts = np.maximum(ceil_div(weights, 8 * hw.weight_buffer_bytes), 1)
     input_parts = np.maximum(ceil_div(inputs, 4 * hw.activation_buffer_bytes), 1)

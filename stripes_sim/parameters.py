@@ -111,10 +111,14 @@ def _checked(field: str, value: object, default: object) -> object:
     if isinstance(default, int) and field not in _REAL:
         if value != int(value):
             raise TypeError(f"{field} must be a whole number of {unit}, but it is {value!r}")
+        if value > _LARGEST:
+            raise ValueError(f"{field} must be at most 2^53 {unit}, but it is {value!r}")
         return int(value)
     return float(value)
 
 
+# above it not every whole number is a float64
+_LARGEST = 2**53
 _CHOICES: dict[str, tuple[object, ...]] = {
     "storage": get_args(Storage),
     "dram": get_args(Dram),

@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from stripes_sim._packed import Ints
+from stripes_sim._packed import Floats, Ints
+from stripes_sim.bits import resolve_bits
 from stripes_sim.costs import LEVELS, PARTS, LayerCosts, layer_costs
 from stripes_sim.dataflows import dataflow_named
 from stripes_sim.layers import LayerShape
@@ -60,7 +61,7 @@ class Result:
     @property
     def compute_cycles(self) -> int:
         """Cycles of the array alone, no memory stalls."""
-        return int(self.costs.array.compute_cycles.sum())
+        return sum(self.costs.array.compute_cycles[:, 0].tolist())
 
     @property
     def cycles(self) -> float:
@@ -123,15 +124,15 @@ class Result:
         costs, array, moved = self.costs, self.costs.array, self.costs.moved
         stationary = np.where([[layer.has_weights] for layer in self.layers], self.weight_bits, self.activation_bits)
         slots = array.scheduled_pes + array.idle_pes
-        busiest = self.hardware.lane_count * np.maximum(array.compute_cycles, 1)
+        busiest = float(self.hardware.lane_count) * np.maximum(array.compute_cycles, 1)
         columns = {
-            "macs": self.batch * costs.work.macs,
+            "macs": np.array([[self.batch * layer.macs] for layer in self.layers]),
             "weight_bits": stationary,
             "activation_bits": self.activation_bits,
             "compute_cycles": array.compute_cycles,
             "cycles": costs.cycles,
             "utilisation": array.scheduled_pes / np.maximum(slots, 1),
-            # a transposed convolution multiplies at borders that are cropped away again
+            # the MACs of a transposed convolution count what is cropped away again
             "array_utilisation": np.minimum(self._lane_cycles / busiest, 1.0),
             "weight_bytes": moved.weight_bytes,
             "dram_bytes": (moved.dram_read_bits + moved.dram_write_bits) / 8,
@@ -151,15 +152,20 @@ class Result:
         return frame
 
     @property
-    def _lane_cycles(self) -> Ints:
+    def _lane_cycles(self) -> Floats:
         """Lane-cycles that multiply-accumulates take at these bits."""
         hw, work = self.hardware, self.costs.work
         weight = np.where(work.matmul, self.activation_bits, self.weight_bits)
         return dataflow_named(hw.serial).lane_cycles(hw, self.batch * work.macs, weight, self.activation_bits)
 
     def at(self, weight_bits: int) -> Result:
-        """The same workload, machine, activations and batch with all weights at ``weight_bits``."""
-        uniform = np.full_like(self.weight_bits, weight_bits)
+        """The same workload, machine, activations and batch with all weights at ``weight_bits``, 1 to 16.
+
+        Raises:
+            TypeError, ValueError: bits that are no integer from 1 to 16.
+        """
+        names = [layer.name for layer in self.layers]
+        uniform = resolve_bits(names, weight_bits, argument="weight_bits")[:, None]
         costs = layer_costs(self.hardware, self.layers, uniform, self.activation_bits, batch=self.batch)
         return replace(self, weight_bits=uniform, costs=costs)
 
