@@ -29,7 +29,7 @@ class Packed:
 
     ``taps``: kernel places. ``phase_*``, (L, P): a transposed convolution is made of phases (`stripes_sim.phases`), so
     many of which have so many windows (output places) that each visit so many taps; all other layers are one phase, and
-    unused entries are 0. ``folded_*``: after space-to-depth.
+    unused entries are 0. ``folded_*``: after space-to-depth. ``stores``: whether no earlier layer stores this tensor.
     """
 
     names: tuple[str, ...]
@@ -54,6 +54,10 @@ class Packed:
     input_count: Floats
     read_count: Floats
     output_count: Floats
+    matrices: Floats
+    stored_before: Floats
+    waiting: Floats
+    stores: npt.NDArray[np.bool_]
     first: npt.NDArray[np.bool_]
     last: npt.NDArray[np.bool_]
 
@@ -111,6 +115,7 @@ def _pack(layers: tuple[LayerShape, ...]) -> Packed:
         matmul=kinds == "matmul",
         embedding=kinds == "embedding",
         foldable=columns.pop("foldable").astype(bool),
+        stores=_stores(layers),
         first=order == 0,
         last=order == len(layers) - 1,
         phase_counts=table[0],
@@ -118,6 +123,13 @@ def _pack(layers: tuple[LayerShape, ...]) -> Packed:
         phase_taps=table[2],
         **columns,
     )
+
+
+def _stores(layers: tuple[LayerShape, ...]) -> npt.NDArray[np.bool_]:
+    """The first layer with a tensor stores it; parts of a tensor that differ in size are stored each."""
+    keys = [(layer.stored_as or layer.name, layer.has_weights * layer.weight_count) for layer in layers]
+    first = {key: row for row, key in reversed(list(enumerate(keys)))}
+    return np.array([[first[key] == row] for row, key in enumerate(keys)])
 
 
 def _row(layer: LayerShape) -> dict[str, int]:
@@ -140,6 +152,9 @@ def _row(layer: LayerShape) -> dict[str, int]:
         "input_count": layer.input_count,
         "read_count": layer.read_count,
         "output_count": layer.output_count,
+        "matrices": layer.matrices,
+        "stored_before": layer.stored_before,
+        "waiting": layer.waiting,
     }
 
 

@@ -37,6 +37,19 @@ class LayerShape:
     ``copies`` repeats the whole layer (heads of an attention product, a module called several times).
     ``padding`` may also be one (before, after) pair per axis, as asymmetric "same" padding needs.
 
+    Which tensors a layer works on:
+
+    ======================  ==========================================================================
+    ``stored_as``           the stored tensor that the weights are, by default the layer's own name; layers with one
+                            such tensor (tied weights) store it once
+    ``matrices``            distinct weight matrices among the copies of a linear layer (experts), one after the other;
+                            1: all copies use the same. The copies of a matmul have a matrix each: query heads that
+                            share a key are tokens of one copy
+    ``stored_before``       how many of the input values (of a matmul: of both operands) were in memory before the
+                            run, a cache or a graph input: they come from DRAM. The first layer's input always does
+    ``waiting``             values of this run that wait on chip for a later layer meanwhile, as in a residual branch
+    ======================  ==========================================================================
+
     Raises:
         TypeError: a size is not an integer.
         ValueError: a size is out of range or does not fit the others.
@@ -60,6 +73,10 @@ class LayerShape:
     groups: int = 1
     tokens: int = 1
     copies: int = 1
+    stored_as: str = ""
+    matrices: int = 1
+    stored_before: int = 0
+    waiting: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -72,6 +89,7 @@ class LayerShape:
             self._check_spatial()
         else:
             self._check_flat()
+        self._check_tensors()
 
     @property
     def is_spatial(self) -> bool:
@@ -118,6 +136,10 @@ class LayerShape:
         """Number of stored weights, without biases; an embedding's table counts, a matmul has none."""
         if self.kind == "matmul":
             return 0
+        return self.matrices * self._matrix
+
+    @property
+    def _matrix(self) -> int:
         return prod(self.kernel_size) * (self.in_channels // self.groups) * self.out_channels
 
     @property
@@ -131,7 +153,7 @@ class LayerShape:
         if self.kind == "matmul":
             return self.copies * self.tokens * self.in_channels * self.out_channels
         places = {"conv": prod(self.output_size), "conv_transpose": prod(self.input_size)}
-        return self.copies * self.weight_count * places.get(self.kind, self.tokens)
+        return self.copies * self._matrix * places.get(self.kind, self.tokens)
 
     @property
     def input_count(self) -> int:
@@ -217,6 +239,22 @@ class LayerShape:
             raise ValueError(
                 f"layer {self.name!r}: the kernel {self.kernel_size} does not fit the input {self.input_size} "
                 f"with padding {self.padding} (output would be {self.output_size})"
+            )
+
+    def _check_tensors(self) -> None:
+        if not isinstance(self.stored_as, str):
+            raise TypeError(f"layer {self.name!r}: stored_as must be a string, but it is {self.stored_as!r}")
+        for field, smallest in (("matrices", 1), ("stored_before", 0), ("waiting", 0)):
+            object.__setattr__(self, field, self._integer(field, getattr(self, field), smallest))
+        if self.copies % self.matrices or (self.matrices > 1 and self.kind != "linear"):
+            raise ValueError(
+                f"layer {self.name!r}: matrices is for linear layers and divides copies, but a {self.kind} of "
+                f"{self.copies} copies has {self.matrices}"
+            )
+        if self.stored_before > self.input_count:
+            raise ValueError(
+                f"layer {self.name!r}: stored_before must be at most the {self.input_count} input values, but it is "
+                f"{self.stored_before}"
             )
 
     def _check_flat(self) -> None:

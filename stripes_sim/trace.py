@@ -1,18 +1,15 @@
 """From a torch model to a workload, on the meta device: shapes flow through the model, no number is computed.
 
-The operators that reach the backend are watched, not the module classes, so functional calls, attention and user
-classes count like everything else. A layer is named after the module that owns its weight.
+`stripes_sim._recorder` watches the operators. A layer is named as `waveq.attach` names its weight: after the module
+where the tensor is called ``weight``, else with the tensor's name behind it; a weight of several modules has one name.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from stripes_sim._operators import HARMLESS, LOOKUPS, PRODUCTS
 from stripes_sim.layers import LayerShape
 
 if TYPE_CHECKING:
@@ -60,15 +57,17 @@ def trace(
     kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.float32
     if not isinstance(kind, torch.dtype):
         raise ValueError(f"dtype must be a torch.dtype or its name, such as 'int64', but it is {dtype!r}")
+    from stripes_sim._recorder import Recorder, UnknownLayerError, running_modules
+
     with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device("meta"):
         shadow = _meta_copy(model)
         inputs = [torch.empty((1, *shape), dtype=kind) for shape in shapes]
-        with _location(shadow) as where:
-            recorder = _recorder(shadow, where)
+        with running_modules(shadow) as where:
+            recorder = Recorder(shadow, inputs, where)
             try:
                 with recorder:
                     shadow(*inputs)
-            except _UnknownLayerError as error:
+            except UnknownLayerError as error:
                 raise ValueError(str(error)) from None
             except Exception as error:
                 raise ValueError(
@@ -76,13 +75,10 @@ def trace(
                     f"batch dimension added): {type(error).__name__} in {where[-1] or 'the model itself'}: "
                     f"{str(error).splitlines()[0] if str(error) else 'no message'}"
                 ) from error
-    if not recorder.layers:
+    layers = recorder.layers()
+    if not layers:
         raise ValueError(f"no layer with weights runs in {type(model).__name__}: there is nothing to trace")
-    return list(recorder.layers.values())
-
-
-class _UnknownLayerError(Exception):
-    """A weight met an operator that is neither a known layer nor harmless."""
+    return layers
 
 
 def _shapes(input_shape: Any) -> list[tuple[int, ...]]:
@@ -140,146 +136,3 @@ def _unparametrize(module: nn.Module, name: str, original: Any) -> None:
             type(module).__name__, (plain,), {k: v for k, v in vars(type(module)).items() if k != name}
         )
     module.register_parameter(name, original)
-
-
-@contextmanager
-def _location(shadow: nn.Module) -> Iterator[list[str]]:
-    """The names of the modules that are running, innermost last."""
-    stack = [""]
-
-    def enter(name: str) -> Callable[..., None]:
-        return lambda *_: stack.append(name)
-
-    handles = []
-    for name, module in shadow.named_modules():
-        if name:
-            handles.append(module.register_forward_pre_hook(enter(name)))
-            handles.append(module.register_forward_hook(lambda *_: stack.pop() and None, always_call=False))
-    yield stack
-    for handle in handles:
-        handle.remove()
-
-
-def _recorder(shadow: nn.Module, where: list[str]) -> Any:
-    """A dispatch mode that writes down every layer; defined here so that torch is imported only when needed."""
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-
-    class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __init__(self) -> None:
-            super().__init__()  # type: ignore[no-untyped-call]
-            self.layers: dict[LayerShape | tuple[str, LayerShape], LayerShape] = {}
-            self.products: dict[str, int] = {}
-            # storages of weights, and of tensors computed from weights alone, with the owner's name
-            self.owners: dict[int, list[str]] = {}
-            self.alive: list[torch.Tensor] = []
-            for name, parameter in shadow.named_parameters(remove_duplicate=False):
-                self.own(parameter, name.removesuffix(".weight"))
-
-        def own(self, tensor: torch.Tensor, name: str) -> None:
-            self.alive.append(tensor)  # a storage that dies would hand its address to another one
-            self.owners.setdefault(tensor.untyped_storage()._cdata, []).append(name)
-
-        def owner(self, tensor: object) -> str | None:
-            names = self.owners.get(tensor.untyped_storage()._cdata) if isinstance(tensor, torch.Tensor) else None
-            if not names:
-                return None
-            # tied weights have several owners: the module that is running is the one meant
-            return next((name for name in names if name == where[-1]), names[0])
-
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            name = func.overloadpacket.__name__
-            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-            owned = [self.owner(tensor) for tensor in tensors]
-            if not self.count(name, args, result):
-                big = [o for o, tensor in zip(owned, tensors, strict=True) if o and tensor.dim() > 1]
-                if big and name.rstrip("_") not in HARMLESS:
-                    raise _UnknownLayerError(
-                        f"layer {big[0]!r}: its weight goes into {func}, which is no layer that stripes_sim knows how "
-                        "to price (convolutions, linear layers, matrix products, lookups)"
-                    )
-                if tensors and all(owned):
-                    for leaf in tree_leaves(result):
-                        if isinstance(leaf, torch.Tensor) and self.owner(leaf) is None:
-                            self.own(leaf, str((big or owned)[0]))
-            return result
-
-        def count(self, name: str, args: Any, result: Any) -> bool:
-            """Record the layer behind an operator; False if it is none."""
-            if name in ("convolution", "_convolution", "convolution_overrideable"):
-                self.convolution(*args)
-            elif name in PRODUCTS:
-                self.product(*(args[i] for i in PRODUCTS[name]))
-            elif name.startswith("_scaled_dot_product"):
-                self.attention(*args[:3])
-            elif name in LOOKUPS:
-                table, ids = args[0], args[1]
-                owner = self.owner(table) or where[-1]
-                self.add(owner, "embedding", table.shape[0], table.shape[1], tokens=ids.numel())
-            else:
-                return False
-            return True
-
-        def convolution(
-            self,
-            x: torch.Tensor,
-            weight: torch.Tensor,
-            _bias: object,
-            stride: Any,
-            padding: Any,
-            dilation: Any,
-            transposed: bool,
-            output_padding: Any,
-            groups: int,
-            *_: object,
-        ) -> None:
-            per_group = weight.shape[1]
-            channels = (x.shape[1], per_group * groups) if transposed else (per_group * groups, weight.shape[0])
-            self.add(
-                self.owner(weight) or where[-1],
-                "conv_transpose" if transposed else "conv",
-                *channels,
-                kernel_size=tuple(weight.shape[2:]),
-                input_size=tuple(x.shape[2:]),
-                stride=tuple(stride),
-                padding=tuple(padding),
-                dilation=tuple(dilation),
-                output_padding=tuple(output_padding) if transposed else (0,),
-                groups=groups,
-                copies=x.shape[0],
-            )
-
-        def product(self, left: torch.Tensor, right: torch.Tensor) -> None:
-            batch = left.shape[0] if left.dim() == 3 else 1
-            rows, depth = left.shape[-2:]
-            columns = right.shape[-1] if right.dim() > 1 else 1
-            if owner := self.owner(right):
-                self.add(owner, "linear", depth, columns, tokens=batch * rows)
-            elif owner := self.owner(left):
-                self.add(owner, "linear", depth, rows, tokens=batch * columns)
-            else:
-                self.add(self.numbered("matmul"), "matmul", depth, columns, tokens=rows, copies=batch)
-
-        def attention(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
-            heads = query.shape[:-2].numel()
-            tokens, depth = query.shape[-2:]
-            for name, in_channels, out_channels in (
-                ("scores", depth, key.shape[-2]),
-                ("values", key.shape[-2], value.shape[-1]),
-            ):
-                self.add(self.numbered(name), "matmul", in_channels, out_channels, tokens=tokens, copies=heads)
-
-        def numbered(self, what: str) -> str:
-            name = f"{where[-1]}.{what}" if where[-1] else what
-            self.products[name] = self.products.get(name, 0) + 1
-            return name if self.products[name] == 1 else f"{name}_{self.products[name]}"
-
-        def add(self, name: str, kind: Any, in_channels: int, out_channels: int, **sizes: Any) -> None:
-            layer = LayerShape(name=name, kind=kind, in_channels=in_channels, out_channels=out_channels, **sizes)
-            once = replace(layer, copies=1)
-            known = self.layers.get(once)
-            self.layers[once] = replace(known, copies=known.copies + layer.copies) if known else layer
-
-    return Recorder()

@@ -83,7 +83,7 @@ class Dataflow(ABC):
         """Area of all lanes, square millimetres at the machine's node."""
 
 
-def ceil_div(numerator: Floats | Ints | int, denominator: Floats | Ints | int) -> Floats:
+def ceil_div(numerator: Floats | Ints | float, denominator: Floats | Ints | float) -> Floats:
     """Ceiling of a quotient of positive whole numbers, float64.
 
     It is exact while the numerator is below 2^53: a quotient that is no whole number k is at least 1 / denominator
