@@ -15,10 +15,18 @@ from stripes_sim.costs import LEVELS, PARTS, LayerCosts, layer_costs
 from stripes_sim.dataflows import dataflow_named
 from stripes_sim.layers import LayerShape
 from stripes_sim.parameters import Parameters
+from stripes_sim.sources import assumed_parameters
 from stripes_sim.text import fitting_unit, layers_text
 
 __all__ = ["LEFT_OUT", "Result", "Saving"]
 
+# parameters that set the cycles of a level, and the energy of a part
+_SETS_CYCLES = {
+    "DRAM": ("dram_bytes_per_s",),
+    "weight buffer": ("weight_buffer_bits_per_cycle",),
+    "activation buffer": ("activation_buffer_bits_per_cycle",),
+}
+_SETS_ENERGY = {"dram": ("dram",), "weight_buffer": ("buffer_bank_bytes",), "activation_buffer": ("buffer_bank_bytes",)}
 LEFT_OUT = "not counted: biases, norms, activation functions, pooling and element-wise sums (no array work)"
 
 
@@ -101,6 +109,21 @@ class Result:
             level: float(self.costs.cycles[self.costs.bound == number].sum()) for number, level in enumerate(LEVELS)
         }
         return max(waited, key=lambda level: waited[level])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of these figures rests on assumptions: numbers of the machine that set them, ways that no paper shows.
+
+        A parameter counts where its level is the one that most cycles wait for, or its part most of the energy.
+        """
+        hw, energy = self.hardware, self.breakdown_pj
+        largest = max(energy, key=lambda part: energy[part])
+        matter = dict.fromkeys((*_SETS_CYCLES.get(self.bound, ()), *_SETS_ENERGY.get(largest, ())))
+        reasons = assumed_parameters(hw)
+        found = [f"assumed: {key} = {getattr(hw, key)} ({reasons[key]})" for key in matter if key in reasons]
+        if hw.serial == "spatial" and any(_is_depthwise(layer) for layer in self.layers):
+            found.append("assumed: depthwise layers on spatially composed units, which no published figure shows")
+        return tuple(found)
 
     @property
     def score(self) -> dict[str, float]:
@@ -202,7 +225,7 @@ class Result:
         return f"{self.hardware.name} ({kind}) with {weights}, {streamed}{batch}"
 
     def table(self, *, breakdown: bool = False) -> str:
-        """The printed table: layers, totals, savings against the 16-bit and 8-bit baselines, and what is left out."""
+        """The printed table: layers, totals, savings against 16 and 8 bits, what is left out and what is assumed."""
         hw = self.hardware
         time_size, time_unit = fitting_unit(self.seconds, ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")))
         layers = layers_text(self.frame, [f"{part}_pj" for part in PARTS] if breakdown else ())
@@ -211,12 +234,16 @@ class Result:
             f"{self.weight_bytes / 2**10:,.1f} KiB of weights ({hw.storage}), "
             f"energy for {hw.node_nm:g} nm and {hw.dram.upper()}"
         )
-        return "\n".join([self.title, "", layers, "", summary, *map(str, self.savings), LEFT_OUT])
+        return "\n".join([self.title, "", layers, "", summary, *map(str, self.savings), LEFT_OUT, *self.notes])
 
     def __str__(self) -> str:
         return self.table()
 
     __repr__ = __str__
+
+
+def _is_depthwise(layer: LayerShape) -> bool:
+    return layer.is_spatial and layer.groups == layer.in_channels > 1
 
 
 def _bits_text(what: str, bits: Sequence[int]) -> str:

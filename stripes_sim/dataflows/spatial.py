@@ -72,8 +72,8 @@ class Spatial(Dataflow):
         )
 
     def array_mm2(self, hw: Parameters) -> float:
-        """As bit-parallel multipliers of the unit's width; what splitting adds is not known."""
-        return lanes_mm2(hw, "area_parallel_lane", hw.pe_width_bits**2)
+        """Synthesised units of 8 bits; other widths in proportion to the square."""
+        return lanes_mm2(hw, "area_fusion_unit", (hw.pe_width_bits / 8) ** 2)
 
 
 def _products(hw: Parameters, weight_bits: Ints | Floats, activation_bits: Ints | Floats) -> Floats:
