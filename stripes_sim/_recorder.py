@@ -19,11 +19,19 @@ from stripes_sim._operators import HARMLESS, LOOKUPS, PRODUCTS, SUMS
 from stripes_sim._tensors import Tensors
 from stripes_sim.layers import LayerShape
 
-__all__ = ["Recorder", "UnknownLayerError", "running_modules"]
+__all__ = ["Recorder", "TokensExpected", "UnknownLayerError", "running_modules"]
 
 
 class UnknownLayerError(Exception):
     """A weight met an operator that is neither a known layer nor harmless."""
+
+
+class TokensExpected(Exception):  # noqa: N818  (it is a question)
+    """An embedding looks up what is no integer; ``inputs`` are the model's inputs that it may come from."""
+
+    def __init__(self, inputs: frozenset[int]) -> None:
+        super().__init__("an embedding looks up numbers that are no integers")
+        self.inputs = inputs
 
 
 @dataclass
@@ -51,6 +59,7 @@ class Recorder(TorchDispatchMode):
         self.tensors = Tensors()
         for tensor in inputs:
             self.tensors.enter(tensor)
+        self.entered = len(inputs)
         self.rows: dict[Any, _Row] = {}
         self.products: dict[str, int] = {}
         # weights by storage; of weights computed from weights, too
@@ -67,8 +76,12 @@ class Recorder(TorchDispatchMode):
         return [replace(found[0], stored_before=0), *found[1:]] if found else []  # the first input comes anyway
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
+        if name in LOOKUPS and args[1].is_floating_point():
+            # by its value, or any of them if it was computed from some
+            entered = frozenset(range(self.entered))
+            raise TokensExpected(self.tensors.values([args[1]]) & entered or entered)
+        result = func(*args, **(kwargs or {}))
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         layer = self._count(name, args, inputs, outputs)
@@ -228,7 +241,7 @@ class Recorder(TorchDispatchMode):
         name = running if running in names else names[-1]
         stored_as = names[0] if name != names[0] else ""
         rows, width = table.shape
-        self._add(inputs, name, "embedding", rows, width, tokens=ids.numel(), stored_as=stored_as)
+        self._add(inputs, name or "embedding", "embedding", rows, width, tokens=ids.numel(), stored_as=stored_as)
 
     # writing down
 
