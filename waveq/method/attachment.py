@@ -281,7 +281,8 @@ def _register_all(
             if quantizes_inputs and (fixed := drop_input(module)) is not None:
                 dropped[module] = fixed  # of an earlier ``finalize``
             hooks.append(KeptOrder(module, site.order))
-            parametrize.register_parametrization(module, site.tensor, layer.state)
+            with torch.no_grad():  # torch reads the weight; what is learned along with reading must not move yet
+                parametrize.register_parametrization(module, site.tensor, layer.state)
             shorten(module, site.tensor)
             hooks.append(module.register_load_state_dict_pre_hook(accept))  # type: ignore[no-untyped-call]
             if isinstance(module, nn.RNNBase):
@@ -289,7 +290,8 @@ def _register_all(
             if quantizes_inputs:
                 hooks.append(module.register_forward_pre_hook(quantize_input, with_kwargs=True))
     for layer in built.values():
-        layer.state.reads = 0  # torch reads a weight when it is parametrised
+        layer.state.reads = 0
+        layer.state.kept.clear()
     hooks.append(Leaning(model))
     device = next(iter(built.values())).state.beta.device
     for name in ROOT_STATE:
