@@ -131,9 +131,10 @@ class Method:
     schedule: str | Profile | None = field(
         default=None,
         metadata=_told(
-            "three-phase, constant, exponential or rising.",
+            "three-phase, search, constant, exponential or rising.",
             '"three-phase" is the default when learning, "constant" for preset bits, "rising" on the float road of '
-            'preset "recommended". Or a callable from step to (lambda_w, lambda_beta); a '
+            'preset "recommended". "search" is three-phase up to where the bits freeze, for a run that is rewound then '
+            "(``waveq.rewind``). Or a callable from step to (lambda_w, lambda_beta); a "
             "``waveq.schedules.Schedule`` brings its own phases.",
         ),
     )
@@ -246,6 +247,8 @@ class Method:
             if name not in _OPTIONS:
                 raise ValueError(f"{name!r} is no option of attach(){nearest(name, _OPTIONS)}")
         drivers = {"activation_bits": None, "lambda_beta": None, "target": None}
+        if self.schedule == "search":
+            drivers["schedule"] = None
         return replace(self, **{**drivers, "bits": policy, "total_steps": total_steps, **changes})
 
 

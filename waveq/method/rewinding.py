@@ -89,7 +89,7 @@ def rewind(
     wq.remove()
     model.load_state_dict(weights)
     rewound = attach_method(model, method, search=search)
-    _refuse_stale_optimizers(model, rewound)
+    _fresh[rewound] = weakref.WeakSet()
     return rewound
 
 
@@ -161,24 +161,30 @@ def _plain_state(wq: WaveQ) -> dict[str, Any]:
     return {renamed.get(key, key): value for key, value in state.items() if not key.startswith(tuple(dropped))}
 
 
-def _refuse_stale_optimizers(model: nn.Module, wq: WaveQ) -> None:
-    """Until a step is done, look at each optimizer that is about to move the model's parameters, once."""
+# ---------------------------------------------------------------------- optimizers of the search
+
+_fresh: weakref.WeakKeyDictionary[WaveQ, weakref.WeakSet[Optimizer]] = weakref.WeakKeyDictionary()
+"""Runs that have not taken a step since they were rewound, each with the optimizers that may move its parameters."""
+
+
+def _before_step(optimizer: Optimizer, *_unused: Any) -> None:
+    for wq, known in list(_fresh.items()):
+        if wq.steps > 0 or wq._left:
+            del _fresh[wq]
+        elif optimizer not in known:
+            _refuse_stale(optimizer, wq._model)
+            known.add(optimizer)
+
+
+def _refuse_stale(optimizer: Optimizer, model: nn.Module) -> None:
     ours = {id(parameter) for parameter in model.parameters()}
-    watched = weakref.ref(wq)
-    judged = weakref.WeakSet[Optimizer]()
+    moved = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    held = sum(1 for parameter in moved if id(parameter) in ours and optimizer.state.get(parameter))
+    if held:
+        raise RuntimeError(
+            f"this {type(optimizer).__name__} is the search's: of {held} of the model's parameters it still holds "
+            "momentum that belongs to other weights. Build a new optimizer from model.parameters() after rewind()"
+        )
 
-    def look(optimizer: Optimizer, *_unused: Any) -> None:
-        handle = watched()
-        if handle is None or handle.steps > 0 or handle._left:
-            hook.remove()
-            return
-        moved = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        held = sum(1 for parameter in moved if id(parameter) in ours and optimizer.state.get(parameter))
-        if held and optimizer not in judged:
-            raise RuntimeError(
-                f"this {type(optimizer).__name__} is the search's: of {held} of the model's parameters it still holds "
-                "momentum that belongs to other weights. Build a new optimizer from model.parameters() after rewind()"
-            )
-        judged.add(optimizer)
 
-    hook = register_optimizer_step_pre_hook(look)
+register_optimizer_step_pre_hook(_before_step)  # never taken off: torch walks over its hooks while it calls them

@@ -238,5 +238,3 @@ def test_a_compiled_model_is_looked_into_and_ddp_has_to_go_first() -> None:
 def test_with_policy_keeps_all_but_what_drives_bits() -> None:
     method = Method(skip=("a",), target={"mean_bits": 3.0}, lambda_w=0.1, activation_bits=4, total_steps=5)
     assert method.with_policy({"b": 3}, 7) == Method(skip=("a",), bits={"b": 3}, lambda_w=0.1, total_steps=7)
-
-
