@@ -108,8 +108,8 @@ def attach(
     return attach_method(given.pop("model"), Method(**given))
 
 
-def attach_method(model: nn.Module, method: Method) -> WaveQ:
-    """``attach`` with the options as a record."""
+def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any] | None = None) -> WaveQ:
+    """``attach`` with the options as a record; ``search`` says where preset bits were found, for the provenance."""
     model = unwrapped(model)
     if isinstance(model, nn.Module):
         method = resolve_names(method, site_names(model))
@@ -162,7 +162,9 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
             "schedule": schedule.name,
             "total_steps": method.total_steps,
             "target": dict(method.target) if method.target else None,
+            **({} if search is None else {"search": dict(search)}),
         },
+        method=method,
     )
     groups, reported = Groups(), list[str]()
     sites = {name: weight.sites for name, weight in choice.weights.items()}
