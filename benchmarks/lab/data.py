@@ -70,7 +70,11 @@ def batches(part: Part, size: int, generator: torch.Generator | None = None) -> 
         yield x[rows], y[rows]
 
 
-def endless(part: Part, size: int, generator: torch.Generator) -> Iterator[Part]:
-    """Pass after pass, each in an order of its own."""
+def endless(part: Part, size: int, generator: torch.Generator, *, flip: bool = False) -> Iterator[Part]:
+    """Pass after pass, each in an order of its own; with ``flip`` half of the images are mirrored left to right."""
     while True:
-        yield from batches(part, size, generator)
+        for x, y in batches(part, size, generator):
+            if flip:
+                mirrored = (torch.rand(len(y), generator=generator) < 0.5).to(x.device, non_blocking=True)
+                x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+            yield x, y
