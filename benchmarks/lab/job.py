@@ -52,4 +52,6 @@ class Where:
     folder: Path
     device: str = "cpu"
     bf16: bool = False
+    graphs: bool = False
+    """Take recorded CUDA graphs for what can be recorded; see ``graphs``."""
     data_dir: Path | None = None

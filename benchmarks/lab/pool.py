@@ -35,6 +35,7 @@ def add_options(parser: argparse.ArgumentParser, *, seeds: Sequence[int] = (0, 1
     parser.add_argument("--data-dir", type=Path, default=None)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bf16", action="store_true", help="train under autocast in bfloat16")
+    parser.add_argument("--graphs", action="store_true", help="on a GPU: record training steps, where that is possible")
     parser.add_argument(
         "--processes", type=int, default=os.cpu_count(), help="jobs at a time, one thread each; 0: here"
     )
@@ -45,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser, *, seeds: Sequence[int] = (0, 1
 def where_of(args: argparse.Namespace) -> Where:
     """Device and folders from the options."""
     folder = args.folder / (f"{args.device}-bf16" if args.bf16 else args.device)
-    return Where(folder=folder, device=args.device, bf16=args.bf16, data_dir=args.data_dir)
+    return Where(folder=folder, device=args.device, bf16=args.bf16, graphs=args.graphs, data_dir=args.data_dir)
 
 
 def run_jobs(

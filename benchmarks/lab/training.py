@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from benchmarks.lab import networks as networks  # registers them
 from benchmarks.lab.allocation import Allocation, allocate
 from benchmarks.lab.choices import OBJECTIVES, choices_of
 from benchmarks.lab.data import Part, batches, endless, images_of
+from benchmarks.lab.graphs import can_be_recorded, train_by_graph
 from benchmarks.lab.job import Job, Where
 from benchmarks.lab.losses import Losses, read_or_measure
 from benchmarks.lab.search import ONE_RUN, learning, needs_losses, search
@@ -25,7 +27,7 @@ from benchmarks.lab.settings import Setting
 from stripes_sim import LayerShape, Stripes, cost_table, trace
 from waveq.zoo import build
 
-__all__ = ["FLOAT_BITS", "Observer", "accuracy", "float_network", "losses_of", "run_job"]
+__all__ = ["FLOAT_BITS", "Observer", "accuracy", "float_network", "losses_of", "run_job", "train_in_loop"]
 
 FLOAT_BITS = 16  # what a layer in floating point costs on the accelerator
 Observer = Callable[[int, nn.Module, "waveq.WaveQ | None"], None]
@@ -176,6 +178,31 @@ def _train(
     where: Where,
     observe: Observer | None,
 ) -> None:
+    """By a recorded step where that is asked for and possible, else in the ordinary loop."""
+    if where.graphs and observe is None and not where.bf16 and can_be_recorded(handle):
+        before = copy.deepcopy(network.state_dict())
+        try:
+            return train_by_graph(network, handle, part, steps, lr, setting, seed)
+        except RuntimeError as error:
+            warnings.warn(
+                f"the step of {setting.network} cannot be recorded, and is taken as usual: {error}", stacklevel=2
+            )
+            network.load_state_dict(before)
+    return train_in_loop(network, handle, part, steps, lr, setting, seed, bf16=where.bf16, observe=observe)
+
+
+def train_in_loop(
+    network: nn.Module,
+    handle: waveq.WaveQ | None,
+    part: Part,
+    steps: int,
+    lr: float,
+    setting: Setting,
+    seed: int,
+    *,
+    bf16: bool = False,
+    observe: Observer | None = None,
+) -> None:
     """The loop that users write: the penalty beside the loss, a step of the handle after the optimizer's."""
     optimizer = torch.optim.SGD(
         network.parameters(), lr=lr, momentum=setting.momentum, weight_decay=setting.weight_decay
@@ -188,7 +215,7 @@ def _train(
         observe(0, network, handle)
     stream = itertools.islice(endless(part, setting.batch, generator, flip=setting.flip), steps)
     for step, (x, y) in enumerate(stream, start=1):
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=where.bf16):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
             loss = F.cross_entropy(network(x), y)
         if handle is not None:
             loss = loss + handle.penalty()
