@@ -28,7 +28,10 @@ _ORDINARY_STEPS = 5  # taken before recording: lazy initialisations, ranges of i
 
 def can_be_recorded(handle: waveq.WaveQ | None) -> bool:
     """Whether nothing but the optimizer changes from step to step."""
-    return handle is None or (not handle.learning and handle.strengths() == (0.0, 0.0))
+    if handle is None:
+        return True
+    still = not handle.learning and handle.strengths() == (0.0, 0.0)
+    return still and handle.settings.forward == "quantized" and handle.settings.bounds_from is None
 
 
 def cosine(lr: float, step: int, steps: int) -> float:

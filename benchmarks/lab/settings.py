@@ -37,6 +37,7 @@ class Setting:
         lr: the jobs' peak rate.
         weight_decay: of SGD.
         momentum: of SGD.
+        init: a file of float weights that every seed starts from, as ``waveq train --init`` takes it; "" trains them.
         flip: mirror half of the training images left to right, anew in every epoch.
     """
 
@@ -54,6 +55,7 @@ class Setting:
     lr: float = 0.02
     weight_decay: float = 1e-4
     momentum: float = 0.9
+    init: str = ""
     flip: bool = False
 
 

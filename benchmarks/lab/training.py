@@ -25,6 +25,7 @@ from benchmarks.lab.losses import Losses, read_or_measure
 from benchmarks.lab.search import ONE_RUN, learning, needs_losses, search
 from benchmarks.lab.settings import Setting
 from stripes_sim import LayerShape, Stripes, cost_table, trace
+from waveq.train.run_folder import load_weights
 from waveq.zoo import build
 
 __all__ = ["FLOAT_BITS", "Observer", "accuracy", "float_network", "losses_of", "run_job", "train_in_loop"]
@@ -35,9 +36,12 @@ Observer = Callable[[int, nn.Module, "waveq.WaveQ | None"], None]
 
 def float_network(setting: Setting, seed: int, where: Where) -> nn.Module:
     """The float network that all jobs of a seed start from: trained once, then read from the folder."""
+    network = _fresh(setting, seed, where)
+    if setting.init:
+        network.load_state_dict(load_weights(setting.init))
+        return network
     name = Job(setting=setting, seed=seed).key()
     path = where.folder / f"float-{setting.network}-{seed}-{name}.pt"
-    network = _fresh(setting, seed, where)
     if path.exists():
         network.load_state_dict(torch.load(path, map_location=where.device, weights_only=True))
         return network

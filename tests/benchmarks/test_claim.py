@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from argparse import Namespace
 
 import pandas as pd
 import pytest
@@ -14,7 +15,8 @@ from benchmarks.lab.choices import choices_of
 from benchmarks.lab.equal_cost import above_ladder, spread_and_noise, verdict
 from benchmarks.lab.losses import measured, rounded
 from benchmarks.lab.relaxed import WAYS, learned_bits
-from benchmarks.paper.claim import METHODS, main
+from benchmarks.paper import table2_simplenet5
+from benchmarks.paper.claim import METHODS, main, setting_of
 from stripes_sim import LayerShape
 
 LAYERS = [LayerShape(name=str(i), kind="linear", in_channels=8, out_channels=8) for i in (0, 2, 4)]
@@ -107,3 +109,15 @@ def test_every_method_from_end_to_end(options, tmp_path):
 def test_no_time_is_told(options):
     with pytest.raises(ValueError, match="--minutes: no training was finished in time"):
         main([*options, "--networks", "digitsnet", "--datasets", "digits", "--minutes", "-1", "--seeds", "5"])
+
+
+def test_table_2_gives_the_wave_beside_each_base_seed_by_seed():
+    args = Namespace(seeds=[0, 1], bits=[2, 3], bases=["DoReFa", "LSQ"], epochs=[1, 8], epochs_others=4)
+    labels = [label for label, _ in table2_simplenet5.jobs_of(setting_of("depthwise", "quick", "cifar10"), args)]
+    assert len(labels) == 2 * (1 + 2 * 2 * 2 * 2 + 2 * 2)  # seeds; float, DoReFa by epochs and rates, LSQ
+    gained = {"DoReFa": 2.0, "LSQ": 0.0, "float": 0.0}
+    rows = [{**label, "test": 70.0 + label["seed"] + gained[label["base"]] * label.get("wave", 0)} for label in labels]
+    table = table2_simplenet5.summary(pd.DataFrame(rows)).set_index(["base", "epochs", "rate"])
+    assert table.loc[("DoReFa", 8, "0.001"), "2 bits, wave"] == "72.50 (0.50), 2.00 (0.00)"
+    assert table.loc[("LSQ", 4, "0.01"), "3 bits"] == "70.50 (0.50)"
+    assert table.loc[("float", 4, "0.01"), "32 bits"] == "70.50 (0.50)"

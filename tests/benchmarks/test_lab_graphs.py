@@ -59,4 +59,6 @@ def test_both_ways_train_alike(tiny, bits):
 
 def test_what_moves_by_itself_is_not_recorded():
     assert not can_be_recorded(waveq.attach(build("digitsnet", width=0.5), total_steps=10))
-    assert not can_be_recorded(waveq.attach(build("digitsnet", width=0.5), bits=3, lambda_w=0.1))
+    for more in ({"lambda_w": 0.1}, {"forward": "float"}, {"scale": "max", "fit_range": True}):
+        handle = waveq.attach(build("digitsnet", width=0.5), bits=3, total_steps=10, **{"lambda_w": 0.0, **more})
+        assert not can_be_recorded(handle)
