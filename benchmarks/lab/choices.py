@@ -91,10 +91,14 @@ class Choices:
             {name: inputs for name, (_, inputs) in pairs.items() if inputs != FLOAT_INPUTS},
         )
 
+    def quantised(self) -> dict[str, bool]:
+        """By layer, whether its inputs are quantised."""
+        return {name: pairs[-1][1] != FLOAT_INPUTS for name, pairs in self.pairs.items()}
+
     def uniform(self, weight_bits: int, input_bits: int) -> Policy:
-        """The same bits in all layers whose inputs are quantised, weights everywhere."""
-        quantised = {name for name, pairs in self.pairs.items() if pairs[-1][1] != FLOAT_INPUTS}
-        return dict.fromkeys(self.pairs, weight_bits), dict.fromkeys(quantised, input_bits)
+        """The same bits in all weights, and in all inputs that are quantised."""
+        inputs = {name: input_bits for name, quantised in self.quantised().items() if quantised}
+        return dict.fromkeys(self.pairs, weight_bits), inputs
 
     def random(self, limit: float, seed: int) -> Policy:
         """A random policy that uses the limit up; each seed is another one."""
@@ -150,8 +154,8 @@ class Choices:
         for _ in range(50):
             middle = (low + high) / 2
             cost = math.fsum(
-                self.cost_of(name, middle, middle if pairs[-1][1] != FLOAT_INPUTS else FLOAT_INPUTS)
-                for name, pairs in self.pairs.items()
+                self.cost_of(name, middle, middle if quantised else FLOAT_INPUTS)
+                for name, quantised in self.quantised().items()
             )
             low, high = (middle, high) if cost < limit * self.reference() else (low, middle)
         return low

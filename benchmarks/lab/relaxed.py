@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from benchmarks.lab.choices import BITS, FLOAT_INPUTS, IMAGE_BITS, Choices, Policy
+from benchmarks.lab.choices import BITS, IMAGE_BITS, Choices, Policy
 from benchmarks.lab.data import Part
 from waveq.layers import quantizable
 
@@ -111,13 +111,13 @@ class _Operand(nn.Module):
 def _attach(network: nn.Module, choices: Choices, start: float, way: str) -> dict[tuple[str, str], _Operand]:
     layers = quantizable(network)
     operands: dict[tuple[str, str], _Operand] = {}
-    for name, pairs in choices.pairs.items():
+    for name, with_inputs in choices.quantised().items():
         module = layers[name]
         weight: Any = module.weight
         operand = operands["w", name] = _Operand(start, way, weight.device)
         operand.look(weight.detach(), signed=True)
         parametrize.register_parametrization(module, "weight", operand)
-        if pairs[-1][1] != FLOAT_INPUTS:
+        if with_inputs:
             operands["a", name] = _Operand(start, way, weight.device)
             module.register_forward_pre_hook(_rounding(operands["a", name]))
     return operands

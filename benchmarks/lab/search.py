@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import waveq
-from benchmarks.lab.choices import Choices, Policy, choices_of
+from benchmarks.lab.choices import FLOAT_INPUTS, Choices, Policy, choices_of
 from benchmarks.lab.data import Part, endless
 from benchmarks.lab.job import Job
 from benchmarks.lab.losses import Losses
@@ -25,13 +25,13 @@ from benchmarks.lab.relaxed import WAYS, learned_bits
 from stripes_sim import LayerShape
 from waveq.method.parametrization import parametrization_of
 
-__all__ = ["LEARNING", "LOOKING", "ONE_RUN", "layer_costs", "learning", "needs_losses", "search"]
+__all__ = ["LEARNING", "LOOKING", "ONE_RUN", "learning", "needs_losses", "search"]
 
 ONE_RUN = "one run"
 """WaveQ without a search of its own: bits are learned while the network is trained, over all steps."""
 LOOKING = ("uniform", "random", "greedy", "ilp", "hawq")
 LEARNING = ("learned", "refined", *WAYS)
-_MOST_BITS = 9  # that a table of costs may be asked for
+_TABLE = range(1, 10)  # bits that a table of costs may be asked for
 
 
 def needs_losses(allocation: Mapping[str, Any] | None) -> bool:
@@ -87,9 +87,20 @@ def search(
     return _wave(own, choices, job, stream, searching, lr, start), steps - searching
 
 
-def layer_costs(choices: Choices) -> dict[str, dict[int, float]]:
-    """Multiplications x weight bits by layer and total bits, for ``attach``."""
-    return {name: {b: float(macs * b) for b in range(1, _MOST_BITS + 1)} for name, macs in choices.macs.items()}
+def learning(choices: Choices, limit: float) -> dict[str, Any]:
+    """What ``attach`` is told to learn bits within a limit."""
+    # attach counts shares of 8 bits everywhere
+    share = limit * choices.reference() / choices.total(choices.uniform(8, 8))
+    told: dict[str, Any] = {"bits": "learn", "target": {"multiplications": share}}
+    if choices.objective == "macs":
+        return {**told, "layer_costs": {n: {b: float(macs * b) for b in _TABLE} for n, macs in choices.macs.items()}}
+    costs = {
+        name: {
+            w: {a: choices.cost_of(name, w, a if quantised else FLOAT_INPUTS) for a in (*_TABLE, 16)} for w in _TABLE
+        }
+        for name, quantised in choices.quantised().items()
+    }
+    return {**told, "activation_bits": "learn", "layer_costs": costs}
 
 
 def _wave(
@@ -98,11 +109,7 @@ def _wave(
     """WaveQ's own short run; ``start`` puts the betas there instead of at the most bits."""
     wanted = dict(job.allocation or {})
     arguments = {key: value for key, value in job.attach.items() if key != "lambda_w"}
-    handle = waveq.attach(
-        network,
-        **{**arguments, **learning(choices, wanted["limit"])},
-        total_steps=steps,
-    )
+    handle = waveq.attach(network, total_steps=steps, **{**arguments, **learning(choices, wanted["limit"])})
     if start is not None:
         _put_betas(network, start)
     optimizer = torch.optim.SGD(
@@ -133,5 +140,10 @@ def learning(choices: Choices, limit: float) -> dict[str, Any]:
 @torch.no_grad()
 def _put_betas(network: nn.Module, start: Policy) -> None:
     """A beta below its ceiling by a third: a bit less is then two thirds away, a bit more one."""
-    for name, bits in start[0].items():
-        parametrization_of(network.get_submodule(name)).beta.fill_(bits - 1 - 1 / 3)
+    weights, inputs = start
+    for name, bits in weights.items():
+        state = parametrization_of(network.get_submodule(name))
+        state.beta.fill_(bits - 1 - 1 / 3)
+        if name in inputs:
+            state.inputs.beta.fill_(inputs[name] - 1 - 1 / 3)
+            state.inputs.follow_bits(inputs[name], signed=False)

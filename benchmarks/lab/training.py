@@ -82,6 +82,7 @@ def run_job(job: Job, where: Where, observe: Observer | None = None) -> dict[str
     if job.allocation is not None and job.allocation["method"] == ONE_RUN:
         choices = choices_of(layers, job.allocation["objective"])
         arguments = {**arguments, **learning(choices, job.allocation["limit"])}
+        del arguments["lambda_w"]  # the wave as the preset has it
     elif job.allocation is not None:
         found = _found(network, layers, data.train, job, steps, lr, where)
         arguments["bits"], steps = found.bits, found.steps_left
