@@ -128,15 +128,6 @@ def _wave(
     return dict(policy), dict(policy.activation_bits)
 
 
-def learning(choices: Choices, limit: float) -> dict[str, Any]:
-    """What ``attach`` is told to learn bits within a limit."""
-    if choices.objective == "bitops":
-        raise ValueError("learned input bits are not part of attach yet")
-    # attach counts shares of 8 bits everywhere
-    share = limit * choices.reference() / choices.total(choices.uniform(8, 8))
-    return {"bits": "learn", "target": {"macs": share}, "layer_costs": layer_costs(choices)}
-
-
 @torch.no_grad()
 def _put_betas(network: nn.Module, start: Policy) -> None:
     """A beta below its ceiling by a third: a bit less is then two thirds away, a bit more one."""
