@@ -26,12 +26,13 @@ def above_ladder(rows: pd.DataFrame, ladder: pd.DataFrame) -> pd.Series[float]:
         ladder: the same and ``policy``, one row a policy and seed.
 
     Returns:
-        Differences on the index of ``rows``; NaN where the cost lies outside the ladder, or the seed has none.
+        Differences on the index of ``rows``: to the last step above the ladder's cost; NaN below it, or for a seed that
+        has none.
 
     Example:
         >>> ladder = pd.DataFrame({"seed": 0, "policy": ["2", "4"], "cost": [2.0, 4.0], "test": [80.0, 84.0]})
-        >>> above_ladder(pd.DataFrame({"seed": [0, 0], "cost": [3.0, 5.0], "test": [83.0, 85.0]}), ladder).tolist()
-        [1.0, nan]
+        >>> above_ladder(pd.DataFrame({"seed": 0, "cost": [3.0, 5.0, 1.0], "test": [83.0, 85.0, 70.0]}), ladder).tolist()
+        [1.0, 1.0, nan]
     """
     steps = ladder.groupby("policy")[["cost", "test"]].mean()
     kept = steps[is_efficient(steps, sense=("min", "max"))].sort_values("cost").index
@@ -39,7 +40,7 @@ def above_ladder(rows: pd.DataFrame, ladder: pd.DataFrame) -> pd.Series[float]:
     for seed, group in rows.groupby("seed"):
         own = ladder[ladder.seed == seed].set_index("policy").reindex(kept).dropna(subset="test")
         if len(own):
-            line = np.interp(group.cost, own.cost, own.test, left=np.nan, right=np.nan)
+            line = np.interp(group.cost, own.cost, own.test, left=np.nan)
             found.loc[group.index] = group.test - line
     return found
 

@@ -153,7 +153,11 @@ def summary(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
             for method, each in budget.groupby("method", sort=False):
                 above = each.groupby("seed").above.mean().dropna()
                 better = f"{int((by_draw < above.mean()).sum())} of {len(by_draw)}" if method != "random" else "-"
-                cells = {**_cells(each, energy), "above uniform": with_error(above), "better than draws": better}
+                cells = {
+                    **_cells(each, energy),
+                    "above uniform": with_error(above) if len(above) else "-",
+                    "better than draws": better,
+                }
                 lines.append({**where, "budget": f"{limit:g}", "method": str(method), **cells})
     return pd.DataFrame(lines).fillna("-"), verdicts
 
