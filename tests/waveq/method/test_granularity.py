@@ -243,7 +243,7 @@ def test_a_policy_is_evaluated_on_the_levels_that_it_was_made_for() -> None:
     policy = wq.policy()
     evaluator = waveq.PolicyEvaluator(_network(), (x, y), granularity="channel")
     assert torch.equal(torch.from_numpy(evaluator.predictions([policy])[0]), model.eval()(x).argmax(dim=1))
-    with pytest.raises(ValueError, match="made with granularity='channel' and would be rounded with 'layer'"):
+    with pytest.raises(ValueError, match="made with granularity=.channel., policies are evaluated with .layer."):
         waveq.PolicyEvaluator(_network(), (x, y)).accuracy([policy])
     with pytest.raises(ValueError, match="scale 'none' has no scale"):
         waveq.PolicyEvaluator(_network(), (x, y), granularity="channel", scale="none")
