@@ -31,7 +31,7 @@ class Recipe:
 
     quantizer: Quantizer
     scale: ScaleMode | None
-    granularity: Granularity
+    granularity: Granularity = "layer"
     epochs: int
     batch_size: int
     lr: float

@@ -243,7 +243,7 @@ def test_a_policy_is_evaluated_on_the_levels_that_it_was_made_for() -> None:
     policy = wq.policy()
     evaluator = waveq.PolicyEvaluator(_network(), (x, y), granularity="channel")
     assert torch.equal(torch.from_numpy(evaluator.predictions([policy])[0]), model.eval()(x).argmax(dim=1))
-    with pytest.raises(ValueError, match="made with granularity=.channel., policies are evaluated with .layer."):
+    with pytest.raises(ValueError, match=r"granularity='channel', policies are evaluated with 'layer'"):
         waveq.PolicyEvaluator(_network(), (x, y)).accuracy([policy])
     with pytest.raises(ValueError, match="scale 'none' has no scale"):
         waveq.PolicyEvaluator(_network(), (x, y), granularity="channel", scale="none")
@@ -280,6 +280,19 @@ def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(method: str) -> None:
     _train(second, wq, 9, first=7, optimizer=resumed)
     for (name, one), other in zip(whole.state_dict().items(), second.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
+
+
+@pytest.mark.slow
+def test_a_search_by_channel_is_rewound_by_channel() -> None:
+    model = _network()
+    start = copy.deepcopy(model.state_dict())
+    wq = waveq.attach(model, total_steps=12, quantizer="lsq", granularity="channel")
+    _train(model, wq, 12)
+    wq = waveq.rewind(wq, start, total_steps=20)
+    assert wq.settings.granularity == "channel"
+    fresh = waveq.attach(_network(), bits=wq.policy())
+    ours, theirs = (handle._layers["2"].state.quantizer.step for handle in (wq, fresh))
+    assert torch.equal(ours, theirs)  # steps start again from the float weights
 
 
 def test_a_checkpoint_of_another_granularity_is_refused() -> None:
