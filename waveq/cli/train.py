@@ -52,6 +52,7 @@ def train(
     preset: Annotated[str | None, _option("preset")] = None,
     schedule: Annotated[str | None, _option("schedule")] = None,
     forward: Annotated[str | None, _option("forward")] = None,
+    freezing: Annotated[str | None, _option("freezing")] = None,
     activation_bits: Annotated[int | None, _option("activation_bits")] = None,
     activation_quantizer: Annotated[str | None, _option("activation_quantizer")] = None,
     skip: Annotated[list[str] | None, typer.Option(help="Layer or pattern left in floating point; repeatable.")] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from waveq.method.arguments import (
     resolve_bits,
     resolve_bounds,
     resolve_budget,
+    resolve_freezing,
     resolve_quantizer,
     resolve_scale,
     resolve_schedule,
@@ -30,6 +31,7 @@ from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, accept_plain_root, ac
 from waveq.method.choose_layers import choose_layers, share_weights
 from waveq.method.coverage import own_forward
 from waveq.method.fixed_input import FixedInput, drop_input, keep_input
+from waveq.method.frozen import Frozen
 from waveq.method.handle import WaveQ
 from waveq.method.holders import find_holders, refuse_views
 from waveq.method.input_signs import InputSign
@@ -65,6 +67,7 @@ def attach(
     scale: ScaleMode | None = Method.scale,
     forward: Forward = Method.forward,
     fit_range: bool | None = Method.fit_range,
+    freezing: float | Literal["off"] | None = Method.freezing,
     first_last: int | None = Method.first_last,
     activation_bits: int | Mapping[str, int] | None = Method.activation_bits,
     activation_quantizer: str | None = Method.activation_quantizer,
@@ -116,7 +119,7 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
     if isinstance(model, nn.Module):
         method = resolve_names(method, weight_sites(model, method.also, method.bits))
     preset = get_preset(method.preset)
-    quantizer = resolve_quantizer(method.quantizer, method.bits)
+    quantizer = resolve_quantizer(method.quantizer, method.bits, method.forward)
     layers, skipped = choose_layers(model, method.skip, method.bits, method.also)
     known = weight_sites(model)
     shared = share_weights(layers)
@@ -142,6 +145,7 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
     activation = resolve_activation_quantizer(method, quantizer.activation, preset)
     scale = resolve_scale(method.scale, quantizer, preset, method.forward)
     bounds_from = resolve_bounds(method, scale, schedule)
+    freezing = resolve_freezing(method, preset, quantizer, schedule)
     settings = Settings(
         preset=preset,
         quantizer=quantizer.method,
@@ -157,12 +161,14 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
         skipped=tuple(name for name in known if name in skipped),
         forward=method.forward,
         bounds_from=bounds_from,
+        freezing=freezing,
         described={
             "preset": preset.name,
             "quantizer": quantizer.method,
             "scale": scale,
             "forward": method.forward,
             "fit_range": bounds_from is not None,
+            "freezing": None if freezing is None else freezing.exponent,
             "activation_quantizer": activation if inputs else None,
             "schedule": schedule.name,
             "total_steps": method.total_steps,
@@ -238,6 +244,8 @@ def _new_state(
         device=weight.device,
         groups=groups,
     )
+    if settings.freezing is not None:
+        state.frozen = Frozen(weight)
     state.total_steps = settings.total_steps
     state.quantizes_inputs_always = settings.forward == "float"
     state.sign = sign

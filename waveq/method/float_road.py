@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from waveq.functional import phase
 from waveq.method.settings import Settings, WaveLayer
 
-__all__ = ["TOLERANCE", "find_bound", "keep_bounds", "off_levels", "rounded", "share_on_levels"]
+__all__ = ["TOLERANCE", "distances", "find_bound", "keep_bounds", "off_levels", "rounded", "share_on_levels"]
 
 TOLERANCE = 0.05  # "on a level", in units of the distance between levels; spread-out weights are so one time in ten
 _PINNED = 0.8  # the share of a layer's weights that should be on a level before they are rounded
@@ -64,9 +65,18 @@ def keep_bounds(layers: Sequence[WaveLayer], settings: Settings, step: int) -> N
 @torch.no_grad()
 def share_on_levels(layer: WaveLayer, tolerance: float) -> float:
     """The share of a layer's weights that lie within ``tolerance`` of a level, in units of the levels' distance."""
+    return float((distances(layer) <= tolerance).float().mean())
+
+
+@torch.no_grad()
+def distances(layer: WaveLayer) -> Tensor:
+    """How far each of a layer's weights is from the nearest level, 0 to 1/2, in units of the levels' distance.
+
+    Those beyond the last level count as on it.
+    """
     state = layer.state
     turns = phase(layer.wave_input("quantizer"), state.wave_beta(), state.grid)
-    return float(((turns - turns.round()).abs() <= tolerance).float().mean())
+    return (turns - turns.round()).abs()
 
 
 def off_levels(layers: Sequence[WaveLayer]) -> list[str]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from waveq._names import suggestion
 from waveq._policy_file import read_policy_file
-from waveq.method.options import Bits, Method, option_names
+from waveq.method.options import USUAL_QUANTIZER, Bits, Method, option_names
 from waveq.train.user_modules import import_modules, module_name
 
 __all__ = ["METHOD_FIELDS", "RUNTIME_FIELDS", "TrainConfig", "load_recipe", "parse_config", "recipe_names"]
@@ -86,7 +86,7 @@ class TrainConfig(BaseModel):
 
     # WaveQ, as `waveq.attach` takes it: names and texts are those of `waveq.method.options.Method`
     quantizer: str = "dorefa"
-    """Weight quantiser; where nobody names one, that of a policy file given as `bits`, else DoReFa."""
+    """Weight quantiser; where nobody names one, that of a policy file given as `bits`, else the road's usual one."""
     bits: Literal["learn"] | PositiveInt | dict[str, PositiveInt] | Path = "learn"
     """"learn", total bits of every layer, bits by layer, or a policy file."""
     preset: str = "recommended"
@@ -94,6 +94,7 @@ class TrainConfig(BaseModel):
     scale: Literal["none", "max", "learned"] | None = None
     forward: Literal["quantized", "float"] = "quantized"
     fit_range: bool | None = None
+    freezing: float | Literal["off"] | None = Field(default=None, union_mode="left_to_right")
     activation_bits: PositiveInt | dict[str, PositiveInt] | None = None
     activation_quantizer: str | None = None
     activation_signed: bool | dict[str, bool] | None = None
@@ -159,13 +160,16 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _quantizer_of_the_policy(cls, fields: object) -> object:
-        """Bits from a file are meant for the method that the file names."""
-        if not isinstance(fields, dict) or "quantizer" in fields or not str(fields.get("bits")).endswith(".json"):
+    def _usual_quantizer(cls, fields: object) -> object:
+        """Bits from a file are meant for the method that the file names; each road has its own usual one."""
+        if not isinstance(fields, dict) or "quantizer" in fields:
             return fields
-        path = Path(str(fields["bits"]))
-        named = read_policy_file(path).get("quantizer") if path.is_file() else None  # a missing file is said of later
-        return fields if named is None else {**fields, "quantizer": named}
+        path, named = Path(str(fields.get("bits"))), None
+        if path.suffix == ".json" and path.is_file():  # a missing file is said of later
+            named = read_policy_file(path).get("quantizer")
+        return fields | {
+            "quantizer": named or USUAL_QUANTIZER["float" if fields.get("forward") == "float" else "quantized"]
+        }
 
     @field_validator("imports")
     @classmethod
