@@ -31,7 +31,7 @@ from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, accept_plain_root, ac
 from waveq.method.choose_layers import choose_layers, share_weights
 from waveq.method.coverage import own_forward
 from waveq.method.fixed_input import FixedInput, drop_input, keep_input
-from waveq.method.frozen import Frozen
+from waveq.method.frozen import Frozen, follow_loading
 from waveq.method.handle import WaveQ
 from waveq.method.holders import find_holders, refuse_views
 from waveq.method.input_signs import InputSign
@@ -305,6 +305,9 @@ def _register_all(
                 dropped[module] = fixed  # of an earlier ``finalize``
             hooks.append(KeptOrder(module, site.order))
             parametrize.register_parametrization(module, site.tensor, layer.state)
+            if layer.state.frozen is not None:
+                chain: Any = module.parametrizations
+                chain[site.tensor].register_load_state_dict_post_hook(follow_loading)
             shorten(module, site.tensor)
             hooks.append(module.register_load_state_dict_pre_hook(accept))  # type: ignore[no-untyped-call]
             if isinstance(module, nn.RNNBase):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Frozen"]
+__all__ = ["Frozen", "follow_loading"]
 
 
 class Frozen(nn.Module):
@@ -61,6 +61,15 @@ class Frozen(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         state_dict.setdefault(f"{prefix}stays", self.stays)  # checkpoints of runs without freezing
         super()._load_from_state_dict(state_dict, prefix, *args)
-        weight = state_dict.get(f"{prefix.removesuffix('0.frozen.')}original")
-        if weight is not None and weight.shape == self.levels.shape:  # another shape is an error elsewhere
-            self.levels.copy_(weight)
+
+
+def follow_loading(chain: nn.Module, _keys: object) -> None:
+    """Load-state-dict post-hook of what holds weight and parametrisation: the frozen weights are where they were read.
+
+    A hook there goes when the parametrisation goes, in copies of the model too.
+    """
+    weight, state = chain._parameters["original"], chain._modules["0"]
+    assert weight is not None and state is not None
+    frozen = state._modules["frozen"]
+    assert isinstance(frozen, Frozen)
+    frozen.levels.copy_(weight.detach())
