@@ -188,7 +188,8 @@ def result_text(result: TrainResult) -> str:
     """Accuracies, bits and warnings of a run, for people."""
     rows = [
         ("float", f"{100 * result.float_validation_accuracy:.2f}", f"{100 * result.float_test_accuracy:.2f}"),
-        *_unrounded_row(result),
+        *_row("rounded once, not trained", result.rounded_once_validation_accuracy, result.rounded_once_test_accuracy),
+        *_row("trained, not yet rounded", result.unrounded_validation_accuracy, result.unrounded_test_accuracy),
         (
             f"{result.mean_bits:.2f} bits (mean of layers)",
             f"{100 * result.validation_accuracy:.2f}",
@@ -201,8 +202,8 @@ def result_text(result: TrainResult) -> str:
     return f"{bits}\n\n{table}{notes}\n\nwritten to {result.run_dir}; next: waveq score {result.run_dir}"
 
 
-def _unrounded_row(result: TrainResult) -> list[tuple[str, str, str]]:
-    before = result.unrounded_validation_accuracy, result.unrounded_test_accuracy
-    if before[0] is None or before[1] is None:
+def _row(name: str, validation: float | None, test: float | None) -> list[tuple[str, str, str]]:
+    """A row of the table, where there is one."""
+    if validation is None or test is None:
         return []
-    return [("trained, not yet rounded", f"{100 * before[0]:.2f}", f"{100 * before[1]:.2f}")]
+    return [(name, f"{100 * validation:.2f}", f"{100 * test:.2f}")]

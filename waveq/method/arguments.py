@@ -279,7 +279,7 @@ def resolve_scale(
         whose = "scale='learned'" if scale in modes else f"quantizer {quantizer.method!r}"
         raise ValueError(
             f"forward='float' leaves {whose} without the gradient that it learns its levels from, which only a "
-            "quantised forward pass gives; take quantizer 'wrpn' with scale 'max'"
+            "quantised forward pass gives; take quantizer 'midrise' or 'wrpn' with scale 'max'"
         )
     return chosen
 
@@ -317,7 +317,8 @@ def resolve_freezing(
     if quantizer.squash != "none":
         raise ValueError(
             f"forward='float' cannot freeze weights on the levels of quantizer {quantizer.method!r}: they lie in "
-            "tanh(w), and a weight that is put on one is rounded to another. Take quantizer 'wrpn', or freezing='off'"
+            "tanh(w), and a weight that is put on one is rounded to another. Take quantizer 'midrise' or 'wrpn', or "
+            "freezing='off'"
         )
     if schedule.fall is not None and not preset.snap:
         raise ValueError(

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from waveq.method.float_road import distances
 from waveq.method.settings import Settings, WaveLayer
 
-__all__ = ["freeze_nearest", "keep_frozen"]
+__all__ = ["forecast_freezing", "freeze_nearest", "keep_frozen"]
 
 
 @torch.no_grad()
@@ -54,3 +54,12 @@ def freeze_nearest(layer: WaveLayer, share: float) -> None:
         dist.broadcast(agreed, src=0)
         stays = agreed.bool()
     layer.state.held.put(weight, stays, layer.state.quantize(weight))
+
+
+def forecast_freezing(settings: Settings) -> str:
+    """When the weights freeze, in a sentence; empty where they do not."""
+    course = settings.freezing
+    if course is None:
+        return ""
+    half = next(step for step in range(course.begin, course.end + 1) if course.share(step) >= 0.5)
+    return f"From step {course.begin} on they freeze on their levels: half of them by {half}, all by {course.end}."

@@ -69,7 +69,7 @@ def follow_loading(chain: nn.Module, _keys: object) -> None:
     A hook there goes when the parametrisation goes, in copies of the model too.
     """
     weight, state = chain._parameters["original"], chain._modules["0"]
-    assert weight is not None and state is not None
-    frozen = state._modules["frozen"]
+    assert weight is not None
+    frozen: Any = None if state is None else state._modules["frozen"]
     assert isinstance(frozen, Frozen)
     frozen.levels.copy_(weight.detach())

@@ -27,8 +27,8 @@ __all__ = ["USUAL_QUANTIZER", "Bits", "Forward", "Method", "option_help", "optio
 
 Bits = Literal["learn"] | int | Mapping[str, int]
 Forward = Literal["quantized", "float"]
-USUAL_QUANTIZER: Mapping[Forward, str] = {"quantized": "dorefa", "float": "wrpn"}
-"""Where nobody names one. On the float road weights have to stay on their levels, which DoReFa's tanh does not let."""
+USUAL_QUANTIZER: Mapping[Forward, str] = {"quantized": "dorefa", "float": "midrise"}
+"""Where nobody names one; "midrise" has DoReFa's grid without its tanh, which would not let weights stay on levels."""
 
 _Check = Callable[[str, Any], Any]  # name and value to the value that is kept
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -109,7 +109,7 @@ class Method:
             "A name of ``waveq.quantizers.quantizer_names()``; a class derived from "
             "``waveq.quantizers.WeightQuantizer``; or an instance without parameters and buffers, of which each layer "
             "gets a copy. None is the one that a Policy given as ``bits`` was made "
-            'with, else "dorefa", on the float road "wrpn".',
+            'with, else "dorefa", on the float road "midrise".',
         ),
     )
     bits: Bits = field(
