@@ -195,6 +195,8 @@ def resolve_schedule(method: Method, preset: Preset, *, learning: bool) -> Sched
         raise ValueError("lambda_beta must be above 0 when bits are learned: with free bits every layer keeps the most")
     kind = method.schedule or _usual_schedule(learning, method.forward, preset)
     usual = preset.pinning[1] if kind == "rising" else preset.lambda_w
+    if _exponent(method, preset) is not None:
+        usual = 0.0  # freezing alone is better than with the wave beside it, or as good: see docs/training.md
     strength = usual if lambda_w is None else lambda_w
     if callable(kind):
         return _own_schedule(kind, learning, total_steps, {"lambda_w": lambda_w, "lambda_beta": lambda_beta})
@@ -311,8 +313,8 @@ def resolve_freezing(
                 f"freezing={method.freezing!r} is for forward='float': a quantised forward pass rounds all weights"
             )
         return None
-    exponent = preset.freezing if method.freezing is None else method.freezing
-    if exponent is None or exponent == "off":
+    exponent = _exponent(method, preset)
+    if exponent is None:
         return None
     if quantizer.squash != "none":
         raise ValueError(
@@ -330,6 +332,12 @@ def resolve_freezing(
             "forward='float' freezes weights by their share of the run: give total_steps, or freezing='off'"
         )
     return freezing_course(method.total_steps, exponent=exponent, fall=schedule.fall)
+
+
+def _exponent(method: Method, preset: Preset) -> float | None:
+    """Of the course by which weights freeze, where they do."""
+    wanted = preset.freezing if method.freezing is None else method.freezing
+    return wanted if method.forward == "float" and isinstance(wanted, float) else None
 
 
 def resolve_beta_lr(beta_lr: float | None, preset: Preset, schedule: Schedule) -> float:

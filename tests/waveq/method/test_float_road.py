@@ -82,7 +82,7 @@ def test_learned_bits_are_quantised_only_where_the_task_moves_beta(preset: str, 
 
 
 def test_the_wave_waits_for_phase_3_and_beta_has_the_price_of_the_other_road() -> None:
-    roads = [waveq.attach(mlp(), total_steps=200, forward=road) for road in ("quantized", "float")]
+    roads = [waveq.attach(mlp(), total_steps=200, **road) for road in ({}, {"forward": "float", "freezing": "off"})]  # type: ignore[arg-type]
     for step in range(200):
         (_, price), (wave, same) = (wq.settings.schedule(step) for wq in roads)
         assert same == pytest.approx(price, abs=1e-12)

@@ -74,6 +74,19 @@ def test_every_run_ends_with_all_weights_frozen(steps: int, fall: float | None) 
 # ---------------------------------------------------------------------- what freezes
 
 
+def test_freezing_has_no_wave_unless_one_is_asked_for() -> None:
+    def strengths(**options: Any) -> list[float]:
+        schedule = waveq.attach(
+            mlp(), **{"bits": 3, "forward": "float", "total_steps": 10, **options}
+        ).settings.schedule
+        return [schedule(step)[0] for step in (0, 5, 10)]
+
+    assert strengths() == [0.0] * 3
+    assert strengths(freezing="off") == pytest.approx([0.001, 0.1, 10.0])
+    assert strengths(lambda_w=0.1) == pytest.approx([0.001, 0.01, 0.1])
+    assert strengths(lambda_w=0.1, schedule="constant") == [0.1] * 3
+
+
 def test_the_nearest_freeze_first_and_equally_near_ones_together() -> None:
     model = nn.Sequential(nn.Linear(8, 1, bias=False))
     wq = waveq.attach(model, bits=2, quantizer="wrpn", forward="float", total_steps=10)
