@@ -109,9 +109,9 @@ class View:
         self._require_live("on_levels")
         return {name: share_on_levels(layer, tolerance) for name, layer in self._layers.items()}
 
-    def frozen(self) -> dict[str, float]:
+    def frozen_weights(self) -> dict[str, float]:
         """Share of the weights by layer that stay on their levels; empty without freezing."""
-        self._require_live("frozen")
+        self._require_live("frozen_weights")
         return {
             name: layer.state.frozen.share for name, layer in self._layers.items() if layer.state.frozen is not None
         }

@@ -99,7 +99,7 @@ def test_the_nearest_freeze_first_and_equally_near_ones_together() -> None:
     freeze_nearest(layer, 0.8)
     assert stays(model).all(), "the seventh of eight is as far as the eighth"
     assert weight_of(model).tolist() == [[1.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0]]
-    assert wq.frozen() == {"0": 1.0}
+    assert wq.frozen_weights() == {"0": 1.0}
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def test_the_share_follows_the_course_and_the_range_rests() -> None:
     optimizer, before = OPTIMIZERS["sgd"](model.parameters()), {}
     for batch in batches(120):
         train(model, wq, optimizer, [batch])
-        for name, share in wq.frozen().items():
+        for name, share in wq.frozen_weights().items():
             least = course.share(wq.steps - (wq.steps - course.begin) % course.every)
             assert least - 1e-6 <= share, "ties may bring more"
             mask, weight = stays(model, name), weight_of(model, name).detach()
@@ -128,9 +128,9 @@ def test_a_layer_of_zeros_waits_for_the_end() -> None:
     wq = waveq.attach(model, bits=3, forward="float", total_steps=40)
     layer = WaveLayer("4", (model[4],), parametrization_of(model[4]))
     freeze_nearest(layer, 0.5)
-    assert wq.frozen()["4"] == 0.0
+    assert wq.frozen_weights()["4"] == 0.0
     freeze_nearest(layer, 1.0)
-    assert wq.frozen()["4"] == 1.0
+    assert wq.frozen_weights()["4"] == 1.0
 
 
 # ---------------------------------------------------------------------- exact at the end
@@ -234,7 +234,7 @@ def test_a_step_that_a_scaler_skips_freezes_all_the_same() -> None:
         optimizer.zero_grad()
         (F.cross_entropy(model(x), y) + wq.penalty()).backward()
         wq.step(grad_scale=2.0**16)  # the optimizer has not stepped
-    assert wq.frozen() == dict.fromkeys(wq.names, 1.0)
+    assert wq.frozen_weights() == dict.fromkeys(wq.names, 1.0)
 
 
 # ---------------------------------------------------------------------- learned bits
@@ -249,7 +249,7 @@ def test_freezing_waits_for_learned_bits() -> None:
     optimizer = OPTIMIZERS["sgd"](model.parameters())
     for batch in batches(100):
         train(model, wq, optimizer, [batch])
-        assert (max(wq.frozen().values()) > 0.0) is (wq.steps > 35)
+        assert (max(wq.frozen_weights().values()) > 0.0) is (wq.steps > 35)
     assert not wq.learning
 
 
@@ -266,7 +266,7 @@ def test_averaged_copies_are_finished_on_the_runs_grid() -> None:
     wq.finalize_copy(averaged)
     for name, bits in wq.bits().items():
         assert averaged.module.get_submodule(name).weight.unique().numel() <= 2**bits  # type: ignore[union-attr, operator]
-    assert wq.frozen() == dict.fromkeys(wq.names, 1.0)
+    assert wq.frozen_weights() == dict.fromkeys(wq.names, 1.0)
     assert not list(averaged.module.buffers())
 
 
@@ -277,7 +277,7 @@ def test_a_copy_of_model_and_handle_goes_on_alike() -> None:
     for net, its in ((model, wq), (twin, handle)):
         train(net, its, OPTIMIZERS["adam"](net.parameters()), batches(10, seed=3))
     assert all(torch.equal(weight_of(model, name), weight_of(twin, name)) for name in wq.names)
-    assert handle.frozen() == dict.fromkeys(wq.names, 1.0)
+    assert handle.frozen_weights() == dict.fromkeys(wq.names, 1.0)
 
 
 def test_checkpoints_hold_one_number_a_weight_more_and_older_ones_load() -> None:
@@ -289,7 +289,7 @@ def test_checkpoints_hold_one_number_a_weight_more_and_older_ones_load() -> None
     assert not [key for key in state if key.endswith("frozen.levels")]
     fresh, other = attached(20)
     fresh.load_state_dict({key: value for key, value in state.items() if key not in masks})
-    assert other.frozen() == dict.fromkeys(wq.names, 0.0)
+    assert other.frozen_weights() == dict.fromkeys(wq.names, 0.0)
     plain = mlp().state_dict()
     model.load_state_dict(plain)  # a float checkpoint: new weights, and those that are frozen stay so
     train(model, wq, OPTIMIZERS["sgd"](model.parameters()), batches(8))
@@ -388,4 +388,4 @@ def test_who_freezes_and_who_does_not() -> None:
     assert [each() for each in nobody] == [None] * 4
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert waveq.attach(mlp(), bits=3).frozen() == {}
+        assert waveq.attach(mlp(), bits=3).frozen_weights() == {}
