@@ -48,7 +48,9 @@ def freeze_nearest(layer: WaveLayer, share: float) -> None:
         return
     distance = distances(layer)
     count = min(distance.numel(), math.ceil(share * distance.numel()))
-    stays = distance <= distance.flatten().kthvalue(count).values
+    # no kthvalue: its kernel for CUDA is refused under torch.use_deterministic_algorithms
+    farthest = distance.flatten().topk(count, largest=False, sorted=False).values.amax()
+    stays = distance <= farthest
     if dist.is_available() and dist.is_initialized():  # ranks whose weights differ in their last bit must not part
         agreed = stays.to(torch.int8)
         dist.broadcast(agreed, src=0)

@@ -14,7 +14,7 @@ class Frozen(nn.Module):
     """The frozen weights of one layer; a part of its parametrisation, so that it moves and travels with the model.
 
     Buffers, in the shape of the weight: ``stays`` int8, 1 where a weight is frozen; ``levels``, in the weight's dtype,
-    the places of those. The latter are not in the ``state_dict``, which has the weights themselves.
+    the places of those, 0 elsewhere. The latter are not in the ``state_dict``, which has the weights themselves.
 
     Args:
         weight: the float weights; only their shape, dtype and device count.
@@ -46,12 +46,12 @@ class Frozen(nn.Module):
             levels: the rounded weights.
         """
         self.stays.copy_(self.stays.bool() | stays)
-        self.levels.copy_(levels)
+        self.levels.copy_(levels * self.stays)
         self.hold(weight)
 
     def hold(self, weight: Tensor) -> None:
         """Put the frozen weights back where they were, in place."""
-        weight.copy_(torch.where(self.stays.bool(), self.levels, weight))
+        weight.mul_(1 - self.stays).add_(self.levels)  # torch.where takes ten times as long on a CPU
 
     @property
     def share(self) -> float:
@@ -72,4 +72,4 @@ def follow_loading(chain: nn.Module, _keys: object) -> None:
     assert weight is not None
     frozen: Any = None if state is None else state._modules["frozen"]
     assert isinstance(frozen, Frozen)
-    frozen.levels.copy_(weight.detach())
+    frozen.levels.copy_(weight.detach() * frozen.stays)
