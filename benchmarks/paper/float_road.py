@@ -50,7 +50,7 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
                 for seed in args.seeds:
                     labels.append({"network": network, "bits": bits, "method": method, "seed": seed})
                     attach = {"bits": bits, "quantizer": args.quantizer, **METHODS[method]}
-                    if "freezing" not in attach and attach.get("forward") == "float":
+                    if method.startswith("freezing") and args.freezing is not None:
                         attach["freezing"] = args.freezing
                     jobs.append(Job(setting=row, seed=seed, attach=attach))
     results = run_jobs(jobs, where_of(args), processes=args.processes)
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--bits", nargs="+", type=_bits, default=[2, 3, 4, "learn"], help='total bits, or "learn"')
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--quantizer", choices=("midrise", "wrpn"), default="midrise", help="of all rows but lsq")
-    parser.add_argument("--freezing", type=float, default=0.5, help="exponent of the course")
+    parser.add_argument("--freezing", type=float, default=None, help="exponent of the course, instead of the default")
     add_options(parser)
     args = parser.parse_args(argv)
     rows = measure(args)
