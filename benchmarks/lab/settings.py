@@ -1,9 +1,9 @@
 """Networks, images and epochs of the experiments: one row a network for each budget.
 
 ``quick`` fits two CPU cores: fewer images, narrower networks. ``full`` takes the networks as published and all images;
-it wants a GPU, except for SimpleNet-5 and LeNet. ``tiny`` shows in seconds that an experiment runs at all, on images
-that ship with a dependency (``--budget tiny --dataset digits --networks digitsnet``), or a minute a training at most. All say in every result what they
-were.
+it wants a GPU, except for SimpleNet-5 and LeNet. ``tiny`` takes seconds a training, on half of SimpleNet-5's filters or
+on images that ship with a dependency (``--budget tiny --dataset digits --networks digitsnet``). All say in every result
+what they were.
 """
 
 from __future__ import annotations
