@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from waveq.method.budget import Budget
-from waveq.method.options import Forward
+from waveq.method.options import Forward, Method
 from waveq.method.parametrization import WaveParametrization
 from waveq.method.presets import Preset
 from waveq.method.schedules import Course, Schedule
@@ -92,3 +92,5 @@ class Settings:
     freezing: Course | None = None
     """How weights freeze on their levels; None where they do not."""
     described: Mapping[str, Any] = field(default_factory=dict)
+    method: Method = field(default_factory=Method)
+    """The options themselves, with the model's own names for its layers."""
