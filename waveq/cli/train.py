@@ -75,6 +75,9 @@ def train(
     ] = None,
     search_share: Annotated[float | None, typer.Option(help="The search's share of --epochs (default 0.2).")] = None,
     finetune_epochs: Annotated[int | None, typer.Option(help="Epochs with the bits fixed, afterwards.")] = None,
+    distill: Annotated[
+        bool | None, typer.Option("--distill", help="Let the float network teach the quantised one.")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of the WaveQ stage.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images of a step, over all processes.")] = None,
     init: Annotated[Path | None, typer.Option(help="Float weights to start from: a file, or a run folder.")] = None,

@@ -120,6 +120,12 @@ class TrainConfig(BaseModel):
     """Share of `epochs` that the search has; by default a fifth."""
     finetune_epochs: int = Field(default=0, ge=0)
     """Epochs with the bits fixed, afterwards."""
+    distill: bool = False
+    """Whether the float network teaches the quantised one (`waveq.distillation_loss`), in all stages with WaveQ."""
+    distill_temperature: float | None = _Rate
+    """By default 4."""
+    distill_weight: float | None = Field(default=None, gt=0, le=1)
+    """Share of the teacher's part in the loss; by default a half."""
     reestimate_bn: int = Field(default=50, ge=0)
     """Training batches that batch norm's statistics are averaged over once the weights are rounded; 0 keeps those of
     training. The running ones remember some ten steps only, and weights that rounding or a late flip moved."""
@@ -209,6 +215,11 @@ class TrainConfig(BaseModel):
             raise ValueError("rewind is for learned bits; with preset bits there is no search to rewind from")
         if self.search_share is not None and not self.searches:
             raise ValueError("search_share is the length of a search; without learned bits, or rewind, there is none")
+        if self.distill and self.init is None and not self.pretrain_epochs:
+            raise ValueError("distill needs a float network that can teach: pretrain_epochs of at least 1, or init")
+        for name in ("distill_temperature", "distill_weight"):
+            if getattr(self, name) is not None and not self.distill:
+                raise ValueError(f"{name} is for distill, which is off")
         return self
 
     @property

@@ -130,12 +130,14 @@ class _Run:
         self.say = say if self.leads else _silent
         self.stop = stop
         self.dataset = make_dataset(config)
+        self.teacher: nn.Module | None = None
 
     def all_stages(self) -> None:
         """Float, search, wave, fine-tune, judgement."""
         network = self._network()
         self._float(network)
         float_weights = {key: value.clone() for key, value in network.state_dict().items()}
+        self.teacher = self._frozen(float_weights) if self.config.distill else None
         wq, forecast, warnings = self._wave(network, float_weights)
         if self.config.finetune_epochs:
             network, wq = self._finetune(wq)
@@ -146,6 +148,11 @@ class _Run:
     def _network(self) -> nn.Module:
         network = make_network(self.config, self.dataset)
         return network.double() if self.config.precision == "64" else network
+
+    def _frozen(self, weights: dict[str, Tensor]) -> nn.Module:
+        network = self._network()
+        network.load_state_dict(weights)
+        return network.eval().requires_grad_(requires_grad=False)
 
     def _steps(self, epochs: int) -> int:
         return epochs * steps_per_epoch(self.config, make_loader(self.config, self.dataset, "wave"))
@@ -160,6 +167,7 @@ class _Run:
             total_steps=total_steps,
             rate=rate,
             stop=self.stop,
+            teacher=self.teacher,
         )
 
     def _float(self, network: nn.Module) -> None:
@@ -272,8 +280,7 @@ class _Run:
         self._reestimate(network)
         policy.save(self.folder.policy)
         save_weights(self.folder.weights, network.state_dict())
-        reference = self._network()
-        reference.load_state_dict(float_weights)
+        reference = self._frozen(float_weights)
         accuracies = {
             "float_validation_accuracy": measure(reference, validation)["accuracy"],
             "validation_accuracy": measure(network, validation)["accuracy"],
