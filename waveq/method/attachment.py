@@ -86,8 +86,8 @@ def attach(
     ``optimizer.step()``.
 
     Args:
-        model: any module; changed in place. ``torch.compile`` and DataParallel are looked into; wrap it in others
-            (DistributedDataParallel, FSDP) afterwards.
+        model: any module; changed in place. ``torch.compile`` and DataParallel are looked into; wrap it in
+            DistributedDataParallel afterwards. Sharded weights (FSDP) are refused.
         OPTIONS
 
     Returns:
@@ -97,7 +97,7 @@ def attach(
         ValueError: unknown layer, method, preset or schedule; bits out of range; NaN weights; learned bits without
             total_steps; nothing to quantise; a scale, or learned bits, that the quantiser does not have; a quantiser
             other than the policy's; a model that is attached already. The model is then as it was.
-        TypeError: no module, or one inside a wrapper that has taken hold of the weights.
+        TypeError: no module, or one inside a wrapper that has taken hold of the weights or sharded them.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))

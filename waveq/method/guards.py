@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from waveq.method.formulas import FormulaProbe
 from waveq.method.penalty_watch import PenaltyWatch
 from waveq.method.settings import Settings, WaveLayer
-from waveq.method.surgery import UnmovedScales, require_layers, watch, written_over
+from waveq.method.surgery import UnmovedScales, WholeWeights, require_layers, watch, written_over
 from waveq.method.task_gradients import TaskGradients
 
 __all__ = ["Guards"]
@@ -28,6 +28,7 @@ class Guards:
     def __init__(self, model: nn.Module, layers: Sequence[WaveLayer], settings: Settings) -> None:
         self._model, self._layers, self._settings = model, layers, settings
         self.probe, self._scales = FormulaProbe(model, layers), UnmovedScales(layers)
+        self._whole, self._begun = WholeWeights(layers), False
         self._watching = True  # from the start, when initialisations come too late
         watch(layers, on=True)
         self._penalty = PenaltyWatch(self._versions())
@@ -36,6 +37,12 @@ class Guards:
     def finding(self) -> str:
         """What to say of the bits if no backward pass goes through the penalty; empty while there is nothing to say."""
         return self._penalty.finding
+
+    def begin(self) -> None:
+        """Before the first penalty: weights that were sharded meanwhile are an error."""
+        if not self._begun:
+            self._whole.require()
+            self._begun = True
 
     def follow(self, penalty: Tensor) -> None:
         """A penalty has been handed out."""
@@ -48,6 +55,7 @@ class Guards:
         found = self._scales.unmoved()
         if step % _LOOK_EVERY == 0:
             require_layers(self._model, self._layers, self._settings)
+            self._whole.require()
         if self._watching:
             found += written_over(self._layers)
         self._watching = (step + 1) % _LOOK_EVERY == 0
@@ -70,6 +78,7 @@ class Guards:
     def last_look(self) -> None:
         """Before the model is left."""
         require_layers(self._model, self._layers, self._settings)
+        self._whole.require()
         for sentence in self._scales.unmoved(at_end=True) + written_over(self._layers):
             warnings.warn(sentence, stacklevel=4)  # no_grad's wrapper lies between
 
