@@ -1,4 +1,4 @@
-"""Holds a network to what ``finalize`` promises: it computes what was measured, on no more levels than its bits allow."""
+"""Holds a network to what ``finalize`` promises: what was measured, on no more levels than its bits allow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 import waveq
 from benchmarks.reach._case import Case
-from benchmarks.reach._loops import Loop, network
+from benchmarks.reach._loop import Loop, network
 from waveq.method.fixed_input import FIXED_INPUT
 from waveq.method.sites import weight_sites
 

@@ -208,6 +208,8 @@ CASES = (
         "update in the weight",
     ),
     Case("transposed, grouped", "torch", _unet, image(), {}, "channel axis of ConvTranspose"),
-    Case("three dimensions", "torch", lambda: nn.Sequential(nn.Conv3d(1, 4, 3), nn.ReLU(), nn.Conv3d(4, 2, 3)), _volume),
+    Case(
+        "three dimensions", "torch", lambda: nn.Sequential(nn.Conv3d(1, 4, 3), nn.ReLU(), nn.Conv3d(4, 2, 3)), _volume
+    ),
     Case("a layer used twice, one never", "torch", Twice, _row, {}, "shared call, idle layer"),
 )

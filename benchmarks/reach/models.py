@@ -1,9 +1,9 @@
 """attach() on networks of torchvision, timm, transformers and torch: five steps, finalize(), nothing may have moved.
 
 Each is tried with three preset bits, with learned bits, and with preset bits and inputs of eight. Outputs before and
-after ``finalize()`` must agree, also those of a fresh network that loads the ``state_dict``; keys and the order of
-parameters must be the plain network's; no weight may have more values than its bits allow. Networks of packages that are
-not installed are left out (``pip install 'waveq[models]'``). Two to four minutes.
+after ``finalize()`` must agree, also those of a fresh network that loads the ``state_dict``; keys and parameters' order
+must be the plain network's; no weight may have more values than its bits allow. Networks of packages that are not
+installed are left out (``pip install 'waveq[models]'``). Two to four minutes.
 """
 
 from __future__ import annotations

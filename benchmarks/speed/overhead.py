@@ -1,9 +1,9 @@
 """What an attached network costs: a training step and an evaluation pass beside plain float, side by side in one run.
 
-ResNet-18, MobileNetV3-Small and a small Llama. Training: plain, rounded (4 bits), learning. Evaluation: plain, attached,
-and attached with every weight rounded anew in every pass, as it was before rounded weights were kept. All ways take
-turns within a round, and each round's times are divided by the plain one's; medians and quartiles of processor time, one
-thread. Two to three minutes.
+ResNet-18, MobileNetV3-Small and a small Llama. Training: plain, rounded (4 bits), learning. Evaluation: plain,
+attached, and attached with every weight rounded anew in every pass, as it was before rounded weights were kept. All
+ways take turns within a round, and each round's times are divided by the plain one's; medians and quartiles of
+processor time, one thread. Two to three minutes.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +27,6 @@ from waveq.method.arguments import (
 from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
 from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, accept_plain_root, accept_plain_weight
 from waveq.method.choose_layers import choose_layers, share_weights
-from waveq.method.coverage import own_forward
 from waveq.method.fixed_input import FixedInput, drop_input, keep_input
 from waveq.method.handle import WaveQ
 from waveq.method.holders import find_holders, refuse_views
@@ -194,15 +192,7 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
         for name, names in shared.items()
     }
     # nothing above has touched the model: a refused call leaves it as it was
-    strange = own_forward({name: site.module for name, site in layers.items()})
     hooks = _register(model, built, sites)
-    if strange:
-        named = ", ".join(f"{name} ({kind})" for name, kind in strange.items())
-        warnings.warn(
-            f"layers with a forward of their own: {named}. Where it makes another weight of theirs, or does more than "
-            "the layer that it is derived from, what is computed is not on the levels of their bits: then skip them",
-            stacklevel=3,
-        )
     return WaveQ(model, built, settings, hooks)
 
 

@@ -52,7 +52,7 @@ class Guards:
         """At the beginning of a step: layers that are gone are an error, the rest is warned of; most looks are rare."""
         self.probe.remove()
         self._scales.look()
-        found = self._scales.unmoved()
+        found = self._scales.unmoved() + self.probe.unseen()
         if step % _LOOK_EVERY == 0:
             require_layers(self._model, self._layers, self._settings)
             self._whole.require()
@@ -79,7 +79,7 @@ class Guards:
         """Before the model is left."""
         require_layers(self._model, self._layers, self._settings)
         self._whole.require()
-        for sentence in self._scales.unmoved(at_end=True) + written_over(self._layers):
+        for sentence in self._scales.unmoved(at_end=True) + self.probe.unseen() + written_over(self._layers):
             warnings.warn(sentence, stacklevel=4)  # no_grad's wrapper lies between
 
     def _versions(self) -> int:

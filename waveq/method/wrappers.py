@@ -77,10 +77,7 @@ def _refuse_wrappers(model: nn.Module) -> None:
     if tensors is not None:
         for name, parameter in model.named_parameters():
             if isinstance(parameter, tensors.DTensor):
-                raise TypeError(
-                    f"the weights of model are sharded ({name!r} is a DTensor): "
-                    + WHOLE
-                )
+                raise TypeError(f"the weights of model are sharded ({name!r} is a DTensor): " + WHOLE)
     if dist.is_available() and dist.is_initialized():
         inside = {id(module) for module in model.modules()}
         for thing in gc.get_objects():

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.reach._check import run_loop
-from benchmarks.reach._loops import LOOPS, Loop
-
-SAID = {"moving average with use_buffers=True": "somebody averaged whole numbers"}
+from benchmarks.reach._loop import Loop
+from benchmarks.reach._loops import LOOPS
 
 
 @pytest.mark.slow
@@ -16,4 +15,4 @@ def test_a_way_to_train(loop: Loop) -> None:
     pytest.importorskip(loop.package)
     outcome = run_loop(loop)
     assert (outcome.moved is None) == ("refused: TypeError" in outcome.note or "finalised while" in loop.name)
-    assert outcome.said == () or SAID.get(loop.name, "nothing") in outcome.said[0]
+    assert outcome.said == ()
