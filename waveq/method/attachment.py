@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -29,7 +28,6 @@ from waveq.method.arguments import (
 from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
 from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, accept_plain_root, accept_plain_weight
 from waveq.method.chosen import ChosenWeight, choose_weights
-from waveq.method.coverage import own_forward
 from waveq.method.fixed_input import FixedInput, drop_input, keep_input
 from waveq.method.frozen import Frozen, follow_loading
 from waveq.method.handle import WaveQ
@@ -87,8 +85,8 @@ def attach(
     ``optimizer.step()``.
 
     Args:
-        model: any module; changed in place. ``torch.compile`` and DataParallel are looked into; wrap it in others
-            (DistributedDataParallel, FSDP) afterwards.
+        model: any module; changed in place. ``torch.compile`` and DataParallel are looked into; wrap it in
+            DistributedDataParallel afterwards. Sharded weights (FSDP) are refused.
         OPTIONS
 
     Returns:
@@ -98,7 +96,7 @@ def attach(
         ValueError: unknown layer, method, preset or schedule; bits out of range; NaN weights; learned bits without
             total_steps; nothing to quantise; a scale, or learned bits, that the quantiser does not have; a quantiser
             other than the policy's; a model that is attached already. The model is then as it was.
-        TypeError: no module, or one inside a wrapper that has taken hold of the weights.
+        TypeError: no module, or one inside a wrapper that has taken hold of the weights or sharded them.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -196,15 +194,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
         for name in shared
     }
     # nothing above has touched the model: a refused call leaves it as it was
-    strange = own_forward({name: site.module for name, site in layers.items()})
     hooks = _register(model, built, sites)
-    if strange:
-        named = ", ".join(f"{name} ({kind})" for name, kind in strange.items())
-        warnings.warn(
-            f"layers with a forward of their own: {named}. Where it makes another weight of theirs, or does more than "
-            "the layer that it is derived from, what is computed is not on the levels of their bits: then skip them",
-            stacklevel=3,
-        )
     return WaveQ(model, built, settings, hooks)
 
 

@@ -61,8 +61,10 @@ class WaveQ(View):
 
         Raises:
             RuntimeError: the model was finalised, or the method removed from it.
+            TypeError: weights that were sharded since ``attach`` (FSDP).
         """
         self._require_live("penalty")
+        self._guards.begin()
         self._notice()
         self._pending += torch.is_grad_enabled()  # looking at the value needs no step
         if self._pending == _FORGOTTEN_AFTER:
@@ -176,8 +178,8 @@ class WaveQ(View):
             ValueError: a layer's weights hold NaN or infinity.
         """
         self._require_live("finalize")
-        require_finite(self._all)
         self._guards.last_look()
+        require_finite(self._all)
         if self.learning:
             warnings.warn(
                 f"finalize() at step {self.steps} of {self.total_steps}: the bits were still being learned and are "

@@ -459,7 +459,8 @@ def quantize_input(module: nn.Module, args: _Args, kwargs: _Kwargs) -> tuple[_Ar
         state.unrectified = None
         if x is unrectified:
             return _with_input(state.activation.rectified(x), args, kwargs)
-    return _with_input(state.activation(x, signed=sign_of(state, x)), args, kwargs)
+    signed = sign_of(state, x.values() if x.is_nested else x)  # TransformerEncoder leaves padding out in evaluation
+    return _with_input(state.activation(x, signed=signed), args, kwargs)
 
 
 def _with_input(x: Tensor, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs]:
