@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -214,7 +215,9 @@ class WeightQuantizer(nn.Module):
 
     def binarize(self, weight: Tensor) -> Tensor:
         """One bit: sign(w) E|w| with 0 -> +E|w|, straight-through (DoReFa eq. 7; WRPN uses the same)."""
-        magnitude = self.spread(self.mean_of(weight.detach()), weight)
+        size = weight.detach()
+        mean, least, most = self.mean_of(size), self._of_each(size, torch.amin), self.largest_of(size)
+        magnitude = self.spread(mean.clamp(least, most), weight)  # sums of equal numbers miss these by their last bit
         return straight_through(weight, torch.where(weight.detach() < 0, -magnitude, magnitude))
 
     def by_column(self, weight: Tensor) -> Tensor:
@@ -231,13 +234,15 @@ class WeightQuantizer(nn.Module):
 
     def largest_of(self, weight: Tensor) -> Tensor:
         """max|w|, 0-dim; of each channel, (C,)."""
-        sizes = self.by_column(weight).abs()
-        return sizes.amax() if self.channels is None else sizes.amax(dim=0)
+        return self._of_each(weight, torch.amax)
 
     def mean_of(self, weight: Tensor) -> Tensor:
         """E|w|, 0-dim; of each channel, (C,)."""
+        return self._of_each(weight, torch.mean)
+
+    def _of_each(self, weight: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
         sizes = self.by_column(weight).abs()
-        return sizes.mean() if self.channels is None else sizes.mean(dim=0)
+        return reduce(sizes) if self.channels is None else reduce(sizes, dim=0)
 
 
 def straight_through(value: Tensor, rounded: Tensor) -> Tensor:

@@ -345,8 +345,7 @@ def test_a_fitted_range_is_the_best_of_each_channel_alone() -> None:
     found = []
     for module in (layer, *rows):
         wq = waveq.attach(nn.Sequential(module), bits=2, quantizer="wrpn", scale="max", granularity="channel")
-        find_bound(wq._layers["0"])
-        found.append(wq._layers["0"].state.bound)
+        found.append(find_bound(wq._layers["0"]))
     torch.testing.assert_close(found[0], torch.cat(found[1:]))
 
 
