@@ -48,7 +48,6 @@ class Run(NamedTuple):
     layer: str
     bits: int
     beta: float
-    trend: tuple[float, ...]
     told: bool
     """Whether a sentence on settling names the layer."""
 
@@ -70,11 +69,10 @@ def runs_of(network: str, kind: str, seed: int, orders: int, lengths: Sequence[i
         findings = [text for text in wq.diagnose() if "still moving" in text or "still went far" in text]
         schedule = wq.settings.schedule
         assert schedule.fall is not None
-        for name, state in ((name, model.get_submodule(name).parametrizations.weight[0]) for name in wq.names):  # type: ignore[union-attr, index]
+        for name in wq.names:
             told = any(re.search(rf"\b{re.escape(name)}\b", text) for text in findings)
-            trend = tuple(round(step, 5) for step in state.trend.tolist())
             phase2 = schedule.fall - schedule.rise
-            yield Run(network, seed, order, steps, phase2, kind, name, wq.bits()[name], wq.betas()[name], trend, told)
+            yield Run(network, seed, order, steps, phase2, kind, name, wq.bits()[name], wq.betas()[name], told)
 
 
 def _train(model: nn.Module, wq: waveq.WaveQ | None, x: Tensor, y: Tensor, steps: int, rate: float, seed: int) -> None:
@@ -141,6 +139,6 @@ def main(argv: list[str]) -> int:
     table = counts(frame)
     print(table.to_string(index=False))
     if options.json:
-        rows = {"counts": table.to_dict("records"), "layers": frame.to_dict("records")}
-        write_json(options.json, {"seeds": options.seeds, **rows})
+        chosen = {name: getattr(options, name) for name in ("networks", "kinds", "seeds", "orders")}
+        write_json(options.json, {**chosen, "counts": table.to_dict("records")})
     return 0

@@ -10,6 +10,7 @@ import typer
 
 from waveq.cli.common import AsJson, DataDir, Imports, Quiet, Run, aligned, emit, resumable, say, say_progress
 from waveq.method.options import option_help, option_names
+from waveq.train.result import share_sentence
 from waveq.train.user_modules import import_modules
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def train(
     preset: Annotated[str | None, _option("preset")] = None,
     schedule: Annotated[str | None, _option("schedule")] = None,
     forward: Annotated[str | None, _option("forward")] = None,
+    freezing: Annotated[str | None, _option("freezing")] = None,
     activation_bits: Annotated[int | None, _option("activation_bits")] = None,
     activation_quantizer: Annotated[str | None, _option("activation_quantizer")] = None,
     skip: Annotated[list[str] | None, typer.Option(help="Layer or pattern left in floating point; repeatable.")] = None,
@@ -62,8 +64,20 @@ def train(
     lambda_w: Annotated[float | None, _option("lambda_w")] = None,
     lambda_beta: Annotated[float | None, _option("lambda_beta")] = None,
     pretrain_epochs: Annotated[int | None, typer.Option(help="Epochs of float training.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs with WaveQ.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs with WaveQ, the search for bits included.")] = None,
+    rewind: Annotated[
+        bool | None,
+        typer.Option(
+            "--rewind/--no-rewind",
+            help="Learn bits in a short search, then train the float weights with them (default with preset "
+            "recommended); or both in one run.",
+        ),
+    ] = None,
+    search_share: Annotated[float | None, typer.Option(help="The search's share of --epochs (default 0.2).")] = None,
     finetune_epochs: Annotated[int | None, typer.Option(help="Epochs with the bits fixed, afterwards.")] = None,
+    distill: Annotated[
+        bool | None, typer.Option("--distill", help="Let the float network teach the quantised one.")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of the WaveQ stage.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images of a step, over all processes.")] = None,
     init: Annotated[Path | None, typer.Option(help="Float weights to start from: a file, or a run folder.")] = None,
@@ -187,7 +201,9 @@ def result_text(result: TrainResult) -> str:
     """Accuracies, bits and warnings of a run, for people."""
     rows = [
         ("float", f"{100 * result.float_validation_accuracy:.2f}", f"{100 * result.float_test_accuracy:.2f}"),
-        *_unrounded_row(result),
+        *_search_row(result),
+        *_row("rounded once, not trained", result.rounded_once_validation_accuracy, result.rounded_once_test_accuracy),
+        *_row("trained, not yet rounded", result.unrounded_validation_accuracy, result.unrounded_test_accuracy),
         (
             f"{result.mean_bits:.2f} bits (mean of layers)",
             f"{100 * result.validation_accuracy:.2f}",
@@ -195,13 +211,20 @@ def result_text(result: TrainResult) -> str:
         ),
     ]
     bits = aligned(("layer", "bits"), [(name, str(width)) for name, width in result.bits.items()])
+    if "search" in result.steps:
+        bits += f"\n\n{share_sentence(result.steps['search'], result.steps['wave'])}"
     table = aligned(("accuracy %", "validation", "test"), rows)
     notes = "".join(f"\nwarning: {warning}" for warning in result.warnings)
     return f"{bits}\n\n{table}{notes}\n\nwritten to {result.run_dir}; next: waveq score {result.run_dir}"
 
 
-def _unrounded_row(result: TrainResult) -> list[tuple[str, str, str]]:
-    before = result.unrounded_validation_accuracy, result.unrounded_test_accuracy
-    if before[0] is None or before[1] is None:
+def _search_row(result: TrainResult) -> list[tuple[str, str, str]]:
+    found = result.search_validation_accuracy
+    return [] if found is None else [("at the end of the search", f"{100 * found:.2f}", "")]
+
+
+def _row(name: str, validation: float | None, test: float | None) -> list[tuple[str, str, str]]:
+    """A row of the table, where there is one."""
+    if validation is None or test is None:
         return []
-    return [("trained, not yet rounded", f"{100 * before[0]:.2f}", f"{100 * before[1]:.2f}")]
+    return [(name, f"{100 * validation:.2f}", f"{100 * test:.2f}")]

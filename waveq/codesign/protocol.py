@@ -34,7 +34,7 @@ class Protocol:
         batch_size: images of a step of these.
 
     Raises:
-        ValueError: an unknown part, a negative number of epochs.
+        ValueError: an unknown part, a negative number of epochs, a learning rate that is none.
     """
 
     part: str = "validation"
@@ -46,6 +46,8 @@ class Protocol:
         check_choice("part", self.part, PARTS)
         if self.finetune_epochs < 0:
             raise ValueError(f"finetune_epochs must be 0 or more, not {self.finetune_epochs}")
+        if not 0 < self.finetune_lr < float("inf"):
+            raise ValueError(f"finetune_lr must be more than 0, not {self.finetune_lr}")
 
     def __str__(self) -> str:
         if self.finetune_epochs == 0:

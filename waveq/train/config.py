@@ -10,13 +10,13 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from waveq._names import suggestion
 from waveq._policy_file import read_policy_file
-from waveq.method.options import Bits, Method, option_names
+from waveq.method.options import USUAL_QUANTIZER, Bits, Method, option_names
 from waveq.train.user_modules import import_modules, module_name
 
 __all__ = ["METHOD_FIELDS", "RUNTIME_FIELDS", "TrainConfig", "load_recipe", "parse_config", "recipe_names"]
@@ -38,6 +38,7 @@ RUNTIME_FIELDS = frozenset(
 """Fields that change where and how a run happens, but not what comes out of it."""
 
 _Rate = Field(default=None, gt=0)
+_SEARCH_SHARE = 0.2
 
 
 class TrainConfig(BaseModel):
@@ -86,14 +87,15 @@ class TrainConfig(BaseModel):
 
     # WaveQ, as `waveq.attach` takes it: names and texts are those of `waveq.method.options.Method`
     quantizer: str = "dorefa"
-    """Weight quantiser; where nobody names one, that of a policy file given as `bits`, else DoReFa."""
+    """Weight quantiser; where nobody names one, that of a policy file given as `bits`, else the road's usual one."""
     bits: Literal["learn"] | PositiveInt | dict[str, PositiveInt] | Path = "learn"
     """"learn", total bits of every layer, bits by layer, or a policy file."""
     preset: str = "recommended"
-    schedule: Literal["three-phase", "constant", "exponential", "rising"] | None = None
+    schedule: Literal["three-phase", "search", "constant", "exponential", "rising"] | None = None
     scale: Literal["none", "max", "learned"] | None = None
     forward: Literal["quantized", "float"] = "quantized"
     fit_range: bool | None = None
+    freezing: Annotated[float, Field(gt=0)] | Literal["off"] | None = None
     activation_bits: PositiveInt | dict[str, PositiveInt] | None = None
     activation_quantizer: str | None = None
     activation_signed: bool | dict[str, bool] | None = None
@@ -110,9 +112,20 @@ class TrainConfig(BaseModel):
     pretrain_epochs: int = Field(default=0, ge=0)
     """Epochs of float training."""
     epochs: int = Field(default=10, ge=0)
-    """Epochs with WaveQ, all three phases."""
+    """Epochs with WaveQ: those of the search, where there is one, and those of the training that follows."""
+    rewind: bool | None = None
+    """Whether bits are learned in a short search, and the float weights then trained with them; by default that is so
+    with preset "recommended", and not with those of the paper and its code."""
+    search_share: float | None = Field(default=None, gt=0, lt=1)
+    """Share of `epochs` that the search has; by default a fifth."""
     finetune_epochs: int = Field(default=0, ge=0)
     """Epochs with the bits fixed, afterwards."""
+    distill: bool = False
+    """Whether the float network teaches the quantised one (`waveq.distillation_loss`), in all stages with WaveQ."""
+    distill_temperature: float | None = _Rate
+    """By default 4."""
+    distill_weight: float | None = Field(default=None, gt=0, le=1)
+    """Share of the teacher's part in the loss; by default a half."""
     reestimate_bn: int = Field(default=50, ge=0)
     """Training batches that batch norm's statistics are averaged over once the weights are rounded; 0 keeps those of
     training. The running ones remember some ten steps only, and weights that rounding or a late flip moved."""
@@ -159,13 +172,16 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _quantizer_of_the_policy(cls, fields: object) -> object:
-        """Bits from a file are meant for the method that the file names."""
-        if not isinstance(fields, dict) or "quantizer" in fields or not str(fields.get("bits")).endswith(".json"):
+    def _usual_quantizer(cls, fields: object) -> object:
+        """Bits from a file are meant for the method that the file names; each road has its own usual one."""
+        if not isinstance(fields, dict) or "quantizer" in fields:
             return fields
-        path = Path(str(fields["bits"]))
-        named = read_policy_file(path).get("quantizer") if path.is_file() else None  # a missing file is said of later
-        return fields if named is None else {**fields, "quantizer": named}
+        path, named = Path(str(fields.get("bits"))), None
+        if path.suffix == ".json" and path.is_file():  # a missing file is said of later
+            named = read_policy_file(path).get("quantizer")
+        return fields | {
+            "quantizer": named or USUAL_QUANTIZER["float" if fields.get("forward") == "float" else "quantized"]
+        }
 
     @field_validator("imports")
     @classmethod
@@ -195,14 +211,50 @@ class TrainConfig(BaseModel):
             raise ValueError("bits 'learn' needs epochs: at least 1, rather 10")
         if self.target is not None and self.bits != "learn":
             raise ValueError("target is a budget for learned bits; preset bits have none")
+        if self.rewind and self.bits != "learn":
+            raise ValueError("rewind is for learned bits; with preset bits there is no search to rewind from")
+        if self.search_share is not None and not self.searches:
+            raise ValueError("search_share is the length of a search; without learned bits, or rewind, there is none")
+        if self.distill and self.init is None and not self.pretrain_epochs:
+            raise ValueError("distill needs a float network that can teach: pretrain_epochs of at least 1, or init")
+        for name in ("distill_temperature", "distill_weight"):
+            if getattr(self, name) is not None and not self.distill:
+                raise ValueError(f"{name} is for distill, which is off")
         return self
 
-    def method(self, bits: Bits, total_steps: int | None) -> Method:
-        """The options of `waveq.attach` for one stage of the run.
+    @property
+    def searches(self) -> bool:
+        """Whether bits are learned in a search of their own."""
+        wanted = self.preset == "recommended" if self.rewind is None else self.rewind
+        return self.bits == "learn" and wanted
+
+    def parts(self, steps: int) -> tuple[int, int]:
+        """Optimizer steps of the search, 0 without one, and of the training with its bits.
 
         Args:
-            bits: of that stage; where they are preset, what drives learned bits is left out.
-            total_steps: its optimiser steps.
+            steps: of both together.
+
+        Raises:
+            ValueError: one step cannot be parted.
+
+        Example:
+            >>> TrainConfig().parts(500), TrainConfig(rewind=False).parts(500)
+            ((100, 400), (0, 500))
+        """
+        if not self.searches:
+            return 0, steps
+        if steps < 2:
+            raise ValueError(f"epochs: {steps} step cannot be parted into search and training (rewind=False does not)")
+        share = _SEARCH_SHARE if self.search_share is None else self.search_share
+        search = min(max(1, round(share * steps)), steps - 1)
+        return search, steps - search
+
+    def method(self, bits: Bits, total_steps: int | None) -> Method:
+        """The options of `waveq.attach` for the first stage with WaveQ.
+
+        Args:
+            bits: "learn", or preset ones, for which what drives learned bits is left out.
+            total_steps: the stage's optimiser steps.
 
         Example:
             >>> TrainConfig(lambda_w=0.3, lambda_beta=0.1).method(4, None).lambda_beta is None
@@ -211,6 +263,8 @@ class TrainConfig(BaseModel):
         options = {name: getattr(self, name) for name in METHOD_FIELDS}
         if bits != "learn":
             options |= {"lambda_beta": None, "target": None}
+        elif self.searches and self.schedule is None:
+            options["schedule"] = "search"
         return Method(**{**options, "bits": bits, "total_steps": total_steps})
 
     @property
