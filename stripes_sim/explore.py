@@ -37,6 +37,7 @@ def explore(
     hardware: Accelerator | None = None,
     activation_bits: int | Mapping[str, int] = 16,
     batch: int = 1,
+    default_bits: int | None = None,
 ) -> pd.DataFrame:
     """Score policies on every combination of hardware parameters.
 
@@ -46,7 +47,7 @@ def explore(
             at least one policy is itself a mapping.
         grid: parameter -> values, for any parameters of `stripes_sim.hardware.UNITS`; default `DEFAULT_GRID`.
         hardware: the machine whose other parameters stay as they are; default ``Stripes()``.
-        activation_bits, batch: as in `Accelerator.run`.
+        activation_bits, batch, default_bits: as in `Accelerator.run`.
 
     Returns:
         One row per machine and policy: the grid's parameters, ``policy``, ``cycles``, ``compute_cycles``, ``seconds``,
@@ -75,7 +76,7 @@ def explore(
         machine = replace(base, **dict(zip(swept, combination, strict=True)))  # type: ignore[arg-type]
         area = area_mm2(machine)["total"]
         for label, policy in named.items():
-            result = machine.run(layers, policy, activation_bits, batch=batch)
+            result = machine.run(layers, policy, activation_bits, batch=batch, default_bits=default_bits)
             rows.append(
                 {
                     **dict(zip(swept, combination, strict=True)),

@@ -109,7 +109,7 @@ def _recorded(shadow: nn.Module, given: Arguments, device: torch.device, what: s
             raise ValueError(str(error)) from None
         except Exception as error:
             first = str(error).splitlines()[0] if str(error) else "no message"
-            if "flex_attention" in f"{error}{type(error).__name__}":
+            if "flexattention" in str(error).lower().replace("_", ""):
                 raise ValueError(
                     f"{where[-1] or 'the model'} calls flex_attention, which cannot be traced: let it call "
                     "scaled_dot_product_attention"
