@@ -2,6 +2,7 @@
 
     RUN/config.json        every field of the run; `load_recipe` reads it back
     RUN/float/             float training:   last.ckpt, metrics.csv, TensorBoard events, weights.pt, result.json
+    RUN/search/            learned bits, where they are searched for: the same
     RUN/wave/              WaveQ: the same;  weights.pt are the float weights under the quantizer
     RUN/finetune/          fine-tuning with fixed bits: the same
     RUN/policy.json        the bits
@@ -26,7 +27,10 @@ from waveq.train.config import RUNTIME_FIELDS, TrainConfig, load_recipe
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["RunFolder", "StageFolder", "load_weights", "nearest_run", "plain_weights", "save_weights"]
+STAGES = ("float", "search", "wave", "finetune")
+"""The stages' folders, in order; a run has some of them."""
+
+__all__ = ["STAGES", "RunFolder", "StageFolder", "load_weights", "nearest_run", "plain_weights", "save_weights"]
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -40,6 +44,9 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
 def load_weights(path: Path | str) -> dict[str, Tensor]:
     """Read a state_dict; nothing in the file is executed.
 
+    A training checkpoint that keeps it under "state_dict" will do, and so do keys that all begin with "module.", as
+    DataParallel writes them: published weights mostly come so.
+
     Raises:
         ValueError: not there, truncated, or holding something else than tensors; the message names the file.
     """
@@ -51,9 +58,12 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
         raise ValueError(f"{path}: there is no such file of weights") from None
     except Exception as error:  # the unpickler raises whatever the damage leads to
         raise ValueError(f"{path}: truncated or not a file of weights ({type(error).__name__})") from None
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise ValueError(f"{path}: holds no state_dict of tensors")
-    return content
+    wrapped = bool(content) and all(key.startswith("module.") for key in content)
+    return {key.removeprefix("module.") if wrapped else key: value for key, value in content.items()}
 
 
 def plain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -159,7 +169,7 @@ class RunFolder:
         return self.path / "weights.pt"
 
     def stage(self, name: str) -> StageFolder:
-        """Folder of a stage ("float", "wave", "finetune"), made when missing."""
+        """Folder of a stage (one of STAGES), made when missing."""
         path = self.path / name
         path.mkdir(parents=True, exist_ok=True)
         return StageFolder(path)
