@@ -10,13 +10,13 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from waveq._names import suggestion
 from waveq._policy_file import read_policy_file
-from waveq.method.options import Bits, Method, option_names
+from waveq.method.options import USUAL_QUANTIZER, Bits, Method, option_names
 from waveq.train.user_modules import import_modules, module_name
 
 __all__ = ["METHOD_FIELDS", "RUNTIME_FIELDS", "TrainConfig", "load_recipe", "parse_config", "recipe_names"]
@@ -87,7 +87,7 @@ class TrainConfig(BaseModel):
 
     # WaveQ, as `waveq.attach` takes it: names and texts are those of `waveq.method.options.Method`
     quantizer: str = "dorefa"
-    """Weight quantiser; where nobody names one, that of a policy file given as `bits`, else DoReFa."""
+    """Weight quantiser; where nobody names one, that of a policy file given as `bits`, else the road's usual one."""
     bits: Literal["learn"] | PositiveInt | dict[str, PositiveInt] | Path = "learn"
     """"learn", total bits of every layer, bits by layer, or a policy file."""
     preset: str = "recommended"
@@ -95,6 +95,7 @@ class TrainConfig(BaseModel):
     scale: Literal["none", "max", "learned"] | None = None
     forward: Literal["quantized", "float"] = "quantized"
     fit_range: bool | None = None
+    freezing: Annotated[float, Field(gt=0)] | Literal["off"] | None = None
     activation_bits: PositiveInt | dict[str, PositiveInt] | None = None
     activation_quantizer: str | None = None
     activation_signed: bool | dict[str, bool] | None = None
@@ -171,13 +172,16 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _quantizer_of_the_policy(cls, fields: object) -> object:
-        """Bits from a file are meant for the method that the file names."""
-        if not isinstance(fields, dict) or "quantizer" in fields or not str(fields.get("bits")).endswith(".json"):
+    def _usual_quantizer(cls, fields: object) -> object:
+        """Bits from a file are meant for the method that the file names; each road has its own usual one."""
+        if not isinstance(fields, dict) or "quantizer" in fields:
             return fields
-        path = Path(str(fields["bits"]))
-        named = read_policy_file(path).get("quantizer") if path.is_file() else None  # a missing file is said of later
-        return fields if named is None else {**fields, "quantizer": named}
+        path, named = Path(str(fields.get("bits"))), None
+        if path.suffix == ".json" and path.is_file():  # a missing file is said of later
+            named = read_policy_file(path).get("quantizer")
+        return fields | {
+            "quantizer": named or USUAL_QUANTIZER["float" if fields.get("forward") == "float" else "quantized"]
+        }
 
     @field_validator("imports")
     @classmethod

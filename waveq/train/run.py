@@ -266,6 +266,8 @@ class _Run:
         self, network: nn.Module, wq: WaveQ, float_weights: dict[str, Tensor], forecast: str, warnings: list[str]
     ) -> None:
         """Final weights on their grids; validation images once more, then the test images, for the only time."""
+        from waveq.method.round_once import round_once
+
         policy = wq.policy()
         validation, test = self.dataset.loader("validation"), self.dataset.loader("test")
         unrounded = {}
@@ -285,12 +287,21 @@ class _Run:
             "float_test_accuracy": measure(reference, test)["accuracy"],
             "test_accuracy": measure(network, test)["accuracy"],
         }
+        rounded = {}
+        if self.config.forward == "float":
+            round_once(reference, dict(policy), skip=policy.skipped, quantizer=self.config.quantizer)
+            self._reestimate(reference)
+            rounded = {
+                "rounded_once_validation_accuracy": measure(reference, validation)["accuracy"],
+                "rounded_once_test_accuracy": measure(reference, test)["accuracy"],
+            }
         self.folder.finish(
             {
                 "bits": dict(policy),
                 "mean_bits": policy.mean_bits,
                 **accuracies,
                 **unrounded,
+                **rounded,
                 **self._parts(),
                 "forecast": forecast,
                 "warnings": warnings,
