@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from stripes_sim.bits import MAX_BITS, MIN_BITS, nearest, resolve_bits, streamed_bits
+from stripes_sim.bits import MAX_BITS, MIN_BITS, checked_batch, nearest, resolve_bits, streamed_bits
 from stripes_sim.costs import layer_costs
 from stripes_sim.layers import LayerShape
 from stripes_sim.parameters import Parameters
@@ -204,7 +204,7 @@ def cost_table(
     if not choices:
         raise ValueError(f"bits must name at least one number from {MIN_BITS} to {MAX_BITS}, but it is empty")
     streamed = streamed_bits(layers, activation_bits)
-    costs = layer_costs(hardware, layers, np.array([choices]), streamed[:, None], batch=batch)
+    costs = layer_costs(hardware, layers, np.array([choices]), streamed[:, None], batch=checked_batch(batch))
     full = {
         "cycles": costs.cycles,
         "energy_pj": costs.total_pj,

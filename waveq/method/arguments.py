@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 _RANGE_AT = 0.05  # of the run
-_SCHEDULES = ("three-phase", "constant", "exponential", "rising")
+_SCHEDULES = ("three-phase", "search", "constant", "exponential", "rising")
 
 
 def resolve_bits(
@@ -196,6 +197,10 @@ def resolve_schedule(method: Method, preset: Preset, *, learning: bool) -> Sched
         raise ValueError(f"the {kind} schedule needs total_steps, the optimiser steps of the whole run")
     if kind == "exponential":
         return exponential(total_steps, lambda_w=strength, lambda_beta=price)
+    if kind == "search":
+        if not learning:
+            raise ValueError('schedule "search" ends when the bits freeze; with preset bits there is nothing to search')
+        return _search(total_steps, preset, lambda_w=strength, lambda_beta=price)
     rise, fall = (share * total_steps for share in preset.phases)
     if kind == "rising":
         first = min(strength, preset.pinning[0])
@@ -209,6 +214,21 @@ def resolve_schedule(method: Method, preset: Preset, *, learning: bool) -> Sched
         fall=fall,
         wave_rise=preset.wave_rise * total_steps,
     )
+
+
+def _search(total_steps: int, preset: Preset, *, lambda_w: float, lambda_beta: float) -> Schedule:
+    """The three phases of a longer run, up to the step at which its bits freeze."""
+    whole = total_steps / preset.phases[1]
+    found = three_phase(
+        total_steps,
+        lambda_w=lambda_w if preset.wave_rise < preset.phases[1] else 0.0,  # no wave that would rise behind the end
+        lambda_beta=lambda_beta,
+        rise=preset.phases[0] * whole,
+        fall=total_steps,
+        sharpness=max(1.0, whole / 60),
+        wave_rise=preset.wave_rise * whole,
+    )
+    return dataclasses.replace(found, name="search")
 
 
 def _usual_schedule(learning: bool, forward: Forward, preset: Preset) -> str:
