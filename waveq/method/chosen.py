@@ -144,7 +144,5 @@ def choose_named(model: nn.Module, names: Iterable[str]) -> dict[str, ChosenWeig
     chosen = {name: found[name] for name in names}
     if len({id(weight) for weight in chosen.values()}) < len(chosen):
         twice = next(w.names for w in found.values() if sum(name in w.names for name in names) > 1)
-        raise ValueError(
-            f"layers that share one weight have one entry together, not {len(twice)}: {', '.join(twice)}"
-        )
+        raise ValueError(f"layers that share one weight have one entry together, not {len(twice)}: {', '.join(twice)}")
     return chosen
