@@ -112,8 +112,8 @@ def setting_of(network: str, budget: str, dataset: str) -> Setting:
         images=10_000 if quick else 0,
         test_images=5000 if quick else 0,
         batch=64 if quick else 128,
-        pretrain_epochs=8 if quick else 12,
-        epochs=3 if quick else 5,
+        pretrain_epochs=8 if quick else 10,
+        epochs=3 if quick else 4,
         flip=True,
     )
 
