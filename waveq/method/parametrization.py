@@ -13,6 +13,7 @@ from waveq._kernels.engine import constants
 from waveq._kernels.groups import Groups, Memory, round_alone
 from waveq._kernels.rounding import Sines, stacked
 from waveq.functional import Grid, ScaleRule, exact_scale, frequency, grid_scale, magnitude_bits
+from waveq.method.frozen import Frozen
 from waveq.method.input_signs import InputSign, sign_of
 from waveq.method.kept_weights import KeptWeight, can_keep
 from waveq.method.notes import noted
@@ -78,6 +79,7 @@ class WaveParametrization(nn.Module):
         self.snap = snap
         self.task_moves_beta = task_moves_beta
         self.activation = activation
+        self.frozen: Frozen | None = None  # only where freezing is asked for
         self.memory = Memory()
         self.kept = KeptWeight()
         self.rounding = 0  # open blocks of ``WaveQ.rounded``; no buffer, so that no checkpoint can hold one
@@ -138,6 +140,12 @@ class WaveParametrization(nn.Module):
     def activation_bits(self) -> int | None:
         """Bits of the layer's inputs; None leaves them in floating point."""
         return None if self.activation is None else self.activation.bits
+
+    @property
+    def held(self) -> Frozen:
+        """The weights that stay, where freezing is asked for."""
+        assert self.frozen is not None
+        return self.frozen
 
     @property
     def ran(self) -> bool:
@@ -451,7 +459,8 @@ def quantize_input(module: nn.Module, args: _Args, kwargs: _Kwargs) -> tuple[_Ar
         state.unrectified = None
         if x is unrectified:
             return _with_input(state.activation.rectified(x), args, kwargs)
-    return _with_input(state.activation(x, signed=sign_of(state, x)), args, kwargs)
+    signed = sign_of(state, x.values() if x.is_nested else x)  # TransformerEncoder leaves padding out in evaluation
+    return _with_input(state.activation(x, signed=signed), args, kwargs)
 
 
 def _with_input(x: Tensor, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs]:

@@ -115,10 +115,32 @@ def test_sharded_weights_are_refused(one_rank: None) -> None:
 
     model = distribute_module(mlp(), init_device_mesh("cpu", (1,)))
     with pytest.raises(
-        TypeError, match=r"sharded \('0\.weight' is a DTensor\).*attach to the network itself.*fully_sha"
+        TypeError, match=r"sharded \('0\.weight' is a DTensor\).*train the network whole.*shard the plain network"
     ):
         waveq.attach(model, bits=3)
     assert type(model[0]) is nn.Linear  # type: ignore[index]
+
+
+@pytest.mark.parametrize("call", ["penalty", "step", "finalize"])
+def test_weights_that_are_sharded_afterwards_are_refused(one_rank: None, call: str) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = mlp()
+    wq = waveq.attach(model, bits=3)
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    with pytest.raises(TypeError, match=r"layer '0' has been sharded since attach\(\).*shard the plain network"):
+        getattr(wq, call)()
+
+
+def test_parts_of_weights_are_refused_in_the_middle_of_a_run() -> None:
+    model = mlp()
+    wq = waveq.attach(model, bits=3)
+    wq.penalty()
+    chain = model[0].parametrizations["weight"]  # type: ignore[index,union-attr]
+    chain.original = nn.Parameter(chain.original.detach().flatten()[:5])  # as FSDP leaves it between calls
+    with pytest.raises(TypeError, match="layer '0' has been sharded since"):
+        wq.finalize()
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own

@@ -68,6 +68,7 @@ def run_until(config: TrainConfig, monkeypatch: pytest.MonkeyPatch, *, asked: in
             {"model": "resnet20", "width": 0.25, "epochs": 1, "precision": "bf16", "search_share": 0.6}, 5, id="bf16"
         ),
         pytest.param({"precision": "64", "epochs": 1}, 5, id="64"),
+        pytest.param({"distill": True, "pretrain_epochs": 1, "epochs": 1}, 10, id="taught"),
         pytest.param({"forward": "float", "epochs": 1}, 5, id="float road"),
     ],
 )
