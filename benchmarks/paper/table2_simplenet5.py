@@ -3,7 +3,8 @@
 ``--init`` is a float SimpleNet-5 for CIFAR10; the paper's authors released one (he-actlab/releq, Apache-2.0), which is
 meant here. All five layers are quantised, inputs are not. DoReFa is as released (levels in [-1, 1], nothing scales them
 back) and is shown by the epochs and the rates that it is given: its row in the paper is one point of that plane. The
-other bases have ``--epochs-others``. "float road" is training without a quantiser, which ends on levels.
+other bases have ``--epochs-others``. "rounded once" and "freezing" are the float road: no quantiser in training, which
+ends by rounding, or with all weights on their levels.
 
 Every seed starts from the same weights; seeds differ by the order of the images. The test part is read once a
 training, after it. Training images may have been the authors' own: held-out ones are not, for them.
@@ -33,7 +34,8 @@ BASES: dict[str, tuple[dict[str, Any], tuple[float, ...], dict[str, Any]]] = {
     "LSQ": ({"quantizer": "lsq"}, (1e-2,), _LATE),
     "WRPN": ({"quantizer": "wrpn", "scale": "none"}, (1e-3,), _RISING),
     "WRPN, scaled": ({"quantizer": "wrpn", "scale": "max"}, (1e-2,), _LATE),
-    "float road": ({"forward": "float"}, (1e-2,), {}),
+    "rounded once": ({"forward": "float", "scale": "max", "freezing": "off"}, (1e-2,), {}),
+    "freezing": ({"forward": "float", "scale": "max"}, (1e-2,), {"lambda_w": 0.1}),
 }
 FLOAT = "float"
 
