@@ -3,8 +3,8 @@
 ``--init`` is a float SimpleNet-5 for CIFAR10; the paper's authors released one (he-actlab/releq, Apache-2.0), which is
 meant here. All five layers are quantised, inputs are not. DoReFa is as released (levels in [-1, 1], nothing scales them
 back) and is shown by the epochs and the rates that it is given: its row in the paper is one point of that plane. All
-others have ``--epochs-others``, DoReFa's wave as well. "rounded once" and "freezing" are the float road: no quantiser in
-training, which ends by rounding, or with all weights on their levels.
+others have ``--epochs-others``, DoReFa's wave as well. "rounded once" and "freezing" are the float road: no quantiser
+in training, which ends by rounding, or with all weights on their levels.
 
 Every seed starts from the same weights; seeds differ by the order of the images. The test part is read once a
 training, after it. Training images may have been the authors' own: held-out ones are not, for them.
