@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -20,6 +19,7 @@ from waveq.method.arguments import (
     resolve_bits,
     resolve_bounds,
     resolve_budget,
+    resolve_freezing,
     resolve_quantizer,
     resolve_scale,
     resolve_schedule,
@@ -28,8 +28,8 @@ from waveq.method.arguments import (
 from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
 from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, accept_plain_root, accept_plain_weight
 from waveq.method.chosen import ChosenWeight, choose_weights
-from waveq.method.coverage import own_forward
 from waveq.method.fixed_input import FixedInput, drop_input, keep_input
+from waveq.method.frozen import Frozen, follow_loading
 from waveq.method.handle import WaveQ
 from waveq.method.input_signs import InputSign
 from waveq.method.options import Bits, Forward, Method, takes_options
@@ -63,6 +63,7 @@ def attach(
     scale: ScaleMode | None = Method.scale,
     forward: Forward = Method.forward,
     fit_range: bool | None = Method.fit_range,
+    freezing: float | Literal["off"] | None = Method.freezing,
     first_last: int | None = Method.first_last,
     activation_bits: int | Mapping[str, int] | None = Method.activation_bits,
     activation_quantizer: str | None = Method.activation_quantizer,
@@ -84,8 +85,8 @@ def attach(
     ``optimizer.step()``.
 
     Args:
-        model: any module; changed in place. ``torch.compile`` and DataParallel are looked into; wrap it in others
-            (DistributedDataParallel, FSDP) afterwards.
+        model: any module; changed in place. ``torch.compile`` and DataParallel are looked into; wrap it in
+            DistributedDataParallel afterwards. Sharded weights (FSDP) are refused.
         OPTIONS
 
     Returns:
@@ -95,7 +96,7 @@ def attach(
         ValueError: unknown layer, method, preset or schedule; bits out of range; NaN weights; learned bits without
             total_steps; nothing to quantise; a scale, or learned bits, that the quantiser does not have; a quantiser
             other than the policy's; a model that is attached already. The model is then as it was.
-        TypeError: no module, or one inside a wrapper that has taken hold of the weights.
+        TypeError: no module, or one inside a wrapper that has taken hold of the weights or sharded them.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -114,7 +115,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
     if isinstance(model, nn.Module):
         method = resolve_names(method, site_names(model))
     preset = get_preset(method.preset)
-    quantizer = resolve_quantizer(method.quantizer, method.bits)
+    quantizer = resolve_quantizer(method.quantizer, method.bits, method.forward)
     choice = choose_weights(model, skip=method.skip, also=method.also, bits=method.bits)
     layers, known, shared = choice.layers, choice.known, choice.shared
     chosen = resolve_bits(method.bits, shared, _ends(known or layers), method.first_last)
@@ -137,6 +138,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
     activation = resolve_activation_quantizer(method, quantizer.activation, preset)
     scale = resolve_scale(method.scale, quantizer, preset, method.forward)
     bounds_from = resolve_bounds(method, scale, schedule)
+    freezing = resolve_freezing(method, preset, quantizer, schedule)
     settings = Settings(
         preset=preset,
         quantizer=quantizer.method,
@@ -152,12 +154,14 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
         skipped=tuple(name for name in known if name in choice.skipped),
         forward=method.forward,
         bounds_from=bounds_from,
+        freezing=freezing,
         described={
             "preset": preset.name,
             "quantizer": quantizer.method,
             "scale": scale,
             "forward": method.forward,
             "fit_range": bounds_from is not None,
+            "freezing": None if freezing is None else freezing.exponent,
             "activation_quantizer": activation if inputs else None,
             "schedule": schedule.name,
             "total_steps": method.total_steps,
@@ -190,15 +194,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
         for name in shared
     }
     # nothing above has touched the model: a refused call leaves it as it was
-    strange = own_forward({name: site.module for name, site in layers.items()})
     hooks = _register(model, built, sites)
-    if strange:
-        named = ", ".join(f"{name} ({kind})" for name, kind in strange.items())
-        warnings.warn(
-            f"layers with a forward of their own: {named}. Where it makes another weight of theirs, or does more than "
-            "the layer that it is derived from, what is computed is not on the levels of their bits: then skip them",
-            stacklevel=3,
-        )
     return WaveQ(model, built, settings, hooks)
 
 
@@ -231,6 +227,8 @@ def _new_state(
         device=weight.device,
         groups=groups,
     )
+    if settings.freezing is not None:
+        state.frozen = Frozen(weight)
     state.total_steps = settings.total_steps
     state.quantizes_inputs_always = settings.forward == "float"
     state.sign = sign
@@ -285,6 +283,9 @@ def _register_all(
             hooks.append(KeptOrder(module, site.order))
             with torch.no_grad():  # torch reads the weight; what is learned along with reading must not move yet
                 parametrize.register_parametrization(module, site.tensor, layer.state)
+            if layer.state.frozen is not None:
+                chain: Any = module.parametrizations
+                chain[site.tensor].register_load_state_dict_post_hook(follow_loading)
             shorten(module, site.tensor)
             hooks.append(module.register_load_state_dict_pre_hook(accept))  # type: ignore[no-untyped-call]
             if isinstance(module, nn.RNNBase):

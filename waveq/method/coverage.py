@@ -248,11 +248,11 @@ def own_forward(modules: Mapping[str, nn.Module]) -> dict[str, str]:
     """Layers of a class that is derived from a known one and computes something else, each with that class's name.
 
     Args:
-        modules: plain ones, by name.
+        modules: by name.
     """
     found = {}
     for name, module in modules.items():
-        kind = type(module)
+        kind = _plain_kind(module)
         known = next((each for each in kind.__mro__ if each.__module__.startswith(_PUBLISHED)), None)
         formulas = ("forward", "_conv_forward")
         if known not in (None, nn.Module) and any(
