@@ -19,6 +19,7 @@ from waveq.method.input_signs import agree_on_signs
 from waveq.method.learned_policy import require_finite
 from waveq.method.penalty import Strengths, penalty
 from waveq.method.phases import enter_phase, freeze_bits
+from waveq.method.ran import agree_on_layers
 from waveq.method.settings import Settings, WaveLayer
 from waveq.method.surgery import require_same_weights
 from waveq.method.task_gradients import TaskGradients
@@ -103,6 +104,8 @@ class WaveQ(View):
         wanted = self.learning or settings.schedule(progress.step)[0] != 0.0
         self._guards.judge_penalty(self._gradients, needed=wanted)
         if progress.phase == 2:
+            if settings.budget is not None:
+                agree_on_layers(layers)
             pressure = progress.pressure()  # of the bits that the gradients speak of, not of those they lead to
             if move_betas(progress.learned, settings, grad_scale, progress.phase2_share):
                 progress.move_price(pressure)

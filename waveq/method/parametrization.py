@@ -91,6 +91,7 @@ class WaveParametrization(nn.Module):
         self.observer: Callable[[Tensor], None] | None = None  # sees inputs instead of the quantiser (``calibrate``)
         self.reads = self.input_calls = 0  # of the weight, and of the input quantiser
         self.compiled = False  # whether a compiled graph reads the weight, which counts nothing
+        self.ran_somewhere = False  # whether a rank is known to have read it
         self.watched: Watched | None = None
         self.unrectified: Tensor | None = None  # an input on its way here whose ReLU was left out
         self.groups = Groups() if groups is None else groups
@@ -151,7 +152,7 @@ class WaveParametrization(nn.Module):
     @property
     def ran(self) -> bool:
         """Whether anybody has read the weight so far, in training or evaluation."""
-        return self.compiled or self.reads > 0
+        return self.compiled or self.reads > 0 or self.ran_somewhere
 
     @property
     def learns(self) -> bool:
