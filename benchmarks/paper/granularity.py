@@ -49,13 +49,9 @@ def depthwise_network(seed: int) -> nn.Sequential:
 
 def folded(network: nn.Sequential) -> nn.Sequential:
     """A copy in which each batch norm is part of the convolution before it."""
-    layers: list[Any] = []
-    for layer in copy.deepcopy(network).eval():
-        if isinstance(layer, nn.BatchNorm2d):
-            layers[-1] = torch.nn.utils.fuse_conv_bn_eval(layers[-1], layer)
-        else:
-            layers.append(layer)
-    return nn.Sequential(*layers)
+    twin = copy.deepcopy(network).eval()
+    waveq.fold_batch_norm(twin)
+    return twin
 
 
 def train(network: nn.Module, handle: waveq.WaveQ | None, part: Part, steps: int, lr: float, seed: int) -> None:
