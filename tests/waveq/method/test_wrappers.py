@@ -121,6 +121,7 @@ def test_sharded_weights_are_refused(one_rank: None) -> None:
     assert type(model[0]) is nn.Linear  # type: ignore[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["penalty", "step", "finalize"])
 def test_weights_that_are_sharded_afterwards_are_refused(one_rank: None, call: str) -> None:
     from torch.distributed.device_mesh import init_device_mesh
