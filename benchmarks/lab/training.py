@@ -79,6 +79,7 @@ def run_job(job: Job, where: Where, observe: Observer | None = None) -> dict[str
     steps = epochs * (len(data.train[1]) // setting.batch)
     lr = (setting.pretrain_lr if job.scratch else setting.lr) if job.lr is None else job.lr
     arguments = dict(job.attach)
+    reestimated = arguments.pop("reestimate_bn", 0)
     if job.allocation is not None and job.allocation["method"] == ONE_RUN:
         choices = choices_of(layers, job.allocation["objective"])
         arguments = {**arguments, **learning(choices, job.allocation["limit"])}
@@ -97,6 +98,9 @@ def run_job(job: Job, where: Where, observe: Observer | None = None) -> dict[str
         bits |= handle.bits()
         input_bits = dict(handle.policy().activation_bits)
         handle.remove() if diverged else handle.finalize()
+    if reestimated:
+        passes = endless(data.train, setting.batch, torch.Generator().manual_seed(job.seed + 2000))
+        waveq.reestimate_batch_norm(network, (x for x, _ in itertools.islice(passes, reestimated)))
     score = Stripes().run(layers, bits, {layer.name: input_bits.get(layer.name, FLOAT_BITS) for layer in layers})
     return {
         "test": accuracy(network, data.test),

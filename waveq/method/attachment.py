@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from waveq.method.arguments import (
     resolve_bits,
     resolve_bounds,
     resolve_budget,
+    resolve_freezing,
     resolve_quantizer,
     resolve_scale,
     resolve_schedule,
@@ -28,6 +29,7 @@ from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
 from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, accept_plain_root, accept_plain_weight
 from waveq.method.chosen import ChosenWeight, choose_weights
 from waveq.method.fixed_input import FixedInput, drop_input, keep_input
+from waveq.method.frozen import Frozen, follow_loading
 from waveq.method.handle import WaveQ
 from waveq.method.input_signs import InputSign
 from waveq.method.options import Bits, Forward, Method, takes_options
@@ -61,6 +63,7 @@ def attach(
     scale: ScaleMode | None = Method.scale,
     forward: Forward = Method.forward,
     fit_range: bool | None = Method.fit_range,
+    freezing: float | Literal["off"] | None = Method.freezing,
     first_last: int | None = Method.first_last,
     activation_bits: int | Mapping[str, int] | None = Method.activation_bits,
     activation_quantizer: str | None = Method.activation_quantizer,
@@ -112,7 +115,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
     if isinstance(model, nn.Module):
         method = resolve_names(method, site_names(model))
     preset = get_preset(method.preset)
-    quantizer = resolve_quantizer(method.quantizer, method.bits)
+    quantizer = resolve_quantizer(method.quantizer, method.bits, method.forward)
     choice = choose_weights(model, skip=method.skip, also=method.also, bits=method.bits)
     layers, known, shared = choice.layers, choice.known, choice.shared
     chosen = resolve_bits(method.bits, shared, _ends(known or layers), method.first_last)
@@ -135,6 +138,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
     activation = resolve_activation_quantizer(method, quantizer.activation, preset)
     scale = resolve_scale(method.scale, quantizer, preset, method.forward)
     bounds_from = resolve_bounds(method, scale, schedule)
+    freezing = resolve_freezing(method, preset, quantizer, schedule)
     settings = Settings(
         preset=preset,
         quantizer=quantizer.method,
@@ -150,12 +154,14 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
         skipped=tuple(name for name in known if name in choice.skipped),
         forward=method.forward,
         bounds_from=bounds_from,
+        freezing=freezing,
         described={
             "preset": preset.name,
             "quantizer": quantizer.method,
             "scale": scale,
             "forward": method.forward,
             "fit_range": bounds_from is not None,
+            "freezing": None if freezing is None else freezing.exponent,
             "activation_quantizer": activation if inputs else None,
             "schedule": schedule.name,
             "total_steps": method.total_steps,
@@ -221,6 +227,8 @@ def _new_state(
         device=weight.device,
         groups=groups,
     )
+    if settings.freezing is not None:
+        state.frozen = Frozen(weight)
     state.total_steps = settings.total_steps
     state.quantizes_inputs_always = settings.forward == "float"
     state.sign = sign
@@ -275,6 +283,9 @@ def _register_all(
             hooks.append(KeptOrder(module, site.order))
             with torch.no_grad():  # torch reads the weight; what is learned along with reading must not move yet
                 parametrize.register_parametrization(module, site.tensor, layer.state)
+            if layer.state.frozen is not None:
+                chain: Any = module.parametrizations
+                chain[site.tensor].register_load_state_dict_post_hook(follow_loading)
             shorten(module, site.tensor)
             hooks.append(module.register_load_state_dict_pre_hook(accept))  # type: ignore[no-untyped-call]
             if isinstance(module, nn.RNNBase):

@@ -13,6 +13,7 @@ from waveq._kernels.engine import constants
 from waveq._kernels.groups import Groups, Memory, round_alone
 from waveq._kernels.rounding import Sines, stacked
 from waveq.functional import Grid, ScaleRule, exact_scale, frequency, grid_scale, magnitude_bits
+from waveq.method.frozen import Frozen
 from waveq.method.input_signs import InputSign, sign_of
 from waveq.method.kept_weights import KeptWeight, can_keep
 from waveq.method.notes import noted
@@ -78,6 +79,7 @@ class WaveParametrization(nn.Module):
         self.snap = snap
         self.task_moves_beta = task_moves_beta
         self.activation = activation
+        self.frozen: Frozen | None = None  # only where freezing is asked for
         self.memory = Memory()
         self.kept = KeptWeight()
         self.rounding = 0  # open blocks of ``WaveQ.rounded``; no buffer, so that no checkpoint can hold one
@@ -88,6 +90,7 @@ class WaveParametrization(nn.Module):
         self.observer: Callable[[Tensor], None] | None = None  # sees inputs instead of the quantiser (``calibrate``)
         self.reads = self.input_calls = 0  # of the weight, and of the input quantiser
         self.compiled = False  # whether a compiled graph reads the weight, which counts nothing
+        self.ran_somewhere = False  # whether a rank is known to have read it
         self.watched: Watched | None = None
         self.unrectified: Tensor | None = None  # an input on its way here whose ReLU was left out
         self.groups = Groups() if groups is None else groups
@@ -140,9 +143,15 @@ class WaveParametrization(nn.Module):
         return None if self.activation is None else self.activation.bits
 
     @property
+    def held(self) -> Frozen:
+        """The weights that stay, where freezing is asked for."""
+        assert self.frozen is not None
+        return self.frozen
+
+    @property
     def ran(self) -> bool:
         """Whether anybody has read the weight so far, in training or evaluation."""
-        return self.compiled or self.reads > 0
+        return self.compiled or self.reads > 0 or self.ran_somewhere
 
     @property
     def learns(self) -> bool:

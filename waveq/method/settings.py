@@ -13,7 +13,7 @@ from waveq.method.budget import Budget
 from waveq.method.options import Forward, Method
 from waveq.method.parametrization import WaveParametrization
 from waveq.method.presets import Preset
-from waveq.method.schedules import Schedule
+from waveq.method.schedules import Course, Schedule
 
 __all__ = ["Settings", "WaveLayer"]
 
@@ -89,6 +89,8 @@ class Settings:
     forward: Forward = "quantized"
     bounds_from: int | None = None
     """The step at which ranges are fitted; None where they are not."""
+    freezing: Course | None = None
+    """How weights freeze on their levels; None where they do not."""
     described: Mapping[str, Any] = field(default_factory=dict)
     method: Method = field(default_factory=Method)
     """The options themselves, with the model's own names for its layers."""

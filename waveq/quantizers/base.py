@@ -170,7 +170,8 @@ class WeightQuantizer(nn.Module):
 
     def binarize(self, weight: Tensor) -> Tensor:
         """One bit: sign(w) E|w| with 0 -> +E|w|, straight-through (DoReFa eq. 7; WRPN uses the same)."""
-        magnitude = weight.detach().abs().mean()
+        size = weight.detach().abs()
+        magnitude = size.mean().clamp(size.amin(), size.amax())  # sums of equal numbers miss these by their last bit
         return straight_through(weight, torch.where(weight.detach() < 0, -magnitude, magnitude))
 
 

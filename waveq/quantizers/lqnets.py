@@ -116,8 +116,8 @@ class LQNetsActivation(DataStarted):
 
     The gradient is straight-through between the outermost levels and 0 beyond. Each training batch moves the basis a
     tenth of the way to its least-squares fit. It starts at the powers of two on the scale of the first training batch
-    and is fitted to that batch by ten whole rounds, as the weights' is; where inputs turn out to have a sign later, once
-    more, for the new codes.
+    and is fitted to that batch by ten whole rounds, as the weights' is; once more, for the new codes, where inputs turn
+    out to have a sign later.
 
     Args:
         bits: K, 1 to 8.

@@ -26,6 +26,7 @@ from waveq.quantizers.dorefa import DoReFa
 from waveq.quantizers.dsq import DSQ, DSQActivation
 from waveq.quantizers.lqnets import LQNets, LQNetsActivation
 from waveq.quantizers.lsq import LSQ, LSQActivation
+from waveq.quantizers.midrise import MidRise
 from waveq.quantizers.pact import PACT, PACTActivation
 from waveq.quantizers.ranged import RangedActivation
 from waveq.quantizers.ttq import TTQ
@@ -99,7 +100,7 @@ def _is_class_of(thing: object, base: type) -> bool:
     return isinstance(thing, type) and issubclass(thing, base)
 
 
-for _method in (DoReFa, WRPN, PACT, LSQ, LQNets, DSQ, TTQ):
+for _method in (DoReFa, WRPN, MidRise, PACT, LSQ, LQNets, DSQ, TTQ):
     register(_method.method, _method)
 for _activation in (DoReFaActivation, RangedActivation, PACTActivation, LSQActivation, LQNetsActivation, DSQActivation):
     register(_activation.method, _activation)
