@@ -38,6 +38,7 @@ class Row:
         bits: total bits as they would be frozen now; None in floating point.
         beta: real magnitude bits.
         input_bits: of the layer's inputs; None in floating point.
+        input_beta: the inputs' real bits less one, where they are or were learned.
         input_signed: whether inputs have a sign; None until one was seen.
         distance: of the weights to their levels, the mean in units of the distance between levels: 0 on them, 1/4 where
             the weights are spread evenly.
@@ -55,6 +56,7 @@ class Row:
     bits: int | None = None
     beta: float | None = None
     input_bits: int | None = None
+    input_beta: float | None = None
     input_signed: bool | None = None
     distance: float | None = None
 
@@ -111,9 +113,13 @@ def _cells(row: Row) -> tuple[str, ...]:
         "-" if row.layer is None else "compiled" if row.calls is None else str(row.calls),
         "float" if row.bits is None else str(row.bits),
         "-" if row.beta is None else f"{row.beta:.2f}",
-        "float" if row.input_bits is None else f"{row.input_bits}, {sign}",
+        "float" if row.input_bits is None else f"{row.input_bits}, {_of_inputs(row)}{sign}",
         "-" if row.distance is None else f"{row.distance:.3f}",
     )
+
+
+def _of_inputs(row: Row) -> str:
+    return "" if row.input_beta is None else f"beta {row.input_beta:.2f}, "
 
 
 def _percent(share: float) -> str:
@@ -189,6 +195,7 @@ def _of_layer(layer: WaveLayer, distances: bool) -> dict[str, Any]:
         "bits": layer.total_bits,
         "beta": layer.beta,
         "input_bits": state.activation_bits,
+        "input_beta": None if state.inputs is None else float(state.inputs.beta.detach()),
         "input_signed": None if state.signed_now < 0 or state.activation is None else state.signed_now == 1,
         "distance": None if math.isnan(off) else off,
     }

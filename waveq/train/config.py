@@ -94,7 +94,7 @@ class TrainConfig(BaseModel):
     scale: Literal["none", "max", "learned"] | None = None
     forward: Literal["quantized", "float"] = "quantized"
     fit_range: bool | None = None
-    activation_bits: PositiveInt | dict[str, PositiveInt] | None = None
+    activation_bits: Literal["learn"] | PositiveInt | dict[str, Literal["learn"] | PositiveInt] | None = None
     activation_quantizer: str | None = None
     activation_signed: bool | dict[str, bool] | None = None
     skip: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ class TrainConfig(BaseModel):
     lambda_beta: float | None = Field(default=None, ge=0)
     beta_lr: float | None = _Rate
     target: dict[str, float] | None = None
-    layer_costs: dict[str, float | dict[int, float]] | None = None
+    layer_costs: dict[str, float | dict[int, float] | dict[int, dict[int, float]]] | None = None
 
     # how it is trained
     pretrain_epochs: int = Field(default=0, ge=0)
@@ -172,6 +172,11 @@ class TrainConfig(BaseModel):
     def _names_of_modules(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(module_name, value))
 
+    @field_validator("activation_bits", mode="before")
+    @classmethod
+    def _input_bits_as_written(cls, value: object) -> object:
+        return int(value) if isinstance(value, str) and value.isdigit() else value
+
     @field_validator("bits", mode="before")
     @classmethod
     def _bits_as_written(cls, value: object) -> object:
@@ -191,25 +196,39 @@ class TrainConfig(BaseModel):
                 f"batch_size {self.batch_size} cannot be shared by {self.devices} devices; "
                 f"the next one that can is {-(-self.batch_size // self.devices) * self.devices}"
             )
-        if self.bits == "learn" and self.epochs == 0:
+        if self.learns and self.epochs == 0:
             raise ValueError("bits 'learn' needs epochs: at least 1, rather 10")
-        if self.target is not None and self.bits != "learn":
+        if self.target is not None and not self.learns:
             raise ValueError("target is a budget for learned bits; preset bits have none")
         return self
 
-    def method(self, bits: Bits, total_steps: int | None) -> Method:
+    @property
+    def learns(self) -> bool:
+        """Whether any bits are learned, of weights or inputs."""
+        return self.bits == "learn" or self.learns_inputs
+
+    @property
+    def learns_inputs(self) -> bool:
+        """Whether bits of inputs are learned."""
+        given = self.activation_bits
+        return "learn" in (given.values() if isinstance(given, dict) else (given,))
+
+    def method(self, bits: Bits, total_steps: int | None, *, found: bool = False) -> Method:
         """The options of `waveq.attach` for one stage of the run.
 
         Args:
-            bits: of that stage; where they are preset, what drives learned bits is left out.
+            bits: of that stage; where nothing is learned, what drives learned bits is left out.
             total_steps: its optimiser steps.
+            found: whether the bits are a policy that an earlier stage has learned, whose inputs' bits hold too.
 
         Example:
             >>> TrainConfig(lambda_w=0.3, lambda_beta=0.1).method(4, None).lambda_beta is None
             True
         """
         options = {name: getattr(self, name) for name in METHOD_FIELDS}
-        if bits != "learn":
+        if found and self.learns_inputs:
+            options["activation_bits"] = None
+        if bits != "learn" and (found or not self.learns_inputs):
             options |= {"lambda_beta": None, "target": None}
         return Method(**{**options, "bits": bits, "total_steps": total_steps})
 

@@ -181,7 +181,7 @@ class _Run:
         stage = self._stage("finetune", c.finetune_epochs, c.finetune_lr or c.lr / 10)
         policy = wq.policy()
         network = make_network(c, self.dataset)
-        wq = self._attach(network, policy, stage.total_steps)
+        wq = self._attach(network, policy, stage.total_steps, found=True)
         # weights, learned scales and grids go on as they were; the schedule begins anew
         learned = load_weights(self.folder.stage("wave").state)
         learned.pop("waveq_seal", None)  # of the step that is not taken
@@ -196,14 +196,16 @@ class _Run:
         found = stage.run(network, wq) if stage.epochs else {}
         network.cpu()
         if self.leads:
-            bits = {} if wq is None else {"mean_bits": wq.mean_bits(), "bits": wq.bits()}
+            bits: dict[str, Any] = {}
+            if wq is not None:
+                bits = {"mean_bits": wq.mean_bits(), "bits": wq.bits(), "input_bits": wq.input_bits()}
             stage.folder.finish({"epochs": stage.epochs, "steps": stage.total_steps} | found | bits, network)
         _meet()
 
-    def _attach(self, network: nn.Module, bits: Any, total_steps: int) -> WaveQ:
+    def _attach(self, network: nn.Module, bits: Any, total_steps: int, *, found: bool = False) -> WaveQ:
         from waveq.method.attachment import attach_method
 
-        return attach_method(network, self.config.method(bits, total_steps or None))
+        return attach_method(network, self.config.method(bits, total_steps or None, found=found))
 
     def _bits(self) -> Any:
         if not isinstance(self.config.bits, Path):
@@ -239,6 +241,7 @@ class _Run:
         self.folder.finish(
             {
                 "bits": dict(policy),
+                "input_bits": dict(policy.activation_bits),
                 "mean_bits": policy.mean_bits,
                 **accuracies,
                 **unrounded,
