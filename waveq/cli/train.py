@@ -99,6 +99,8 @@ def train(
     silent = quiet or as_json
     config = _config(recipe, {**changes, **_settings(setting or []), "resume": resume, "progress": not silent})
     shares = [name for name in budget or {} if name not in ("mean_bits", "bitops")]
+    if hardware is not None and "bitops" in (config.target or {}):
+        raise ValueError("--hardware contradicts the target bitops, which counts multiplications on no accelerator")
     if hardware is not None:
         from stripes_sim import load_hardware
         from waveq.codesign.pipeline import weigh_by_cost

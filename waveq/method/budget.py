@@ -285,4 +285,4 @@ def _per_bit(cost: Any) -> float:
     if len(cost) < 2:
         return math.nan
     low, high = min(cost), max(cost)
-    return float(cost[high] - cost[low]) / (high - low)
+    return float(cost[high] - cost[low]) / float(high - low)
