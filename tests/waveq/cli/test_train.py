@@ -112,7 +112,10 @@ def test_no_recipe_for_the_pair_says_so(asked: list[TrainConfig], capsys: pytest
         (["--set", "momentum"], "NAME=VALUE"),
         (["--target", "4 bits"], "NAME=NUMBER"),
         (["--recipe", "digits", "--target", "energy_pj=0.4"], "say on which accelerator, --hardware stripes"),
-        (["--recipe", "digits", "--target", "bitops=0.4", "--hardware", "stripes"], "--hardware contradicts the target"),
+        (
+            ["--recipe", "digits", "--target", "bitops=0.4", "--hardware", "stripes"],
+            "--hardware contradicts the target",
+        ),
         (["--recipe", "digits", "--bits", "4", "--target", "bitops=0.4"], "target is a budget for learned bits"),
         (["--activation-bits", "many"], "activation_bits"),
         (["--recipe", "digits", "--hardware", "strips"], "did you mean 'stripes'?"),

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 import waveq
-from waveq.train.batches import mixed_seed
 from waveq.method.attachment import attach_method
+from waveq.train.batches import mixed_seed
 from waveq.train.classifier import measure, rate_at, seed_step
 from waveq.train.config import TrainConfig, parse_config
 from waveq.train.run import TrainingInterrupted, make_dataset, make_network, train
