@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from waveq.method.input_bits import InputBits
 from waveq.method.operand_names import input_name
 from waveq.method.settings import WaveLayer
 
-__all__ = ["InputOperand", "Operand", "operands_of", "preset_inputs"]
+__all__ = ["InputOperand", "Operand", "operands_of", "preset_inputs", "real_bits"]
 
 
 class BitState(Protocol):
@@ -47,10 +48,6 @@ class Operand(Protocol):
     @property
     def total_bits(self) -> int:
         """Whole total bits, as they are or would be frozen now."""
-
-    @property
-    def real_bits(self) -> float:
-        """Total bits, beta + 1 while they are learned."""
 
     @property
     def ran(self) -> bool:
@@ -100,11 +97,6 @@ class InputOperand:
         return int(self.state.bits()) + 1
 
     @property
-    def real_bits(self) -> float:
-        """Total bits, beta + 1 while they are learned."""
-        return self.beta + 1.0 if self.state.learns else float(self.state.bits_now)
-
-    @property
     def ran(self) -> bool:
         """Whether the layer ran."""
         return self.layer.state.ran
@@ -147,4 +139,15 @@ def preset_inputs(layers: Sequence[WaveLayer]) -> dict[str, int]:
         input_name(layer.name): bits
         for layer in layers
         if layer.state.inputs is None and (bits := layer.state.activation_bits) is not None
+    }
+
+
+def real_bits(operands: Sequence[Operand]) -> dict[str, float]:
+    """Total bits by operand, beta + 1 while they are learned; a device is waited for once."""
+    learned = [operand for operand in operands if operand.state.learns]
+    home = learned[0].kept("beta").device if learned else None
+    betas = torch.stack([each.kept("beta").detach().to(home) for each in learned]).tolist() if learned else []
+    found = dict(zip([each.name for each in learned], betas, strict=True))
+    return {
+        each.name: found[each.name] + 1.0 if each.name in found else float(each.state.bits_now) for each in operands
     }

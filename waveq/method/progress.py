@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, drop_root_state
-from waveq.method.operands import Operand, operands_of, preset_inputs
+from waveq.method.operands import Operand, operands_of, preset_inputs, real_bits
 from waveq.method.price import next_dual, price_factor
 from waveq.method.price import pressure as pressure_of
 from waveq.method.seal import seal_of, warn_averaged, was_averaged
@@ -115,8 +115,8 @@ class Progress:
     def _real_bits(self, layers: Sequence[WaveLayer]) -> dict[str, float]:
         """Real-valued bits by operand; of inputs too where costs depend on both."""
         if self._settings.pairs is None:
-            return {layer.name: layer.real_bits for layer in layers}
-        return {operand.name: operand.real_bits for operand in operands_of(layers)} | preset_inputs(layers)
+            return real_bits(layers)
+        return real_bits(operands_of(layers)) | preset_inputs(layers)
 
     # ------------------------------------------------------------------ what changes it
 
