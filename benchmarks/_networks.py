@@ -6,7 +6,7 @@ import itertools
 
 from stripes_sim import LayerShape
 
-__all__ = ["BITFUSION", "PROFILES", "convolutional_layers"]
+__all__ = ["BITFUSION", "PROFILES", "convolutional_layers", "fully_connected_layers"]
 
 # One line a layer: inputs, outputs, kernel, input size, stride, padding, groups.
 _Row = tuple[int, int, int, int, int, int, int]
@@ -136,6 +136,21 @@ def convolutional_layers(network: str) -> tuple[list[LayerShape], dict[str, int]
             layers.append(conv(name, row))
             bits[name] = precision
     return layers, bits
+
+
+def fully_connected_layers(network: str) -> list[LayerShape]:
+    """The fully connected layers of a profiled network, none for NiN."""
+    sizes = _CONNECTED.get(network, ())
+    return [fc(f"fc{number}", *pair) for number, pair in enumerate(itertools.pairwise(sizes), start=1)]
+
+
+_CONNECTED: dict[str, tuple[int, ...]] = {
+    "AlexNet": (9216, 4096, 4096, 1000),
+    "GoogLeNet": (1024, 1000),
+    "VGG_M": (18432, 4096, 4096, 1000),
+    "VGG_S": (18432, 4096, 4096, 1000),
+    "VGG_19": (25088, 4096, 4096, 1000),
+}
 
 
 def fc(name: str, inputs: int, outputs: int) -> LayerShape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HARMLESS", "LOOKUPS", "PRODUCTS"]
+__all__ = ["HARMLESS", "JOINS", "LOOKUPS", "MOVES", "PRODUCTS", "SUMS"]
 
 # matrix products: the positions of their two operands
 PRODUCTS = {
@@ -29,3 +29,13 @@ _HARMLESS = """
 """
 # These move or combine values one by one: a weight that only meets them (positions, scales, tokens) is no layer.
 HARMLESS = frozenset(_HARMLESS.split())
+_MOVES = """
+    view _unsafe_view reshape _reshape_alias t transpose permute expand slice select unsqueeze squeeze split
+    split_with_sizes unbind chunk flip roll repeat repeat_interleave index index_select gather clone copy _to_copy to
+    detach alias lift_fresh as_strided contiguous unfold
+"""
+# These give back elements of their first operand, some of them several times.
+MOVES = frozenset(_MOVES.split())
+JOINS = frozenset({"cat", "stack"})
+# A weight and a product of weights that meet in one of them are one weight (an adapter that is merged).
+SUMS = frozenset({"add", "sub"})

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from stripes_sim.layers import LayerShape
+from stripes_sim.layers import LARGEST, LayerShape
 
-__all__ = ["MAX_BITS", "MIN_BITS", "nearest", "resolve_bits", "streamed_bits"]
+__all__ = ["MAX_BITS", "MIN_BITS", "checked_batch", "nearest", "resolve_bits", "streamed_bits"]
 
 MIN_BITS, MAX_BITS = 1, 16
 
@@ -48,6 +48,8 @@ def resolve_bits(
     >>> resolve_bits(["conv1", "fc"], {"conv1": 3, "fc": 8}, argument="weight_bits")
     array([3, 8])
     """
+    if default_bits is not None:
+        default_bits = _checked(default_bits, "default_bits", None)
     if not isinstance(bits, Mapping):
         return np.full(len(names), _checked(bits, argument, None), dtype=np.int64)
     known = list(dict.fromkeys(names))
@@ -66,10 +68,7 @@ def resolve_bits(
             f"{argument} has no bits for layer {_listed(missing)}; add them, or give default_bits for layers left out"
         )
     return np.array(
-        [
-            _checked(bits[name], argument, name) if name in bits else _checked(default_bits, "default_bits", None)
-            for name in names
-        ],
+        [_checked(bits[name], argument, name) if name in bits else default_bits for name in names],
         dtype=np.int64,
     )
 
@@ -86,6 +85,20 @@ def streamed_bits(
         stays = MAX_BITS if default_bits is None else default_bits
         bits = {**{layer.name: stays for layer in layers if not layer.has_weights}, **bits}
     return resolve_bits([layer.name for layer in layers], bits, argument="activation_bits", default_bits=default_bits)
+
+
+def checked_batch(batch: object) -> int:
+    """``batch`` as an int.
+
+    Raises:
+        ValueError: no whole number of samples, none at all, or more than 2^53.
+    """
+    if isinstance(batch, bool) or not hasattr(batch, "__index__") or batch.__index__() < 1:
+        raise ValueError(f"batch must be a whole number of samples, at least 1, but it is {batch!r}")
+    number = int(batch.__index__())
+    if number > LARGEST:
+        raise ValueError(f"batch must be at most 2^53 samples, but it is {number}")
+    return number
 
 
 def _with_skipped(bits: Mapping[str, int], known: Sequence[str]) -> Mapping[str, int]:

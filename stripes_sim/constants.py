@@ -131,6 +131,14 @@ CONSTANTS: dict[str, Constant] = {
         source=f"DaDianNao tile of 1.55 mm2 with 16x16 lanes of 16x16 bits; {_PRAGMATIC}",
         status="assumed",
     ),
+    "area_fusion_unit": Constant(
+        what="BitFusion unit (8x8, splits to 2x2)",
+        value=1733.13e-6,
+        unit="mm2",
+        node_nm=45,
+        source=_SYNTHESIS,
+        status="measured",
+    ),
     "area_buffer": Constant(
         what="on-chip buffer (eDRAM)",
         value=(90.0 - 16 * 1.55) / 36,
@@ -161,7 +169,7 @@ def scale_area(hw: Parameters, from_node_nm: int) -> float:
     return float((hw.node_nm / from_node_nm) ** 2)
 
 
-def lanes_mm2(hw: Parameters, constant: str, units: int) -> float:
+def lanes_mm2(hw: Parameters, constant: str, units: float) -> float:
     """Area of all lanes of ``hw`` at its node, a lane having so many ``units`` (bits, squared bits) of a constant."""
     per_lane = CONSTANTS[constant]
     return hw.lane_count * (per_lane.value * units) * scale_area(hw, per_lane.node_nm or BASE_NODE_NM)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from stripes_sim.bits import MAX_BITS, MIN_BITS, nearest, resolve_bits, streamed_bits
+from stripes_sim.bits import MAX_BITS, MIN_BITS, checked_batch, nearest, resolve_bits, streamed_bits
 from stripes_sim.costs import layer_costs
 from stripes_sim.layers import LayerShape
 from stripes_sim.pair_cost import PairCostTable
@@ -271,7 +271,7 @@ def _tabulated(
         activation_bits: broadcastable to (number of layers, B).
         batch: inputs at once.
     """
-    costs = layer_costs(hardware, layers, weight_bits, activation_bits, batch=batch)
+    costs = layer_costs(hardware, layers, weight_bits, activation_bits, batch=checked_batch(batch))
     full = {
         "cycles": costs.cycles,
         "energy_pj": costs.total_pj,

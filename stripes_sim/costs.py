@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,15 @@ __all__ = ["LEVELS", "PARTS", "LayerCosts", "layer_costs"]
 
 LEVELS = ("compute", "weight buffer", "activation buffer", "DRAM")
 PARTS = ("compute", "weight_buffer", "activation_buffer", "dram", "leakage")
+# float64 holds every whole number below it; beyond it costs would be rounded
+_EXACT = 2.0**53
+_COUNTED = {
+    "compute_cycles": "array cycles",
+    "scheduled_pes": "PE slots with work",
+    "idle_pes": "idle PE slots",
+    "dram_weight_reads": "weight reads from DRAM",
+    "buffer_weight_reads": "weight buffer reads",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +55,17 @@ class LayerCosts:
 def layer_costs(
     hw: Parameters, layers: Sequence[LayerShape], weight_bits: Ints, activation_bits: Ints, *, batch: int = 1
 ) -> LayerCosts:
-    """Costs for checked bits that broadcast to (L, B); ``weight_bits`` of a matmul or lookup are not looked at."""
+    """Costs for checked bits that broadcast to (L, B); ``weight_bits`` of a matmul or lookup are not looked at.
+
+    Raises:
+        ValueError: a count that integers of float64 cannot hold exactly, with the layer; or what the array refuses.
+    """
     work = pack(layers)
     stationary = np.where(work.matmul | work.embedding, activation_bits, weight_bits)
     stationary, streamed = np.broadcast_arrays(stationary, activation_bits)
     dataflow = dataflow_named(hw.serial)
-    array = dataflow.array_work(work, hw, stationary, streamed, batch)
+    _refuse(work, "multiply-accumulates", batch * work.macs, 2.0**63)
+    array = _integers(work, dataflow.array_work(work, hw, stationary, streamed, batch))
     moved = traffic(work, hw, array, stationary, streamed, batch)
     levels = np.stack([array.compute_cycles.astype(np.float64), *memory_cycles(hw, moved).values()])
     cycles = levels.max(axis=0)
@@ -64,3 +79,24 @@ def layer_costs(
         "leakage": cycles / hw.clock_hz * leakage_w(hw) * 1e12,
     }
     return LayerCosts(work=work, array=array, moved=moved, cycles=cycles, bound=levels.argmax(axis=0), energy_pj=energy)
+
+
+def _integers(work: Packed, array: ArrayWork) -> ArrayWork:
+    """The array's counts as int64, each exact, or refused."""
+    counted: dict[str, Any] = {field: _integer(work, what, getattr(array, field)) for field, what in _COUNTED.items()}
+    return replace(array, **counted)
+
+
+def _integer(work: Packed, what: str, counts: Floats | Ints) -> Ints:
+    _refuse(work, what, counts, _EXACT)
+    return np.asarray(counts, dtype=np.int64)
+
+
+def _refuse(work: Packed, what: str, counts: Floats | Ints, limit: float) -> None:
+    beyond = ~(counts < limit)
+    if beyond.any():
+        layer, column = np.argwhere(beyond)[0]
+        raise ValueError(
+            f"layer {work.names[layer]!r}: {counts[layer, column]:.3g} {what} are more than can be counted exactly "
+            f"({limit:.3g}); divide its sizes, its copies or the batch"
+        )

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from stripes_sim._packed import pack
-from stripes_sim.bits import resolve_bits, streamed_bits
+from stripes_sim.bits import checked_batch, resolve_bits, streamed_bits
 from stripes_sim.costs import layer_costs
 from stripes_sim.dataflows import dataflow_named
 from stripes_sim.layers import LayerShape
@@ -61,8 +61,7 @@ class Accelerator(Parameters):
         >>> Stripes().run([fc], 8).compute_cycles, Stripes().run([fc], 4).compute_cycles
         (16, 8)
         """
-        if isinstance(batch, bool) or not hasattr(batch, "__index__") or batch < 1:
-            raise ValueError(f"batch must be a whole number of samples, at least 1, but it is {batch!r}")
+        batch = checked_batch(batch)
         pack(layers)
         weighted = [layer.name for layer in layers if layer.has_weights]
         resolved = resolve_bits(weighted, weight_bits, argument="weight_bits", default_bits=default_bits)
@@ -74,15 +73,15 @@ class Accelerator(Parameters):
             layers=tuple(layers),
             weight_bits=weight,
             activation_bits=activation,
-            batch=int(batch),
-            costs=layer_costs(self, layers, weight, activation, batch=int(batch)),
+            batch=batch,
+            costs=layer_costs(self, layers, weight, activation, batch=batch),
         )
 
     @property
     def macs_per_cycle(self) -> int:
         """Products of full-width operands that the array finishes per cycle at best."""
         width = np.array(self.pe_width_bits)
-        return self.lane_count // int(dataflow_named(self.serial).lane_cycles(self, np.array(1), width, width))
+        return self.lane_count // int(dataflow_named(self.serial).lane_cycles(self, np.array(1.0), width, width))
 
 
 @dataclass(frozen=True, kw_only=True)

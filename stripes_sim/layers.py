@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, get_args
 
-__all__ = ["Kind", "LayerShape"]
+__all__ = ["LARGEST", "Kind", "LayerShape"]
 
 Kind = Literal["conv", "conv_transpose", "linear", "matmul", "embedding"]
 _SPATIAL = ("kernel_size", "input_size", "stride", "padding", "dilation", "output_padding")
 _SMALLEST = {"padding": 0, "output_padding": 0}
+LARGEST = 2**53
+"""Of any size: above it not every whole number is a float64."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +36,19 @@ class LayerShape:
 
     ``copies`` repeats the whole layer (heads of an attention product, a module called several times).
     ``padding`` may also be one (before, after) pair per axis, as asymmetric "same" padding needs.
+
+    Which tensors a layer works on:
+
+    ======================  ==========================================================================
+    ``stored_as``           the stored tensor that the weights are, by default the layer's own name; layers with one
+                            such tensor (tied weights) store it once
+    ``matrices``            distinct weight matrices among the copies of a linear layer (experts), one after the other;
+                            1: all copies use the same. The copies of a matmul have a matrix each: query heads that
+                            share a key are tokens of one copy
+    ``stored_before``       how many of the input values (of a matmul: of both operands) were in memory before the
+                            run, a cache or a graph input: they come from DRAM. The first layer's input always does
+    ``waiting``             values of this run that wait on chip for a later layer meanwhile, as in a residual branch
+    ======================  ==========================================================================
 
     Raises:
         TypeError: a size is not an integer.
@@ -58,6 +73,10 @@ class LayerShape:
     groups: int = 1
     tokens: int = 1
     copies: int = 1
+    stored_as: str = ""
+    matrices: int = 1
+    stored_before: int = 0
+    waiting: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -70,6 +89,7 @@ class LayerShape:
             self._check_spatial()
         else:
             self._check_flat()
+        self._check_tensors()
 
     @property
     def is_spatial(self) -> bool:
@@ -116,6 +136,10 @@ class LayerShape:
         """Number of stored weights, without biases; an embedding's table counts, a matmul has none."""
         if self.kind == "matmul":
             return 0
+        return self.matrices * self._matrix
+
+    @property
+    def _matrix(self) -> int:
         return prod(self.kernel_size) * (self.in_channels // self.groups) * self.out_channels
 
     @property
@@ -129,7 +153,7 @@ class LayerShape:
         if self.kind == "matmul":
             return self.copies * self.tokens * self.in_channels * self.out_channels
         places = {"conv": prod(self.output_size), "conv_transpose": prod(self.input_size)}
-        return self.copies * self.weight_count * places.get(self.kind, self.tokens)
+        return self.copies * self._matrix * places.get(self.kind, self.tokens)
 
     @property
     def input_count(self) -> int:
@@ -141,10 +165,30 @@ class LayerShape:
         return 0 if self.kind == "embedding" else self.copies * self.tokens * self.in_channels
 
     @property
+    def read_count(self) -> int:
+        """Activations of the input tensor that a kernel meets; a strided 1x1 convolution leaves most of them unread.
+
+        >>> LayerShape(name="shortcut", kind="conv", in_channels=1, out_channels=1, kernel_size=(1, 1),
+        ...            input_size=(8, 8), stride=2).read_count
+        16
+        """
+        if self.kind != "conv":
+            return self.input_count
+        return self.copies * self.in_channels * prod(map(_met, *self._axes_of_kernel()))
+
+    @property
     def output_count(self) -> int:
         """Activations written once: the output tensor."""
         places = prod(self.output_size) if self.is_spatial else self.tokens
         return self.copies * self.out_channels * places
+
+    @property
+    def padding_before(self) -> tuple[int, ...]:
+        """Padding at the start of every axis."""
+        return tuple(before for before, _ in self._pads())
+
+    def _axes_of_kernel(self) -> tuple[tuple[int, ...], ...]:
+        return self.input_size, self.output_size, self.kernel_size, self.stride, self.dilation, self.padding_before
 
     def _pads(self) -> tuple[tuple[int, int], ...]:
         if len(self.padding) == 2 * len(self.input_size):
@@ -157,6 +201,8 @@ class LayerShape:
         number = int(value.__index__())
         if number < smallest:
             raise ValueError(f"layer {self.name!r}: {field} must be at least {smallest}, but it is {number}")
+        if number > LARGEST:
+            raise ValueError(f"layer {self.name!r}: {field} must be at most 2^53, but it is {number}")
         return number
 
     def _axes(self, field: str, axes: int) -> tuple[int, ...]:
@@ -195,6 +241,22 @@ class LayerShape:
                 f"with padding {self.padding} (output would be {self.output_size})"
             )
 
+    def _check_tensors(self) -> None:
+        if not isinstance(self.stored_as, str):
+            raise TypeError(f"layer {self.name!r}: stored_as must be a string, but it is {self.stored_as!r}")
+        for field, smallest in (("matrices", 1), ("stored_before", 0), ("waiting", 0)):
+            object.__setattr__(self, field, self._integer(field, getattr(self, field), smallest))
+        if self.copies % self.matrices or (self.matrices > 1 and self.kind != "linear"):
+            raise ValueError(
+                f"layer {self.name!r}: matrices is for linear layers and divides copies, but a {self.kind} of "
+                f"{self.copies} copies has {self.matrices}"
+            )
+        if self.stored_before > self.input_count:
+            raise ValueError(
+                f"layer {self.name!r}: stored_before must be at most the {self.input_count} input values, but it is "
+                f"{self.stored_before}"
+            )
+
     def _check_flat(self) -> None:
         # one-sized kernels and inputs are how spreadsheets write a fully connected layer
         absent = {"kernel_size": 1, "input_size": 1, "stride": 1, "padding": 0, "dilation": 1, "output_padding": 0}
@@ -206,3 +268,24 @@ class LayerShape:
             object.__setattr__(self, field, () if field in ("kernel_size", "input_size") else (none,))
         if self.groups != 1:
             raise ValueError(f"layer {self.name!r}: a {self.kind} layer has no groups, but groups={self.groups}")
+
+
+def _met(size: int, outputs: int, kernel: int, stride: int, dilation: int, before: int) -> int:
+    """Places of an axis that the taps of any window meet, each counted once.
+
+    Tap t of window o meets place o * stride + t * dilation - before. With t * dilation = q * stride + r, the taps of
+    one remainder r meet the places r, r + stride, ... in runs that start at q and are as long as there are windows.
+    """
+    starts: dict[int, list[int]] = {}
+    for tap in range(kernel):
+        start, remainder = divmod(tap * dilation, stride)
+        starts.setdefault(remainder, []).append(start)
+    met = 0
+    for remainder, run_starts in starts.items():
+        # the places of this remainder that are no padding
+        reached, end = -((remainder - before) // stride), (before + size - 1 - remainder) // stride + 1
+        for start in run_starts:
+            stop = min(start + outputs, end)
+            met += max(stop - max(start, reached), 0)
+            reached = max(stop, reached)
+    return met

@@ -38,6 +38,7 @@ UNITS: dict[str, tuple[str, str]] = {
     "buffer_banks": ("banks", "banks of the weight memory (DNNsim's access counter)"),
     "buffer_bank_width_bits": ("bit", "width of one bank (DNNsim's access counter)"),
     "resident_weights": ("", "the network's weights stay on chip between inferences"),
+    "resident_cache": ("", "what was stored before a run (caches, graph inputs but the first) stays on chip, too"),
     "dram": ("", "off-chip technology: lpddr4, ddr3 or hbm2"),
     "dram_bytes_per_s": ("byte/s", "off-chip bandwidth"),
     "node_nm": ("nm", "technology node (energy and area are scaled to it)"),
@@ -75,6 +76,7 @@ class Parameters:
     buffer_banks: int = 256
     buffer_bank_width_bits: int = 256
     resident_weights: bool = False
+    resident_cache: bool = False
     dram: Dram = "lpddr4"
     dram_bytes_per_s: float = 25.6e9
     node_nm: float = 45
@@ -111,10 +113,14 @@ def _checked(field: str, value: object, default: object) -> object:
     if isinstance(default, int) and field not in _REAL:
         if value != int(value):
             raise TypeError(f"{field} must be a whole number of {unit}, but it is {value!r}")
+        if value > _LARGEST:
+            raise ValueError(f"{field} must be at most 2^53 {unit}, but it is {value!r}")
         return int(value)
     return float(value)
 
 
+# above it not every whole number is a float64
+_LARGEST = 2**53
 _CHOICES: dict[str, tuple[object, ...]] = {
     "storage": get_args(Storage),
     "dram": get_args(Dram),

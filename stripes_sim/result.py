@@ -9,15 +9,24 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from stripes_sim._packed import Ints
+from stripes_sim._packed import Floats, Ints
+from stripes_sim.bits import resolve_bits
 from stripes_sim.costs import LEVELS, PARTS, LayerCosts, layer_costs
 from stripes_sim.dataflows import dataflow_named
 from stripes_sim.layers import LayerShape
 from stripes_sim.parameters import Parameters
+from stripes_sim.sources import assumed_parameters
 from stripes_sim.text import fitting_unit, layers_text
 
 __all__ = ["LEFT_OUT", "Result", "Saving"]
 
+# parameters that set the cycles of a level, and the energy of a part
+_SETS_CYCLES = {
+    "DRAM": ("dram_bytes_per_s",),
+    "weight buffer": ("weight_buffer_bits_per_cycle",),
+    "activation buffer": ("activation_buffer_bits_per_cycle",),
+}
+_SETS_ENERGY = {"dram": ("dram",), "weight_buffer": ("buffer_bank_bytes",), "activation_buffer": ("buffer_bank_bytes",)}
 LEFT_OUT = "not counted: biases, norms, activation functions, pooling and element-wise sums (no array work)"
 
 
@@ -60,7 +69,7 @@ class Result:
     @property
     def compute_cycles(self) -> int:
         """Cycles of the array alone, no memory stalls."""
-        return int(self.costs.array.compute_cycles.sum())
+        return sum(self.costs.array.compute_cycles[:, 0].tolist())
 
     @property
     def cycles(self) -> float:
@@ -102,6 +111,21 @@ class Result:
         return max(waited, key=lambda level: waited[level])
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What of these figures rests on assumptions: numbers of the machine that set them, ways that no paper shows.
+
+        A parameter counts where its level is the one that most cycles wait for, or its part most of the energy.
+        """
+        hw, energy = self.hardware, self.breakdown_pj
+        largest = max(energy, key=lambda part: energy[part])
+        matter = dict.fromkeys((*_SETS_CYCLES.get(self.bound, ()), *_SETS_ENERGY.get(largest, ())))
+        reasons = assumed_parameters(hw)
+        found = [f"assumed: {key} = {getattr(hw, key)} ({reasons[key]})" for key in matter if key in reasons]
+        if hw.serial == "spatial" and any(_is_depthwise(layer) for layer in self.layers):
+            found.append("assumed: depthwise layers on spatially composed units, which no published figure shows")
+        return tuple(found)
+
+    @property
     def score(self) -> dict[str, float]:
         """The totals as plain numbers."""
         return {
@@ -123,15 +147,15 @@ class Result:
         costs, array, moved = self.costs, self.costs.array, self.costs.moved
         stationary = np.where([[layer.has_weights] for layer in self.layers], self.weight_bits, self.activation_bits)
         slots = array.scheduled_pes + array.idle_pes
-        busiest = self.hardware.lane_count * np.maximum(array.compute_cycles, 1)
+        busiest = float(self.hardware.lane_count) * np.maximum(array.compute_cycles, 1)
         columns = {
-            "macs": self.batch * costs.work.macs,
+            "macs": np.array([[self.batch * layer.macs] for layer in self.layers]),
             "weight_bits": stationary,
             "activation_bits": self.activation_bits,
             "compute_cycles": array.compute_cycles,
             "cycles": costs.cycles,
             "utilisation": array.scheduled_pes / np.maximum(slots, 1),
-            # a transposed convolution multiplies at borders that are cropped away again
+            # the MACs of a transposed convolution count what is cropped away again
             "array_utilisation": np.minimum(self._lane_cycles / busiest, 1.0),
             "weight_bytes": moved.weight_bytes,
             "dram_bytes": (moved.dram_read_bits + moved.dram_write_bits) / 8,
@@ -151,15 +175,20 @@ class Result:
         return frame
 
     @property
-    def _lane_cycles(self) -> Ints:
+    def _lane_cycles(self) -> Floats:
         """Lane-cycles that multiply-accumulates take at these bits."""
         hw, work = self.hardware, self.costs.work
         weight = np.where(work.matmul, self.activation_bits, self.weight_bits)
         return dataflow_named(hw.serial).lane_cycles(hw, self.batch * work.macs, weight, self.activation_bits)
 
     def at(self, weight_bits: int) -> Result:
-        """The same workload, machine, activations and batch with all weights at ``weight_bits``."""
-        uniform = np.full_like(self.weight_bits, weight_bits)
+        """The same workload, machine, activations and batch with all weights at ``weight_bits``, 1 to 16.
+
+        Raises:
+            TypeError, ValueError: bits that are no integer from 1 to 16.
+        """
+        names = [layer.name for layer in self.layers]
+        uniform = resolve_bits(names, weight_bits, argument="weight_bits")[:, None]
         costs = layer_costs(self.hardware, self.layers, uniform, self.activation_bits, batch=self.batch)
         return replace(self, weight_bits=uniform, costs=costs)
 
@@ -196,7 +225,7 @@ class Result:
         return f"{self.hardware.name} ({kind}) with {weights}, {streamed}{batch}"
 
     def table(self, *, breakdown: bool = False) -> str:
-        """The printed table: layers, totals, savings against the 16-bit and 8-bit baselines, and what is left out."""
+        """The printed table: layers, totals, savings against 16 and 8 bits, what is left out and what is assumed."""
         hw = self.hardware
         time_size, time_unit = fitting_unit(self.seconds, ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")))
         layers = layers_text(self.frame, [f"{part}_pj" for part in PARTS] if breakdown else ())
@@ -205,12 +234,16 @@ class Result:
             f"{self.weight_bytes / 2**10:,.1f} KiB of weights ({hw.storage}), "
             f"energy for {hw.node_nm:g} nm and {hw.dram.upper()}"
         )
-        return "\n".join([self.title, "", layers, "", summary, *map(str, self.savings), LEFT_OUT])
+        return "\n".join([self.title, "", layers, "", summary, *map(str, self.savings), LEFT_OUT, *self.notes])
 
     def __str__(self) -> str:
         return self.table()
 
     __repr__ = __str__
+
+
+def _is_depthwise(layer: LayerShape) -> bool:
+    return layer.is_spatial and layer.groups == layer.in_channels > 1
 
 
 def _bits_text(what: str, bits: Sequence[int]) -> str:

@@ -43,7 +43,9 @@ def layers_text(frame: pd.DataFrame, parts: Sequence[str] = ()) -> str:
         frame: one row a layer.
         parts: columns of energies to show beside the layer's energy, such as "dram_pj".
     """
-    mac_size, mac_unit = fitting_unit(frame["macs"].sum(), ((1e6, "MMAC"), (1e3, "kMAC"), (1.0, "MAC")))
+    # Python's integers: sums of counts never wrap around
+    macs, compute_cycles = sum(frame["macs"].tolist()), sum(frame["compute_cycles"].tolist())
+    mac_size, mac_unit = fitting_unit(macs, ((1e6, "MMAC"), (1e3, "kMAC"), (1.0, "MAC")))
     energy_size, energy_unit = fitting_unit(frame["energy_pj"].sum(), ((1e6, "uJ"), (1e3, "nJ"), (1.0, "pJ")))
     head = ["layer", mac_unit, "w bits", "a bits", "compute cycles", "cycles", "bound by", "util %"]
     head += [f"{part.removesuffix('_pj').replace('_', ' ')} {energy_unit}" for part in parts]
@@ -62,7 +64,7 @@ def layers_text(frame: pd.DataFrame, parts: Sequence[str] = ()) -> str:
         ]
         for row in frame.to_dict("records")
     ]
-    total = ["total", f"{frame['macs'].sum() / mac_size:,.2f}", "", "", f"{frame['compute_cycles'].sum():,}"]
+    total = ["total", f"{macs / mac_size:,.2f}", "", "", f"{compute_cycles:,}"]
     total += [f"{frame['cycles'].sum():,.0f}", "", ""]
     total += [f"{frame[part].sum() / energy_size:,.3f}" for part in (*parts, "energy_pj")]
     return aligned(head, [*rows, total])

@@ -20,7 +20,7 @@ from stripes_sim.layers import LayerShape
 __all__ = ["read_workload", "write_workload"]
 
 _FIELDS = {field.name: field.default for field in fields(LayerShape)}
-_TEXTS = ("name", "kind")
+_TEXTS = ("name", "kind", "stored_as")
 _REQUIRED = ("name", "kind", "in_channels", "out_channels")
 
 

@@ -20,11 +20,15 @@ def step_through(layer: LayerShape, hw: Accelerator, weight_bits: int, activatio
     columns, rows, lanes, tiles = hw.columns // ab, hw.rows // wb, hw.lanes, hw.tiles
     channels, kernel, stride = layer.in_channels, list(layer.kernel_size), list(layer.stride)
     outputs = list(layer.output_size)
-    if channels == 3 and layer.groups == 1 and max(stride) > 1 and hw.space_to_depth and set(layer.dilation) == {1}:
+    folds = layer.kind == "conv" and channels == 3 and layer.groups == 1 and max(stride) > 1 and hw.space_to_depth
+    if folds and set(layer.dilation) == {1}:
         kernel = [math.ceil(k / s) for k, s in zip(kernel, stride, strict=True)]
         channels *= math.prod(stride)
     windows = list(itertools.product(*(range(n) for n in outputs)))
     taps = list(itertools.product(*(range(k) for k in kernel)))
+    phases: dict[object, tuple[list[object], list[object]]] = {None: (windows, taps)}
+    if layer.kind == "conv_transpose":
+        phases = transposed_phases(layer, windows, taps)
     per_group = channels // layer.groups
     if per_group == 1 and channels > 1:
         # diagonal: lane i and row i work on channel i, one tile
@@ -45,17 +49,58 @@ def step_through(layer: LayerShape, hw: Accelerator, weight_bits: int, activatio
     cycles = scheduled = idle = 0
     for filters in groups:
         filter_sets = [filters[i : i + rows] for i in range(0, len(filters), rows)]
-        for start in range(0, len(windows), columns):
-            at_once = windows[start : start + columns]
-            for step in range(0, len(filter_sets), tiles):
-                for _ in taps:
-                    for _ in range(lane_steps):
-                        cycles += serial
-                        for tile in filter_sets[step : step + tiles]:
-                            busy = len(at_once) * ab * len(tile) * wb
-                            scheduled += busy
-                            idle += hw.columns * hw.rows - busy
+        for windows, taps in phases.values():
+            for start in range(0, len(windows), columns):
+                at_once = windows[start : start + columns]
+                for step in range(0, len(filter_sets), tiles):
+                    for _ in taps:
+                        for _ in range(lane_steps):
+                            cycles += serial
+                            for tile in filter_sets[step : step + tiles]:
+                                busy = len(at_once) * ab * len(tile) * wb
+                                scheduled += busy
+                                idle += hw.columns * hw.rows - busy
     return {"compute_cycles": cycles, "scheduled_pes": scheduled, "idle_pes": idle}
+
+
+def transposed_phases(
+    layer: LayerShape, outputs: list[tuple[int, ...]], taps: list[tuple[int, ...]]
+) -> dict[object, tuple[list[object], list[object]]]:
+    """Outputs and taps of each phase, found by asking of every output and every tap whether an input lies between them.
+
+    Inputs are taken to go on beyond their borders, as for the windows of an ordinary convolution.
+    """
+    phases: dict[object, tuple[list[object], list[object]]] = {}
+    for place in outputs:
+        meets = [
+            tap
+            for tap in taps
+            if all(
+                (o + before - d * t) % s == 0
+                for o, t, s, d, before in zip(
+                    place, tap, layer.stride, layer.dilation, layer.padding_before, strict=True
+                )
+            )
+        ]
+        if meets:
+            phases.setdefault(tuple(meets), ([], list(meets)))[0].append(place)
+    return phases
+
+
+def places_met(layer: LayerShape) -> int:
+    """Places of a convolution's input that some tap of some window lies on, collected one by one."""
+    met = set()
+    for window in itertools.product(*(range(n) for n in layer.output_size)):
+        for tap in itertools.product(*(range(k) for k in layer.kernel_size)):
+            place = tuple(
+                o * s + t * d - before
+                for o, t, s, d, before in zip(
+                    window, tap, layer.stride, layer.dilation, layer.padding_before, strict=True
+                )
+            )
+            if all(0 <= x < size for x, size in zip(place, layer.input_size, strict=True)):
+                met.add(place)
+    return len(met)
 
 
 def fully_connected(layer: LayerShape, hw: Accelerator, weight_bits: int, activation_bits: int) -> int:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from waveq.method.batch_norm import reestimate_batch_norm as reestimate_batch_norm
     from waveq.method.input_quantizers import restore_inputs as restore_inputs
     from waveq.method.input_ranges import calibrate as calibrate
+    from waveq.method.rewinding import rewind as rewind
     from waveq.policy import Policy as Policy
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "calibrate",
     "reestimate_batch_norm",
     "restore_inputs",
+    "rewind",
     "use_backend",
 ]
 
@@ -46,5 +48,6 @@ __getattr__, __dir__ = lazy_names(
         "calibrate": "waveq.method.input_ranges",
         "reestimate_batch_norm": "waveq.method.batch_norm",
         "restore_inputs": "waveq.method.input_quantizers",
+        "rewind": "waveq.method.rewinding",
     },
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -36,10 +36,17 @@ _LEARNING_SHARE = 0.35  # of the steps, for learned step sizes
 
 @dataclass(frozen=True)
 class Allocation:
-    """Bits by layer, and how many of the job's steps are left to train with them."""
+    """Bits by layer, and how many of the job's steps are left to train with them.
+
+    Attributes:
+        bits: of the weights.
+        steps_left: after a search that trained.
+        input_bits: of the layers' inputs; those of layers that are missing stay in floating point.
+    """
 
     bits: dict[str, int]
     steps_left: int
+    input_bits: dict[str, int] = field(default_factory=dict)
 
 
 def costs_of(names: tuple[str, ...], layers: list[LayerShape], objective: str) -> dict[str, dict[int, float]]:

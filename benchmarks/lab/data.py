@@ -14,7 +14,7 @@ from benchmarks.lab.settings import Setting
 from waveq.zoo import load_data
 from waveq.zoo.datasets.data import AnySplit
 
-__all__ = ["Images", "Part", "batches", "endless", "images_of"]
+__all__ = ["Images", "Part", "batches", "drawn_pass", "endless", "images_of", "taken"]
 
 Part = tuple[Tensor, Tensor]
 _VALIDATION_IMAGES = 3000
@@ -57,20 +57,35 @@ def _some(split: AnySplit, count: int, device: str) -> Part:
     return x.to(device), y.to(device)
 
 
-def batches(part: Part, size: int, generator: torch.Generator | None = None) -> Iterator[Part]:
-    """One pass: in a drawn order and full batches alone, or in the part's order to its end."""
+def batches(part: Part, size: int) -> Iterator[Part]:
+    """One pass in the part's order, to its end."""
     x, y = part
-    if generator is None:
-        for start in range(0, len(y), size):
-            yield x[start : start + size], y[start : start + size]
-        return
-    order = torch.randperm(len(y), generator=generator).to(y.device)
-    for start in range(0, len(y) // size * size, size):
-        rows = order[start : start + size]
-        yield x[rows], y[rows]
+    for start in range(0, len(y), size):
+        yield x[start : start + size], y[start : start + size]
 
 
-def endless(part: Part, size: int, generator: torch.Generator) -> Iterator[Part]:
-    """Pass after pass, each in an order of its own."""
+def drawn_pass(count: int, size: int, generator: torch.Generator, *, flip: bool = False) -> tuple[Tensor, Tensor]:
+    """One pass in a drawn order and full batches alone: rows of each batch, and which of them are mirrored.
+
+    Returns:
+        int64 (batches, size), and bool of the same shape: half of it with ``flip``, else nothing.
+    """
+    rows = torch.randperm(count, generator=generator)[: count // size * size].reshape(-1, size)
+    return rows, torch.rand(rows.shape, generator=generator) < 0.5 if flip else torch.zeros(
+        rows.shape, dtype=torch.bool
+    )
+
+
+def endless(part: Part, size: int, generator: torch.Generator, *, flip: bool = False) -> Iterator[Part]:
+    """Pass after pass, each in an order of its own; with ``flip`` half of the images are mirrored left to right."""
+    x, y = part
     while True:
-        yield from batches(part, size, generator)
+        passed = (each.to(y.device) for each in drawn_pass(len(y), size, generator, flip=flip))
+        for rows, mirrored in zip(*passed, strict=True):
+            yield taken(x, rows, mirrored) if flip else x[rows], y[rows]
+
+
+def taken(x: Tensor, rows: Tensor, mirrored: Tensor) -> Tensor:
+    """Some rows of the images (N, C, H, W), mirrored left to right where the mask (rows,) says so."""
+    images = x[rows]
+    return torch.where(mirrored[:, None, None, None], images.flip(3), images)

@@ -24,7 +24,8 @@ class Job:
         attach: arguments for ``waveq.attach``; empty trains in float. Beside its own, ``layer_costs`` may be the name
             of an objective of ``stripes_sim.cost_table``, and ``wave`` a mapping {"rise": share of the run at which the
             wave begins to rise, "strength": where it ends}: linear in between.
-        allocation: {"method": ..., "objective": ..., "limit": ...} finds the bits before training, see ``allocation``.
+        allocation: {"method": ..., "objective": ..., "limit": ...} finds the bits before training, see ``allocation``,
+            and ``search`` for objectives in multiplications x bits.
         scratch: start from random weights and train for the float network's epochs as well.
         lr: instead of the setting's.
         epochs: instead of the setting's.
@@ -51,4 +52,6 @@ class Where:
     folder: Path
     device: str = "cpu"
     bf16: bool = False
+    graphs: bool = False
+    """Take recorded CUDA graphs for what can be recorded; see ``graphs``."""
     data_dir: Path | None = None

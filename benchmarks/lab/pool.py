@@ -8,22 +8,23 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.lab.job import Job, Where
+from benchmarks.lab.search import needs_losses
 from benchmarks.lab.settings import BUDGETS
-from benchmarks.lab.training import float_network, run_job
+from benchmarks.lab.training import float_network, losses_of, run_job
 from benchmarks.lab.watch import Watch
 
-__all__ = ["add_options", "run_jobs", "where_of"]
+__all__ = ["add_options", "run_jobs", "run_within", "where_of"]
 
 
 def add_options(parser: argparse.ArgumentParser, *, seeds: Sequence[int] = (0, 1, 2)) -> None:
@@ -34,6 +35,7 @@ def add_options(parser: argparse.ArgumentParser, *, seeds: Sequence[int] = (0, 1
     parser.add_argument("--data-dir", type=Path, default=None)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bf16", action="store_true", help="train under autocast in bfloat16")
+    parser.add_argument("--graphs", action="store_true", help="on a GPU: record training steps, where that is possible")
     parser.add_argument(
         "--processes", type=int, default=os.cpu_count(), help="jobs at a time, one thread each; 0: here"
     )
@@ -44,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser, *, seeds: Sequence[int] = (0, 1
 def where_of(args: argparse.Namespace) -> Where:
     """Device and folders from the options."""
     folder = args.folder / (f"{args.device}-bf16" if args.bf16 else args.device)
-    return Where(folder=folder, device=args.device, bf16=args.bf16, data_dir=args.data_dir)
+    return Where(folder=folder, device=args.device, bf16=args.bf16, graphs=args.graphs, data_dir=args.data_dir)
 
 
 def run_jobs(
@@ -52,8 +54,8 @@ def run_jobs(
 ) -> list[dict[str, Any]]:
     """The results of all jobs, in their order; those that the folder holds are not done again.
 
-    First the float networks, then what starts from them. One job that fails stops the experiment with its error, after
-    the results of all finished ones have been written.
+    What starts from a float network waits for it. One job that fails stops the experiment with its error, after the
+    results of all finished ones have been written.
 
     Args:
         jobs: what to do; a job that is given twice is done once.
@@ -61,28 +63,82 @@ def run_jobs(
         processes: jobs at a time; 0 does them in this process, for tests and debuggers.
         watch: sees every training step by step, a copy for each job; what it has ``seen`` is in the result.
     """
+    in_order = sorted(jobs, key=lambda job: job.setting.network)  # a process keeps the images of two settings
+    results = run_within(in_order, where, processes=processes, watch=watch)
+    return [results[job.key()] for job in jobs]
+
+
+def run_within(
+    jobs: Sequence[Job],
+    where: Where,
+    *,
+    processes: int = 1,
+    minutes: float | None = None,
+    watch: Watch | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Results by the job's key, the first jobs first; after ``minutes`` no further one is begun.
+
+    With a limit of time a job that fails is told on standard error and the others go on, as do those that waited for
+    it: what is finished by then is all that there will be. Without one its error ends the experiment.
+    """
+    end = None if minutes is None else time.monotonic() + 60 * minutes
     distinct = {job.key(): job for job in jobs}
-    missing = [job for job in distinct.values() if not _path(where, job, watch).exists()]
-    starts = {(job.setting, job.seed): job for job in missing if not job.scratch}
-    missing.sort(key=lambda job: job.setting.network)  # a process keeps the images of two settings
+    tasks = _tasks([job for job in distinct.values() if not _path(where, job, watch).exists()], where, watch)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
         _executor(processes) as pool,
     ):
-        for title, futures in (
-            ("float networks", [pool.submit(_start, job, where) for job in starts.values()]),
-            ("trainings", [pool.submit(_finish, job, where, watch) for job in missing]),
-        ):
-            bar = progress.add_task(title, total=len(futures))
-            try:
-                for future in as_completed(futures):
-                    future.result()
+        bar = progress.add_task("trainings", total=len(tasks))
+        running: dict[Future[Any], str] = {}
+        try:
+            while tasks or running:
+                late = end is not None and time.monotonic() > end
+                while not late and len(running) < max(1, processes) and (name := _ready(tasks, running.values())):
+                    running[pool.submit(*tasks.pop(name).call)] = name
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    name = running.pop(future)
+                    if end is None or future.exception() is None:
+                        future.result()
+                    else:
+                        progress.console.print(f"{name}: {future.exception()!r}", markup=False)
                     progress.advance(bar)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    return [json.loads(_path(where, job, watch).read_text())["result"] for job in jobs]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    paths = {key: _path(where, job, watch) for key, job in distinct.items()}
+    return {key: json.loads(path.read_text())["result"] for key, path in paths.items() if path.exists()}
+
+
+class _Task(NamedTuple):
+    """Something to do, and the names of what must be done before."""
+
+    call: tuple[Callable[..., None], *tuple[Any, ...]]
+    needs: tuple[str, ...] = ()
+
+
+def _tasks(missing: Sequence[Job], where: Where, watch: Watch | None) -> dict[str, _Task]:
+    """Trainings in their order, each after what it shares with others: the float network, the measured losses."""
+    tasks: dict[str, _Task] = {}
+    for job in missing:
+        needs: tuple[str, ...] = ()
+        if not job.scratch:
+            start = Job(setting=job.setting, seed=job.seed).key()
+            needs = (f"float {start}",)
+            tasks.setdefault(needs[0], _Task((_start, job, where)))
+            if needs_losses(job.allocation):
+                needs = (f"losses {start}",)
+                tasks.setdefault(needs[0], _Task((_measure, job, where), (f"float {start}",)))
+        tasks[job.key()] = _Task((_finish, job, where, watch), needs)
+    return tasks
+
+
+def _ready(tasks: Mapping[str, _Task], running: Iterable[str]) -> str | None:
+    """The first task that waits for nothing."""
+    open_ones = {*tasks, *running}
+    return next((name for name, task in tasks.items() if open_ones.isdisjoint(task.needs)), None)
 
 
 class _Here(Executor):
@@ -111,6 +167,10 @@ def _path(where: Where, job: Job, watch: Watch | None) -> Path:
 
 def _start(job: Job, where: Where) -> None:
     float_network(job.setting, job.seed, where)
+
+
+def _measure(job: Job, where: Where) -> None:
+    losses_of(job.setting, job.seed, where)
 
 
 def _finish(job: Job, where: Where, watch: Watch | None) -> None:

@@ -37,6 +37,8 @@ class Setting:
         lr: the jobs' peak rate.
         weight_decay: of SGD.
         momentum: of SGD.
+        init: a file of float weights that every seed starts from, as ``waveq train --init`` takes it; "" trains them.
+        flip: mirror half of the training images left to right, anew in every epoch.
     """
 
     network: str
@@ -53,6 +55,8 @@ class Setting:
     lr: float = 0.02
     weight_decay: float = 1e-4
     momentum: float = 0.9
+    init: str = ""
+    flip: bool = False
 
 
 def _row(network: str, channels: int, size: int, width: float, images: int, pretrain: int, epochs: int) -> Setting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +15,20 @@ import torch.nn.functional as F
 from torch import nn
 
 import waveq
-from benchmarks.lab.allocation import allocate
+from benchmarks.lab import networks as networks  # registers them
+from benchmarks.lab.allocation import Allocation, allocate
+from benchmarks.lab.choices import OBJECTIVES, choices_of
 from benchmarks.lab.data import Part, batches, endless, images_of
+from benchmarks.lab.graphs import can_be_recorded, train_by_graph
 from benchmarks.lab.job import Job, Where
+from benchmarks.lab.losses import Losses, read_or_measure
+from benchmarks.lab.search import ONE_RUN, learning, needs_losses, search
 from benchmarks.lab.settings import Setting
 from stripes_sim import LayerShape, Stripes, cost_table, trace
+from waveq.train.run_folder import load_weights
 from waveq.zoo import build
 
-__all__ = ["FLOAT_BITS", "Observer", "accuracy", "float_network", "run_job"]
+__all__ = ["FLOAT_BITS", "Observer", "accuracy", "float_network", "losses_of", "run_job", "train_in_loop"]
 
 FLOAT_BITS = 16  # what a layer in floating point costs on the accelerator
 Observer = Callable[[int, nn.Module, "waveq.WaveQ | None"], None]
@@ -29,9 +36,12 @@ Observer = Callable[[int, nn.Module, "waveq.WaveQ | None"], None]
 
 def float_network(setting: Setting, seed: int, where: Where) -> nn.Module:
     """The float network that all jobs of a seed start from: trained once, then read from the folder."""
+    network = _fresh(setting, seed, where)
+    if setting.init:
+        network.load_state_dict(load_weights(setting.init))
+        return network
     name = Job(setting=setting, seed=seed).key()
     path = where.folder / f"float-{setting.network}-{seed}-{name}.pt"
-    network = _fresh(setting, seed, where)
     if path.exists():
         network.load_state_dict(torch.load(path, map_location=where.device, weights_only=True))
         return network
@@ -55,8 +65,9 @@ def run_job(job: Job, where: Where, observe: Observer | None = None) -> dict[str
 
     Returns:
         Accuracies in percent (``test``, ``validation``, ``validation_before_rounding`` of the weights in training),
-        ``bits`` by layer, ``mean_bits``, ``energy_pj`` and ``cycles`` of one image on Stripes, ``seconds``,
-        ``warnings``, and whether it ``diverged``: then the accuracies are those of a network of NaN, which is to guess.
+        ``bits``, ``input_bits`` and ``macs`` by layer, ``mean_bits``, ``energy_pj`` and ``cycles`` of one image on
+        Stripes, ``seconds``, ``warnings``, and whether it ``diverged``: then the accuracies are those of a network of
+        NaN, which is to guess.
     """
     started = time.perf_counter()
     setting = job.setting
@@ -68,23 +79,32 @@ def run_job(job: Job, where: Where, observe: Observer | None = None) -> dict[str
     steps = epochs * (len(data.train[1]) // setting.batch)
     lr = (setting.pretrain_lr if job.scratch else setting.lr) if job.lr is None else job.lr
     arguments = dict(job.attach)
-    if job.allocation is not None:
-        found = allocate(copy.deepcopy(network), layers, data.train, job, steps, lr)
+    if job.allocation is not None and job.allocation["method"] == ONE_RUN:
+        choices = choices_of(layers, job.allocation["objective"])
+        arguments = {**arguments, **learning(choices, job.allocation["limit"])}
+        del arguments["lambda_w"]  # the wave as the preset has it
+    elif job.allocation is not None:
+        found = _found(network, layers, data.train, job, steps, lr, where)
         arguments["bits"], steps = found.bits, found.steps_left
+        if found.input_bits:
+            arguments["activation_bits"] = found.input_bits
     handle = _attach(network, arguments, layers, steps) if arguments else None
     _train(network, handle, data.train, steps, lr, setting, job.seed + 1000, where, observe)
     before = accuracy(network, data.validation)
-    bits = {layer.name: FLOAT_BITS for layer in layers}
+    bits, input_bits = {layer.name: FLOAT_BITS for layer in layers}, {}
     diverged = not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
     if handle is not None:
         bits |= handle.bits()
+        input_bits = dict(handle.policy().activation_bits)
         handle.remove() if diverged else handle.finalize()
-    score = Stripes().run(layers, bits)
+    score = Stripes().run(layers, bits, {layer.name: input_bits.get(layer.name, FLOAT_BITS) for layer in layers})
     return {
         "test": accuracy(network, data.test),
         "validation": accuracy(network, data.validation),
         "validation_before_rounding": before,
         "bits": bits,
+        "input_bits": input_bits,
+        "macs": {layer.name: layer.macs for layer in layers},
         "mean_bits": float(np.mean(list(bits.values()))),
         "energy_pj": score.energy_pj,
         "cycles": score.cycles,
@@ -92,6 +112,24 @@ def run_job(job: Job, where: Where, observe: Observer | None = None) -> dict[str
         "diverged": diverged,
         "warnings": handle.diagnose() if handle is not None else [],
     }
+
+
+def losses_of(setting: Setting, seed: int, where: Where) -> Losses:
+    """What each layer of a seed's float network loses by few bits: measured once, then read from the folder."""
+    path = where.folder / f"losses-{setting.network}-{seed}-{Job(setting=setting, seed=seed).key()}.json"
+    train = images_of(setting, where.device, where.data_dir).train
+    return read_or_measure(path, float_network(setting, seed, where), train, seed)
+
+
+def _found(
+    network: nn.Module, layers: list[LayerShape], train: Part, job: Job, steps: int, lr: float, where: Where
+) -> Allocation:
+    assert job.allocation is not None
+    if job.allocation["objective"] not in OBJECTIVES:
+        return allocate(copy.deepcopy(network), layers, train, job, steps, lr)
+    losses = losses_of(job.setting, job.seed, where) if needs_losses(job.allocation) else None
+    (bits, input_bits), left = search(network, layers, train, job, steps, lr, losses)
+    return Allocation(bits, left, input_bits)
 
 
 @torch.no_grad()
@@ -145,6 +183,31 @@ def _train(
     where: Where,
     observe: Observer | None,
 ) -> None:
+    """By a recorded step where that is asked for and possible, else in the ordinary loop."""
+    if where.graphs and observe is None and not where.bf16 and can_be_recorded(handle):
+        before = copy.deepcopy(network.state_dict())
+        try:
+            return train_by_graph(network, handle, part, steps, lr, setting, seed)
+        except RuntimeError as error:
+            warnings.warn(
+                f"the step of {setting.network} cannot be recorded, and is taken as usual: {error}", stacklevel=2
+            )
+            network.load_state_dict(before)
+    return train_in_loop(network, handle, part, steps, lr, setting, seed, bf16=where.bf16, observe=observe)
+
+
+def train_in_loop(
+    network: nn.Module,
+    handle: waveq.WaveQ | None,
+    part: Part,
+    steps: int,
+    lr: float,
+    setting: Setting,
+    seed: int,
+    *,
+    bf16: bool = False,
+    observe: Observer | None = None,
+) -> None:
     """The loop that users write: the penalty beside the loss, a step of the handle after the optimizer's."""
     optimizer = torch.optim.SGD(
         network.parameters(), lr=lr, momentum=setting.momentum, weight_decay=setting.weight_decay
@@ -155,8 +218,9 @@ def _train(
     network.train()
     if observe is not None:
         observe(0, network, handle)
-    for step, (x, y) in enumerate(itertools.islice(endless(part, setting.batch, generator), steps), start=1):
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=where.bf16):
+    stream = itertools.islice(endless(part, setting.batch, generator, flip=setting.flip), steps)
+    for step, (x, y) in enumerate(stream, start=1):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
             loss = F.cross_entropy(network(x), y)
         if handle is not None:
             loss = loss + handle.penalty()

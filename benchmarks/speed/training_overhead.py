@@ -48,7 +48,7 @@ def through_lightning(config: TrainConfig, dataset: Dataset, *, wave: bool) -> t
             config=config,
             dataset=dataset,
             loader=make_loader(config, dataset, "wave"),
-            epochs=config.epochs,
+            total_steps=config.epochs * len(make_loader(config, dataset, "wave")),
             rate=config.lr,
             stop=lambda: False,
         )

@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayWork:
-    """What the array does for each layer, int64 of the broadcast shape (L, B).
+    """What the array does for each layer, whole numbers of the broadcast shape (L, B), float64 or int64.
 
     ``passes``: how often one copy's weights travel from their buffer; ``filter_steps``: how often its activations do.
     ``scheduled_pes``, ``idle_pes``: PE slots with and without work, idle tiles not counted.
@@ -27,13 +27,13 @@ class ArrayWork:
     dataflow does not keep them).
     """
 
-    compute_cycles: Ints
-    scheduled_pes: Ints
-    idle_pes: Ints
-    passes: Ints
-    filter_steps: Ints
-    dram_weight_reads: Ints
-    buffer_weight_reads: Ints
+    compute_cycles: Floats
+    scheduled_pes: Floats
+    idle_pes: Floats
+    passes: Floats
+    filter_steps: Floats
+    dram_weight_reads: Floats
+    buffer_weight_reads: Floats
 
 
 class Dataflow(ABC):
@@ -61,7 +61,7 @@ class Dataflow(ABC):
         """Cycles, PE slots and reads of every layer.
 
         Args:
-            work: the workload, columns of shape (L, 1).
+            work: the workload, columns of shape (L, 1), counts as float64: a product of them never wraps around.
             hw: the machine.
             weight_bits, activation_bits: int64, both of shape (L, B).
             batch: samples in one run.
@@ -71,8 +71,8 @@ class Dataflow(ABC):
         """
 
     @abstractmethod
-    def lane_cycles(self, hw: Parameters, macs: Ints, weight_bits: Ints, activation_bits: Ints) -> Ints:
-        """Cycles of one lane that so many multiply-accumulates take when nothing is idle, int64."""
+    def lane_cycles(self, hw: Parameters, macs: Floats, weight_bits: Ints, activation_bits: Ints) -> Floats:
+        """Cycles of one lane that so many multiply-accumulates take when nothing is idle, float64."""
 
     @abstractmethod
     def mac_pj(self, hw: Parameters, weight_bits: Floats, activation_bits: Floats) -> Floats:
@@ -83,13 +83,16 @@ class Dataflow(ABC):
         """Area of all lanes, square millimetres at the machine's node."""
 
 
-def ceil_div(numerator: Ints | int, denominator: Ints | int) -> Ints:
-    """Integer ceiling of a quotient of positive numbers.
+def ceil_div(numerator: Floats | Ints | float, denominator: Floats | Ints | float) -> Floats:
+    """Ceiling of a quotient of positive whole numbers, float64.
+
+    It is exact while the numerator is below 2^53: a quotient that is no whole number k is at least 1 / denominator
+    away from it, which is more than half a step of float64 at k.
 
     >>> ceil_div(np.array([8, 9]), 4).tolist()
-    [2, 3]
+    [2.0, 3.0]
     """
-    return np.asarray(-(-numerator // denominator), dtype=np.int64)
+    return np.asarray(np.ceil(np.true_divide(numerator, denominator)), dtype=np.float64)
 
 
 def power_of_two(bits: Ints) -> Ints:

@@ -24,8 +24,8 @@ class Parallel(Tiled):
         return np.ones_like(weight_bits)
 
     def token_cycles(
-        self, hw: Parameters, steps: Ints, columns: Ints, weight_bits: Ints, activation_bits: Ints
-    ) -> Ints:
+        self, hw: Parameters, steps: Floats, columns: Floats, weight_bits: Ints, activation_bits: Ints
+    ) -> Floats:
         """One step after the other: one column works."""
         return steps
 

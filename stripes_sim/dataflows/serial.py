@@ -36,8 +36,8 @@ class SerialWeights(Serial):
         return weight_bits
 
     def token_cycles(
-        self, hw: Parameters, steps: Ints, columns: Ints, weight_bits: Ints, activation_bits: Ints
-    ) -> Ints:
+        self, hw: Parameters, steps: Floats, columns: Floats, weight_bits: Ints, activation_bits: Ints
+    ) -> Floats:
         """All columns advance by one bit plane per cycle, as far as the buffer's word is wide."""
         planes = ceil_div(steps, columns) * weight_bits
         return np.asarray(np.maximum(planes, ceil_div(steps * weight_bits, hw.pe_width_bits)))
@@ -58,8 +58,8 @@ class SerialActivations(Serial):
         return activation_bits
 
     def token_cycles(
-        self, hw: Parameters, steps: Ints, columns: Ints, weight_bits: Ints, activation_bits: Ints
-    ) -> Ints:
+        self, hw: Parameters, steps: Floats, columns: Floats, weight_bits: Ints, activation_bits: Ints
+    ) -> Floats:
         """A column is busy for Pa cycles with its word.
 
         Low precision gains nothing here (Judd et al. section 5; DNNsim counts the same).
@@ -79,11 +79,11 @@ class SerialBoth(Serial):
 
     def step_cycles(self, hw: Parameters, weight_bits: Ints, activation_bits: Ints) -> Ints:
         """Pw * ceil(Pa / s)."""
-        return weight_bits * ceil_div(activation_bits, hw.serial_bits)
+        return weight_bits * -(-activation_bits // hw.serial_bits)
 
     def token_cycles(
-        self, hw: Parameters, steps: Ints, columns: Ints, weight_bits: Ints, activation_bits: Ints
-    ) -> Ints:
+        self, hw: Parameters, steps: Floats, columns: Floats, weight_bits: Ints, activation_bits: Ints
+    ) -> Floats:
         """One bit plane per cycle, so Pw planes for each step; a column is busy for ceil(Pa / s) cycles with each."""
         return _round_robin(steps * weight_bits, columns, ceil_div(activation_bits, hw.serial_bits))
 
@@ -97,10 +97,10 @@ class SerialBoth(Serial):
         return lanes_mm2(hw, "area_serial_lane", hw.serial_bits)
 
 
-def _round_robin(words: Ints, columns: Ints, busy: Ints) -> Ints:
+def _round_robin(words: Floats, columns: Floats, busy: Floats | Ints) -> Floats:
     """Cycles until the last of ``words`` is done: one arrives per cycle, and its column is ``busy`` with it."""
     rounds, rest = (words - 1) // columns, (words - 1) % columns
-    return np.asarray(rounds * np.maximum(busy, columns) + rest + busy, dtype=np.int64)
+    return np.asarray(rounds * np.maximum(busy, columns) + rest + busy)
 
 
 def _lane_pj(hw: Parameters, parallel_bits: Floats | np.float64) -> Floats:

@@ -37,26 +37,28 @@ class Spatial(Dataflow):
         channels = work.in_channels // work.groups
         spread = hw.lanes * _products(hw, weight_bits, activation_bits)
         unroll = (work.first | (work.in_channels == 3)) & work.spatial & hw.space_to_depth
-        depth = np.where(unroll, ceil_div(work.taps * channels, spread), work.taps * ceil_div(channels, spread))
+
+        def depth(taps: Floats) -> Floats:
+            return np.where(unroll, ceil_div(taps * channels, spread), taps * ceil_div(channels, spread))
+
         filter_sets = ceil_div(ceil_div(work.out_channels, work.groups), hw.rows)
         filter_steps = ceil_div(filter_sets, hw.tiles)
-        shared, repeats = work.sharing(batch), work.repeats(batch)
-        window_sets = work.phases * ceil_div(shared, hw.columns)
-        steps = repeats * work.groups * window_sets * depth
-        scheduled = repeats * work.phases * shared * work.out_channels * depth
+        repeats = work.repeats(batch)
+        steps = repeats * work.groups * work.visits(batch, hw.columns, depth)
+        scheduled = repeats * work.out_channels * work.visits(batch, 1, depth)
         passes = ceil_div(activation_bits, hw.pe_width_bits) * ceil_div(weight_bits, hw.pe_width_bits)
         none = np.zeros_like(steps)
         return ArrayWork(
             compute_cycles=steps * filter_steps * passes,
             scheduled_pes=scheduled,
             idle_pes=steps * filter_sets * hw.rows * hw.columns - scheduled,
-            passes=ceil_div(shared, hw.columns),
+            passes=work.visits(batch, hw.columns) / work.taps,
             filter_steps=filter_steps,
             dram_weight_reads=none,
             buffer_weight_reads=none,
         )
 
-    def lane_cycles(self, hw: Parameters, macs: Ints, weight_bits: Ints, activation_bits: Ints) -> Ints:
+    def lane_cycles(self, hw: Parameters, macs: Floats, weight_bits: Ints, activation_bits: Ints) -> Floats:
         """One unit's cycles, each shared by the products that it holds."""
         return ceil_div(macs, _products(hw, weight_bits, activation_bits))
 
@@ -70,14 +72,13 @@ class Spatial(Dataflow):
         )
 
     def array_mm2(self, hw: Parameters) -> float:
-        """As bit-parallel multipliers of the unit's width; what splitting adds is not known."""
-        return lanes_mm2(hw, "area_parallel_lane", hw.pe_width_bits**2)
+        """Synthesised units of 8 bits; other widths in proportion to the square."""
+        return lanes_mm2(hw, "area_fusion_unit", (hw.pe_width_bits / 8) ** 2)
 
 
-def _products(hw: Parameters, weight_bits: Ints | Floats, activation_bits: Ints | Floats) -> Ints:
-    """Products that one unit holds at once, int64."""
+def _products(hw: Parameters, weight_bits: Ints | Floats, activation_bits: Ints | Floats) -> Floats:
+    """Products that one unit holds at once, float64."""
     per_operand = [
-        np.maximum(hw.pe_width_bits // np.maximum(bits, 2), 1).astype(np.int64)
-        for bits in (weight_bits, activation_bits)
+        np.maximum(float(hw.pe_width_bits) // np.maximum(bits, 2), 1) for bits in (weight_bits, activation_bits)
     ]
-    return np.asarray(per_operand[0] * per_operand[1], dtype=np.int64)
+    return np.asarray(per_operand[0] * per_operand[1])

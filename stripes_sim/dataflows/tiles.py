@@ -5,11 +5,11 @@ steps through it; `benchmarks.validate` holds the closed form against that simul
 
     ab = ceil(Pa / W), wb = ceil(Pw / W)            PEs of W bits side by side for wider operands
     EC = COLUMNS // ab, ER = ROWS // wb             windows and filters that a tile holds at once
-    window_sets  = ceil(windows / EC)               filter_sets  = ceil(filters of a group / ER)
-    filter_steps = ceil(filter_sets / TILES)        depth        = taps * ceil(channels of a group / LANES)
+    visits       = taps * ceil(windows / EC)        filter_sets  = ceil(filters of a group / ER)
+    filter_steps = ceil(filter_sets / TILES)        depth        = ceil(channels of a group / LANES)
 
-a convolution takes ``groups * window_sets * filter_steps * depth`` steps, each of as many cycles as the dataflow's
-`Tiled.step_cycles` says.
+a convolution takes ``groups * visits * filter_steps * depth`` steps, each of as many cycles as the dataflow's
+`Tiled.step_cycles` says; a transposed one sums the visits of its phases (`stripes_sim.phases`).
 
 A fully connected layer has no windows to share a weight: the weight buffer delivers one PE-wide word per row and lane
 each cycle, no two columns share a weight, and its columns work on different input slices (`Tiled.token_cycles`). Over
@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stripes_sim._packed import Ints, Packed
+from stripes_sim._packed import Floats, Ints, Packed
 from stripes_sim.dataflows.base import ArrayWork, Dataflow, ceil_div, power_of_two
 from stripes_sim.parameters import Parameters
 
@@ -43,8 +43,8 @@ class Tiled(Dataflow):
 
     @abstractmethod
     def token_cycles(
-        self, hw: Parameters, steps: Ints, columns: Ints, weight_bits: Ints, activation_bits: Ints
-    ) -> Ints:
+        self, hw: Parameters, steps: Floats, columns: Floats, weight_bits: Ints, activation_bits: Ints
+    ) -> Floats:
         """Cycles of a fully connected layer of so many steps on one input vector, spread over the columns."""
 
     def array_work(
@@ -62,16 +62,22 @@ class Tiled(Dataflow):
 
         if hw.compat == "dnnsim":
             folded = work.foldable & hw.space_to_depth
-            work = replace(work, windows=np.where(folded, work.folded_windows, work.windows))
-        shared, repeats = work.sharing(batch), work.repeats(batch)
-        window_sets = work.phases * ceil_div(shared, lay.columns)
+            work = replace(work, phase_windows=np.where(folded, work.folded_windows, work.phase_windows))
+        if (fold := work.foldable & hw.space_to_depth).any():
+            work = replace(
+                work,
+                taps=np.where(fold, work.folded_taps, work.taps),
+                phase_taps=np.where(fold, work.folded_taps, work.phase_taps),
+            )
+        repeats, tokens = work.repeats(batch), np.where(work.spatial, 0.0, work.sharing(batch)[:, :1])
+        visits = work.visits(batch, lay.columns)
         steps = lay.filter_steps * lay.depth
-        as_windows = lay.groups * window_sets * steps * self.step_cycles(hw, weight, activation)
-        one_by_one = shared * self.token_cycles(hw, steps, lay.columns, weight, activation)
+        as_windows = lay.groups * visits * steps * self.step_cycles(hw, weight, activation)
+        one_by_one = tokens * self.token_cycles(hw, steps, lay.columns, weight, activation)
         flat = ~work.spatial & ((one_by_one <= as_windows) | (hw.compat == "dnnsim"))
 
-        sets = np.where(flat, shared, lay.groups * window_sets)
-        scheduled = np.where(flat, 1, work.phases * lay.pes_per_activation) * shared
+        sets = np.where(flat, tokens, lay.groups * visits)
+        scheduled = np.where(flat, tokens, lay.pes_per_activation * work.visits(batch))
         scheduled = scheduled * work.out_channels * lay.pes_per_weight * lay.depth
         slots = sets * lay.filter_sets * lay.depth * hw.rows * np.where(flat, 1, hw.columns)
         dram_reads, buffer_reads = _weight_reads(hw, weight_bits, lay)
@@ -79,31 +85,31 @@ class Tiled(Dataflow):
             compute_cycles=repeats * np.where(flat, one_by_one, as_windows),
             scheduled_pes=repeats * scheduled,
             idle_pes=repeats * (slots - scheduled),
-            passes=np.where(flat, shared, ceil_div(shared, lay.columns)),
+            passes=np.where(flat, tokens, visits / work.taps),
             filter_steps=lay.filter_steps,
-            dram_weight_reads=np.where(repeats > 0, dram_reads, 0),
-            buffer_weight_reads=repeats * buffer_reads * np.where(flat, shared, window_sets),
+            dram_weight_reads=np.where(repeats > 0, dram_reads * work.taps, 0),
+            buffer_weight_reads=repeats * buffer_reads * np.where(flat, tokens, visits),
         )
 
-    def lane_cycles(self, hw: Parameters, macs: Ints, weight_bits: Ints, activation_bits: Ints) -> Ints:
+    def lane_cycles(self, hw: Parameters, macs: Floats, weight_bits: Ints, activation_bits: Ints) -> Floats:
         """A step's cycles for each, on one lane however wide the operands."""
         return np.asarray(macs * self.step_cycles(hw, weight_bits, activation_bits))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """How a layer lies on the tiles: what a tile holds at once, and how often it is filled."""
+    """How a layer lies on the tiles: what a tile holds at once, and how often it is filled for one tap."""
 
-    pes_per_activation: Ints
-    pes_per_weight: Ints
-    columns: Ints
-    rows: Ints
-    lanes: Ints
-    tiles: Ints
-    groups: Ints
-    filter_sets: Ints
-    filter_steps: Ints
-    depth: Ints
+    pes_per_activation: Floats
+    pes_per_weight: Floats
+    columns: Floats
+    rows: Floats
+    lanes: Floats
+    tiles: Floats
+    groups: Floats
+    filter_sets: Floats
+    filter_steps: Floats
+    depth: Floats
 
 
 def _layout(work: Packed, hw: Parameters, weight_bits: Ints, activation_bits: Ints) -> _Layout:
@@ -139,12 +145,12 @@ def _layout(work: Packed, hw: Parameters, weight_bits: Ints, activation_bits: In
         groups=groups,
         filter_sets=filter_sets,
         filter_steps=ceil_div(filter_sets, tiles),
-        depth=np.where(fold, work.folded_taps, work.taps) * ceil_div(channels, lanes),
+        depth=ceil_div(channels, lanes),
     )
 
 
-def _weight_reads(hw: Parameters, weight_bits: Ints, lay: _Layout) -> tuple[Ints, Ints]:
-    """DNNsim's counters: 64-bit blocks from DRAM, and weight buffer accesses of one window set.
+def _weight_reads(hw: Parameters, weight_bits: Ints, lay: _Layout) -> tuple[Floats, Floats]:
+    """DNNsim's counters for one tap: 64-bit blocks from DRAM, and weight buffer accesses of one window set.
 
     Rows are padded to the tile, and a value takes a power of two of bits, at least ``data_width_bits``. Blocks are
     dealt to banks in turn; one access fetches as many blocks as a bank is wide.
@@ -153,9 +159,9 @@ def _weight_reads(hw: Parameters, weight_bits: Ints, lay: _Layout) -> tuple[Ints
     blocks = ceil_div(lay.lanes, np.maximum(values_per_block, 1)) * lay.rows
     blocks_per_access = max(hw.buffer_bank_width_bits // 64, 1)
 
-    def accesses(count: Ints) -> Ints:
+    def accesses(count: Floats) -> Floats:
         full, rest = np.divmod(count, blocks_per_access * hw.buffer_banks)
-        return np.asarray(full * hw.buffer_banks + np.minimum(rest, hw.buffer_banks), dtype=np.int64)
+        return np.asarray(full * hw.buffer_banks + np.minimum(rest, hw.buffer_banks))
 
     full_steps, last_tiles = np.divmod(lay.filter_sets, lay.tiles)
     per_depth = full_steps * accesses(lay.tiles * blocks) + accesses(last_tiles * blocks)
@@ -163,7 +169,7 @@ def _weight_reads(hw: Parameters, weight_bits: Ints, lay: _Layout) -> tuple[Ints
     return steps * lay.filter_sets * blocks, steps * per_depth
 
 
-def _check_composition(work: Packed, hw: Parameters, bits: Ints, left: Ints, operand: str, axis: str) -> None:
+def _check_composition(work: Packed, hw: Parameters, bits: Ints, left: Floats, operand: str, axis: str) -> None:
     if left.min() < 1:
         layer, column = np.argwhere(left < 1)[0]
         raise ValueError(

@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from benchmarks.lab.data import batches, endless, images_of
+from benchmarks.lab.data import batches, drawn_pass, endless, images_of
 
 
 def numbered(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -17,13 +17,22 @@ def test_without_a_generator_the_parts_come_in_order_to_their_end():
     assert got == [[0, 1, 2], [3, 4, 5], [6]]
 
 
-def test_with_a_generator_batches_are_full_drawn_and_without_repetition():
-    drawn = list(batches(numbered(7), 3, torch.Generator().manual_seed(0)))
-    assert [len(y) for _, y in drawn] == [3, 3]
-    seen = torch.cat([y for _, y in drawn]).tolist()
+def test_a_pass_has_full_batches_drawn_without_repetition():
+    rows, mirrored = drawn_pass(7, 3, torch.Generator().manual_seed(0))
+    assert rows.shape == mirrored.shape == (2, 3)
+    seen = rows.flatten().tolist()
     assert len(set(seen)) == 6
     assert seen != sorted(seen)
-    assert all(torch.equal(x[:, 0].long(), y) for x, y in drawn)
+    assert not mirrored.any()
+
+
+def test_half_of_the_images_are_mirrored_and_all_keep_their_labels():
+    x = torch.arange(400, dtype=torch.float32)[:, None, None, None] + torch.tensor([0.0, 0.25])
+    stream = endless((x, torch.arange(400)), 400, torch.Generator().manual_seed(0), flip=True)
+    images, labels = next(stream)
+    assert torch.equal(images.amin(3).flatten().long(), labels)
+    mirrored = images[:, 0, 0, 0] > images[:, 0, 0, 1]
+    assert 150 < int(mirrored.sum()) < 250
 
 
 def test_endless_passes_have_orders_of_their_own_and_depend_on_the_seed_alone():

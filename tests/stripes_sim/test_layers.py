@@ -9,7 +9,8 @@ from hypothesis import given
 from torch import nn
 
 from stripes_sim import LayerShape
-from tests.stripes_sim.strategies import convolutions
+from tests.reference_stripes import places_met
+from tests.stripes_sim.strategies import convolutions, sampled_axes
 
 
 def conv(**changes):
@@ -35,6 +36,22 @@ def test_sizes_are_those_of_torch(layer):
     assert layer.weight_count == module.weight.numel()
     assert layer.output_count == output.numel()
     assert layer.macs == module.weight.numel() * prod(layer.output_size)
+
+
+@pytest.mark.slow
+@given(sampled_axes("conv"))
+def test_what_a_kernel_meets_is_what_collecting_its_places_finds(layer):
+    assert layer.read_count == layer.in_channels * places_met(layer)
+    assert layer.read_count <= layer.input_count
+
+
+def test_a_strided_kernel_reads_what_it_meets():
+    shortcut = conv(kernel_size=1, stride=2)
+    assert (shortcut.input_count, shortcut.read_count) == (8 * 81, 8 * 25)
+    assert conv(kernel_size=3, stride=2, padding=1).read_count == 8 * 81
+    # a dilated kernel on every fourth window: places 0, 2, 4 and 4, 6, 8
+    assert conv(kernel_size=3, stride=4, dilation=2).read_count == 8 * 25
+    assert conv(input_size=(10**9, 10**9), kernel_size=1, stride=2).read_count == 8 * (5 * 10**8) ** 2
 
 
 @pytest.mark.parametrize("dilation", [1, 2])

@@ -39,6 +39,16 @@ def test_activations_that_do_not_fit_move_once_past_resident_weights():
     assert dram_bits(small) == WEIGHTS * 4 + (INPUTS + OUTPUTS) * 8
 
 
+def test_a_strided_shortcut_reads_only_what_it_meets():
+    sizes = {"kind": "conv", "in_channels": 64, "out_channels": 128, "input_size": (56, 56), "stride": 2}
+    shortcut = LayerShape(name="c", kernel_size=1, **sizes)
+    hw = Stripes(activation_buffer_bytes=1024)
+    whole, weights, outputs = 64 * 56 * 56 * 8, 64 * 128 * 4, 128 * 28 * 28 * 8
+    assert dram_bits(hw, [shortcut]) == whole // 4 + weights + outputs
+    block = LayerShape(name="c", kernel_size=2, **sizes)
+    assert dram_bits(hw, [block]) == whole + 4 * weights + outputs
+
+
 def test_when_nothing_fits_the_cheapest_cut_is_taken():
     tight = Stripes(activation_buffer_bytes=8 * 1024, weight_buffer_bytes=4 * 1024)
     weight_parts = -(-WEIGHTS * 4 // (8 * 4 * 1024))

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from stripes_sim import DaDianNao, LayerShape, Stripes
+from stripes_sim import BitFusion, DaDianNao, LayerShape, Stripes
 
 NET = [
     LayerShape(
@@ -101,3 +101,23 @@ def test_bad_arguments_of_a_run_are_named():
         Stripes().run(NET, 4, batch=0)
     with pytest.raises(ValueError, match="activation_bits must be from 1 to 16, but it is 17"):
         Stripes().run(NET, 4, 17)
+
+
+def test_assumed_numbers_are_noted_where_they_matter():
+    fc = LayerShape(name="fc", kind="linear", in_channels=4096, out_channels=4096)
+    slow = Stripes().run([fc], 8)
+    assert slow.bound == "DRAM"
+    bandwidth = "assumed: dram_bytes_per_s = 25600000000.0 (two 32-bit LPDDR4-3200 channels)"
+    assert slow.notes == (bandwidth, "assumed: dram = lpddr4 (mobile memory)")
+    assert bandwidth in str(slow)
+    # a number of the user's own is no assumption of ours, and what does not bind is not named
+    assert Stripes(dram_bytes_per_s=1e9, dram="hbm2").run([fc], 8).notes == ()
+    busy = LayerShape(
+        name="c", kind="conv", in_channels=256, out_channels=256, kernel_size=3, input_size=(14, 14), padding=1
+    )
+    assert not [note for note in Stripes(resident_weights=True).run([busy] * 3, 16).notes if "dram" in note]
+    depthwise = LayerShape(
+        name="d", kind="conv", in_channels=32, out_channels=32, kernel_size=3, input_size=(14, 14), groups=32
+    )
+    assert any("depthwise" in note for note in BitFusion().run([depthwise], 8, 8).notes)
+    assert not any("depthwise" in note for note in Stripes().run([depthwise], 8, 8).notes)

@@ -7,14 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
-import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
-from torch import Tensor, nn
+from torch import nn
 
-from waveq._names import nearest
 from waveq.allocate.problem import TOLERANCE, Table, as_table, make_problem
-from waveq.layers import outputs_of, quantizable
-from waveq.quantizers import Quantizer, quantize_weight
+from waveq.method.chosen import choose_named
+from waveq.quantizers import Quantizer, check_total_bits
 from waveq.quantizers.base import ScaleMode
 
 __all__ = ["hessian_ilp", "hessian_losses", "ilp", "squared_errors"]
@@ -113,9 +111,10 @@ def hessian_losses(
         >>> hessian_losses(net, {"0": 12.0}, {"0": {2: 0.5, 3: 0.25}})
         {'0': {2: 1.0, 3: 0.5}}
     """
-    losses = {}
-    for name, row in as_table(errors).items():
-        weight = _weight(model, name)
+    losses, rows = {}, as_table(errors)
+    weights = choose_named(model, rows)
+    for name, row in rows.items():
+        weight = weights[name].tensor
         if name not in traces:
             raise ValueError(f"traces has none for layer {name!r} (it has: {', '.join(traces)})")
         estimate = traces[name]
@@ -154,20 +153,10 @@ def squared_errors(
         {'0': {2: 0.0, 4: 0.0}}
     """
     table: dict[str, dict[int, float]] = {}
-    for name, choices in bits.items():
-        weight, outputs = _weight(model, name).detach(), outputs_of(model.get_submodule(name))
+    for name, weight in choose_named(model, bits).items():
         table[name] = {}
-        for b in choices:
-            rounded = quantize_weight(weight, b, quantizer=quantizer, scale=scale, outputs=outputs)
-            error = rounded.double() - weight.double()
+        for b in bits[name]:
+            rounded = weight.rounded(check_total_bits(b, layer=name), quantizer=quantizer, scale=scale)
+            error = rounded.double() - weight.tensor.detach().double()
             table[name][int(b)] = float(error.square().sum())
     return table
-
-
-def _weight(model: nn.Module, name: str) -> Tensor:
-    layers = quantizable(model)
-    if name not in layers:
-        raise ValueError(f"the model has no layer {name!r} to quantise{nearest(name, layers)}")
-    weight = layers[name].weight
-    assert isinstance(weight, torch.Tensor)
-    return weight

@@ -25,9 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from waveq._names import nearest
 from waveq.allocate.problem import Problem, Table, as_table, make_problem
-from waveq.layers import quantizable
+from waveq.method.chosen import choose_named
+from waveq.method.recurrent import read_parametrised
+from waveq.method.wave_layer import KeptOrder
 from waveq.quantizers.base import TINY, damped, straight_through
 
 __all__ = ["StepBits", "learned_step_bits", "quantize_step_range"]
@@ -107,26 +108,28 @@ class StepBits:
     def __init__(
         self, model: nn.Module, costs: Table, budget: float, *, strength: float = 100.0, rate_bits: float = 0.02
     ) -> None:
-        layers, costs = quantizable(model), as_table(costs)
+        costs = as_table(costs)
+        weights = choose_named(model, costs)
         for name in costs:
-            if name not in layers:
-                raise ValueError(f"costs names {name!r}, which is no layer to quantise{nearest(name, layers)}")
             if costs[name] and min(costs[name]) < 2:
                 raise ValueError(f"costs[{name!r}] has {min(costs[name])} bits; a step and a range need 2 or more")
         for what, value in (("strength", strength), ("rate_bits", rate_bits)):
             if not 0 < value < math.inf:
                 raise ValueError(f"{what} must be positive and finite, not {value!r}")
         self._problem = make_problem(costs, costs, budget)
-        self._modules = {name: layers[name] for name in self._problem.names}
+        self._sites = [site for name in self._problem.names for site in weights[name].sites]
+        self._orders = [KeptOrder(site.module, site.order) for site in self._sites]
         self._states: dict[str, _StepRange] = {}
-        for (name, module), bits in zip(self._modules.items(), self._problem.bits, strict=True):
-            weight = module.weight
-            assert isinstance(weight, Tensor)
-            self._states[name] = _StepRange(weight, bits).to(weight.device)
+        for name, bits in zip(self._problem.names, self._problem.bits, strict=True):
+            tensor = weights[name].tensor
+            self._states[name] = _StepRange(tensor, bits).to(tensor.device)
         self._learned = [parameter for state in self._states.values() for parameter in state.parameters()]
         self._weights = list(model.parameters())
-        for name, module in self._modules.items():
-            parametrize.register_parametrization(module, "weight", self._states[name])
+        for name in self._problem.names:
+            for site in weights[name].sites:
+                parametrize.register_parametrization(site.module, site.tensor, self._states[name])
+                if isinstance(site.module, nn.RNNBase):
+                    read_parametrised(site.module)
         # a short memory of sizes: the penalty's first gradients are a thousand times those that decide later
         self._optimizer = torch.optim.Adam(self._learned, lr=rate_bits, betas=(0.9, 0.9))
         self._strength = strength
@@ -163,9 +166,11 @@ class StepBits:
 
     def remove(self) -> None:
         """Leave plain layers with the float weights as they are now; ``policy()`` goes on answering."""
-        for module in self._modules.values():
-            if parametrize.is_parametrized(module, "weight"):
-                parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+        for site in self._sites:
+            if parametrize.is_parametrized(site.module, site.tensor):
+                parametrize.remove_parametrizations(site.module, site.tensor, leave_parametrized=False)
+        for order in self._orders:
+            order.remove()
 
 
 def learned_step_bits(

@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pareto import DesignSpace, measured_losses, weight_errors
 from waveq.allocate.hessian import hessian_losses, squared_errors
 from waveq.evaluate.evaluator import PolicyEvaluator
 from waveq.evaluate.samples import EvaluationData
-from waveq.evaluate.weights import plain_layers
-from waveq.layers import outputs_of
-from waveq.quantizers import Quantizer, check_total_bits, quantize_weight
+from waveq.method.chosen import choose_weights
+from waveq.quantizers import Quantizer, check_total_bits
 from waveq.quantizers.base import ScaleMode
 
 __all__ = ["Trace", "curvature_table", "hessian_traces", "measured_table", "weight_error_table"]
@@ -64,6 +64,7 @@ def weight_error_table(
     quantizer: Quantizer = "dorefa",
     scale: ScaleMode = "max",
     skip: Iterable[str] = (),
+    also: Iterable[str] = (),
 ) -> pd.DataFrame:
     """Mean over a layer's weights of (Q_b(w) - w)^2, a frame of layers by bits in squared units of the weights.
 
@@ -73,18 +74,12 @@ def weight_error_table(
         >>> bool(table.loc["0", 2] > table.loc["0", 4] > table.loc["0", 8])
         True
     """
-    layers = plain_layers(model, skip)
-    weights = {name: module.weight.detach() for name, module in layers.items()}  # type: ignore[operator]
-
+    weights = choose_weights(model, skip=skip, also=also).weights
     space = DesignSpace(dict.fromkeys(weights, _distinct(bits)))
     return weight_errors(
-        {name: weight.double().cpu() for name, weight in weights.items()},
+        {name: weight.tensor.detach().double().cpu() for name, weight in weights.items()},
         space,
-        rounded=lambda name, b: (
-            quantize_weight(weights[name], b, quantizer=quantizer, scale=scale, outputs=outputs_of(layers[name]))
-            .double()
-            .cpu()
-        ),
+        rounded=lambda name, b: weights[name].rounded(b, quantizer=quantizer, scale=scale).double().cpu(),
     )
 
 
@@ -117,6 +112,7 @@ def hessian_traces(
     probes: int = 32,
     seed: int = 0,
     skip: Iterable[str] = (),
+    also: Iterable[str] = (),
 ) -> dict[str, Trace]:
     """Trace of the Hessian of the mean cross-entropy in each layer's weights, by Hutchinson's method.
 
@@ -130,6 +126,7 @@ def hessian_traces(
         probes: how many v are drawn.
         seed: of the probes.
         skip: layers left out.
+        also: weights beyond the usual ones, as for ``attach``.
 
     Returns:
         Trace and its standard error over the probes, by layer; in nats per squared unit of the weights.
@@ -143,19 +140,20 @@ def hessian_traces(
     """
     if probes < 2:
         raise ValueError(f"probes must be at least 2 (the error is estimated from their spread), not {probes!r}")
-    names = list(plain_layers(model, skip))
-    weights = {name: model.get_submodule(name).weight.detach() for name in names}  # type: ignore[operator]
+    chosen = choose_weights(model, skip=skip, also=also).weights
+    weights = {name: weight.tensor.detach() for name, weight in chosen.items()}
+    keys = {name: weight.keys for name, weight in chosen.items()}
     held = EvaluationData(data, name="data")
     generator = torch.Generator().manual_seed(seed)
     was_training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        found = np.array([_probe(model, weights, held, _signs(weights, generator)) for _ in range(probes)])
+        found = np.array([_probe(model, weights, keys, held, _signs(weights, generator)) for _ in range(probes)])
     finally:
         for module in was_training:
             module.training = True
     errors = found.std(axis=0, ddof=1) / probes**0.5
-    return {name: Trace(float(v), float(e)) for name, v, e in zip(names, found.mean(axis=0), errors, strict=True)}
+    return {name: Trace(float(v), float(e)) for name, v, e in zip(weights, found.mean(axis=0), errors, strict=True)}
 
 
 def _signs(weights: Mapping[str, Tensor], generator: torch.Generator) -> list[Tensor]:
@@ -165,16 +163,23 @@ def _signs(weights: Mapping[str, Tensor], generator: torch.Generator) -> list[Te
     ]
 
 
-def _probe(model: nn.Module, weights: Mapping[str, Tensor], data: EvaluationData, v: list[Tensor]) -> list[float]:
-    """v_l' (H v)_l of every layer, summed over the batches."""
+def _probe(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    keys: Mapping[str, Sequence[str]],
+    data: EvaluationData,
+    v: list[Tensor],
+) -> list[float]:
+    """v_l' (H v)_l of every layer, summed over the batches; ``keys`` say where a layer's weight is read."""
     total = np.zeros(len(v))
     for x, y in data:
         leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
         device = next(iter(leaves.values())).device
-        swapped = {f"{name}.weight": leaf for name, leaf in leaves.items()}
-        scores = functional_call(model, swapped, (x.to(device),))
-        loss = F.cross_entropy(scores, y.to(device), reduction="sum") / len(data)
-        slopes = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
+        swapped = {key: leaf for name, leaf in leaves.items() for key in keys[name]}
+        with sdpa_kernel(SDPBackend.MATH):  # the fused forms of attention can be differentiated once
+            scores = functional_call(model, swapped, (x.to(device),), tie_weights=False)
+            loss = F.cross_entropy(scores, y.to(device), reduction="sum") / len(data)
+            slopes = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
         along = sum((slope * sign).sum() for slope, sign in zip(slopes, v, strict=True))
         products = torch.autograd.grad(along, list(leaves.values()))  # type: ignore[arg-type]
         total += [float((product * sign).sum()) for product, sign in zip(products, v, strict=True)]

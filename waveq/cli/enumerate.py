@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from waveq.cli.common import AsJson, FinishedRun, Hardware, Part, Quiet, TuningEpochs, TuningRate, emit, resumable, say
-from waveq.cli.parsing import changed_protocol, parse_bits
+from waveq.cli.parsing import changed_protocol, check_numbers, parse_bits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +51,7 @@ def enumerate_policies(
     from waveq.codesign.space import STORE, TABLE, enumerate_run
     from waveq.train.trained_run import TrainedRun
 
+    check_numbers({"sample": sample, "workers": workers})
     trained = TrainedRun(run)
     options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     with resumable(f"What was evaluated is in {store or run / STORE}; the same command goes on from there."):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from waveq.cli.common import AsJson, Imports, Run, aligned, cell, emit, say
-from waveq.cli.parsing import parse_grid, parse_sense
+from waveq.cli.parsing import check_numbers, parse_grid, parse_sense
 from waveq.train.user_modules import import_modules
 
 __all__ = ["explore", "register"]
@@ -50,6 +50,7 @@ def explore(
     from waveq.cli.workload import Sizes, priced_policy
     from waveq.codesign.pictures import save_figure
 
+    check_numbers({"batch": batch})
     import_modules(imports)
     chosen = parse_sense(sense)
     priced = priced_policy(policy, model, workload, Sizes())

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from waveq.codesign.protocol import Protocol
 
-__all__ = ["changed_protocol", "parse_bits", "parse_grid", "parse_integers", "parse_sense"]
+__all__ = ["changed_protocol", "check_numbers", "parse_bits", "parse_grid", "parse_integers", "parse_sense"]
+
+
+def check_numbers(options: Mapping[str, int | None], *, least: int = 1, most: int | None = None) -> None:
+    """Refuse whole numbers that are out of range; None is an option that was not given.
+
+    Example:
+        >>> check_numbers({"batch": 0})
+        Traceback (most recent call last):
+        ...
+        ValueError: --batch must be at least 1, but it is 0
+    """
+    for option, value in options.items():
+        if value is not None and (value < least or (most is not None and value > most)):
+            span = f"at least {least}" if most is None else f"from {least} to {most}"
+            raise ValueError(f"--{option} must be {span}, but it is {value}")
 
 
 def parse_bits(text: str) -> tuple[int, ...]:
@@ -20,7 +36,7 @@ def parse_bits(text: str) -> tuple[int, ...]:
     found: set[int] = set()
     for piece in text.split(","):
         low, dash, high = piece.strip().partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()):
+        if not low.isdecimal() or (dash and not high.isdecimal()):
             raise ValueError(f"--bits must be numbers such as 2,3,4,8 or 2-8, not {text!r}")
         found.update(range(int(low), int(high if dash else low) + 1))
     if not found or not all(1 <= width <= 9 for width in found):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from waveq.cli.common import AsJson, Hardware, Imports, Run, emit, say
+from waveq.cli.parsing import check_numbers
 from waveq.train.user_modules import import_modules
 
 __all__ = ["register", "score"]
@@ -48,6 +49,8 @@ def score(
     from waveq.codesign.pipeline import save_score
     from waveq.codesign.score import result_data
 
+    check_numbers({"activation-bits": activation_bits, "default-bits": default_bits}, most=16)
+    check_numbers({"batch": batch})
     import_modules(imports)
     machine = load_hardware(hardware)
     priced = priced_policy(policy, model, workload, Sizes(input_size, in_channels, num_classes))

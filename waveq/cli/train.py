@@ -10,6 +10,7 @@ import typer
 
 from waveq.cli.common import AsJson, DataDir, Imports, Quiet, Run, aligned, emit, resumable, say, say_progress
 from waveq.method.options import option_help, option_names
+from waveq.train.result import share_sentence
 from waveq.train.user_modules import import_modules
 
 if TYPE_CHECKING:
@@ -64,7 +65,16 @@ def train(
     lambda_w: Annotated[float | None, _option("lambda_w")] = None,
     lambda_beta: Annotated[float | None, _option("lambda_beta")] = None,
     pretrain_epochs: Annotated[int | None, typer.Option(help="Epochs of float training.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs with WaveQ.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs with WaveQ, the search for bits included.")] = None,
+    rewind: Annotated[
+        bool | None,
+        typer.Option(
+            "--rewind/--no-rewind",
+            help="Learn bits in a short search, then train the float weights with them (default with preset "
+            "recommended); or both in one run.",
+        ),
+    ] = None,
+    search_share: Annotated[float | None, typer.Option(help="The search's share of --epochs (default 0.2).")] = None,
     finetune_epochs: Annotated[int | None, typer.Option(help="Epochs with the bits fixed, afterwards.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of the WaveQ stage.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images of a step, over all processes.")] = None,
@@ -191,6 +201,7 @@ def result_text(result: TrainResult) -> str:
     """Accuracies, bits and warnings of a run, for people."""
     rows = [
         ("float", f"{100 * result.float_validation_accuracy:.2f}", f"{100 * result.float_test_accuracy:.2f}"),
+        *_search_row(result),
         *_unrounded_row(result),
         (
             f"{result.mean_bits:.2f} bits (mean of layers)",
@@ -199,6 +210,8 @@ def result_text(result: TrainResult) -> str:
         ),
     ]
     bits = _bits_table(result)
+    if "search" in result.steps:
+        bits += f"\n\n{share_sentence(result.steps['search'], result.steps['wave'])}"
     table = aligned(("accuracy %", "validation", "test"), rows)
     notes = "".join(f"\nwarning: {warning}" for warning in result.warnings)
     return f"{bits}\n\n{table}{notes}\n\nwritten to {result.run_dir}; next: waveq score {result.run_dir}"
@@ -210,6 +223,11 @@ def _bits_table(result: TrainResult) -> str:
         return aligned(("layer", "bits"), [(name, str(width)) for name, width in result.bits.items()])
     rows = [(name, str(width), str(result.input_bits.get(name, "float"))) for name, width in result.bits.items()]
     return aligned(("layer", "bits", "inputs"), rows)
+
+
+def _search_row(result: TrainResult) -> list[tuple[str, str, str]]:
+    found = result.search_validation_accuracy
+    return [] if found is None else [("at the end of the search", f"{100 * found:.2f}", "")]
 
 
 def _unrounded_row(result: TrainResult) -> list[tuple[str, str, str]]:

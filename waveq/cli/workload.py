@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from waveq.cli.parsing import check_numbers
+
 if TYPE_CHECKING:
     from stripes_sim import LayerShape
 
@@ -19,6 +21,10 @@ class Sizes(NamedTuple):
     input_size: int | None = None
     in_channels: int | None = None
     num_classes: int | None = None
+
+    def check(self) -> None:
+        """Refuse sizes below 1, by option."""
+        check_numbers({field.replace("_", "-"): value for field, value in self._asdict().items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +49,7 @@ def priced_policy(text: str, model: str | None, workload: Path | None, sizes: Si
     Raises:
         ValueError: none of these, or a network that is missing, unknown or given twice.
     """
+    sizes.check()
     source = Path(text)
     if source.is_dir():
         if model is not None or workload is not None:
@@ -57,7 +64,7 @@ def priced_policy(text: str, model: str | None, workload: Path | None, sizes: Si
             home=source,
             name=source.name,
         )
-    if not (text.isdigit() or source.exists()):
+    if not (text.isdecimal() or source.exists()):
         from waveq.train.run_folder import nearest_run
 
         raise ValueError(
@@ -84,7 +91,8 @@ def _layers(model: str | None, workload: Path | None, sizes: Sizes) -> list[Laye
     from waveq.zoo import build, network
 
     entry = network(str(model))
-    channels, side = sizes.in_channels or entry.in_channels, sizes.input_size or entry.input_size
+    channels = entry.in_channels if sizes.in_channels is None else sizes.in_channels
+    side = entry.input_size if sizes.input_size is None else sizes.input_size
     with torch.device("meta"):
         net = build(entry.name, num_classes=sizes.num_classes, in_channels=channels, input_size=side)
     return trace(net, (channels, side, side))
@@ -94,7 +102,7 @@ def _bits(text: str, layers: list[LayerShape]) -> tuple[int | Mapping[str, int],
     """Weight and activation bits of a policy file or a number."""
     from waveq.train.trained_run import FLOAT_BITS
 
-    if text.isdigit():
+    if text.isdecimal():
         return int(text), FLOAT_BITS
     from waveq.policy import Policy
 

@@ -34,7 +34,7 @@ class Protocol:
         batch_size: images of a step of these.
 
     Raises:
-        ValueError: an unknown part, a negative number of epochs.
+        ValueError: an unknown part, a negative number of epochs, a learning rate that is none.
     """
 
     part: str = "validation"
@@ -46,6 +46,8 @@ class Protocol:
         check_choice("part", self.part, PARTS)
         if self.finetune_epochs < 0:
             raise ValueError(f"finetune_epochs must be 0 or more, not {self.finetune_epochs}")
+        if not 0 < self.finetune_lr < float("inf"):
+            raise ValueError(f"finetune_lr must be more than 0, not {self.finetune_lr}")
 
     def __str__(self) -> str:
         if self.finetune_epochs == 0:
@@ -105,7 +107,7 @@ def evaluation(run: TrainedRun, protocol: Protocol) -> Evaluation:
     config, skipped, threads = run.config, tuple(run.policy.skipped), run.config.threads
     images = run.images(protocol.part)
     labels = images.split.labels.numpy()
-    inputs = dict(run.policy.activation_bits) or None
+    inputs, input_quantizer = dict(run.policy.activation_bits) or None, input_quantizer_of(run)
     if protocol.finetune_epochs:
         from waveq.evaluate.finetune import PolicyFinetuner
 
@@ -116,7 +118,9 @@ def evaluation(run: TrainedRun, protocol: Protocol) -> Evaluation:
             quantizer=config.quantizer,
             scale=scale_of(run),
             skip=skipped,
+            also=config.also,
             activation_bits=inputs,
+            activation_quantizer=input_quantizer,
             epochs=protocol.finetune_epochs,
             batch_size=protocol.batch_size,
             lr=protocol.finetune_lr,
@@ -132,7 +136,9 @@ def evaluation(run: TrainedRun, protocol: Protocol) -> Evaluation:
         quantizer=config.quantizer,
         scale=scale_of(run),
         skip=skipped,
+        also=config.also,
         activation_bits=inputs,
+        activation_quantizer=input_quantizer,
     )
     return Evaluation(evaluator, functools.partial(evaluator.correct, each=True), labels, threads)
 
@@ -145,3 +151,9 @@ def scale_of(run: TrainedRun) -> Any:
     modes, scale = scale_modes(run.config.quantizer), run.config.scale or get_preset(run.config.preset).scale
     scale = "max" if scale == "learned" else scale
     return scale if scale in modes else modes[0]
+
+
+def input_quantizer_of(run: TrainedRun) -> str | None:
+    """The inputs' quantiser that the run trained with; None where its inputs were in floating point."""
+    told = run.policy.provenance.get("activation_quantizer")
+    return told if isinstance(told, str) and run.policy.activation_bits else None

@@ -15,6 +15,7 @@ from waveq._files import write_text
 from waveq.codesign.pictures import frontier_figure, save_figure, save_learning
 from waveq.codesign.placement import FRONT, SENSE
 from waveq.codesign.space import SENSITIVITY, TABLE, read_table
+from waveq.train.result import share_sentence
 from waveq.train.trained_run import TrainedRun
 
 __all__ = ["draw_pictures", "markdown_table", "versions", "write_report"]
@@ -49,7 +50,7 @@ def write_report(path: Path) -> Path:
 def draw_pictures(run: TrainedRun) -> set[str]:
     """Draw what the run folder has data for, and return the names of the files."""
     drawn = set()
-    metrics = run.path / "wave" / "metrics.csv"
+    metrics = run.path / ("search" if run.config.searches else "wave") / "metrics.csv"
     if run.config.bits == "learn" and metrics.exists() and save_learning(metrics, run.path / "learning.png"):
         drawn.add("learning.png")
     if (run.path / "breakdown.png").exists():
@@ -125,17 +126,24 @@ def _percent(share: float) -> str:
 
 
 def _learned(run: TrainedRun, pictures: set[str]) -> str:
-    policy = run.policy
+    policy, steps = run.policy, run.result.get("steps", {})
+    betas = policy.provenance.get("search", {}).get("betas", policy.betas)
     rows = [
         (
             name,
             bits,
-            f"{policy.betas[name]:.2f}" if name in policy.betas else "",
+            f"{betas[name]:.2f}" if name in betas else "",
             f"{policy.weight_counts.get(name, 0):,}",
         )
         for name, bits in policy.items()
     ]
     lines = ["## Policy", markdown_table(("layer", "bits", "β", "weights"), rows)]
+    if "search" in steps:
+        sentence = share_sentence(steps["search"], steps["wave"])
+        before = _percent(run.result["search_validation_accuracy"])
+        lines.append(
+            f"{sentence[0].upper()}{sentence[1:]}. At the end of the search: {before} % of the validation images."
+        )
     lines += [f"Warning: {warning}" for warning in run.result["warnings"]]
     lines.append(f"Before training: {run.result['forecast']}")
     if "learning.png" in pictures:

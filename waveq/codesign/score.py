@@ -92,5 +92,6 @@ def result_data(result: Result) -> dict[str, Any]:
             }
             for saving in result.savings
         ],
+        "notes": list(result.notes),
         "layers": result.frame.to_dict("records"),
     }

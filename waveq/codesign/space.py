@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from waveq._files import write_frame, write_json
-from waveq.codesign.protocol import Evaluation, Protocol, evaluation, scale_of
+from waveq.codesign.protocol import Evaluation, Protocol, evaluation, input_quantizer_of, scale_of
 from waveq.codesign.score import price_policies
 from waveq.train.run_folder import nearest_run
 from waveq.train.trained_run import TrainedRun
@@ -51,6 +51,7 @@ def fingerprint(run: TrainedRun, evaluate: Evaluation, protocol: Protocol) -> di
         "scale": scale_of(run),
         "skipped": list(run.policy.skipped),
         "activation_bits": dict(run.policy.activation_bits),
+        "activation_quantizer": input_quantizer_of(run),
         "seed": run.config.seed if protocol.finetune_epochs else None,
     }
 

@@ -18,9 +18,11 @@ from waveq.evaluate.inputs import quantize_inputs
 from waveq.evaluate.prefix.replay import Replay, UntraceableError
 from waveq.evaluate.samples import EvaluationData, Stretch
 from waveq.evaluate.scores import count_hits, predicted_classes
-from waveq.evaluate.weights import Policies, WeightBank, as_policies, plain_layers
-from waveq.quantizers import Quantizer, find_quantizer
-from waveq.quantizers.base import ScaleMode, check_scale_mode
+from waveq.evaluate.weights import Columns, Policies, WeightBank, evaluated
+from waveq.method.chosen import choose_weights
+from waveq.method.options import Method
+from waveq.quantizers import Quantizer, quantizer_class
+from waveq.quantizers.base import ScaleMode
 
 __all__ = ["PolicyEvaluator"]
 
@@ -39,12 +41,16 @@ class PolicyEvaluator:
         loader: an iterable of (x, y) batches, y being class numbers (n,), or one (x, y) pair of tensors. Up to 1 GiB is
             held in memory; larger data are read anew at every call, and must then come in one order.
         quantizer: a registered weight quantiser, or the class of one.
-        scale: what the levels are multiplied by. The default here is "max" (max|w| of the layer): DoReFa as released
-            ("none") makes weights span [-1, 1], which without training is hopeless in a network without batch norm.
+        scale: what the levels are multiplied by; None is ``attach``'s own choice, "max" (max|w| of the layer) where the
+            method has it. DoReFa as released ("none") makes weights span [-1, 1], which without training is hopeless
+            in a network without batch norm.
         skip: layers left in floating point: exact names or patterns ("layer1.*").
-        activation_bits: bits of the layers' inputs, 1 to 8 (DoReFa's quantiser, inputs clipped to [0, 1]): one number
-            for all but the network's first layer, or a mapping by layer name. A layer whose first batch of inputs
-            holds negative values gets a signed grid. A Policy's own ``activation_bits`` are not read.
+        also: weights to quantise beyond the usual ones, as for ``attach``: embeddings, stacked experts.
+        activation_bits: bits of the layers' inputs, 1 to 8: one number for all but the network's first layer, or a
+            mapping by layer name. Their ranges and signs are found in the loader's first batch, in floating point. A
+            Policy brings bits, ranges and signs as its run left them: with it, the accuracy of its bits is that of the
+            finalised network as long as the weights are.
+        activation_quantizer: the inputs' quantiser; None is ``attach``'s own choice for the method.
         share_prefixes: run what several policies have in common once. The scores are the same to the last bit (that is
             checked on the data before it is relied upon); False is for comparing.
         memory_bytes: bound on the activations that are alive at once; sets the samples that are taken at a time.
@@ -55,8 +61,9 @@ class PolicyEvaluator:
         plain_reason: why prefixes are not shared; None where they are.
 
     Raises:
-        TypeError: a loader or policy of a wrong form.
-        ValueError: unknown layer, quantizer or scale; nothing to quantise; parametrised or NaN weights.
+        TypeError: a loader or policy of a wrong form; a model inside a wrapper that ``attach`` refuses.
+        ValueError: unknown layer, quantizer or scale; nothing to quantise; weights that ``attach`` refuses
+            (parametrised, NaN, read by something that must not find them rounded).
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -74,24 +81,35 @@ class PolicyEvaluator:
         loader: Any,
         *,
         quantizer: Quantizer = "dorefa",
-        scale: ScaleMode = "max",
+        scale: ScaleMode | None = None,
         skip: Iterable[str] = (),
+        also: Iterable[str] = (),
         activation_bits: int | Mapping[str, int] | None = None,
+        activation_quantizer: str | None = None,
         share_prefixes: bool = True,
         memory_bytes: int = 1 << 30,
     ) -> None:
-        method = find_quantizer(quantizer)  # not by name: a process that receives this need not know it
-        check_scale_mode(scale)
-        layers = plain_layers(model, skip)
-        self.names = tuple(layers)
-        self.quantizer, self.scale = method.method, scale
+        inner, method, _ = evaluated(
+            model,
+            Method(
+                quantizer=quantizer,
+                scale=scale,
+                skip=skip,
+                also=also,
+                activation_bits=activation_bits,
+                activation_quantizer=activation_quantizer,
+            ),
+        )
         self._data = EvaluationData(loader)
-        self._model = copy.deepcopy(model).eval().requires_grad_(False)
-        self._layers = {name: self._model.get_submodule(name) for name in self.names}
-        self._device: torch.device = next(iter(self._layers.values())).weight.device  # type: ignore[assignment]
-        self._bank = WeightBank(self._layers, quantizer=method, scale=scale)
+        self._model = copy.deepcopy(inner).eval().requires_grad_(False)
+        weights = choose_weights(self._model, skip=method.skip, also=method.also).weights
+        self.names = tuple(weights)
+        self.quantizer, self.scale = quantizer_class(quantizer).method, method.scale
+        self._device = next(iter(weights.values())).tensor.device
         first = next(iter(self._data))[0].to(self._device)
-        self.activation_bits = quantize_inputs(self._model, self.names, activation_bits, first)
+        self.activation_bits = quantize_inputs(self._model, method, first)
+        self._columns = Columns(weights, quantizer, self.activation_bits)
+        self._bank = WeightBank(weights, quantizer=quantizer, scale=method.scale)
         self.plain_reason = None if share_prefixes else "share_prefixes=False"
         self._replay = Replay(self._model, self.names, self._bank, self._device, memory_bytes)
 
@@ -110,7 +128,7 @@ class PolicyEvaluator:
         Args:
             policies: (N, L) array of total bits with the columns of ``names``, a mapping or Policy, or a list of them.
         """
-        rows = as_policies(policies, self.names)
+        rows = self._columns.rows(policies)
         labels, hits, lock = self.labels.numpy(), np.zeros(len(rows), dtype=np.int64), threading.Lock()
 
         def count(part: slice, scores: Scores) -> None:
@@ -125,7 +143,7 @@ class PolicyEvaluator:
 
     def losses(self, policies: Any) -> npt.NDArray[np.float64]:
         """Mean cross-entropy in nats, (N,) float64."""
-        rows = as_policies(policies, self.names)
+        rows = self._columns.rows(policies)
         total, lock = np.zeros(len(rows)), threading.Lock()
 
         def add(part: slice, scores: Scores) -> None:
@@ -141,7 +159,7 @@ class PolicyEvaluator:
 
     def predictions(self, policies: Any) -> npt.NDArray[np.int64]:
         """Predicted classes, (N, samples) int64; the first class wins a tie."""
-        rows = as_policies(policies, self.names)
+        rows = self._columns.rows(policies)
         found = np.empty((len(rows), len(self._data)), dtype=np.int64)
 
         def store(part: slice, scores: Scores) -> None:

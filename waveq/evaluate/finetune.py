@@ -10,6 +10,7 @@ kind are timed first, and the faster one does the work. The cores of a CPU train
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -22,9 +23,11 @@ from waveq.evaluate.finetune_group import Group, Recipe, forked_random, seconds_
 from waveq.evaluate.inputs import quantize_inputs
 from waveq.evaluate.samples import EvaluationData
 from waveq.evaluate.side_by_side import cores, run_side_by_side
-from waveq.evaluate.weights import Policies, as_policies, plain_layers
-from waveq.quantizers import Quantizer, find_quantizer
-from waveq.quantizers.base import ScaleMode, check_scale_mode
+from waveq.evaluate.weights import Columns, Policies, evaluated
+from waveq.method.chosen import choose_weights
+from waveq.method.options import Method
+from waveq.quantizers import Quantizer, quantizer_class
+from waveq.quantizers.base import ScaleMode
 
 __all__ = ["PolicyFinetuner", "finetune_policies"]
 
@@ -43,17 +46,20 @@ class PolicyFinetuner:
         train_data: (x, y) tensors, or an iterable of (x, y) batches that fits in memory; shuffled anew every epoch.
         test_data: the same form; accuracies are measured on these samples.
         quantizer: a registered weight quantiser, or the class of one.
-        scale: what the levels are multiplied by: "max", "none" or "learned".
+        scale: what the levels are multiplied by, "max", "none" or "learned"; None is ``attach``'s own choice.
         skip: layers left in floating point: exact names or patterns.
-        activation_bits: bits of the layers' inputs, as for PolicyEvaluator; the float model's first batch of training
-            data shows which inputs have a sign.
+        also: weights to quantise beyond the usual ones, as for ``attach``.
+        activation_bits: bits of the layers' inputs, as for PolicyEvaluator; their ranges and signs are found in the
+            first batch of training data, in floating point, and stay.
+        activation_quantizer: the inputs' quantiser; None is ``attach``'s own choice for the method.
         epochs: passes over the training data.
         batch_size: samples per step; the last, smaller batch of an epoch is used too.
         lr: learning rate, constant.
         momentum: of SGD.
         weight_decay: of SGD, on all parameters.
         seed: decides the order of samples and dropout masks.
-        together: "auto", or how many policies are trained as one (1: one at a time).
+        together: "auto", or how many policies are trained as one (1: one at a time). What cannot be trained as one is
+            trained one at a time, with a warning that says why.
 
     Attributes:
         names: the quantised layers: the columns of a policy array.
@@ -81,9 +87,11 @@ class PolicyFinetuner:
         test_data: Any,
         *,
         quantizer: Quantizer = "dorefa",
-        scale: ScaleMode = "max",
+        scale: ScaleMode | None = None,
         skip: Iterable[str] = (),
+        also: Iterable[str] = (),
         activation_bits: int | Mapping[str, int] | None = None,
+        activation_quantizer: str | None = None,
         epochs: int = 1,
         batch_size: int = 128,
         lr: float = 0.01,
@@ -92,8 +100,17 @@ class PolicyFinetuner:
         seed: int = 0,
         together: int | Literal["auto"] = "auto",
     ) -> None:
-        method = find_quantizer(quantizer)  # not by name: a process that receives this need not know it
-        check_scale_mode(scale)
+        inner, method, _ = evaluated(
+            model,
+            Method(
+                quantizer=quantizer,
+                scale=scale,
+                skip=skip,
+                also=also,
+                activation_bits=activation_bits,
+                activation_quantizer=activation_quantizer,
+            ),
+        )
         for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
             _check_whole(name, value, least)
         for name, number in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
@@ -101,15 +118,18 @@ class PolicyFinetuner:
                 raise ValueError(f"{name} must be a finite number >= 0, not {number!r}")
         if together != "auto":
             _check_whole("together", together, 1)
-        self.names = tuple(plain_layers(model, skip))
-        self._model = copy.deepcopy(model).requires_grad_(False)
+        self._model = copy.deepcopy(inner).requires_grad_(False)
+        self._weights = choose_weights(self._model, skip=method.skip, also=method.also).weights
+        self.names = tuple(self._weights)
         self._device = next(self._model.parameters()).device
         self._train = _in_memory("train_data", train_data, self._device)
         self._test = _in_memory("test_data", test_data, self._device)
-        self.activation_bits = quantize_inputs(self._model, self.names, activation_bits, self._train[0][:batch_size])
+        self.activation_bits = quantize_inputs(self._model, method, self._train[0][:batch_size])
+        assert method.quantizer is not None
+        self._columns = Columns(self._weights, method.quantizer, self.activation_bits)
         self._recipe = Recipe(
-            quantizer=method,
-            scale=scale,
+            quantizer=method.quantizer,  # not by name: a process that receives this need not know it
+            scale=method.scale,
             epochs=epochs,
             batch_size=batch_size,
             lr=lr,
@@ -132,9 +152,12 @@ class PolicyFinetuner:
 
     def correct(self, policies: Any, *, progress: Callable[[int, int], None] | None = None) -> npt.NDArray[np.bool_]:
         """Which test samples are predicted right after fine-tuning, (N, samples) bool."""
-        rows = as_policies(policies, self.names)
+        rows = self._columns.rows(policies)
         right = np.empty((len(rows), len(self._test[1])), dtype=bool)
         with forked_random(self._device):
+            if len(rows) > 1 and self.group != 1 and (reason := self._why_not_together(rows[:2])):
+                warnings.warn(f"policies are trained one at a time: {reason}", stacklevel=2)
+                self.group = 1
             if len(rows) > 1 and self.group is None:
                 self.group = self._faster_group(rows)
             size = self.group or 1
@@ -154,7 +177,17 @@ class PolicyFinetuner:
         return right
 
     def _make(self, rows: Policies) -> Group:
-        return Group(self._model, self.names, rows, self._recipe)
+        return Group(self._model, self._weights, rows, self._recipe)
+
+    def _why_not_together(self, rows: Policies) -> str:
+        """What keeps two policies from being trained as one; "" where nothing does."""
+        if not quantizer_class(self._recipe.quantizer).learns_bits:
+            return f"quantizer {quantizer_class(self._recipe.quantizer).method!r} has no levels for any number of bits"
+        try:
+            self._make(rows).step(self._train[0][:2], self._train[1][:2])
+        except (RuntimeError, ValueError) as error:  # what vmap raises for operations without a batching rule
+            return str(error).splitlines()[0]
+        return ""
 
     def _draws_random_numbers(self, rows: Policies) -> bool:
         """Whether a training step does (dropout): the generator is one for all threads, so these take turns."""
@@ -163,13 +196,10 @@ class PolicyFinetuner:
         return not torch.equal(before, torch.get_rng_state())
 
     def _faster_group(self, rows: Policies) -> int:
-        """Time a few steps alone and together; an operation that cannot be batched counts as not paying."""
+        """Time a few steps alone and together."""
         together = min(_GROUP.get(self._device.type, _GROUP["cpu"]), len(rows))
-        self.timings[1] = seconds_per_policy(self._make(rows[:1]), *self._train)
-        try:
-            self.timings[together] = seconds_per_policy(self._make(rows[:together]), *self._train)
-        except (RuntimeError, ValueError):  # what vmap raises for operations without a batching rule
-            self.timings[together] = float("inf")
+        for size in (1, together):
+            self.timings[size] = seconds_per_policy(self._make(rows[:size]), *self._train)
         return min(self.timings, key=lambda size: self.timings[size])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,8 @@ from torch.func import functional_call, vmap
 
 from waveq.evaluate.side_by_side import one_thread_per_operation
 from waveq.evaluate.weights import Policies
-from waveq.quantizers import Quantizer, make_quantizer
+from waveq.method.chosen import ChosenWeight
+from waveq.quantizers import Quantizer
 from waveq.quantizers.base import ScaleMode
 
 __all__ = ["Group", "Recipe", "forked_random", "seconds_per_policy"]
@@ -29,7 +30,7 @@ class Recipe:
     """How each policy is trained."""
 
     quantizer: Quantizer
-    scale: ScaleMode
+    scale: ScaleMode | None
     epochs: int
     batch_size: int
     lr: float
@@ -41,28 +42,38 @@ class Recipe:
 class _Quantized(nn.Module):
     """The model with each weight behind its quantiser, as a function of bits that are tensors.
 
-    A tensor of bits, and no Python branch on it, is what lets one trace serve policies with different bits.
+    A tensor of bits, and no Python branch on it, is what lets one trace serve policies with different bits. What a
+    quantiser learns starts from its layer's bits, as in ``attach``.
+
+    Args:
+        model: copied.
+        weights: what is quantised, by name.
+        row: total bits of each.
+        recipe: with the method and its scale.
     """
 
-    def __init__(self, model: nn.Module, names: tuple[str, ...], recipe: Recipe) -> None:
+    def __init__(self, model: nn.Module, weights: Mapping[str, ChosenWeight], row: Policies, recipe: Recipe) -> None:
         super().__init__()
         self.model = copy.deepcopy(model)
-        self.names = names
-        weights = {name: self.model.get_submodule(name).weight.detach() for name in names}  # type: ignore[operator]
+        self.keys = [weight.keys for weight in weights.values()]
+        self.places = [keys[0].rpartition(".") for keys in self.keys]
         self.quantizers = nn.ModuleList(
-            make_quantizer(recipe.quantizer, weight, scale=recipe.scale) for weight in weights.values()
+            weight.quantizer(recipe.quantizer, total_bits=bits, scale=recipe.scale)
+            for weight, bits in zip(weights.values(), row.tolist(), strict=True)
         )
 
     def forward(self, x: Tensor, magnitude_bits: Tensor, has_binary: bool) -> Tensor:
         """Scores of x; magnitude_bits (L,) floating, 0 for a binary layer."""
         swapped = {}
-        for name, quantizer, bits in zip(self.names, self.quantizers, magnitude_bits, strict=True):
-            weight = self.model.get_submodule(name).weight
+        for (module, _, tensor), keys, quantizer, bits in zip(
+            self.places, self.keys, self.quantizers, magnitude_bits, strict=True
+        ):
+            weight = getattr(self.model.get_submodule(module), tensor)
             rounded = quantizer(weight, bits.clamp_min(1.0))
             if has_binary:
                 rounded = torch.where(bits < 1.0, quantizer.binarize(weight), rounded)  # type: ignore[operator]
-            swapped[f"{name}.weight"] = rounded
-        scores: Tensor = functional_call(self.model, swapped, (x,))
+            swapped.update(dict.fromkeys(keys, rounded))
+        scores: Tensor = functional_call(self.model, swapped, (x,), tie_weights=False)
         return scores
 
 
@@ -71,27 +82,24 @@ class Group:
 
     Args:
         model: the float model that each policy starts from; not changed.
-        names: its quantised layers.
+        weights: what of it is quantised, by name.
         rows: (G, L) total bits.
         recipe: how they are trained.
     """
 
-    def __init__(self, model: nn.Module, names: tuple[str, ...], rows: Policies, recipe: Recipe) -> None:
+    def __init__(self, model: nn.Module, weights: Mapping[str, ChosenWeight], rows: Policies, recipe: Recipe) -> None:
         self.recipe = recipe
         self.size = len(rows)
-        self._net = _Quantized(model, names, recipe)
+        nets = [_Quantized(model, weights, row, recipe) for row in rows]
+        self._net = nets[0]
         device = next(model.parameters()).device
         self._bits = torch.from_numpy(rows.astype("float32") - 1.0).to(device)
         self._has_binary = bool((rows == 1).any())
-        self.parameters = {name: self._own(p).requires_grad_() for name, p in self._net.named_parameters()}
-        self.buffers = {name: self._own(b) for name, b in self._net.named_buffers()}
+        self.parameters = {name: p.requires_grad_() for name, p in _joined([dict(n.named_parameters()) for n in nets])}
+        self.buffers = dict(_joined([dict(n.named_buffers()) for n in nets]))
         self._optimizer = torch.optim.SGD(
             list(self.parameters.values()), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
-
-    def _own(self, start: Tensor) -> Tensor:
-        copies = start.detach()[None].expand(self.size, *start.shape) if self.size > 1 else start.detach()
-        return copies.clone()
 
     def _scores(self, x: Tensor) -> Tensor:
         """(G, n, classes)."""
@@ -131,6 +139,13 @@ class Group:
         self._net.eval()
         at_once = max(1, _PREDICTED_AT_ONCE // self.size)
         return torch.cat([self._scores(part).argmax(dim=-1) for part in torch.split(x, at_once)], dim=1)
+
+
+def _joined(states: list[dict[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of one network alone, of several with a leading dimension."""
+    for name, tensor in states[0].items():
+        each = [state[name].detach() for state in states]
+        yield name, torch.stack(each) if len(each) > 1 else tensor.detach().clone()
 
 
 def seconds_per_policy(group: Group, x: Tensor, y: Tensor) -> float:

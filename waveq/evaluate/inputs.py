@@ -2,58 +2,56 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
-from waveq.layers import quantizable
-from waveq.method.arguments import resolve_activations
-from waveq.method.fixed_input import FixedInput, keep_input
+from waveq.method.attachment import attach_method
+from waveq.method.input_quantizers import restore_inputs
+from waveq.method.input_ranges import calibrate
+from waveq.method.options import Method
+from waveq.policy import Policy
 
 __all__ = ["quantize_inputs"]
 
 
-def quantize_inputs(
-    model: nn.Module, names: tuple[str, ...], bits: int | Mapping[str, int] | None, x: Tensor
-) -> dict[str, int]:
-    """Put DoReFa's activation quantiser before layers; x through the float model shows whose inputs have a sign.
+def quantize_inputs(model: nn.Module, method: Method, x: Tensor) -> dict[str, int]:
+    """Put the input quantisers before the layers that ``attach`` would put before them.
+
+    Their ranges, levels and signs are those that ``waveq.calibrate`` finds in a batch that goes through the float
+    model; a Policy brings its own, as training left them.
 
     Args:
-        model: changed in place; run once in evaluation mode where there is something to quantise.
-        names: the layers that may be named.
-        bits: one number for all of them but the network's first layer, a mapping by name, or None.
+        model: plain; changed in place.
+        method: ``activation_bits``, ``activation_quantizer``, and which layers there are (``skip``, ``also``).
         x: a first batch.
 
     Returns:
         Bits by layer.
 
+    Raises:
+        ValueError: see ``attach`` and ``waveq.restore_inputs``.
+
     Example:
+        >>> import torch; from waveq.method.options import Method
         >>> net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
-        >>> quantize_inputs(net, ("0", "2"), 4, torch.randn(5, 3))
+        >>> quantize_inputs(net, Method(activation_bits=4), torch.randn(5, 3))
         {'2': 4}
     """
-    chosen = resolve_activations(bits, list(names), next(iter(quantizable(model))))
-    if not chosen:
+    if method.activation_bits is None:
         return {}
-    layers = {name: model.get_submodule(name) for name in chosen}
-    signed: dict[str, bool] = {}
-    watches = [
-        layer.register_forward_pre_hook(functools.partial(_note_sign, signed, name)) for name, layer in layers.items()
-    ]
-    training = [module for module in model.modules() if module.training]
-    with torch.no_grad():
-        model.eval()(x)
-    for module in training:
-        module.training = True
-    for watch in watches:
-        watch.remove()
-    for name, layer in layers.items():
-        keep_input(layer, FixedInput(chosen[name], signed=signed.get(name, False)))
-    return chosen
-
-
-def _note_sign(signed: dict[str, bool], name: str, _module: nn.Module, args: tuple[Any, ...]) -> None:
-    signed.setdefault(name, bool((args[0] < 0).any()))
+    if isinstance(method.activation_bits, Policy):
+        restore_inputs(model, method.activation_bits)
+        return dict(method.activation_bits.activation_bits)
+    given = method.activation_bits
+    if "learn" in (given.values() if isinstance(given, Mapping) else (given,)):
+        raise ValueError(f"activation_bits={given!r}: policies are evaluated with bits, 1 to 8, or those of a Policy")
+    # the float road reads float weights; what it would do to them later needs steps, which are never taken
+    asked = replace(method, quantizer="dorefa", bits=8, scale="max", forward="float", fit_range=False)
+    wq = attach_method(model, replace(asked, schedule="constant", lambda_w=0.0))
+    calibrate(model, [x])
+    found = wq.policy()
+    wq.remove()
+    restore_inputs(model, found)
+    return dict(found.activation_bits)

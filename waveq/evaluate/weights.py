@@ -2,61 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.utils import parametrize
 
 from waveq._names import nearest
 from waveq.functional import MAX_TOTAL_BITS
-from waveq.layers import outputs_of, quantizable
-from waveq.quantizers import Quantizer, check_total_bits, quantize_weight
+from waveq.method.arguments import resolve_activation_quantizer, resolve_quantizer, resolve_scale
+from waveq.method.chosen import ChosenWeight, choose_weights
+from waveq.method.options import Method
+from waveq.method.presets import get_preset
+from waveq.method.sites import site_names
+from waveq.method.wrappers import names_of, resolve_names, unwrapped
+from waveq.policy import Policy
+from waveq.quantizers import Quantizer, check_total_bits, quantizer_class, scale_modes
 from waveq.quantizers.base import ScaleMode
 
-__all__ = ["Policies", "WeightBank", "as_policies", "plain_layers"]
+__all__ = ["Columns", "Policies", "WeightBank", "as_policies", "evaluated"]
 
 Policies = npt.NDArray[np.uint8]
 
 
-def plain_layers(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Module]:
-    """The layers to quantise, all of them with plain weights.
+def evaluated(model: nn.Module, method: Method) -> tuple[nn.Module, Method, dict[str, ChosenWeight]]:
+    """The network inside wrappers, its own names in the options, and the tensors that are quantised: as in ``attach``.
+
+    Args:
+        model: with plain float weights; not changed.
+        method: quantizer, scale, skip, also, and what is said of inputs.
+
+    Returns:
+        Network, options with ``quantizer``, ``scale`` and ``activation_quantizer`` filled in, and weights by name.
 
     Raises:
-        ValueError: nothing to quantise; a parametrised weight; weights with NaN.
+        ValueError: see ``attach``.
     """
-    layers = quantizable(model, skip)
-    if not layers:
-        raise ValueError(
-            "nothing to quantise: every Linear and convolution layer of the model is skipped, or there is none"
-        )
-    for name, module in layers.items():
-        if parametrize.is_parametrized(module, "weight"):
-            raise ValueError(
-                f"layer {name!r} has a parametrised weight; policies are evaluated on a plain float model "
-                "(finalize() a trained one, or keep a copy from before attach())"
-            )
-        if not bool(torch.isfinite(module.weight).all()):  # type: ignore[arg-type]
-            raise ValueError(f"the weights of layer {name!r} hold NaN or infinity")
-    return layers
+    found, preset = resolve_quantizer(method.quantizer, None), get_preset(method.preset)
+    scale = resolve_scale(method.scale, found, preset)
+    if scale not in scale_modes(found):
+        known = ", ".join(map(repr, scale_modes(found)))
+        raise ValueError(f"scale must be one of {known} for quantizer {found.method!r}, not {scale!r}")
+    model = unwrapped(model)
+    if isinstance(model, nn.Module):
+        method = resolve_names(method, site_names(model))
+    weights = choose_weights(model, skip=method.skip, also=method.also).weights
+    activation = resolve_activation_quantizer(method, found.activation, preset)
+    return model, replace(method, quantizer=found, scale=scale, activation_quantizer=activation), weights
 
 
 class WeightBank:
     """Quantised weights by layer and total bits, computed at the first use and kept.
 
+    Args:
+        weights: what is quantised, by name.
+        quantizer: a method.
+        scale: its scale; None is its own.
+
     Example:
-        >>> bank = WeightBank({"fc": nn.Linear(2, 2, bias=False)}, quantizer="dorefa", scale="max")
-        >>> bank.weight("fc", 3) is bank.weight("fc", 3)
+        >>> bank = WeightBank(choose_weights(nn.Sequential(nn.Linear(2, 2))).weights, quantizer="dorefa", scale="max")
+        >>> bank.weight("0", 3) is bank.weight("0", 3)
         True
     """
 
-    def __init__(self, layers: Mapping[str, nn.Module], *, quantizer: Quantizer, scale: ScaleMode) -> None:
-        self._float = {name: module.weight.detach() for name, module in layers.items()}  # type: ignore[operator]
-        self._outputs = {name: outputs_of(module) for name, module in layers.items()}
+    def __init__(self, weights: Mapping[str, ChosenWeight], *, quantizer: Quantizer, scale: ScaleMode | None) -> None:
+        self._weights = dict(weights)
         self._quantizer, self._scale = quantizer, scale
         self._done: dict[tuple[str, int], Tensor] = {}
 
@@ -64,18 +77,17 @@ class WeightBank:
         """The weights of a layer on its B-bit grid, shape and dtype as in the model."""
         key = name, total_bits
         if key not in self._done:
-            self._done[key] = quantize_weight(
-                self._float[name],
-                total_bits,
-                quantizer=self._quantizer,
-                scale=self._scale,
-                outputs=self._outputs[name],
-            ).contiguous()
+            rounded = self._weights[name].rounded(total_bits, quantizer=self._quantizer, scale=self._scale)
+            self._done[key] = rounded.contiguous()
         return self._done[key]
 
     def float_weight(self, name: str) -> Tensor:
         """The layer's own weights."""
-        return self._float[name]
+        return self._weights[name].tensor.detach()
+
+    def in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors by layer, as ``functional_call`` takes them: wherever the layer's weight is read."""
+        return {key: tensor for name, tensor in tensors.items() for key in self._weights[name].keys}
 
     def scores(self, model: nn.Module, policy: Mapping[str, int], x: Tensor) -> Tensor:
         """The model's own scores (n, classes) with the weights of one policy: the plain way.
@@ -83,12 +95,77 @@ class WeightBank:
         Raises:
             TypeError: the model returns something else.
         """
-        weights = {f"{name}.weight": self.weight(name, int(bits)) for name, bits in policy.items()}
+        weights = self.in_place({name: self.weight(name, int(bits)) for name, bits in policy.items()})
         scores = functional_call(model, weights, (x,), tie_weights=False)
         if not isinstance(scores, Tensor) or scores.ndim != 2:
             shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise TypeError(f"model must return class scores of shape (n, classes), it returned {shape}")
         return scores
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What policies have to fit: the columns of a policy array, and what else they may say.
+
+    Attributes:
+        weights: what is quantised, by name.
+        quantizer: the method.
+        activation_bits: bits of the inputs by layer.
+    """
+
+    weights: Mapping[str, ChosenWeight]
+    quantizer: Quantizer
+    activation_bits: Mapping[str, int]
+
+    def rows(self, policies: Any) -> Policies:
+        """``as_policies``, once it is sure that the method has these bits, and that a Policy is meant for all this.
+
+        Raises:
+            ValueError: bits that the method does not have; a Policy of another method, or with other input bits.
+        """
+        found = quantizer_class(self.quantizer)
+        listed = [policies] if isinstance(policies, Mapping) else policies
+        if isinstance(listed, list | tuple):
+            listed = [self._own_names(each) if isinstance(each, Mapping) else each for each in listed]
+        rows = as_policies(listed, tuple(self.weights))
+        wrong = np.argwhere(~np.isin(rows, np.array(list(found.bit_counts), dtype=np.uint8)))
+        if len(wrong):
+            row, column = wrong[0]
+            least, most = found.bit_counts[0], found.bit_counts[-1]
+            raise ValueError(
+                f"policy {row} gives layer {tuple(self.weights)[column]!r} {rows[row, column]} bits; quantizer "
+                f"{found.method!r} has {least} to {most}"
+            )
+        return rows
+
+    def _own_names(self, policy: Mapping[str, int]) -> dict[str, int]:
+        """The first name of each weight, and the model's own names instead of a wrapper's."""
+        first = {name: weight.names[0] for weight in self.weights.values() for name in weight.names}
+        inside = names_of(policy, first)
+        own = {name: first.get(inside.get(name, name), name) for name in policy}
+        if isinstance(policy, Policy):
+            self._check(policy, own)
+        chosen: dict[str, int] = {}
+        for name, bits in policy.items():
+            if chosen.setdefault(own[name], int(bits)) != bits:
+                raise ValueError(
+                    f"layers that share the weight of {own[name]!r} must have the same bits: {dict(policy)}"
+                )
+        return chosen
+
+    def _check(self, policy: Policy, own: Mapping[str, str]) -> None:
+        method = quantizer_class(self.quantizer).method
+        if policy.quantizer not in (None, method):
+            raise ValueError(
+                f"the policy is made for quantizer {policy.quantizer!r}, policies are evaluated with {method!r}; give "
+                f"quantizer={policy.quantizer!r}, or the bits alone: dict(policy)"
+            )
+        inputs = {own[name]: bits for name, bits in policy.activation_bits.items()}
+        if inputs and inputs != dict(self.activation_bits):
+            raise ValueError(
+                f"the policy quantises inputs ({inputs}) that are not those that are quantised here "
+                f"({dict(self.activation_bits) or 'none'}): give activation_bits=policy, or dict(policy)"
+            )
 
 
 def as_policies(policies: Any, names: tuple[str, ...]) -> Policies:
@@ -133,7 +210,10 @@ def as_policies(policies: Any, names: tuple[str, ...]) -> Policies:
 def _row(policy: Mapping[str, int], names: tuple[str, ...]) -> list[int]:
     for name in policy:
         if name not in names:
-            raise ValueError(f"policy names {name!r}, which is no layer to evaluate{nearest(name, names)}")
+            raise ValueError(
+                f"policy names {name!r}, which is no layer to evaluate{nearest(name, names)} (embeddings and experts: "
+                "also=...)"
+            )
     missing = [name for name in names if name not in policy]
     if missing:
         raise ValueError(f"policy says nothing about: {', '.join(missing)}")

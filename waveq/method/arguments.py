@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 _RANGE_AT = 0.05  # of the run
-_SCHEDULES = ("three-phase", "constant", "exponential", "rising")
+_SCHEDULES = ("three-phase", "search", "constant", "exponential", "rising")
 
 
 def resolve_bits(
@@ -108,7 +109,6 @@ def resolve_activations(
     *,
     bits: object = None,
     uncalled: Sequence[str] = (),
-    learns: bool = False,
 ) -> dict[str, int]:
     """Bits of the inputs by layer, 0 where they are learned.
 
@@ -118,14 +118,13 @@ def resolve_activations(
         first: the network's first layer.
         bits: weight bits; a Policy brings activation bits of its own, which hold unless others are asked for.
         uncalled: weights whose inputs no hook can reach.
-        learns: whether "learn" is known where this is asked.
     """
     if activation_bits is None and isinstance(bits, Policy):
         activation_bits = bits.activation_bits
     if activation_bits is None:
         return {}
     if not isinstance(activation_bits, Mapping):
-        return dict.fromkeys((name for name in names if name != first), _input_bits(activation_bits, None, learns))
+        return dict.fromkeys((name for name in names if name != first), _input_bits(activation_bits, None))
     for name in activation_bits:
         if name in uncalled:
             raise ValueError(
@@ -135,11 +134,11 @@ def resolve_activations(
             )
         if name not in names:
             raise ValueError(f"activation_bits names {name!r}, which is no layer to quantise{nearest(name, names)}")
-    return {name: _input_bits(value, name, learns) for name, value in activation_bits.items()}
+    return {name: _input_bits(value, name) for name, value in activation_bits.items()}
 
 
-def _input_bits(value: object, layer: str | None, learns: bool) -> int:
-    if isinstance(value, str) and learns:
+def _input_bits(value: object, layer: str | None) -> int:
+    if isinstance(value, str):
         if value != "learn":
             where = f" of layer {layer!r}" if layer else ""
             raise ValueError(f'activation bits{where} must be "learn" or a whole number from 1 to 8, not {value!r}')
@@ -243,6 +242,10 @@ def resolve_schedule(method: Method, preset: Preset, *, learning: bool) -> Sched
         raise ValueError(f"the {kind} schedule needs total_steps, the optimiser steps of the whole run")
     if kind == "exponential":
         return exponential(total_steps, lambda_w=strength, lambda_beta=price)
+    if kind == "search":
+        if not learning:
+            raise ValueError('schedule "search" ends when the bits freeze; with preset bits there is nothing to search')
+        return _search(total_steps, preset, lambda_w=strength, lambda_beta=price)
     rise, fall = (share * total_steps for share in preset.phases)
     if kind == "rising":
         first = min(strength, preset.pinning[0])
@@ -256,6 +259,21 @@ def resolve_schedule(method: Method, preset: Preset, *, learning: bool) -> Sched
         fall=fall,
         wave_rise=preset.wave_rise * total_steps,
     )
+
+
+def _search(total_steps: int, preset: Preset, *, lambda_w: float, lambda_beta: float) -> Schedule:
+    """The three phases of a longer run, up to the step at which its bits freeze."""
+    whole = total_steps / preset.phases[1]
+    found = three_phase(
+        total_steps,
+        lambda_w=lambda_w if preset.wave_rise < preset.phases[1] else 0.0,  # no wave that would rise behind the end
+        lambda_beta=lambda_beta,
+        rise=preset.phases[0] * whole,
+        fall=total_steps,
+        sharpness=max(1.0, whole / 60),
+        wave_rise=preset.wave_rise * whole,
+    )
+    return dataclasses.replace(found, name="search")
 
 
 def _usual_schedule(learning: bool, forward: Forward, preset: Preset) -> str:

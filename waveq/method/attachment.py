@@ -29,12 +29,11 @@ from waveq.method.arguments import (
 )
 from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
 from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, accept_plain_root, accept_plain_weight, drop_root_state
-from waveq.method.choose_layers import choose_layers, share_weights
+from waveq.method.chosen import ChosenWeight, choose_weights
 from waveq.method.cost_arguments import resolve_pair_budget, resolve_pairs
 from waveq.method.coverage import own_forward
 from waveq.method.fixed_input import FixedInput, drop_input, keep_input
 from waveq.method.handle import WaveQ
-from waveq.method.holders import find_holders, refuse_views
 from waveq.method.input_bits import InputBits
 from waveq.method.input_signs import InputSign
 from waveq.method.multiplications import Multiplications, require_countable
@@ -47,12 +46,11 @@ from waveq.method.relus import Leaning
 from waveq.method.schedules import Profile
 from waveq.method.seal import seal_of
 from waveq.method.settings import Settings, WaveLayer
-from waveq.method.sites import WeightSite, weight_sites
+from waveq.method.sites import WeightSite, site_names
 from waveq.method.wave_layer import KeptOrder, make_plain, shorten
 from waveq.method.wrappers import resolve_names, unwrapped
-from waveq.quantizers import Quantizer, make_activation_quantizer, make_quantizer
+from waveq.quantizers import Quantizer, make_activation_quantizer
 from waveq.quantizers.base import ScaleMode
-from waveq.quantizers.stacked import stack_of
 
 __all__ = ["WaveQ", "attach", "attach_method"]
 
@@ -118,18 +116,15 @@ def attach(
     return attach_method(given.pop("model"), Method(**given))
 
 
-def attach_method(model: nn.Module, method: Method) -> WaveQ:
-    """``attach`` with the options as a record."""
+def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any] | None = None) -> WaveQ:
+    """``attach`` with the options as a record; ``search`` says where preset bits were found, for the provenance."""
     model = unwrapped(model)
     if isinstance(model, nn.Module):
-        method = resolve_names(method, weight_sites(model, method.also, method.bits))
+        method = resolve_names(method, site_names(model))
     preset = get_preset(method.preset)
     quantizer = resolve_quantizer(method.quantizer, method.bits)
-    layers, skipped = choose_layers(model, method.skip, method.bits, method.also)
-    known = weight_sites(model)
-    shared = share_weights(layers)
-    refuse_views(model, layers)
-    holders = find_holders(model, layers, skipped)
+    choice = choose_weights(model, skip=method.skip, also=method.also, bits=method.bits)
+    layers, known, shared = choice.layers, choice.known, choice.shared
     chosen = resolve_bits(method.bits, shared, _ends(known or layers), method.first_last)
     uncalled = [name for name, site in layers.items() if not site.called]
     inputs = resolve_activations(
@@ -138,7 +133,6 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
         next(iter(known), ""),
         bits=method.bits,
         uncalled=uncalled,
-        learns=True,
     )
     if method.activation_quantizer is not None and not inputs:
         raise ValueError(
@@ -175,7 +169,7 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
         else resolve_pair_budget(method.target, chosen, inputs, pairs, learning=learning),
         pairs=pairs,
         counter=counter if counts else None,
-        skipped=tuple(name for name in known if name in skipped),
+        skipped=tuple(name for name in known if name in choice.skipped),
         forward=method.forward,
         bounds_from=bounds_from,
         described={
@@ -188,17 +182,18 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
             "schedule": schedule.name,
             "total_steps": method.total_steps,
             "target": dict(method.target) if method.target else None,
+            **({} if search is None else {"search": dict(search)}),
         },
+        method=method,
     )
     groups, reported = Groups(), list[str]()
-    sites = {name: [*(layers[each] for each in names), *_tied(layers[name], holders)] for name, names in shared.items()}
+    sites = {name: weight.sites for name, weight in choice.weights.items()}
     built = {
         name: WaveLayer(
             name,
             tuple(site.module for site in sites[name]),
             _new_state(
-                name,
-                layers[name],
+                choice.weights[name],
                 chosen[name],
                 quantizer=quantizer,
                 settings=settings,
@@ -212,7 +207,7 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
             ),
             tuple(site.tensor for site in sites[name]),
         )
-        for name, names in shared.items()
+        for name in shared
     }
     # nothing above has touched the model: a refused call leaves it as it was
     strange = own_forward({name: site.module for name, site in layers.items()})
@@ -228,8 +223,7 @@ def attach_method(model: nn.Module, method: Method) -> WaveQ:
 
 
 def _new_state(
-    name: str,
-    site: WeightSite,
+    chosen: ChosenWeight,
     total_bits: int,
     *,
     quantizer: Quantizer,
@@ -243,9 +237,7 @@ def _new_state(
     sign: InputSign,
 ) -> WaveParametrization:
     """The parametrisation of one weight; ``total_bits`` is 0 where bits are learned."""
-    weight, preset = site.module._parameters[site.tensor], settings.preset
-    assert weight is not None
-    make = stack_of if site.stacked else make_quantizer
+    weight, preset = chosen.tensor, settings.preset
     quantizes, inputs = None, None
     if activation is not None:
         method, bits = activation
@@ -259,7 +251,7 @@ def _new_state(
                 device=weight.device,
             )
     state = WaveParametrization(
-        make(quantizer, weight, total_bits=total_bits or None, scale=scale, layer=name, outputs=site.outputs),
+        chosen.quantizer(quantizer, total_bits=total_bits or None, scale=scale),
         beta=float(total_bits - 1) if total_bits else preset.beta_init,
         total_bits=total_bits,
         quantized=quantized,
@@ -285,12 +277,6 @@ def _ends(sites: Mapping[str, WeightSite]) -> list[str]:
     """The weights of the first module and of the last one."""
     modules = [site.module for site in sites.values()]
     return [name for name, site in sites.items() if site.module in (modules[0], modules[-1])]
-
-
-def _tied(site: WeightSite, holders: Mapping[str, WeightSite]) -> list[WeightSite]:
-    """Who else holds a site's weight."""
-    weight = site.module._parameters[site.tensor]
-    return [other for other in holders.values() if other.module._parameters[other.tensor] is weight]
 
 
 def _plain_costs(chosen: Mapping[str, int], inputs: Mapping[str, int], costs: LayerCosts | None) -> dict[str, float]:
@@ -344,7 +330,8 @@ def _register_all(
             if quantizes_inputs and (fixed := drop_input(module)) is not None:
                 dropped[module] = fixed  # of an earlier ``finalize``
             hooks.append(KeptOrder(module, site.order))
-            parametrize.register_parametrization(module, site.tensor, layer.state)
+            with torch.no_grad():  # torch reads the weight; what is learned along with reading must not move yet
+                parametrize.register_parametrization(module, site.tensor, layer.state)
             shorten(module, site.tensor)
             hooks.append(module.register_load_state_dict_pre_hook(accept))  # type: ignore[no-untyped-call]
             if isinstance(module, nn.RNNBase):
@@ -352,7 +339,8 @@ def _register_all(
             if quantizes_inputs:
                 hooks.append(module.register_forward_pre_hook(quantize_input, with_kwargs=True))
     for layer in built.values():
-        layer.state.reads = 0  # torch reads a weight when it is parametrised
+        layer.state.reads = 0
+        layer.state.kept.clear()
     hooks.append(Leaning(model))
     device = next(iter(built.values())).state.beta.device
     for name in ROOT_STATE:

@@ -11,14 +11,13 @@ from waveq.functional import BETA_MIN, magnitude_bits
 from waveq.method.operands import operands_of
 from waveq.method.progress import Progress
 from waveq.method.settings import Settings
-from waveq.method.settling import drift_of, start_of, swing_of
+from waveq.method.settling import drift_of, start_of, stray_of
 
 __all__ = ["BetaRecord", "diagnose", "diagnose_bits", "diagnose_loose_budget"]
 
 _EDGE = 0.02  # closer to the lower clamp than this is collapse
 _LOCK = 0.25  # bits travelled by less than this from the start is lock
-_RESTLESS = 1.75  # bits of travel to and fro at the end of phase 2
-_SHORT = 24  # steps of phase 2; in fewer, one step may cross half a level, and half a bit of travel is much
+_STRAY = 0.5  # bits; betas that are left so far from where they rest give other bits more often than not
 _ALIKE = 0.1  # betas closer together than this have told the layers apart by nothing
 
 
@@ -31,10 +30,9 @@ class BetaRecord:
         end: where it ended.
         bits: the total bits that the layer got; 0 while they are learned.
         now: the total bits that the end gives, within the budget where one is set.
-        later: the total bits that as many steps again as at the end of phase 2 would give (see
-            ``settling``); where no
-            drift is larger than chance they are the same.
-        swing: how far it went to and fro at the end of phase 2, bits.
+        later: the total bits that as many steps again as at the end of phase 2 would give at least (see ``settling``);
+            where no drift is larger than chance they are the same.
+        stray: how far it strayed at the end of phase 2, standard deviation in bits.
     """
 
     start: float
@@ -42,7 +40,7 @@ class BetaRecord:
     bits: int
     now: int = 0
     later: int = 0
-    swing: float = 0.0
+    stray: float = 0.0
 
 
 def diagnose_bits(progress: Progress, settings: Settings, *, unpriced: str = "") -> list[str]:
@@ -81,7 +79,8 @@ def _records(progress: Progress, settings: Settings) -> dict[str, BetaRecord]:
     start = start_of(budgeted=settings.budget is not None)
     later = {}
     for name, travel in travels.items():
-        drift = drift_of(travel, progress.phase2_steps, settings.preset.settle, start=start)
+        steps, settle = progress.phase2_steps, settings.preset.settle
+        drift = drift_of(travel, steps, settle, start=start, layers=len(travels))
         later[name] = min(high, max(low, ends[name] + drift))
     hysteresis = progress.learned[0].state.hysteresis
     now, then = (_total_bits(betas, hysteresis, settings, progress) for betas in (ends, later))
@@ -92,7 +91,7 @@ def _records(progress: Progress, settings: Settings) -> dict[str, BetaRecord]:
             bits=operand.state.bits_now,
             now=now[operand.name],
             later=then[operand.name],
-            swing=swing_of(travels[operand.name]),
+            stray=stray_of(travels[operand.name], progress.phase2_steps, start=start),
         )
         for operand in operands
     }
@@ -153,8 +152,7 @@ def diagnose(
     locked = [name for name, r in records.items() if abs(r.end - r.start) < _LOCK and not budget_is_used]
     cut = [name for name, r in records.items() if r.bits and r.end - (r.bits - 1) > 1.0 + _EDGE]
     moving = [name for name, r in records.items() if r.later != r.now]
-    restless = 0.5 if phase2_steps < _SHORT else _RESTLESS
-    swinging = [f"{name} (by {r.swing:.1f} bits)" for name, r in records.items() if r.swing > restless]
+    straying = [f"{name} (by {r.stray:.1f} bits)" for name, r in records.items() if r.stray > _STRAY]
     start = next(iter(records.values())).start if records else 0.0
     findings = [
         (collapsed, "beta collapsed to its lower limit in: {}. Lower lambda_beta, or set a target."),
@@ -170,9 +168,9 @@ def diagnose(
             " Train longer, or raise beta_lr.",
         ),
         (
-            swinging,
-            f"beta still went to and fro at the end of phase 2, which had {phase2_steps} steps, in: {{}}. Where it "
-            "stood when the bits froze was chance: train longer.",
+            straying,
+            f"beta still went far at the end of phase 2, which had {phase2_steps} steps, in: {{}}. Another order of "
+            "the same data would give these layers other bits more often than not: train longer.",
         ),
         (
             cut,

@@ -10,7 +10,7 @@ import inspect
 import math
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from waveq._names import nearest
@@ -132,9 +132,10 @@ class Method:
     schedule: str | Profile | None = field(
         default=None,
         metadata=_told(
-            "three-phase, constant, exponential or rising.",
+            "three-phase, search, constant, exponential or rising.",
             '"three-phase" is the default when learning, "constant" for preset bits, "rising" on the float road of '
-            'preset "recommended". Or a callable from step to (lambda_w, lambda_beta); a '
+            'preset "recommended". "search" is three-phase up to where the bits freeze, for a run that is rewound then '
+            "(``waveq.rewind``). Or a callable from step to (lambda_w, lambda_beta); a "
             "``waveq.schedules.Schedule`` brings its own phases.",
         ),
     )
@@ -234,6 +235,29 @@ class Method:
             value, check = getattr(self, option.name), option.metadata["check"]
             if check is not None and not (value is None and option.default is None):
                 object.__setattr__(self, option.name, check(option.name, value))
+
+    def with_policy(self, policy: Mapping[str, int], total_steps: int | None, **changes: Any) -> Method:
+        """The same method with the bits that it has learned: what drove them is left out, all else stays.
+
+        Args:
+            policy: a Policy; it brings the bits of the inputs too.
+            total_steps: of the run with these bits.
+            changes: options that shall differ all the same.
+
+        Raises:
+            ValueError: an unknown option among the changes, or a value that is wrong by itself.
+
+        Example:
+            >>> Method(quantizer="wrpn", lambda_beta=0.1).with_policy({"fc": 3}, None)
+            Method(quantizer='wrpn', bits={'fc': 3}, ..., lambda_beta=None, ...)
+        """
+        for name in changes:
+            if name not in _OPTIONS:
+                raise ValueError(f"{name!r} is no option of attach(){nearest(name, _OPTIONS)}")
+        drivers = {"activation_bits": None, "lambda_beta": None, "target": None}
+        if self.schedule == "search":
+            drivers["schedule"] = None
+        return replace(self, **{**drivers, "bits": policy, "total_steps": total_steps, **changes})
 
 
 _OPTIONS = {option.name: option for option in fields(Method)}

@@ -19,7 +19,7 @@ class Schedule:
     Phase 1 (before ``rise``) is task loss only, phase 2 (before ``fall``) learns the bits, phase 3 keeps them.
 
     Attributes:
-        name: "three-phase", "constant", "exponential", "rising" or "callable".
+        name: "three-phase", "search", "constant", "exponential", "rising" or "callable".
         profile: the strengths at a step.
         rise: first optimiser step of phase 2.
         fall: first optimiser step of phase 3; None where no bits are learned.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from waveq.method.budget import AnyBudget
-from waveq.method.options import Forward
+from waveq.method.options import Forward, Method
 from waveq.method.pair_costs import PairCosts
 from waveq.method.parametrization import WaveParametrization
 from waveq.method.presets import Preset
@@ -124,3 +124,5 @@ class Settings:
     bounds_from: int | None = None
     """The step at which ranges are fitted; None where they are not."""
     described: Mapping[str, Any] = field(default_factory=dict)
+    method: Method = field(default_factory=Method)
+    """The options themselves, with the model's own names for its layers."""

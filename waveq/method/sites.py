@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from waveq._names import nearest
 from waveq.layers import Outputs, is_layer, outputs_of
 
-__all__ = ["EMBEDDINGS", "WeightSite", "site_name", "weight_sites"]
+__all__ = ["EMBEDDINGS", "WeightSite", "site_name", "site_names", "weight_sites"]
 
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
@@ -93,8 +93,18 @@ def weight_sites(model: nn.Module, also: Iterable[str] = (), bits: object = None
             (found if tensor in usual else asked)[site_name(name, tensor)] = site
     wanted = _matching(also, found, asked)
     wanted.update(name for name in (bits if isinstance(bits, Mapping) else ()) if name in asked)
-    names = [site_name(name, tensor) for name, module in model.named_modules() for tensor in _all_tensors(module)]
-    return {name: found.get(name) or asked[name] for name in dict.fromkeys(names) if name in found or name in wanted}
+    names = [name for name in site_names(model) if name in found or name in wanted]
+    return {name: found.get(name) or asked[name] for name in dict.fromkeys(names)}
+
+
+def site_names(model: nn.Module) -> list[str]:
+    """The names of all weights that are quantised or that ``also`` may name.
+
+    Example:
+        >>> site_names(nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2)))
+        ['0', '1']
+    """
+    return [site_name(name, tensor) for name, module in model.named_modules() for tensor in _all_tensors(module)]
 
 
 def _usual(module: nn.Module) -> Iterator[str]:

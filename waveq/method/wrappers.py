@@ -147,16 +147,18 @@ def resolve_names(method: Method, known: Iterable[str]) -> Method:
             bits = method.bits
             changed["bits"] = renamed(bits, found) if isinstance(bits, Policy) else _renamed(bits, found)
             told |= found
-    for option in ("activation_bits", "layer_costs"):
+    for option in ("activation_bits", "activation_signed", "layer_costs"):
         given = getattr(method, option)
         if isinstance(given, Mapping) and (found := names_of(given, known)):
             changed[option] = _renamed(given, found)
             told |= found
-    if not isinstance(method.skip, str):
-        skip = tuple(method.skip)
-        found = names_of(skip, known, patterns=True)
-        changed["skip"] = tuple(found.get(name, name) for name in skip)
-        told |= found
+    for option in ("skip", "also"):
+        given = getattr(method, option)
+        if not isinstance(given, str):
+            names = tuple(given)
+            found = names_of(names, known, patterns=True)
+            changed[option] = tuple(found.get(name, name) for name in names)
+            told |= found
     if told:
         first, new = next(iter(told.items()))
         warnings.warn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from waveq._boundaries import clip
@@ -16,7 +17,8 @@ from waveq.quantizers.base import TINY, ScaleMode, WeightQuantizer, straight_thr
 __all__ = ["LQNets", "LQNetsActivation"]
 
 _QUARTILE = 0.6745  # of the normal distribution: where the released code puts the outer levels' scale
-_START_ROUNDS = 10  # of the fit to the starting weights
+_START_ROUNDS = 10  # of the fit to the starting weights, or the first inputs
+_SAMPLE = 1 << 14  # inputs that the start is fitted to
 _FIRST_AXIS = Outputs()
 
 
@@ -113,7 +115,9 @@ class LQNetsActivation(DataStarted):
     """Levels v^T e, e in {0, 1}^K, one basis a layer; inputs with a sign take e in {-1, 1}^K.
 
     The gradient is straight-through between the outermost levels and 0 beyond. Each training batch moves the basis a
-    tenth of the way to its least-squares fit. It starts at the powers of two on the scale of the first training batch.
+    tenth of the way to its least-squares fit. It starts at the powers of two on the scale of the first training batch
+    and is fitted to that batch by ten whole rounds, as the weights' is; where inputs turn out to have a sign later, once
+    more, for the new codes.
 
     Args:
         bits: K, 1 to 8.
@@ -131,16 +135,31 @@ class LQNetsActivation(DataStarted):
     def __init__(self, bits: int) -> None:
         super().__init__(bits)
         self.register_buffer("basis", torch.ones(1, bits))
+        self._outgrown = False  # whether inputs took a sign since the basis was fitted
 
     def start(self, x: Tensor, signed: bool) -> None:
         """The basis from a batch."""
         some = x[x != 0]
         size = (some.square().mean().sqrt() if some.numel() else x.new_ones(())).clamp_min(TINY)
         powers = 2.0 ** torch.arange(self.bits, device=x.device)
-        self.basis.copy_(self.shared(size) * powers[None] * 2 * _QUARTILE / (2.0**self.bits - 1))
+        basis = size * powers[None] * 2 * _QUARTILE / (2.0**self.bits - 1)
+        row = x.reshape(1, -1)
+        row = row[:, :: max(1, -(-row.numel() // _SAMPLE))]
+        codes = binary_codes(self.bits, signed=signed, like=row)
+        for _ in range(_START_ROUNDS):
+            basis = moved_basis(row, basis, codes, memory=0.0)
+        self.basis.copy_(self.shared(basis))
+
+    def take_sign(self) -> None:
+        """The next batch fits the basis to the new codes; under torch.distributed the next training batch."""
+        self._outgrown = True
 
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         """The values on the levels of the basis, which a training batch moves afterwards."""
+        if self._outgrown and (self.training or not (dist.is_available() and dist.is_initialized())):
+            self._outgrown = False
+            with torch.no_grad():
+                self.start(x.detach(), signed)
         row = x.detach().reshape(1, -1)
         codes = binary_codes(self.bits, signed=signed, like=row)
         levels, _ = sorted_levels(self.basis.to(row.dtype), codes)

@@ -43,6 +43,7 @@ __all__ = [
     "quantizer_class",
     "quantizer_names",
     "register",
+    "round_by",
     "scale_modes",
 ]
 
@@ -297,10 +298,16 @@ def quantize_weight(
         [-1.0, 0.0, 1.0]
     """
     method = make_quantizer(quantizer, weight, total_bits=check_total_bits(total_bits), scale=scale, outputs=outputs)
+    return round_by(method, weight, total_bits)
+
+
+def round_by(method: WeightQuantizer, weight: Tensor, total_bits: int) -> Tensor:
+    """Weights on the levels of a quantiser that was made for them; computed in float32 at least, dtype of weight."""
+    wide = weight.float() if weight.dtype in (torch.float16, torch.bfloat16) else weight
     if total_bits == 1:
-        return method.binarize(weight)
+        return method.binarize(wide).to(weight.dtype)
     bits = torch.tensor(float(total_bits - 1), device=weight.device)
-    return method(weight.float(), bits).to(weight.dtype)  # type: ignore[no-any-return]
+    return method(wide, bits).to(weight.dtype)  # type: ignore[no-any-return]
 
 
 def check_total_bits(total_bits: object, *, layer: str | None = None) -> int:

@@ -20,7 +20,7 @@ from waveq.train.wave_callback import WaveQCallback
 LOADER_STATE = "waveq_loader"
 """Where a checkpoint keeps the place in the data."""
 
-__all__ = ["LOADER_STATE", "Checkpoints", "Recorder", "StepDiscipline", "WaveQCallback"]
+__all__ = ["LOADER_STATE", "Checkpoints", "LastStep", "Recorder", "StepDiscipline", "WaveQCallback"]
 
 
 class StepDiscipline(Callback):
@@ -37,6 +37,18 @@ class StepDiscipline(Callback):
         assert isinstance(pl_module, Classifier)
         self.rate = pl_module.set_rate(trainer.global_step)
         seed_step(self._seed, trainer.current_epoch, batch_index, trainer.global_rank)
+
+
+class LastStep(Callback):
+    """Ends a stage within an epoch. Lightning's own `max_steps` would, but then resumes at an epoch's end otherwise."""
+
+    def __init__(self, total_steps: int) -> None:
+        self._total_steps = total_steps
+
+    def on_train_batch_end(self, trainer: Trainer, *_unused: object) -> None:
+        """The epoch ends with this batch."""
+        if trainer.global_step >= self._total_steps:
+            trainer.should_stop = True
 
 
 class Recorder(Callback):
@@ -71,11 +83,11 @@ class Recorder(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the held-out images."""
         assert isinstance(pl_module, Classifier)
-        self.last = self._accuracy(pl_module.network)
+        self.last = self.accuracy(pl_module.network)
         self._write(trainer, self._row(trainer, pl_module) | self.last)
 
-    def _accuracy(self, network: nn.Module) -> dict[str, float]:
-        """Of the weights on their grids; on the float road of those under training too."""
+    def accuracy(self, network: nn.Module) -> dict[str, float]:
+        """On the held-out images, of the weights on their grids; on the float road of those under training too."""
         if self._wave is None:
             return _named("validation", measure(network, self._validation))
         wq = self._wave.wq
@@ -138,7 +150,8 @@ class Checkpoints(Callback):
         self, trainer: Trainer, pl_module: LightningModule, _outputs: object, _batch: object, batch_index: int
     ) -> None:
         """Within an epoch; what is due at its last batch waits for `on_train_epoch_end`."""
-        if trainer.global_step == self._seen_steps or batch_index + 1 == trainer.num_training_batches:
+        last = batch_index + 1 == trainer.num_training_batches or trainer.should_stop
+        if trainer.global_step == self._seen_steps or last:
             return
         self._seen_steps = trainer.global_step
         self._save_when_due(trainer)

@@ -38,6 +38,7 @@ RUNTIME_FIELDS = frozenset(
 """Fields that change where and how a run happens, but not what comes out of it."""
 
 _Rate = Field(default=None, gt=0)
+_SEARCH_SHARE = 0.2
 
 
 class TrainConfig(BaseModel):
@@ -90,7 +91,7 @@ class TrainConfig(BaseModel):
     bits: Literal["learn"] | PositiveInt | dict[str, PositiveInt] | Path = "learn"
     """"learn", total bits of every layer, bits by layer, or a policy file."""
     preset: str = "recommended"
-    schedule: Literal["three-phase", "constant", "exponential", "rising"] | None = None
+    schedule: Literal["three-phase", "search", "constant", "exponential", "rising"] | None = None
     scale: Literal["none", "max", "learned"] | None = None
     forward: Literal["quantized", "float"] = "quantized"
     fit_range: bool | None = None
@@ -110,7 +111,12 @@ class TrainConfig(BaseModel):
     pretrain_epochs: int = Field(default=0, ge=0)
     """Epochs of float training."""
     epochs: int = Field(default=10, ge=0)
-    """Epochs with WaveQ, all three phases."""
+    """Epochs with WaveQ: those of the search, where there is one, and those of the training that follows."""
+    rewind: bool | None = None
+    """Whether bits are learned in a short search, and the float weights then trained with them; by default that is so
+    with preset "recommended", and not with those of the paper and its code."""
+    search_share: float | None = Field(default=None, gt=0, lt=1)
+    """Share of `epochs` that the search has; by default a fifth."""
     finetune_epochs: int = Field(default=0, ge=0)
     """Epochs with the bits fixed, afterwards."""
     reestimate_bn: int = Field(default=50, ge=0)
@@ -200,6 +206,10 @@ class TrainConfig(BaseModel):
             raise ValueError("bits 'learn' needs epochs: at least 1, rather 10")
         if self.target is not None and not self.learns:
             raise ValueError("target is a budget for learned bits; preset bits have none")
+        if self.rewind and not self.learns:
+            raise ValueError("rewind is for learned bits; with preset bits there is no search to rewind from")
+        if self.search_share is not None and not self.searches:
+            raise ValueError("search_share is the length of a search; without learned bits, or rewind, there is none")
         return self
 
     @property
@@ -213,23 +223,49 @@ class TrainConfig(BaseModel):
         given = self.activation_bits
         return "learn" in (given.values() if isinstance(given, dict) else (given,))
 
-    def method(self, bits: Bits, total_steps: int | None, *, found: bool = False) -> Method:
-        """The options of `waveq.attach` for one stage of the run.
+    @property
+    def searches(self) -> bool:
+        """Whether bits are learned in a search of their own."""
+        wanted = self.preset == "recommended" if self.rewind is None else self.rewind
+        return self.learns and wanted
+
+    def parts(self, steps: int) -> tuple[int, int]:
+        """Optimizer steps of the search, 0 without one, and of the training with its bits.
 
         Args:
-            bits: of that stage; where nothing is learned, what drives learned bits is left out.
-            total_steps: its optimiser steps.
-            found: whether the bits are a policy that an earlier stage has learned, whose inputs' bits hold too.
+            steps: of both together.
+
+        Raises:
+            ValueError: one step cannot be parted.
+
+        Example:
+            >>> TrainConfig().parts(500), TrainConfig(rewind=False).parts(500)
+            ((100, 400), (0, 500))
+        """
+        if not self.searches:
+            return 0, steps
+        if steps < 2:
+            raise ValueError(f"epochs: {steps} step cannot be parted into search and training (rewind=False does not)")
+        share = _SEARCH_SHARE if self.search_share is None else self.search_share
+        search = min(max(1, round(share * steps)), steps - 1)
+        return search, steps - search
+
+    def method(self, bits: Bits, total_steps: int | None) -> Method:
+        """The options of `waveq.attach` for the first stage with WaveQ.
+
+        Args:
+            bits: "learn", or preset ones; where nothing is learned, what drives learned bits is left out.
+            total_steps: the stage's optimiser steps.
 
         Example:
             >>> TrainConfig(lambda_w=0.3, lambda_beta=0.1).method(4, None).lambda_beta is None
             True
         """
         options = {name: getattr(self, name) for name in METHOD_FIELDS}
-        if found and self.learns_inputs:
-            options["activation_bits"] = None
-        if bits != "learn" and (found or not self.learns_inputs):
+        if bits != "learn" and not self.learns_inputs:
             options |= {"lambda_beta": None, "target": None}
+        elif self.searches and self.schedule is None:
+            options["schedule"] = "search"
         return Method(**{**options, "bits": bits, "total_steps": total_steps})
 
     @property

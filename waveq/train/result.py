@@ -7,7 +7,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TrainResult"]
+__all__ = ["TrainResult", "share_sentence"]
+
+
+def share_sentence(search: int, rest: int) -> str:
+    """How a run is parted.
+
+    Example:
+        >>> share_sentence(154, 614)
+        'bits are learned in 154 of 768 steps (20 %); the other 614 train the float weights with them'
+    """
+    share = f"{search} of {search + rest} steps ({100 * search / (search + rest):.0f} %)"
+    return f"bits are learned in {share}; the other {rest} train the float weights with them"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +45,10 @@ class TrainResult:
     unrounded_validation_accuracy: float | None = None
     """Of the final network before its weights were rounded; on the float road only."""
     unrounded_test_accuracy: float | None = None
+    steps: Mapping[str, int] = field(default_factory=dict)
+    """Optimizer steps of every stage; "search" is among them where bits were learned first and the weights rewound."""
+    search_validation_accuracy: float | None = None
+    """Of the network at the end of the search, before it was rewound."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

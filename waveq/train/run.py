@@ -3,12 +3,14 @@
     result = waveq.train.train(load_recipe("fashion-mnist", seed=1))
     result.policy, result.test_accuracy
 
-Stages: "float" (unless `init` gives weights), "wave", "finetune". Each leaves its folder finished or resumable; the
-same call goes on where the last one stopped. The test images are read once, at the end.
+Stages: "float" (unless `init` gives weights), "search" (where bits are learned and rewound), "wave", "finetune". Each
+leaves its folder finished or resumable; the same call goes on where the last one stopped. The test images are read
+once, at the end.
 """
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
 from collections.abc import Callable
@@ -16,21 +18,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from waveq.threads import torch_threads
 from waveq.train.batches import mixed_seed
 from waveq.train.classifier import measure
 from waveq.train.config import TrainConfig
 from waveq.train.processes import is_worker, launch
-from waveq.train.result import TrainResult
-from waveq.train.run_folder import RunFolder, load_weights, save_weights
-from waveq.train.stage import Stage, make_loader, rank_and_world
+from waveq.train.result import TrainResult, share_sentence
+from waveq.train.run_folder import STAGES, RunFolder, load_weights, save_weights
+from waveq.train.stage import Stage, make_loader, rank_and_world, steps_per_epoch
 from waveq.train.stopping import StopRequested, signals_noted
 from waveq.zoo import Dataset, build, load_data, network
 
 if TYPE_CHECKING:
     from waveq.method.handle import WaveQ
+    from waveq.method.options import Method
 
 __all__ = ["TrainResult", "TrainingInterrupted", "make_dataset", "make_network", "train"]
 
@@ -129,25 +132,32 @@ class _Run:
         self.dataset = make_dataset(config)
 
     def all_stages(self) -> None:
-        """Float, wave, fine-tune, judgement."""
-        network = make_network(self.config, self.dataset)
+        """Float, search, wave, fine-tune, judgement."""
+        network = self._network()
         self._float(network)
         float_weights = {key: value.clone() for key, value in network.state_dict().items()}
-        wq, forecast, warnings = self._wave(network)
+        wq, forecast, warnings = self._wave(network, float_weights)
         if self.config.finetune_epochs:
-            network, wq = self._finetune(wq, network)
+            network, wq = self._finetune(wq)
         if self.leads:
             self._judge(network, wq, float_weights, forecast, warnings)
         _meet()
 
-    def _stage(self, name: str, epochs: int, rate: float) -> Stage:
+    def _network(self) -> nn.Module:
+        network = make_network(self.config, self.dataset)
+        return network.double() if self.config.precision == "64" else network
+
+    def _steps(self, epochs: int) -> int:
+        return epochs * steps_per_epoch(self.config, make_loader(self.config, self.dataset, "wave"))
+
+    def _stage(self, name: str, total_steps: int, rate: float) -> Stage:
         return Stage(
             name=name,
             folder=self.folder.stage(name),
             config=self.config,
             dataset=self.dataset,
             loader=make_loader(self.config, self.dataset, name),
-            epochs=epochs,
+            total_steps=total_steps,
             rate=rate,
             stop=self.stop,
         )
@@ -157,55 +167,88 @@ class _Run:
         if c.init is not None:
             _load_into(network, c.init / "float" / "weights.pt" if c.init.is_dir() else c.init)
         elif c.pretrain_epochs:
-            stage = self._stage("float", c.pretrain_epochs, c.pretrain_lr or c.lr)
-            if stage.folder.result() is None:
-                self.say(f"float training: {c.model} on {c.dataset}, {c.pretrain_epochs} epochs")
-                self._run(stage, network, None)
+            stage = self._stage("float", self._steps(c.pretrain_epochs), c.pretrain_lr or c.lr)
+            announced = f"float training: {c.model} on {c.dataset}, {c.pretrain_epochs} epochs"
+            self._run(stage, network, None, announced)
             _load_into(network, stage.folder.weights)
 
-    def _wave(self, network: nn.Module) -> tuple[WaveQ, str, list[str]]:
-        stage = self._stage("wave", self.config.epochs, self.config.lr)
-        wq = self._attach(network, self._bits(), stage.total_steps)
-        forecast = wq.forecast()
-        if stage.folder.result() is None:
-            self.say(forecast)
-            self._run(stage, network, wq)
+    def _wave(self, network: nn.Module, start: dict[str, Tensor]) -> tuple[WaveQ, str, list[str]]:
+        """Bits and weights in one run; or the bits in a search, and then the weights, from the start."""
+        c = self.config
+        search, rest = c.parts(self._steps(c.epochs))
+        stage = self._stage("search" if search else "wave", search or rest, c.lr)
+        wq = self._attach(network, c.method(self._bits(), stage.total_steps or None))
+        announced = forecast = wq.forecast()
+        if search:
+            announced = f"search: {share_sentence(search, rest)}\n{forecast}"
+        self._run(stage, network, wq, announced)
         _load_into(network, stage.folder.state)
+        warnings = self._doubts(wq)
+        if search:
+            wq = self._rewound(wq, network, start, rest)
+            warnings += self._doubts(wq)
+        return wq, forecast, warnings
+
+    def _rewound(self, wq: WaveQ, network: nn.Module, start: dict[str, Tensor], total_steps: int) -> WaveQ:
+        from waveq.method.rewinding import rewind
+
+        gc.collect()  # what DDP wrapped around the network for the search is in a circle, and may still be there
+        stage = self._stage("wave", total_steps, self.config.lr)
+        wq = rewind(wq, start, total_steps=total_steps)
+        inputs = {name: f", inputs {bits}" for name, bits in wq.input_bits().items()}
+        bits = "; ".join(f"{name} {bits}{inputs.get(name, '')}" for name, bits in wq.bits().items())
+        self._run(
+            stage, network, wq, f"bits found: {bits}; the float weights are trained with them: {total_steps} steps"
+        )
+        _load_into(network, stage.folder.state)
+        return wq
+
+    def _doubts(self, wq: WaveQ) -> list[str]:
         warnings = wq.diagnose()
         for warning in warnings:
             self.say(f"warning: {warning}")
-        return wq, forecast, warnings
+        return warnings
 
-    def _finetune(self, wq: WaveQ, network: nn.Module) -> tuple[nn.Module, WaveQ]:
+    def _finetune(self, wq: WaveQ) -> tuple[nn.Module, WaveQ]:
         c = self.config
-        stage = self._stage("finetune", c.finetune_epochs, c.finetune_lr or c.lr / 10)
-        policy = wq.policy()
-        network = make_network(c, self.dataset)
-        wq = self._attach(network, policy, stage.total_steps, found=True)
+        stage = self._stage("finetune", self._steps(c.finetune_epochs), c.finetune_lr or c.lr / 10)
+        network, told = self._network(), wq.settings
+        method = told.method.with_policy(wq.policy(), stage.total_steps)
+        wq = self._attach(network, method, search=told.described.get("search"))
         # weights, learned scales and grids go on as they were; the schedule begins anew
         learned = load_weights(self.folder.stage("wave").state)
         learned.pop("waveq_seal", None)  # of the step that is not taken
         network.load_state_dict(learned | {"waveq_step": torch.zeros_like(learned["waveq_step"])})
-        if stage.folder.result() is None:
-            self.say(f"fine-tuning with fixed bits: {c.finetune_epochs} epochs")
-            self._run(stage, network, wq)
+        self._run(stage, network, wq, f"fine-tuning with fixed bits: {c.finetune_epochs} epochs")
         _load_into(network, stage.folder.state)
         return network, wq
 
-    def _run(self, stage: Stage, network: nn.Module, wq: WaveQ | None) -> None:
-        found = stage.run(network, wq) if stage.epochs else {}
+    def _run(self, stage: Stage, network: nn.Module, wq: WaveQ | None, announced: str) -> None:
+        """The stage, unless it is finished already."""
+        if stage.folder.result() is not None:
+            return
+        self.say(announced)
+        found = stage.run(network, wq) if stage.total_steps else {}
         network.cpu()
         if self.leads:
             bits: dict[str, Any] = {}
             if wq is not None:
                 bits = {"mean_bits": wq.mean_bits(), "bits": wq.bits(), "input_bits": wq.input_bits()}
-            stage.folder.finish({"epochs": stage.epochs, "steps": stage.total_steps} | found | bits, network)
+            stage.folder.finish({"steps": stage.total_steps} | found | bits, network)
         _meet()
 
-    def _attach(self, network: nn.Module, bits: Any, total_steps: int, *, found: bool = False) -> WaveQ:
+    def _attach(self, network: nn.Module, method: Method, **told: Any) -> WaveQ:
         from waveq.method.attachment import attach_method
 
-        return attach_method(network, self.config.method(bits, total_steps or None, found=found))
+        return attach_method(network, method, **told)
+
+    def _parts(self) -> dict[str, Any]:
+        """The steps of every stage, and what the network had come to when its search was over."""
+        found = {name: self.folder.stage(name).result() for name in STAGES if (self.folder.path / name).exists()}
+        parts: dict[str, Any] = {"steps": {name: stage["steps"] for name, stage in found.items() if stage is not None}}
+        if (search := found.get("search")) is not None:
+            parts["search_validation_accuracy"] = search["validation_accuracy"]
+        return parts
 
     def _bits(self) -> Any:
         if not isinstance(self.config.bits, Path):
@@ -215,7 +258,7 @@ class _Run:
         return Policy.load(self.config.bits)
 
     def _judge(
-        self, network: nn.Module, wq: WaveQ, float_weights: dict[str, torch.Tensor], forecast: str, warnings: list[str]
+        self, network: nn.Module, wq: WaveQ, float_weights: dict[str, Tensor], forecast: str, warnings: list[str]
     ) -> None:
         """Final weights on their grids; validation images once more, then the test images, for the only time."""
         policy = wq.policy()
@@ -230,7 +273,7 @@ class _Run:
         self._reestimate(network)
         policy.save(self.folder.policy)
         save_weights(self.folder.weights, network.state_dict())
-        reference = make_network(self.config, self.dataset)
+        reference = self._network()
         reference.load_state_dict(float_weights)
         accuracies = {
             "float_validation_accuracy": measure(reference, validation)["accuracy"],
@@ -245,6 +288,7 @@ class _Run:
                 "mean_bits": policy.mean_bits,
                 **accuracies,
                 **unrounded,
+                **self._parts(),
                 "forecast": forecast,
                 "warnings": warnings,
             }

@@ -2,6 +2,7 @@
 
     RUN/config.json        every field of the run; `load_recipe` reads it back
     RUN/float/             float training:   last.ckpt, metrics.csv, TensorBoard events, weights.pt, result.json
+    RUN/search/            learned bits, where they are searched for: the same
     RUN/wave/              WaveQ: the same;  weights.pt are the float weights under the quantizer
     RUN/finetune/          fine-tuning with fixed bits: the same
     RUN/policy.json        the bits
@@ -26,7 +27,10 @@ from waveq.train.config import RUNTIME_FIELDS, TrainConfig, load_recipe
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["RunFolder", "StageFolder", "load_weights", "nearest_run", "plain_weights", "save_weights"]
+STAGES = ("float", "search", "wave", "finetune")
+"""The stages' folders, in order; a run has some of them."""
+
+__all__ = ["STAGES", "RunFolder", "StageFolder", "load_weights", "nearest_run", "plain_weights", "save_weights"]
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -165,7 +169,7 @@ class RunFolder:
         return self.path / "weights.pt"
 
     def stage(self, name: str) -> StageFolder:
-        """Folder of a stage ("float", "wave", "finetune"), made when missing."""
+        """Folder of a stage (one of STAGES), made when missing."""
         path = self.path / name
         path.mkdir(parents=True, exist_ok=True)
         return StageFolder(path)

@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from waveq.train.batches import EpochLoader, mixed_seed
-from waveq.train.callbacks import LOADER_STATE, Checkpoints, Recorder, StepDiscipline
+from waveq.train.callbacks import LOADER_STATE, Checkpoints, LastStep, Recorder, StepDiscipline
 from waveq.train.classifier import Classifier
 from waveq.train.config import TrainConfig
 from waveq.train.logs import MetricsCsv, quiet_lightning
@@ -68,15 +68,11 @@ class Stage:
     config: TrainConfig
     dataset: Dataset
     loader: EpochLoader
-    epochs: int
+    total_steps: int
+    """Optimizer steps of the whole stage; its last epoch may be a part of one."""
     rate: float
     stop: Callable[[], bool]
     """Whether the run was asked to stop."""
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole stage."""
-        return self.epochs * steps_per_epoch(self.config, self.loader)
 
     def run(self, network: nn.Module, wq: WaveQ | None = None) -> dict[str, float]:
         """Train the network in place, from the stage's checkpoint where there is one.
@@ -95,13 +91,13 @@ class Stage:
         validation = self.dataset.loader("validation")
         recorder = Recorder(discipline, wave, validation, every=self.config.log_every)
         saver = Checkpoints(self.folder.checkpoint, seconds=self.config.checkpoint_seconds, stop=self.stop)
-        callbacks = [discipline, *([wave] if wave else []), recorder, saver]
+        callbacks = [discipline, *([wave] if wave else []), LastStep(self.total_steps), recorder, saver]
         if self.config.progress:
             callbacks.append(Bar(self.name, self.total_steps, wave))
         with quiet_lightning():
             trainer = self._trainer(callbacks, self._loggers(wq, from_step))
             trainer.fit(module, self.loader, ckpt_path=checkpoint, weights_only=True)
-        return recorder.last
+        return recorder.last or recorder.accuracy(network)  # a checkpoint of the last step leaves nothing to train
 
     def _go_on_from(self, checkpoint: Path | None) -> int:
         """Put the loader where the checkpoint left it; the optimizer steps so far, 0 without a checkpoint.
@@ -124,7 +120,7 @@ class Stage:
         distributed = c.devices > 1
         on_cpu = c.accelerator == "cpu" or not torch.cuda.is_available()
         return Trainer(
-            max_epochs=self.epochs,
+            max_epochs=-(-self.total_steps // steps_per_epoch(c, self.loader)),
             accelerator="cpu" if on_cpu else "gpu",
             devices=c.devices,
             strategy=DDPStrategy(process_group_backend="gloo" if on_cpu else "nccl") if distributed else "auto",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from stripes_sim import DaDianNao, LayerShape, Loom, Stripes
 from tests import reference_stripes as slow
-from tests.stripes_sim.strategies import bit_counts, convolutions, machines
+from tests.stripes_sim.strategies import bit_counts, convolutions, machines, sampled_axes
 
 COUNTERS = {
     "compute_cycles": "compute_cycles",
@@ -164,14 +165,41 @@ def test_tokens_share_weights_like_windows_or_go_one_by_one_whichever_is_shorter
 
 def test_copies_batch_and_attention_products_multiply_the_work():
     once = Stripes().run([CONV], 4).compute_cycles
-    import dataclasses
-
-    assert Stripes().run([dataclasses.replace(CONV, copies=3)], 4).compute_cycles == 3 * once
+    assert Stripes().run([replace(CONV, copies=3)], 4).compute_cycles == 3 * once
     assert Stripes().run([CONV], 4, batch=5).compute_cycles == 5 * once
     heads = LayerShape(name="qk", kind="matmul", in_channels=64, out_channels=32, tokens=16, copies=12)
     # both operands are activations of 16 bits: 12 heads of one window set, 4 steps, 16 cycles each
     assert Stripes().run([heads], {}, 16).compute_cycles == 12 * 4 * 16
     assert Stripes().run([heads], {}, 4, batch=2).compute_cycles == 2 * 12 * 4 * 4
+
+
+def test_a_transposed_convolution_takes_the_taps_of_each_phase():
+    up = LayerShape(
+        name="up",
+        kind="conv_transpose",
+        in_channels=64,
+        out_channels=64,
+        kernel_size=3,
+        input_size=(32, 32),
+        stride=2,
+        padding=1,
+        output_padding=1,
+    )
+    # 64 sets of 16 outputs in each of four phases, with 1 + 2 + 2 + 4 taps of 4 steps of 16 channels
+    assert Stripes().run([up], 4).compute_cycles == 64 * (1 + 2 + 2 + 4) * 4 * 4 == 9216
+    # every product of an input and a weight that is not cropped away is done once
+    assert Stripes().run([up], 4).frame["scheduled_pes"][0] == up.macs // 16
+    # a stride beyond the kernel leaves phases without a tap
+    sparse = replace(up, kernel_size=1, stride=3, padding=0, output_padding=0)
+    assert Stripes().run([sparse], 1).compute_cycles == 64 * 4
+
+
+@pytest.mark.slow
+@given(sampled_axes("conv_transpose"), machines(), bit_counts, bit_counts)
+def test_phases_count_what_collecting_the_taps_of_every_output_counts(layer, hw, weight_bits, activation_bits):
+    row = hw.run([layer], weight_bits, activation_bits).frame.iloc[0]
+    expected = slow.step_through(layer, hw, weight_bits, activation_bits)
+    assert {key: row[key] for key in expected} == expected
 
 
 def test_transposed_convolution_multiplies_by_no_inserted_zero():

@@ -381,7 +381,7 @@ def test_an_interrupted_run_leaves_plain_layers() -> None:
 @pytest.mark.parametrize(
     ("costs", "options", "message"),
     [
-        ({"1": {2: 1.0}}, {}, "no layer to quantise"),
+        ({"1": {2: 1.0}}, {}, "the model has no layer"),
         ({"0": {1: 1.0, 2: 2.0}}, {}, "need 2 or more"),
         ({"0": {2: 2.0}}, {"strength": 0.0}, "strength must be positive"),
         ({"0": {2: 2.0}}, {"rate_bits": math.nan}, "rate_bits must be positive"),

@@ -51,6 +51,7 @@ def test_a_run_folder_needs_no_network(run_copy: Path, capsys: pytest.CaptureFix
         (["--grid", "tiles"], "PARAMETER=VALUE"),
         (["--grid", "tiles=0"], "tiles"),
         (["--sense", "area=min"], "area"),
+        (["--batch", "0"], "--batch must be at least 1, but it is 0"),
     ],
 )
 def test_bad_input(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:

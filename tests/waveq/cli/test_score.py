@@ -94,6 +94,12 @@ def test_run_folder_knows_its_network(run_copy: Path, capsys: pytest.CaptureFixt
         (["4", *LENET, "--input-size", "8"], "input_size: lenet does not fit"),
         (["4", *LENET, "--hardware", "bad.toml"], "clock_hz"),
         (["4", "--workload", "blank.csv"], "blank.csv"),
+        (["4", *LENET, "--input-size", "0"], "--input-size must be at least 1, but it is 0"),
+        (["4", *LENET, "--in-channels", "0"], "--in-channels must be at least 1, but it is 0"),
+        (["4", *LENET, "--num-classes", "0"], "--num-classes must be at least 1, but it is 0"),
+        (["4", *LENET, "--default-bits", "99"], "--default-bits must be from 1 to 16, but it is 99"),
+        (["4", *LENET, "--activation-bits", "0"], "--activation-bits must be from 1 to 16, but it is 0"),
+        (["4", *LENET, "--batch", "0"], "--batch must be at least 1, but it is 0"),
     ],
 )
 def test_bad_input(here: Path, words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -193,7 +193,7 @@ def test_inputs_learn_in_a_real_run(tmp_path: Path, capsys: pytest.CaptureFixtur
     policy = json.loads((tmp_path / "run" / "policy.json").read_text())
     assert result["input_bits"] == policy["activation_bits"]
     assert set(result["input_bits"]) == {"conv2", "fc1", "fc2"}
-    assert "input_beta/conv2" in (tmp_path / "run" / "wave" / "metrics.csv").read_text()
+    assert "input_beta/conv2" in (tmp_path / "run" / "search" / "metrics.csv").read_text()
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["input_bits"] == result["input_bits"]
     assert main(["score", str(tmp_path / "run")]) == 0

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import waveq
 from waveq.evaluate.finetune import PolicyFinetuner, finetune_policies
 from waveq.evaluate.finetune_group import Group, Recipe
+from waveq.method.chosen import choose_weights
 
 # float64, so that the order of additions cannot push a weight over a rounding boundary
 POLICIES = np.array([[8, 4, 3], [2, 2, 2], [1, 5, 1], [3, 1, 8]], dtype=np.uint8)
@@ -45,7 +46,8 @@ def recipe(**changes: object) -> Recipe:
 
 
 def trained(rows: np.ndarray, settings: Recipe) -> Group:
-    group = Group(network(), ("0", "4", "8"), rows, settings)
+    model = network()
+    group = Group(model, choose_weights(model).weights, rows, settings)
     group.train(*data())
     return group
 
@@ -182,10 +184,11 @@ class NotBatchable(nn.Module):
 
 def test_what_cannot_be_batched_is_trained_one_at_a_time() -> None:
     x, y = torch.randn(20, 4), torch.randint(3, (20,))
-    tuner = PolicyFinetuner(NotBatchable(), (x, y), (x, y))
-    tuner.accuracy(np.array([[2], [4]], dtype=np.uint8))
-    assert tuner.group == 1
-    assert tuner.timings[2] == float("inf")
+    for together in ("auto", 2):
+        tuner = PolicyFinetuner(NotBatchable(), (x, y), (x, y), together=together)
+        with pytest.warns(UserWarning, match=r"trained one at a time: vmap: .*\.item\(\)"):
+            tuner.accuracy(np.array([[2], [4]], dtype=np.uint8))
+        assert tuner.group == 1
 
 
 @pytest.mark.parametrize(

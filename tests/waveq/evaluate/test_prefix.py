@@ -15,7 +15,7 @@ from tests.reference_evaluate import predictions_of
 from waveq import PolicyEvaluator
 from waveq.evaluate.prefix import walk as _prefix_walk
 from waveq.evaluate.prefix.ending import Ending
-from waveq.evaluate.prefix.tape import record_tape
+from waveq.evaluate.prefix.tape import Tape, record_tape
 from waveq.evaluate.prefix.walk import PreparedWeights, grow_tree, walk
 from waveq.evaluate.scores import count_hits, predicted_classes
 from waveq.zoo.networks.models import build
@@ -62,6 +62,11 @@ def settled(model: nn.Module, size: int = 8) -> nn.Module:
     return model
 
 
+def tape_of(evaluator: PolicyEvaluator, x: Tensor) -> Tape:
+    weights = {name: evaluator._bank.float_weight(name) for name in evaluator.names}
+    return record_tape(evaluator._model, weights, evaluator._bank.in_place, x)
+
+
 def policies_for(layers: int, count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(1, 5, size=(count, layers)).astype(np.uint8)
 
@@ -84,7 +89,7 @@ def test_zoo_networks_equal_the_slow_twin(network: str, size: int) -> None:
     torch.manual_seed(0)
     model = settled(build(network, in_channels=1, input_size=size, width=0.5), size)
     loader = batches((24, 24), size)
-    evaluator = PolicyEvaluator(model, loader, activation_bits=4)
+    evaluator = PolicyEvaluator(model, loader, activation_bits=4, activation_quantizer="dorefa")
     signed = dict.fromkeys(evaluator.activation_bits, (4, False))
     policies = policies_for(len(evaluator.names), 12)
     expected = predictions_of(model, evaluator.names, policies, loader, activation_bits=signed)
@@ -98,7 +103,7 @@ def test_scores_are_equal_to_the_last_bit() -> None:
     x = data()[0]
     plain = PolicyEvaluator(model, data(), share_prefixes=False)
     policies = policies_for(6, 20)
-    tape = record_tape(plain._model, {name: plain._bank.float_weight(name) for name in plain.names}, x)
+    tape = tape_of(plain, x)
     tree = grow_tree(policies, tape.order)
     prepared = PreparedWeights(tape, lambda layer, bits: plain._bank.weight(plain.names[layer], bits), tree.rows)
     with torch.no_grad():
@@ -111,7 +116,7 @@ def test_scores_are_equal_to_the_last_bit() -> None:
 def test_layers_are_met_in_the_order_of_the_network() -> None:
     model = Branches().eval()
     evaluator = PolicyEvaluator(model, data())
-    tape = record_tape(model, {name: evaluator._bank.float_weight(name) for name in evaluator.names}, data(4)[0])
+    tape = tape_of(evaluator, data(4)[0])
     assert [evaluator.names[layer] for layer in tape.order] == ["stem", "left", "right", "twice", "out"]
 
 

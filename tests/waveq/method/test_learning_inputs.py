@@ -327,3 +327,17 @@ def test_attention_and_recurrent_weights_are_counted() -> None:
         "up": 10 * 4 * 3 * 2,
         "table": 0,
     }
+
+
+@pytest.mark.slow
+def test_a_search_is_rewound_with_both() -> None:
+    model, data = mlp(), batches(60)
+    start = copy.deepcopy(model.state_dict())
+    wq = waveq.attach(model, **BOTH, total_steps=30, schedule="search", target={"bitops": 0.3})
+    train(model, wq, OPTIMIZERS["sgd"](model.parameters()), data[:30])
+    found = wq.bits(), wq.input_bits()
+    wq = waveq.rewind(wq, start, total_steps=30)
+    assert (wq.bits(), wq.input_bits(), wq.input_betas()) == (*found, {})
+    assert ROOT_COUNTS not in model._buffers
+    train(model, wq, OPTIMIZERS["sgd"](model.parameters()), data[30:])
+    assert dict(wq.policy().activation_bits) == found[1]

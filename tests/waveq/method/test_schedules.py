@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reference_wave import figure_strengths
+from waveq.method.arguments import resolve_schedule
+from waveq.method.options import Method
+from waveq.method.presets import get_preset
 from waveq.method.schedules import (
     Schedule,
     check_total_steps,
@@ -133,3 +136,20 @@ def test_rising_is_one_exponential_over_the_run_that_learned_bits_keep_silent_un
         rising(10, lambda_w=0.5, first=1.0)
     with pytest.raises(ValueError, match="rise < fall"):
         rising(10, lambda_w=1.0, first=0.1, rise=5, fall=4)
+
+
+@pytest.mark.parametrize("preset", ["recommended", "paper", "released"])
+def test_a_search_is_the_three_phases_up_to_where_bits_freeze(preset: str) -> None:
+    whole = resolve_schedule(Method(preset=preset, total_steps=2400), get_preset(preset), learning=True)
+    assert whole.fall is not None
+    method = Method(preset=preset, schedule="search", total_steps=whole.fall)
+    search = resolve_schedule(method, get_preset(preset), learning=True)
+    assert (search.name, search.rise, search.fall) == ("search", whole.rise, whole.fall)
+    for step in range(0, whole.fall + 1, 7):
+        assert search(step) == pytest.approx(whole(step), abs=1e-9)
+    assert [search.phase(step) for step in (0, whole.fall - 1, whole.fall)] == [1, 2, 3]
+
+
+def test_a_search_is_for_learned_bits() -> None:
+    with pytest.raises(ValueError, match="with preset bits there is nothing to search"):
+        resolve_schedule(Method(bits=3, schedule="search", total_steps=9), get_preset("paper"), learning=False)

@@ -13,6 +13,7 @@ import waveq
 from tests.quantizer_tools import gradient, random_weight, tensor
 from waveq.evaluate.weights import WeightBank
 from waveq.layers import outputs_of
+from waveq.method.chosen import choose_weights
 from waveq.quantizers import make_quantizer, quantizer_class, quantizer_names
 from waveq.quantizers._binary_codes import assign, binary_codes, fit_basis, moved_basis, sorted_levels
 from waveq.quantizers._piecewise import thresholds_below
@@ -150,7 +151,28 @@ def test_levels_by_output_lie_on_the_output_channels_of_transposed_layers(
 
 def test_a_filter_of_a_transposed_layer_has_few_levels_attached_and_in_tables() -> None:
     model = nn.Sequential(nn.ConvTranspose2d(8, 3, 5, bias=False))
-    rounded = WeightBank({"0": model[0]}, quantizer="lqnets", scale="learned").weight("0", 2)
+    rounded = WeightBank(choose_weights(model).weights, quantizer="lqnets", scale="learned").weight("0", 2)
     waveq.attach(model, bits=2, quantizer="lqnets").finalize()
+    assert torch.equal(model[0].weight, rounded)  # nothing moved the basis before the first step
     for weight in (model[0].weight.detach(), rounded):
         assert [weight[:, channel].unique().numel() for channel in range(3)] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_inputs_that_take_a_sign_get_a_basis_for_it(bits: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    signed = torch.rand(64, 8, generator=generator) * 2 - 1
+    grown, fresh = LQNetsActivation(bits), LQNetsActivation(bits)
+    grown(signed.abs())
+    grown.take_sign()
+    with torch.no_grad():
+        error = [float((each(signed, signed=True) - signed).square().mean()) for each in (grown, fresh)]
+    assert error[0] == pytest.approx(error[1], rel=1e-6)
+    assert error[0] < 1.3 / 3 / 4**bits  # a uniform grid of as many levels over [-1, 1]
+
+
+def test_inputs_start_where_ten_rounds_lead() -> None:
+    """Lloyd's quantiser of a normal distribution has a mean squared error of 0.117 at four levels (Max 1960)."""
+    x = torch.randn(1 << 15, generator=torch.Generator().manual_seed(0))
+    lq = LQNetsActivation(2).eval()
+    assert float((lq(x, signed=True) - x).square().mean()) == pytest.approx(0.1175, rel=0.05)

@@ -119,7 +119,7 @@ def test_the_method_of_a_stage() -> None:
     fixed = config.method({"conv1": 3}, None)
     assert (fixed.bits, fixed.total_steps, fixed.lambda_w) == ({"conv1": 3}, None, 0.3)
     assert (fixed.lambda_beta, fixed.target) == (None, None)
-    assert TrainConfig().method("learn", 10) == Method(quantizer="dorefa", total_steps=10)
+    assert TrainConfig(rewind=False).method("learn", 10) == Method(quantizer="dorefa", total_steps=10)
 
 
 def test_the_method_where_inputs_learn() -> None:
@@ -127,7 +127,8 @@ def test_the_method_where_inputs_learn() -> None:
     assert config.learns
     learning = config.method(4, 70)
     assert (learning.activation_bits, learning.target) == ("learn", {"bitops": 0.4})
-    found = config.method({"conv1": 3}, 10, found=True)  # the policy brings its own
+    assert learning.schedule == "search"
+    found = learning.with_policy({"conv1": 3}, 10)  # the policy brings its own
     assert (found.activation_bits, found.target) == (None, None)
     assert not TrainConfig(bits=4, activation_bits={"conv1": 4}).learns
     assert TrainConfig(bits=4, activation_bits={"conv1": 4, "conv2": "learn"}).learns_inputs

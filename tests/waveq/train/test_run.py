@@ -20,9 +20,10 @@ from waveq.method.attachment import attach_method
 from waveq.train.batches import mixed_seed
 from waveq.train.classifier import measure, rate_at, seed_step
 from waveq.train.config import TrainConfig, parse_config
+from waveq.train.result import share_sentence
 from waveq.train.run import TrainingInterrupted, make_dataset, make_network, train
 from waveq.train.run_folder import RunFolder, StageFolder, load_weights
-from waveq.train.stage import Stage, make_loader
+from waveq.train.stage import Stage, make_loader, steps_per_epoch
 from waveq.train.stopping import StopRequested
 from waveq.zoo.datasets.data import Dataset
 
@@ -48,13 +49,14 @@ def run_stage(config: TrainConfig, folder: Path, *, stop_at: int = 0, crash_at: 
         return asked == stop_at
 
     folder.mkdir(exist_ok=True)
+    loader = make_loader(config, dataset, "wave")
     stage = Stage(
         name="wave",
         folder=StageFolder(folder),
         config=config,
         dataset=dataset,
-        loader=make_loader(config, dataset, "wave"),
-        epochs=config.epochs,
+        loader=loader,
+        total_steps=config.epochs * steps_per_epoch(config, loader),
         rate=config.lr,
         stop=stop,
     )
@@ -194,10 +196,14 @@ def test_training_learns(finished: tuple[TrainConfig, Any, Lines]) -> None:
     assert result.to_dict()["bits"] == result.bits
 
 
-def test_forecast_comes_before_the_wave_stage(finished: tuple[TrainConfig, Any, Lines]) -> None:
+def test_shares_and_forecast_come_before_the_search(finished: tuple[TrainConfig, Any, Lines]) -> None:
     _, result, lines = finished
     assert lines[0].startswith("float training: digitsnet on digits, 6 epochs")
-    assert lines[1] == result.forecast
+    told, _, forecast = lines[1].partition("\n")
+    assert told == f"search: {share_sentence(24, 96)}"
+    assert forecast == result.forecast
+    found = ", ".join(f"{name} {bits}" for name, bits in result.bits.items())
+    assert f"bits found: {found}; the float weights are trained with them: 96 steps" in lines
     assert [f"warning: {w}" for w in result.warnings] == [line for line in lines if line.startswith("warning")]
 
 
@@ -206,18 +212,18 @@ def test_run_folder_holds_everything(finished: tuple[TrainConfig, Any, Lines]) -
     root = config.folder
     assert {p.name for p in root.iterdir()} == {
         *("config.json", "policy.json", "weights.pt", "result.json"),
-        *("float", "wave", "finetune"),
+        *("float", "search", "wave", "finetune"),
     }
-    for stage, epochs in (("float", 6), ("wave", 6), ("finetune", 2)):
+    for stage, steps in (("float", 120), ("search", 24), ("wave", 96), ("finetune", 40)):
         names = {p.name for p in (root / stage).iterdir()}
         assert {"metrics.csv", "weights.pt", "result.json"} <= names
         assert any(name.startswith("events.out.tfevents") for name in names)
         assert "last.ckpt" not in names
         with (root / stage / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        assert len([row for row in rows if row["validation_accuracy"]]) == epochs
+        assert len([row for row in rows if row["validation_accuracy"]]) == -(-steps // 20)  # a part of an epoch too
         assert all(float(row["task_loss"]) > 0 for row in rows)
-        assert int(rows[-1]["step"]) == 20 * epochs
+        assert int(rows[-1]["step"]) == steps
     assert "mean_bits" in rows[0]
     assert "beta/conv1" in rows[0]
 
@@ -249,7 +255,7 @@ def test_ctrl_c_leaves_a_folder_that_goes_on(tmp_path: Path) -> None:
     whole = digits(tmp_path / "whole", pretrain_epochs=2, epochs=2)
     train(whole, say=lambda _line: None)
     config = digits(tmp_path / "stopped", pretrain_epochs=2, epochs=2)
-    for stage, announcement in (("float", "float training"), ("wave", "lambda_beta")):
+    for stage, announcement in (("float", "float training"), ("search", "search"), ("wave", "bits found")):
 
         def interrupt(line: str, before: str = announcement) -> None:
             if line.startswith(before):

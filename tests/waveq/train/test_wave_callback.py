@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 import waveq
+from tests.training import train
 from waveq.train.callbacks import WaveQCallback
 from waveq.train.logs import quiet_lightning
 
@@ -88,3 +90,25 @@ def test_manual_optimization_is_refused() -> None:
     wq = waveq.attach(network, bits=3)
     with pytest.raises(ValueError, match="needs automatic optimization"):
         fit(UsersModule(network, automatic=False), wq)
+
+
+@pytest.mark.slow
+def test_a_search_and_the_training_that_follows_are_two_fits() -> None:
+    by_hand, lightning = small_network(), small_network()
+    handles = []
+    for network in (by_hand, lightning):
+        start = copy.deepcopy(network.state_dict())
+        wq = waveq.attach(network, schedule="search", total_steps=STEPS)
+        module = UsersModule(network)
+        for part in ("search", "training"):
+            if network is lightning:
+                fit(module, wq)
+            else:
+                train(network, wq, torch.optim.Adam(network.parameters(), lr=0.01), list(Batches()))
+            if part == "search":
+                wq = waveq.rewind(wq, start, total_steps=STEPS)
+        handles.append(wq)
+    assert handles[0].bits() == handles[1].bits()
+    assert [wq.steps for wq in handles] == [STEPS, STEPS]
+    for name, value in by_hand.state_dict().items():
+        assert torch.equal(value, lightning.state_dict()[name]), name

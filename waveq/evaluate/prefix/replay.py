@@ -1,7 +1,7 @@
 """When and in what chunks a tape stands in for the model: only where it gives the same scores to the last bit.
 
-A matrix product may sum in another order when its shape changes. So before a tape is used for a stretch of data, one
-policy's scores from the chunks are compared bit by bit with those of the model itself on the loader's own batches.
+A matrix product may sum in another order when its shape changes. So before a tape is used for a stretch of data, two
+policies' scores from the chunks are compared bit by bit with those of the model itself on the loader's own batches.
 Chunks that fail are doubled, up to the whole stretch; then the loader's batches are tried, at last one after the other
 with torch's own threads, which may sum in another order too; if nothing passes, no tape is used.
 """
@@ -122,9 +122,9 @@ class Replay:
             fits = True
             tapes = {size: self._record(stretch.x[:size]) for size in sizes}
             plan = _Plan(parts, tapes, min(at_once, cores(self._device)))
-            if self._agrees(plan, policies[:1], stretch):
+            if self._agrees(plan, policies[[0, -1]], stretch):
                 return plan
-        if fits and self._agrees(plan := replace(plan, at_once=None), policies[:1], stretch):
+        if fits and self._agrees(plan := replace(plan, at_once=None), policies[[0, -1]], stretch):
             return plan
         if not fits:
             raise UntraceableError(f"memory_bytes={self._memory_bytes} is less than one sample needs")
@@ -145,7 +145,7 @@ class Replay:
 
     def _record(self, x: Tensor) -> Tape:
         weights = {name: self._bank.float_weight(name) for name in self._names}
-        return record_tape(self._model, weights, x.to(self._device))
+        return record_tape(self._model, weights, self._bank.in_place, x.to(self._device))
 
     def _first_chunk(self, probe: Tape, total: int) -> int:
         """As many samples as fit the cache where most of the work is, within the memory and a share for each thread."""
@@ -156,26 +156,32 @@ class Replay:
         allowed = self._memory_bytes // (threads * max(1, probe.sample_bytes))
         return max(1, min(fitting, allowed, -(-total // threads)))
 
-    def _agrees(self, plan: _Plan, policy: Policies, stretch: Stretch) -> bool:
-        """Whether chunks give the scores of the loader's batches, for the first batch of each length and the last."""
-        bits = dict(zip(self._names, map(int, policy[0]), strict=True))
+    def _agrees(self, plan: _Plan, policies: Policies, stretch: Stretch) -> bool:
+        """Whether chunks give the scores of the loader's batches, for the first batch of each length and the last.
+
+        Two policies and more in one walk: what they share must come out of it as it was.
+        """
         for batch in stretch.telling_batches():
-            with torch.inference_mode():
-                expected = self._bank.scores(self._model, bits, stretch.x[batch].to(self._device))
             touched = [part for part in plan.parts if part.start < batch.stop and part.stop > batch.start]
-            found = torch.cat([self._replayed(plan, policy, stretch.x[part]) for part in touched])
+            found = torch.cat([self._replayed(plan, policies, stretch.x[part]) for part in touched], dim=1)
             first = batch.start - touched[0].start
-            if not torch.equal(found[first : first + len(expected)], expected):
-                return False
+            for row, scores in zip(policies.tolist(), found, strict=True):
+                with torch.inference_mode():
+                    bits = dict(zip(self._names, row, strict=True))
+                    expected = self._bank.scores(self._model, bits, stretch.x[batch].to(self._device))
+                if not torch.equal(scores[first : first + len(expected)], expected):
+                    return False
         return True
 
-    def _replayed(self, plan: _Plan, policy: Policies, x: Tensor) -> Tensor:
+    def _replayed(self, plan: _Plan, policies: Policies, x: Tensor) -> Tensor:
+        """(policies, samples, classes)."""
         tape = plan.tapes[len(x)]
-        tree = grow_tree(policy, tape.order)
+        tree = grow_tree(policies, tape.order)
         own_threads = nullcontext() if plan.at_once is None else one_thread_per_operation(self._device)
         with own_threads, torch.inference_mode():
-            ((_, scores),) = walk(tape, tree, self._prepare(tape, tree), x.to(self._device))
-        return scores
+            walked = walk(tape, tree, self._prepare(tape, tree), x.to(self._device))
+            scores = {index: each.clone() for index, each in walked}
+        return torch.stack([scores[index] for index in range(len(policies))])
 
 
 def _key(stretch: Stretch) -> tuple[object, ...]:

@@ -68,12 +68,18 @@ class Tape:
         return self.start_bytes + sum(self.segment_bytes)
 
 
-def record_tape(model: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> Tape:
+def record_tape(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    in_place: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+    x: Tensor,
+) -> Tape:
     """Run the model once on x and write down what it does.
 
     Args:
         model: in evaluation mode.
         weights: layer name -> a weight, in the order that ``Tape.order`` counts in.
+        in_place: from layer names to the names of parameters: wherever the weight is read.
         x: a batch; the tape holds for its shape only.
 
     Raises:
@@ -81,17 +87,21 @@ def record_tape(model: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> T
     """
 
     def scores(values: list[Tensor], batch: Tensor) -> Tensor:
-        swapped = {f"{name}.weight": value for name, value in zip(weights, values, strict=True)}
-        result: Tensor = functional_call(model, swapped, (batch,))
+        swapped = dict(in_place(dict(zip(weights, values, strict=True))))
+        result: Tensor = functional_call(model, swapped, (batch,), tie_weights=False)
         return result
 
     try:
         with torch.no_grad():
             traced = make_fx(functionalize(scores, remove="mutations"))(list(weights.values()), x)
+            if any(map(_writes, traced.graph.nodes)):  # inside recurrent cells torch adds in place below what it sees
+                traced = make_fx(functionalize(traced, remove="mutations"))(list(weights.values()), x)
     except Exception as error:  # whatever a user's forward() does under tracing
         raise UntraceableError(
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else error}"
         ) from error
+    if writes := next(filter(_writes, traced.graph.nodes), None):
+        raise UntraceableError(f"{writes.target} writes in place, into values that policies share")
     traced.graph.eliminate_dead_code()
     return _Cutter(traced, len(weights)).cut(len(x))
 
@@ -147,9 +157,7 @@ class _Cutter:
                 index = placeholders.index(node)
                 self.depends[node] = frozenset({index} if index < self.layers else ())
                 self.reads_data[node] = index == self.layers
-            elif (
-                isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
-            ):
+            elif _is_random(node):
                 raise UntraceableError(f"{node.target} draws random numbers in evaluation mode")
             elif self.reads_data[node]:
                 order += sorted(self.depends[node] - set(order))
@@ -177,7 +185,16 @@ class _Cutter:
 
     def _prepare(self, layer: int, nodes: list[fx.Node]) -> Segment:
         weight = next(node for node in self.nodes if self.depends[node] == {layer})
-        return _compile(self.traced, nodes, [weight, *nodes], inputs=[weight])
+        return _compile(self.traced, [*self._constants(nodes), *nodes], [weight, *nodes], inputs=[weight])
+
+    def _constants(self, nodes: list[fx.Node]) -> list[fx.Node]:
+        """What the nodes need and depends on nothing, such as the zeros that a recurrent layer begins with."""
+        needed, seen = set(nodes), set[fx.Node]()
+        while needed:
+            needed = {source for node in needed for source in node.all_input_nodes} - seen
+            needed = {node for node in needed if node.op == "call_function" and not self.depends[node]}
+            seen |= needed
+        return [node for node in self.nodes if node in seen and not self.reads_data[node]]
 
 
 def _compile(
@@ -200,6 +217,23 @@ def _compile(
         outputs=tuple(node.name for node in outputs),
         run=fx.GraphModule(traced, graph),
     )
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether an operation changes one of its inputs."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _is_random(node: fx.Node) -> bool:
+    """Whether an operation draws random numbers; attention without dropout only could."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
+        return False
+    for place, argument in enumerate(target._schema.arguments):
+        if argument.name == "dropout_p":
+            given = node.args[place] if place < len(node.args) else node.kwargs.get("dropout_p", argument.default_value)
+            return given != 0.0
+    return True
 
 
 def _is_used_outside(node: fx.Node, inside: set[fx.Node]) -> bool:

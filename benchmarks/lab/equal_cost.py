@@ -1,0 +1,86 @@
+"""Comparisons at equal cost: with uniform policies by interpolation, seed by seed, and whether they mean anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from pareto import is_efficient
+
+__all__ = ["TELLING", "above_ladder", "spread_and_noise", "verdict"]
+
+TELLING = 3.0
+"""Spread over noise below which methods cannot be told apart."""
+
+
+def above_ladder(rows: pd.DataFrame, ladder: pd.DataFrame) -> pd.Series[float]:
+    """Accuracy of each row less that of uniform bits of the same cost, in points.
+
+    Uniform bits of a cost between two are taken on the line between them. Of the ladder only those steps count that no
+    cheaper one beats in the mean over seeds; their accuracies are those of the row's own seed.
+
+    Args:
+        rows: columns ``seed``, ``cost``, ``test``.
+        ladder: the same and ``policy``, one row a policy and seed.
+
+    Returns:
+        Differences on the index of ``rows``: to the last step above the ladder's cost; NaN below it, or for a seed that
+        has none.
+
+    Example:
+        >>> ladder = pd.DataFrame({"seed": 0, "policy": ["2", "4"], "cost": [2.0, 4.0], "test": [80.0, 84.0]})
+        >>> above_ladder(pd.DataFrame({"seed": 0, "cost": [3.0, 5.0, 1.0], "test": [83.0, 85.0, 70.0]}), ladder).tolist()
+        [1.0, 1.0, nan]
+    """
+    steps = ladder.groupby("policy")[["cost", "test"]].mean()
+    kept = steps[is_efficient(steps, sense=("min", "max"))].sort_values("cost").index
+    found = pd.Series(np.nan, index=rows.index, dtype=float)
+    for seed, group in rows.groupby("seed"):
+        own = ladder[ladder.seed == seed].set_index("policy").reindex(kept).dropna(subset="test")
+        if len(own):
+            line = np.interp(group.cost, own.cost, own.test, left=np.nan)
+            found.loc[group.index] = group.test - line
+    return found
+
+
+def spread_and_noise(rows: pd.DataFrame) -> tuple[float, float]:
+    """How far policies of one cost differ, and how far runs of one policy do: two standard deviations, in points.
+
+    Args:
+        rows: the same policies for several seeds: columns ``policy``, ``seed`` and ``test``.
+
+    Returns:
+        Standard deviation of the policies' means over seeds; that of a single run once its policy's and its seed's
+        means are taken off. NaN where there are fewer than two policies or seeds.
+
+    Example:
+        >>> rows = pd.DataFrame({"policy": list("aabb"), "seed": [0, 1, 0, 1], "test": [80.0, 81.0, 84.0, 85.0]})
+        >>> spread, noise = spread_and_noise(rows)
+        >>> round(spread, 2), noise
+        (2.83, 0.0)
+    """
+    table = rows.pivot_table(index="policy", columns="seed", values="test").dropna()
+    policies, seeds = table.shape
+    if policies < 2 or seeds < 2:
+        return float("nan"), float("nan")
+    values = table.to_numpy()
+    rest = values - values.mean(1, keepdims=True) - values.mean(0, keepdims=True) + values.mean()
+    freedom = (policies - 1) * (seeds - 1)
+    return float(values.mean(1).std(ddof=1)), float((np.square(rest).sum() / freedom) ** 0.5)
+
+
+def verdict(found: Mapping[str, float]) -> str:
+    """One sentence on a table's power, from ``spread`` and ``noise``.
+
+    Example:
+        >>> verdict({"spread": 0.23, "noise": 0.2})
+        'policies differ by 0.23 points and runs by 0.20: ratio 1.1, methods cannot be told apart'
+    """
+    spread, noise = found["spread"], found["noise"]
+    if np.isnan(spread) or np.isnan(noise):
+        return "too few policies or seeds to say how far they differ"
+    ratio = spread / noise if noise > 0 else float("inf")
+    says = "methods can be told apart" if ratio >= TELLING else "methods cannot be told apart"
+    return f"policies differ by {spread:.2f} points and runs by {noise:.2f}: ratio {ratio:.1f}, {says}"
