@@ -42,7 +42,7 @@ def rounded(layers: Sequence[WaveLayer]) -> Iterator[None]:
 
 @torch.no_grad()
 def find_bound(layer: WaveLayer) -> Tensor:
-    """The range of the levels, 0-dim or (C,) of each channel: clipped to it and rounded, weights are nearest to themselves.
+    """The range of the levels, 0-dim or (C,) of each channel: where clipping and rounding move weights least.
 
     With ``scale="max"`` the levels span the largest weight, and at few bits a handful of outliers would leave nearly
     all weights to two or three of them. A quantised forward pass learns around that; rounding once cannot.
