@@ -123,6 +123,7 @@ def test_sharded_weights_are_refused(one_rank: None) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:FSDP is switching to use `NO_SHARD`:UserWarning")
+@pytest.mark.filterwarnings("ignore:When using ``NO_SHARD``:UserWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own, of what FSDP2 replaces
 def test_the_older_sharding_is_refused(one_rank: None) -> None:
     sharded = FullyShardedDataParallel(nn.Linear(4, 4), device_id=torch.device("cpu"))
