@@ -122,11 +122,13 @@ def test_sharded_weights_are_refused(one_rank: None) -> None:
     assert type(model[0]) is nn.Linear  # type: ignore[index]
 
 
+@pytest.mark.filterwarnings("ignore:FSDP is switching to use `NO_SHARD`:UserWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own, of what FSDP2 replaces
 def test_the_older_sharding_is_refused(one_rank: None) -> None:
     sharded = FullyShardedDataParallel(nn.Linear(4, 4), device_id=torch.device("cpu"))
     for model in (sharded, nn.Sequential(sharded, nn.ReLU(), nn.Linear(4, 2))):
         before = everything(model)
-        with pytest.raises(TypeError, match=r"is a FullyShardedDataParallel, .*attach to the network itself"):
+        with pytest.raises(TypeError, match=r"is a FullyShardedDataParallel, .*shard the plain network"):
             waveq.attach(model, bits=3)
         assert_same(before, everything(model))
 
@@ -158,6 +160,7 @@ def test_also_and_signs_take_names_from_a_wrapper() -> None:
         waveq.attach(mlp(), bits=3, also=("module.7",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["penalty", "step", "finalize"])
 def test_weights_that_are_sharded_afterwards_are_refused(one_rank: None, call: str) -> None:
     from torch.distributed.device_mesh import init_device_mesh
