@@ -7,7 +7,7 @@ where the tensor is called ``weight``, else with the tensor's name behind it; a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from stripes_sim.layers import LayerShape
@@ -98,7 +98,7 @@ def trace(
 def _recorded(shadow: nn.Module, given: Arguments, device: torch.device, what: str) -> list[LayerShape]:
     from stripes_sim._recorder import Recorder, TokensExpected, UnknownLayerError, running_modules
 
-    with device, running_modules(shadow) as where:
+    with device, _autocast_knows_meta(), running_modules(shadow) as where:
         recorder = Recorder(shadow, given.tensors, where)
         try:
             with recorder:
@@ -122,6 +122,23 @@ def _recorded(shadow: nn.Module, given: Arguments, device: torch.device, what: s
                 f"{first}{hint}"
             ) from error
     return recorder.layers()
+
+
+@contextmanager
+def _autocast_knows_meta() -> Iterator[None]:
+    """torch.autocast refuses the meta device even where it is switched off, as rotary embeddings of transformers do."""
+    import torch
+
+    original = torch.autocast
+
+    def autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
+        return nullcontext() if device_type == "meta" else original(device_type, *args, **kwargs)
+
+    torch.autocast = autocast  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        torch.autocast = original  # type: ignore[misc]
 
 
 @contextmanager

@@ -155,7 +155,7 @@ class UnmovedScales:
     enough = 20  # steps in which the weights moved and the scales did not
 
     def __init__(self, layers: Sequence[WaveLayer]) -> None:
-        self._layers = [layer for layer in layers if any(self._scales(layer))]
+        self._layers = [layer for layer in layers if self._scales(layer)]
         self._before: dict[str, tuple[Any, ...]] = {}
         self._still: dict[str, int] = {}
         self._told = False
