@@ -122,11 +122,12 @@ def test_sharded_weights_are_refused(one_rank: None) -> None:
     assert type(model[0]) is nn.Linear  # type: ignore[index]
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's own, on one rank
 def test_the_older_sharding_is_refused(one_rank: None) -> None:
     sharded = FullyShardedDataParallel(nn.Linear(4, 4), device_id=torch.device("cpu"))
     for model in (sharded, nn.Sequential(sharded, nn.ReLU(), nn.Linear(4, 2))):
         before = everything(model)
-        with pytest.raises(TypeError, match=r"is a FullyShardedDataParallel, .*attach to the network itself"):
+        with pytest.raises(TypeError, match=r"is a FullyShardedDataParallel, .*shard the plain network"):
             waveq.attach(model, bits=3)
         assert_same(before, everything(model))
 
