@@ -26,7 +26,9 @@ def block(name: str) -> str:
     data = json.loads((RESULTS / f"{name}.json").read_text())
     source = data["source"] if "source" in data else _source(data)
     table = markdown(data["table"]["columns"], data["table"]["lines"])
-    return f"<!-- table {name} -->\n{table}\n\n{source}\n<!-- end {name} -->"
+    power = "".join(f"\n- {where}: {says}." for where, says in data.get("verdicts", {}).items())
+    told = f"\n\nHow far the table can tell methods apart:\n{power}" if power else ""
+    return f"<!-- table {name} -->\n{table}\n\n{source}{told}\n<!-- end {name} -->"
 
 
 def _source(data: dict[str, Any]) -> str:

@@ -57,6 +57,9 @@ def layer_costs(
 ) -> LayerCosts:
     """Costs for checked bits that broadcast to (L, B); ``weight_bits`` of a matmul or lookup are not looked at.
 
+    Numbers of ``hw`` may be arrays of shape (M, 1, 1) where its dataflow ``broadcasts``: M machines at once, and costs
+    of shape (M, L, B) or what broadcasts to it.
+
     Raises:
         ValueError: a count that integers of float64 cannot hold exactly, with the layer; or what the array refuses.
     """
@@ -67,7 +70,7 @@ def layer_costs(
     _refuse(work, "multiply-accumulates", batch * work.macs, 2.0**63)
     array = _integers(work, dataflow.array_work(work, hw, stationary, streamed, batch))
     moved = traffic(work, hw, array, stationary, streamed, batch)
-    levels = np.stack([array.compute_cycles.astype(np.float64), *memory_cycles(hw, moved).values()])
+    levels = np.stack(np.broadcast_arrays(array.compute_cycles.astype(np.float64), *memory_cycles(hw, moved).values()))
     cycles = levels.max(axis=0)
     read_pj, write_pj = buffer_pj_per_bit(hw, "read"), buffer_pj_per_bit(hw, "write")
     energy = {
@@ -95,8 +98,8 @@ def _integer(work: Packed, what: str, counts: Floats | Ints) -> Ints:
 def _refuse(work: Packed, what: str, counts: Floats | Ints, limit: float) -> None:
     beyond = ~(counts < limit)
     if beyond.any():
-        layer, column = np.argwhere(beyond)[0]
+        at = tuple(np.argwhere(beyond)[0])
         raise ValueError(
-            f"layer {work.names[layer]!r}: {counts[layer, column]:.3g} {what} are more than can be counted exactly "
+            f"layer {work.names[at[-2]]!r}: {counts[at]:.3g} {what} are more than can be counted exactly "
             f"({limit:.3g}); divide its sizes, its copies or the batch"
         )

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from stripes_sim._packed import pack
-from stripes_sim.bits import checked_batch, resolve_bits, streamed_bits
+from stripes_sim.bits import checked_batch, stationary_bits, streamed_bits
 from stripes_sim.costs import layer_costs
 from stripes_sim.dataflows import dataflow_named
 from stripes_sim.layers import LayerShape
@@ -63,11 +63,8 @@ class Accelerator(Parameters):
         """
         batch = checked_batch(batch)
         pack(layers)
-        weighted = [layer.name for layer in layers if layer.has_weights]
-        resolved = resolve_bits(weighted, weight_bits, argument="weight_bits", default_bits=default_bits)
-        bits = dict(zip(weighted, resolved, strict=True))
+        weight = stationary_bits(layers, weight_bits, default_bits=default_bits)
         activation = streamed_bits(layers, activation_bits, default_bits=default_bits)[:, None]
-        weight = np.array([[bits.get(layer.name, 1)] for layer in layers], dtype=np.int64)
         return Result(
             hardware=self,
             layers=tuple(layers),

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks._report import write_json
+from benchmarks._report import source, write_json
 from benchmarks.lab.tables import markdown
 from benchmarks.reach._check import LoopOutcome, run_loop
 from benchmarks.reach._loops import LOOPS
-from benchmarks.reach.models import shortened, source
+from benchmarks.reach.models import shortened
 
 PACKAGES = ("lightning", "accelerate", "transformers")
 _COLUMNS = ("loop", "outcome", "moved by finalize()", "said")

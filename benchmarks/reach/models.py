@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks._report import provenance, write_json
+from benchmarks._report import source, write_json
 from benchmarks.lab.tables import markdown
 from benchmarks.reach._cases import CASES
 from benchmarks.reach._check import HOW, Outcome, run_case
@@ -65,13 +65,6 @@ def main(argv: list[str]) -> int:
             *PACKAGES,
         )
     return 1 if failed else 0
-
-
-def source(name: str, *packages: str) -> str:
-    """The line below a table: the command that made it, and the versions."""
-    versions = provenance(*packages)["versions"]
-    told = ", ".join(f"{package} {versions[package]}" for package in ("torch", "torchvision", *packages))
-    return f"*`python -m benchmarks {name}`; {told}.*"
 
 
 def _line(outcomes: dict[str, Outcome]) -> list[str]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import waveq
-from benchmarks._report import write_json
+from benchmarks._report import processor, source, write_json
 from benchmarks.lab.tables import markdown
 from benchmarks.reach._own import Llama
 
@@ -130,7 +130,11 @@ def main(argv: list[str]) -> int:
     lines = [[name, *(_cell(row[what][way]) for what, way in ways)] for name, row in rows.items()]
     print(markdown(columns, lines))
     if options.json:
-        write_json(options.json, {"rounds": options.rounds, "bits": BITS, "ratios": rows})
+        note = f"; {processor()}, one thread, {options.rounds} rounds, median (quartiles) of ratios to plain float"
+        table = {"columns": columns, "lines": lines}
+        write_json(
+            options.json, {"table": table, "source": source("overhead", note=note), "bits": BITS, "ratios": rows}
+        )
     return 0
 
 

@@ -50,6 +50,7 @@ def train(
     ] = None,
     quantizer: Annotated[str | None, _option("quantizer")] = None,
     scale: Annotated[str | None, _option("scale")] = None,
+    granularity: Annotated[str | None, _option("granularity")] = None,
     preset: Annotated[str | None, _option("preset")] = None,
     schedule: Annotated[str | None, _option("schedule")] = None,
     forward: Annotated[str | None, _option("forward")] = None,

@@ -117,6 +117,7 @@ def evaluation(run: TrainedRun, protocol: Protocol) -> Evaluation:
             images,
             quantizer=config.quantizer,
             scale=scale_of(run),
+            granularity=granularity_of(run),
             skip=skipped,
             also=config.also,
             activation_bits=inputs,
@@ -135,12 +136,18 @@ def evaluation(run: TrainedRun, protocol: Protocol) -> Evaluation:
         images,
         quantizer=config.quantizer,
         scale=scale_of(run),
+        granularity=granularity_of(run),
         skip=skipped,
         also=config.also,
         activation_bits=inputs,
         activation_quantizer=input_quantizer,
     )
     return Evaluation(evaluator, functools.partial(evaluator.correct, each=True), labels, threads)
+
+
+def granularity_of(run: TrainedRun) -> Any:
+    """What has a scale of its own: a layer, or each of its output channels."""
+    return run.policy.granularity or "layer"
 
 
 def scale_of(run: TrainedRun) -> Any:

@@ -31,7 +31,7 @@ from waveq.quantizers import (
     find_quantizer,
     scale_modes,
 )
-from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.base import Granularity, ScaleMode, check_channels
 
 __all__ = [
     "resolve_activation_quantizer",
@@ -41,6 +41,7 @@ __all__ = [
     "resolve_bounds",
     "resolve_budget",
     "resolve_freezing",
+    "resolve_granularity",
     "resolve_quantizer",
     "resolve_scale",
     "resolve_schedule",
@@ -303,6 +304,22 @@ def resolve_scale(
             f"forward='float' leaves {whose} without the gradient that it learns its levels from, which only a "
             "quantised forward pass gives; take quantizer 'midrise' or 'wrpn' with scale 'max'"
         )
+    return chosen
+
+
+def resolve_granularity(
+    granularity: Granularity | None, bits: object, quantizer: type[WeightQuantizer] | WeightQuantizer, scale: ScaleMode
+) -> Granularity:
+    """The user's choice; else that of the policy, whose bits are meant for it; else the layer."""
+    made_with: Granularity | None = bits.granularity if isinstance(bits, Policy) else None
+    if granularity is not None and made_with not in (None, granularity):
+        raise ValueError(
+            f"granularity={granularity!r} contradicts bits, a policy made with {made_with!r}; leave granularity out, "
+            "or give the bits alone: bits=dict(policy)"
+        )
+    chosen: Granularity = granularity or made_with or "layer"
+    if chosen == "channel":
+        check_channels(quantizer, scale)
     return chosen
 
 

@@ -20,6 +20,7 @@ from waveq.method.arguments import (
     resolve_bounds,
     resolve_budget,
     resolve_freezing,
+    resolve_granularity,
     resolve_quantizer,
     resolve_scale,
     resolve_schedule,
@@ -44,7 +45,7 @@ from waveq.method.sites import WeightSite, site_names
 from waveq.method.wave_layer import KeptOrder, make_plain, shorten
 from waveq.method.wrappers import resolve_names, unwrapped
 from waveq.quantizers import Quantizer, make_activation_quantizer
-from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = ["WaveQ", "attach", "attach_method"]
 
@@ -61,6 +62,7 @@ def attach(
     preset: str = Method.preset,
     schedule: str | Profile | None = Method.schedule,
     scale: ScaleMode | None = Method.scale,
+    granularity: Granularity | None = Method.granularity,
     forward: Forward = Method.forward,
     fit_range: bool | None = Method.fit_range,
     freezing: float | Literal["off"] | None = Method.freezing,
@@ -137,11 +139,13 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
     signs = resolve_signs(method.activation_signed, inputs)
     activation = resolve_activation_quantizer(method, quantizer.activation, preset)
     scale = resolve_scale(method.scale, quantizer, preset, method.forward)
+    granularity = resolve_granularity(method.granularity, method.bits, quantizer, scale)
     bounds_from = resolve_bounds(method, scale, schedule)
     freezing = resolve_freezing(method, preset, quantizer, schedule)
     settings = Settings(
         preset=preset,
         quantizer=quantizer.method,
+        granularity=granularity,
         schedule=schedule,
         total_steps=method.total_steps,
         wave_on=preset.wave_on,
@@ -159,6 +163,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
             "preset": preset.name,
             "quantizer": quantizer.method,
             "scale": scale,
+            "granularity": granularity,
             "forward": method.forward,
             "fit_range": bounds_from is not None,
             "freezing": None if freezing is None else freezing.exponent,
@@ -182,6 +187,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
                 quantizer=quantizer,
                 settings=settings,
                 scale=scale,
+                granularity=granularity,
                 scale_rule=method.scale_rule,
                 activation=(activation, inputs[name]) if name in inputs else None,
                 signed=signs.get(name),
@@ -205,6 +211,7 @@ def _new_state(
     quantizer: Quantizer,
     settings: Settings,
     scale: ScaleMode,
+    granularity: Granularity,
     scale_rule: ScaleRule,
     activation: tuple[str, int] | None,
     signed: bool | None,
@@ -215,7 +222,7 @@ def _new_state(
     """The parametrisation of one weight; ``total_bits`` is 0 where bits are learned."""
     weight, preset = chosen.tensor, settings.preset
     state = WaveParametrization(
-        chosen.quantizer(quantizer, total_bits=total_bits or None, scale=scale),
+        chosen.quantizer(quantizer, total_bits=total_bits or None, scale=scale, granularity=granularity),
         beta=float(total_bits - 1) if total_bits else preset.beta_init,
         total_bits=total_bits,
         quantized=quantized,

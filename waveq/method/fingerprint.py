@@ -98,7 +98,12 @@ def _differences(state: WaveParametrization, told: Mapping[str, Any]) -> Iterato
         yield "version of the checkpoint", told.get("version"), _VERSION
         return
     inputs = told.get("inputs"), told.get("input_bits")
-    own = {"quantizer": state.quantizer.method, "scale": state.quantizer.scale}
+    told = {"granularity": "layer", **told} if "scale" in told else told  # from before there was another one
+    own = {
+        "quantizer": state.quantizer.method,
+        "scale": state.quantizer.scale,
+        "granularity": state.quantizer.granularity,
+    }
     for what, value in own.items():
         if what in told and told[what] != value:
             yield what, told[what], value

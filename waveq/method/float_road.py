@@ -42,19 +42,20 @@ def rounded(layers: Sequence[WaveLayer]) -> Iterator[None]:
 
 @torch.no_grad()
 def find_bound(layer: WaveLayer) -> Tensor:
-    """The range of a layer's levels, 0-dim: the bound whose clipped and rounded weights are nearest to the weights.
+    """The range of the levels, 0-dim or (C,) of each channel: clipped to it and rounded, weights are nearest to themselves.
 
     With ``scale="max"`` the levels span the largest weight, and at few bits a handful of outliers would leave nearly
     all weights to two or three of them. A quantised forward pass learns around that; rounding once cannot.
     """
-    weight = layer.weight.detach()
-    top = weight.abs().max()
-    least, best = torch.inf, top
+    weight, quantizer = layer.weight.detach(), layer.state.quantizer
+    best = top = quantizer.largest_of(weight)
+    least = torch.full_like(top, torch.inf)
     for number in range(_CANDIDATES, 0, -1):
         bound = top * (number / _CANDIDATES)
-        error = float((layer.state.quantize(weight.clamp(-bound, bound)) - weight).square().sum())
-        if error < least:
-            least, best = error, bound
+        ends = quantizer.spread(bound, weight)
+        off = layer.state.quantize(weight.clamp(-ends, ends)) - weight
+        error = quantizer.mean_of(off.square())
+        best, least = torch.where(error < least, bound, best), torch.minimum(error, least)
     return best
 
 
@@ -68,7 +69,7 @@ def fit_range(layer: WaveLayer) -> None:
 @torch.no_grad()
 def clip_to_bound(layer: WaveLayer) -> None:
     """Clip a layer's weights to the range that was chosen."""
-    bound = layer.state.bound.to(layer.weight.dtype)
+    bound = layer.state.quantizer.spread(layer.state.bound.to(layer.weight.dtype), layer.weight)
     layer.weight.clamp_(-bound, bound)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from waveq.method.formulas import FormulaProbe
 from waveq.method.penalty_watch import PenaltyWatch
 from waveq.method.settings import Settings, WaveLayer
-from waveq.method.surgery import UnmovedScales, WholeWeights, require_layers, watch, written_over
+from waveq.method.surgery import Parents, UnmovedScales, WholeWeights, require_layers, watch, written_over
 from waveq.method.task_gradients import TaskGradients
 
 __all__ = ["Guards"]
@@ -29,6 +29,7 @@ class Guards:
         self._model, self._layers, self._settings = model, layers, settings
         self.probe, self._scales = FormulaProbe(model, layers), UnmovedScales(layers)
         self._whole, self._begun = WholeWeights(layers), False
+        self._parents = Parents(model, layers)
         self._watching = True  # from the start, when initialisations come too late
         watch(layers, on=True)
         self._penalty = PenaltyWatch(self._versions())
@@ -56,6 +57,7 @@ class Guards:
         if step % _LOOK_EVERY == 0:
             require_layers(self._model, self._layers, self._settings)
             self._whole.require()
+            found += self._parents.gone(self._model)
         if self._watching:
             found += written_over(self._layers)
         self._watching = (step + 1) % _LOOK_EVERY == 0
@@ -79,7 +81,8 @@ class Guards:
         """Before the model is left."""
         require_layers(self._model, self._layers, self._settings)
         self._whole.require()
-        for sentence in self._scales.unmoved(at_end=True) + self.probe.unseen() + written_over(self._layers):
+        found = self._scales.unmoved(at_end=True) + self.probe.unseen() + self._parents.gone(self._model)
+        for sentence in found + written_over(self._layers):
             warnings.warn(sentence, stacklevel=4)  # no_grad's wrapper lies between
 
     def _versions(self) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from waveq._names import nearest
+from waveq._names import check_choice, nearest
 from waveq.method.schedules import check_total_steps
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from waveq.method.budget import LayerCosts
     from waveq.method.schedules import Profile
     from waveq.quantizers import Quantizer
-    from waveq.quantizers.base import ScaleMode
+    from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = ["USUAL_QUANTIZER", "Bits", "Forward", "Method", "option_help", "option_names", "takes_options"]
 
@@ -59,6 +59,11 @@ def _forward(name: str, value: Any) -> Any:
     known = get_args(Forward)
     if value not in known:
         raise ValueError(f'{name} must be "quantized" or "float", not {value!r}{nearest(str(value), known)}')
+    return value
+
+
+def _granularity(name: str, value: Any) -> Any:
+    check_choice(name, value, ("layer", "channel"))
     return value
 
 
@@ -154,6 +159,15 @@ class Method:
             "Scale of the levels: none, max or learned.",
             'Methods that learn their own levels (LSQ, LQ-Nets, DSQ, TTQ) have "learned" alone and take it by '
             "themselves.",
+        ),
+    )
+    granularity: Granularity | None = field(
+        default=None,
+        metadata=_told(
+            "What has a scale of its own: layer, or channel (each output channel).",
+            'Methods DoReFa, WRPN and LSQ have "channel", with scale max or learned; a layer keeps one number of bits. '
+            'None is the one that a Policy given as ``bits`` was made with, else "layer".',
+            check=_granularity,
         ),
     )
     forward: Forward = field(

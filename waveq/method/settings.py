@@ -14,6 +14,7 @@ from waveq.method.options import Forward, Method
 from waveq.method.parametrization import WaveParametrization
 from waveq.method.presets import Preset
 from waveq.method.schedules import Course, Schedule
+from waveq.quantizers.base import Granularity
 
 __all__ = ["Settings", "WaveLayer"]
 
@@ -63,8 +64,8 @@ class WaveLayer:
         if wave_on == "raw":
             return wide
         # An all-zero layer divides by its largest weight's stand-in, which would blow the crest's rounding noise up.
-        alive = (weight.detach() != 0).any()
         quantizer = self.state.quantizer
+        alive = quantizer.spread(quantizer.largest_of(weight.detach()) != 0, weight)
         if self.state.bits_now == 1:
             return quantizer.binary_coordinate(wide) * alive
         return quantizer.coordinate(wide, self.state.wave_beta().detach()) * alive
@@ -86,6 +87,7 @@ class Settings:
     bit_costs: Mapping[str, float]
     budget: Budget | None
     skipped: tuple[str, ...]
+    granularity: Granularity = "layer"
     forward: Forward = "quantized"
     bounds_from: int | None = None
     """The step at which ranges are fitted; None where they are not."""

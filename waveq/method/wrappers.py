@@ -182,6 +182,7 @@ def renamed(policy: Policy, names: Mapping[str, str]) -> Policy:
         weight_counts=_renamed(policy.weight_counts, names),
         skipped=tuple(names.get(name, name) for name in policy.skipped),
         quantizer=policy.quantizer,
+        granularity=policy.granularity,
         provenance={**policy.provenance, **told},
     )
 

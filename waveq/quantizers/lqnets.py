@@ -66,6 +66,7 @@ class LQNets(WeightQuantizer):
         assert total_bits is not None  # the registry does not make it without bits
         self.bits, self.outputs = total_bits, outputs
         rows = outputs.rows(weight.detach().float())
+        self._numbers = len(rows)
         size = rows.square().mean(dim=1, keepdim=True).sqrt().clamp_min(TINY)
         powers = 2.0 ** torch.arange(total_bits, device=rows.device, dtype=rows.dtype)
         basis = size * powers * _QUARTILE / 2.0 ** (total_bits - 1)

@@ -11,17 +11,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from numbers import Integral
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, get_args, overload
 
 import torch
 from torch import Tensor
 
-from waveq._names import suggestion
+from waveq._names import check_choice, suggestion
 from waveq._registry import Registry, origin
 from waveq.functional import MAX_TOTAL_BITS
 from waveq.layers import Outputs
 from waveq.quantizers.activation import ActivationQuantizer, DoReFaActivation
-from waveq.quantizers.base import ScaleMode, WeightQuantizer
+from waveq.quantizers.base import Granularity, ScaleMode, WeightQuantizer, check_channels
 from waveq.quantizers.dorefa import DoReFa
 from waveq.quantizers.dsq import DSQ, DSQActivation
 from waveq.quantizers.lqnets import LQNets, LQNetsActivation
@@ -219,6 +219,7 @@ def make_quantizer(
     total_bits: int | None = None,
     scale: ScaleMode | None = None,
     layer: str | None = None,
+    granularity: Granularity = "layer",
     outputs: Outputs | None = None,
 ) -> WeightQuantizer:
     """A new quantiser for one layer.
@@ -229,6 +230,7 @@ def make_quantizer(
         total_bits: B of the layer; None means that its bits are learned.
         scale: how the levels are scaled: "none" (as published), "max" or "learned"; None takes the method's own.
         layer: named in the message of an error.
+        granularity: "layer", or "channel": a scale for each output channel.
         outputs: where the output channels lie (``waveq.layers.outputs_of(module)``); None is the first axis.
 
     Raises:
@@ -250,12 +252,20 @@ def make_quantizer(
         least, most = found.bit_counts[0], found.bit_counts[-1]
         span = f"{least} total bits only" if least == most else f"{least} to {most} total bits"
         raise ValueError(f"quantizer {name!r} has {span}, not {total_bits}{where}")
+    where_outputs = outputs or Outputs()
+    channels: dict[str, Any] = {"outputs": where_outputs} if found.by_output else {}
+    check_choice("granularity", granularity, get_args(Granularity))
+    if granularity == "channel":
+        check_channels(found, scale)
+        channels = {"channels": where_outputs}
     if isinstance(found, type):
-        channels: dict[str, Any] = {"outputs": outputs} if found.by_output and outputs is not None else {}
         return found(weight, total_bits=total_bits, scale=scale, **channels)
     if scale not in (None, found.scale):
         raise ValueError(f"this quantizer {name!r} was made with scale {found.scale!r}, not {scale!r}")
-    return copy.deepcopy(found)
+    made = copy.deepcopy(found)
+    if "channels" in channels:
+        made.divide(weight, channels["channels"])
+    return made
 
 
 @torch.no_grad()
@@ -265,6 +275,7 @@ def quantize_weight(
     *,
     quantizer: Quantizer = "dorefa",
     scale: ScaleMode | None = None,
+    granularity: Granularity = "layer",
     outputs: Outputs | None = None,
 ) -> Tensor:
     """Weights rounded to B total bits by a method; no gradient, shape and dtype of weight.
@@ -274,7 +285,8 @@ def quantize_weight(
         total_bits: B, sign included, 1 to 9.
         quantizer: a registered method, a class or an instance.
         scale: how the levels are scaled; None takes the method's own.
-        outputs: where the output channels lie, for methods with levels of their own for each; None is the first axis.
+        granularity: "layer", or "channel": a scale for each output channel.
+        outputs: where the output channels lie (``waveq.layers.outputs_of(module)``); None is the first axis.
 
     Raises:
         ValueError: bits out of range, unknown method or scale.
@@ -284,7 +296,8 @@ def quantize_weight(
         >>> quantize_weight(torch.tensor([-1.0, 0.2, 0.6]), 2, quantizer="wrpn").tolist()
         [-1.0, 0.0, 1.0]
     """
-    method = make_quantizer(quantizer, weight, total_bits=check_total_bits(total_bits), scale=scale, outputs=outputs)
+    bits_and_scale: dict[str, Any] = {"total_bits": check_total_bits(total_bits), "scale": scale}
+    method = make_quantizer(quantizer, weight, **bits_and_scale, granularity=granularity, outputs=outputs)
     return round_by(method, weight, total_bits)
 
 

@@ -93,6 +93,7 @@ class TrainConfig(BaseModel):
     preset: str = "recommended"
     schedule: Literal["three-phase", "search", "constant", "exponential", "rising"] | None = None
     scale: Literal["none", "max", "learned"] | None = None
+    granularity: Literal["layer", "channel"] | None = None
     forward: Literal["quantized", "float"] = "quantized"
     fit_range: bool | None = None
     freezing: Annotated[float, Field(gt=0)] | Literal["off"] | None = None

@@ -253,6 +253,21 @@ def test_freezing_waits_for_learned_bits() -> None:
     assert not wq.learning
 
 
+@pytest.mark.slow
+def test_a_search_is_rewound_and_the_run_that_follows_freezes_from_its_tenth_on() -> None:
+    model = mlp()
+    start = copy.deepcopy(model.state_dict())
+    search = waveq.attach(model, forward="float", schedule="search", target={"mean_bits": 3.0}, total_steps=40)
+    train(model, search, OPTIMIZERS["sgd"](model.parameters()), batches(40))
+    wq = waveq.rewind(search, start, total_steps=60)
+    assert wq.settings.freezing == freezing_course(60, exponent=0.5)
+    assert wq.settings.quantizer == "midrise"
+    assert wq.frozen_weights() == dict.fromkeys(wq.names, 0.0)
+    train(model, wq, OPTIMIZERS["sgd"](model.parameters()), batches(60))
+    assert wq.bits() == search.bits()
+    require_unchanged_by_finalize(model, wq, batches(1)[0][0])
+
+
 # ---------------------------------------------------------------------- copies, checkpoints, ranks
 
 

@@ -59,7 +59,7 @@ def test_every_option_reaches_the_record() -> None:
         waveq.attach(mlp(), total_steps=7, forward="float", lambda_w=1, lambda_beta=2, beta_lr=3, **given)
     assert seen == given | {
         "total_steps": 7, "forward": "float", "lambda_w": 1.0, "lambda_beta": 2.0, "beta_lr": 3.0,
-        "scale_rule": "exact", "activation_signed": None, "freezing": None,
+        "scale_rule": "exact", "activation_signed": None, "granularity": None, "freezing": None,
     }  # fmt: skip
 
 

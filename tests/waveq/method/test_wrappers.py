@@ -159,6 +159,7 @@ def test_also_and_signs_take_names_from_a_wrapper() -> None:
         waveq.attach(mlp(), bits=3, also=("module.7",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["penalty", "step", "finalize"])
 def test_weights_that_are_sharded_afterwards_are_refused(one_rank: None, call: str) -> None:
     from torch.distributed.device_mesh import init_device_mesh
