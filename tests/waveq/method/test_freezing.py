@@ -156,12 +156,16 @@ def test_finalize_changes_nothing(quantizer: str, bits: int) -> None:
         {"bits": "learn", "lambda_w": None, "target": {"mean_bits": 3.0}},
         {"activation_bits": 3},
         {"bits": {"0": 1, "2": 5, "4": 2}},
+        {"granularity": "channel", "bits": 1},
+        {"granularity": "channel", "bits": 2, "lambda_w": None},
+        {"granularity": "channel", "bits": "learn", "quantizer": "wrpn"},
     ],
     ids=str,
 )
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_whatever_the_options(options: dict[str, Any], optimizer: str) -> None:
     model, wq = attached(**options)
+    assert "Rounded as they are, the weights would change by" in wq.forecast()
     train(model, wq, OPTIMIZERS[optimizer](model.parameters()), batches(60))
     assert wq.diagnose() == [] or "bits" in options
     require_unchanged_by_finalize(model, wq, batches(1)[0][0])
