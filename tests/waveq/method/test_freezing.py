@@ -359,10 +359,13 @@ def test_a_run_that_stops_early_is_told() -> None:
     assert "Train to the end of total_steps, by when freezing has put all on their levels" in loose
 
 
-def test_rounding_once_is_the_quantizer_on_the_fitted_range() -> None:
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_rounding_once_is_the_quantizer_on_the_fitted_range(granularity: Any) -> None:
     model, road = mlp(), mlp()
-    round_once(model, {"0": 2, "4": 3}, skip=["2"])
-    wq = waveq.attach(road, bits={"0": 2, "4": 3}, skip=["2"], forward="float", lambda_w=0.0, total_steps=20)
+    round_once(model, {"0": 2, "4": 3}, skip=["2"], granularity=granularity)
+    wq = waveq.attach(
+        road, bits={"0": 2, "4": 3}, skip=["2"], forward="float", granularity=granularity, lambda_w=0.0, total_steps=20
+    )
     wq.step()  # the range is fitted
     wq.finalize()
     for name in "0", "2", "4":
