@@ -292,7 +292,8 @@ class _Run:
         }
         rounded = {}
         if self.config.forward == "float":
-            round_once(reference, dict(policy), skip=policy.skipped, quantizer=self.config.quantizer)
+            c = self.config
+            round_once(reference, dict(policy), skip=policy.skipped, quantizer=c.quantizer, granularity=c.granularity)
             self._reestimate(reference)
             rounded = {
                 "rounded_once_validation_accuracy": measure(reference, validation)["accuracy"],
