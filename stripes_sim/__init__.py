@@ -16,10 +16,12 @@ from stripes_sim.hardware import DaDianNao as DaDianNao
 from stripes_sim.hardware import Loom as Loom
 from stripes_sim.hardware import Stripes as Stripes
 from stripes_sim.layers import LayerShape as LayerShape
+from stripes_sim.llm import llm_workload as llm_workload
 from stripes_sim.machines import Machine as Machine
 from stripes_sim.machines import hardware_names as hardware_names
 from stripes_sim.machines import load_hardware as load_hardware
 from stripes_sim.machines import load_machine as load_machine
+from stripes_sim.pair_cost import PairCostTable as PairCostTable
 from stripes_sim.plotting import plot_breakdown as plot_breakdown
 from stripes_sim.plotting import plot_exploration as plot_exploration
 from stripes_sim.result import Result as Result
@@ -36,12 +38,14 @@ __all__ = [
     "LayerShape",
     "Loom",
     "Machine",
+    "PairCostTable",
     "Result",
     "Saving",
     "Stripes",
     "cost_table",
     "explore",
     "hardware_names",
+    "llm_workload",
     "load_hardware",
     "load_machine",
     "plot_breakdown",

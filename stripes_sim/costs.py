@@ -35,11 +35,13 @@ _COUNTED = {
 class LayerCosts:
     """All costs of all layers for all bits, arrays of shape (L, B).
 
-    ``cycles`` is the slowest of the array and the memory levels, ``bound`` the index of that one in LEVELS.
-    ``energy_pj`` has one array for each of PARTS.
+    ``stationary_bits`` are those of the weights, of a product's second operand and of a table. ``cycles`` is the
+    slowest of the array and the memory levels, ``bound`` the index of that one in LEVELS. ``energy_pj`` has one array
+    for each of PARTS.
     """
 
     work: Packed
+    stationary_bits: Ints
     array: ArrayWork
     moved: Traffic
     cycles: Floats
@@ -53,9 +55,17 @@ class LayerCosts:
 
 
 def layer_costs(
-    hw: Parameters, layers: Sequence[LayerShape], weight_bits: Ints, activation_bits: Ints, *, batch: int = 1
+    hw: Parameters,
+    layers: Sequence[LayerShape],
+    weight_bits: Ints,
+    activation_bits: Ints,
+    *,
+    batch: int = 1,
+    cache_bits: int | None = None,
 ) -> LayerCosts:
     """Costs for checked bits that broadcast to (L, B); ``weight_bits`` of a matmul or lookup are not looked at.
+
+    ``cache_bits`` are those of a product's operand that was stored before the run, by default its activation bits.
 
     Numbers of ``hw`` may be arrays of shape (M, 1, 1) where its dataflow ``broadcasts``: M machines at once, and costs
     of shape (M, L, B) or what broadcasts to it.
@@ -65,6 +75,8 @@ def layer_costs(
     """
     work = pack(layers)
     stationary = np.where(work.matmul | work.embedding, activation_bits, weight_bits)
+    if cache_bits is not None:
+        stationary = np.where(work.matmul & (work.stored_before > 0), cache_bits, stationary)
     stationary, streamed = np.broadcast_arrays(stationary, activation_bits)
     dataflow = dataflow_named(hw.serial)
     _refuse(work, "multiply-accumulates", batch * work.macs, 2.0**63)
@@ -81,7 +93,15 @@ def layer_costs(
         "dram": (moved.dram_read_bits + moved.dram_write_bits) * dram_pj_per_bit(hw),
         "leakage": cycles / hw.clock_hz * leakage_w(hw) * 1e12,
     }
-    return LayerCosts(work=work, array=array, moved=moved, cycles=cycles, bound=levels.argmax(axis=0), energy_pj=energy)
+    return LayerCosts(
+        work=work,
+        stationary_bits=stationary,
+        array=array,
+        moved=moved,
+        cycles=cycles,
+        bound=levels.argmax(axis=0),
+        energy_pj=energy,
+    )
 
 
 def _integers(work: Packed, array: ArrayWork) -> ArrayWork:

@@ -10,10 +10,15 @@ from waveq.cli.common import AsJson, Hardware, Imports, Run, emit, say
 from waveq.cli.parsing import check_numbers
 from waveq.cli.workload import (
     ActivationBits,
+    CacheBits,
     DefaultBits,
+    GroupSize,
     InChannels,
     InputShape,
     InputSize,
+    Llm,
+    LlmContext,
+    LlmPhase,
     ModelName,
     Network,
     NumClasses,
@@ -30,7 +35,8 @@ def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     app.command(
         "score",
-        epilog="Example: waveq score runs/demo --breakdown    or: waveq score 4 --model resnet18",
+        epilog="Example: waveq score runs/demo --breakdown    or: waveq score 4 --model resnet18    "
+        "or: waveq score 4 --llm llama-7b --phase decode",
         short_help="Cycles and energy of a policy, layer by layer.",
     )(score)
 
@@ -43,6 +49,11 @@ def score(
     num_classes: NumClasses = None,
     input_shape: InputShape = None,
     workload: WorkloadFile = None,
+    llm: Llm = None,
+    phase: LlmPhase = None,
+    context: LlmContext = None,
+    group_size: GroupSize = None,
+    cache_bits: CacheBits = None,
     hardware: Hardware = "stripes",
     activation_bits: ActivationBits = None,
     default_bits: DefaultBits = None,
@@ -57,15 +68,25 @@ def score(
     from waveq.codesign.pipeline import save_score
     from waveq.codesign.score import result_data
 
-    check_numbers({"default-bits": default_bits}, most=16)
+    check_numbers({"default-bits": default_bits, "cache-bits": cache_bits}, most=16)
     check_numbers({"batch": batch})
     import_modules(imports)
     machine = load_hardware(hardware)
     streamed = None if activation_bits is None else read_activation_bits(activation_bits)
-    network = Network(model, workload, input_size, in_channels, num_classes, input_shape)
+    # sequences of a language model are part of its workload: they share weights and have a cache each
+    sequences, batch = (batch, 1) if llm is not None else (None, batch)
+    network = Network(
+        model, workload, input_size, in_channels, num_classes, input_shape, llm, phase, context, group_size, sequences
+    )
     priced = priced_policy(policy, network)
     inputs = priced.activation_bits if streamed is None else streamed
-    result = machine.run(priced.layers, priced.weight_bits, inputs, batch=batch, default_bits=default_bits)
+    result = machine.run(
+        priced.layers, priced.weight_bits, inputs, batch=batch, default_bits=default_bits, cache_bits=cache_bits
+    )
     folder = run or priced.folder("score")
     say(f"written to {folder}: {', '.join(save_score(result, folder, breakdown=breakdown))}")
-    emit(result.table(breakdown=breakdown), {**result_data(result), "run": str(folder)}, as_json=as_json)
+    text, data = result.table(breakdown=breakdown), {**result_data(result), "run": str(folder)}
+    if llm is not None:
+        data["tokens_per_s"] = network.new_tokens / result.seconds
+        text += f"\n{data['tokens_per_s']:,.4g} tokens per second, most cycles wait for: {result.bound}"
+    emit(text, data, as_json=as_json)

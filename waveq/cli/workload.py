@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActivationBits",
+    "CacheBits",
     "DefaultBits",
+    "GroupSize",
     "InChannels",
     "InputShape",
     "InputSize",
+    "Llm",
+    "LlmContext",
+    "LlmPhase",
     "ModelName",
     "Network",
     "NumClasses",
@@ -49,6 +54,16 @@ InputShape = Annotated[
     list[str] | None,
     typer.Option("--input-shape", help="Of a model of yours, such as 3x224x224; repeatable, one for each input."),
 ]
+Llm = Annotated[
+    str | None,
+    typer.Option("--llm", help="A language model instead of --model: llama-7b, mixtral-8x7b, ..., or its config.json."),
+]
+LlmPhase = Annotated[str | None, typer.Option("--phase", help="Of --llm: decode (one token, the default) or prefill.")]
+LlmContext = Annotated[int | None, typer.Option("--context", help="Tokens of --llm that are attended to (4096).")]
+GroupSize = Annotated[int | None, typer.Option("--group-size", help="Weights of --llm that share a 16-bit scale.")]
+CacheBits = Annotated[
+    int | None, typer.Option("--cache-bits", help="Bits of the cache of --llm (default: its inputs').")
+]
 ActivationBits = Annotated[
     str | None,
     typer.Option(
@@ -57,6 +72,9 @@ ActivationBits = Annotated[
     ),
 ]
 DefaultBits = Annotated[int | None, typer.Option("--default-bits", help="Bits of layers that the policy leaves out.")]
+
+
+_CONTEXT = 4096
 
 
 class Network(NamedTuple):
@@ -68,6 +86,11 @@ class Network(NamedTuple):
     in_channels: int | None = None
     num_classes: int | None = None
     input_shape: Sequence[str] | None = None
+    llm: str | None = None
+    phase: str | None = None
+    context: int | None = None
+    group_size: int | None = None
+    batch: int | None = None
 
     def layers(self) -> list[LayerShape]:
         """Its workload.
@@ -77,25 +100,51 @@ class Network(NamedTuple):
         """
         sizes = {key: getattr(self, key) for key in ("input_size", "in_channels", "num_classes")}
         check_numbers({key.replace("_", "-"): value for key, value in sizes.items()})
-        if (self.model is None) == (self.workload is None):
-            raise ValueError("say which network the policy is for: --model NAME, or --workload FILE")
+        if sum(value is not None for value in (self.model, self.workload, self.llm)) != 1:
+            raise ValueError("say which network the policy is for: --model NAME, or --workload FILE, or --llm NAME")
+        for option in ("phase", "context", "group_size"):
+            if self.llm is None and getattr(self, option) is not None:
+                raise ValueError(f"--{option.replace('_', '-')} is for --llm: leave it out")
         shapes = parse_shapes(self.input_shape)
         factory = self.model is not None and ":" in self.model
         for option, value in {**sizes, "input_shape": self.input_shape}.items():
-            if value is not None and (self.workload is not None or factory == (option != "input_shape")):
-                raise ValueError(
-                    f"--{option.replace('_', '-')} says nothing of {self.model or self.workload}: leave it out"
-                )
+            if value is not None and (self.model is None or factory == (option != "input_shape")):
+                raise ValueError(f"--{option.replace('_', '-')} says nothing of {self.title}: leave it out")
         if self.workload is not None:
             from stripes_sim import read_workload
 
             return read_workload(self.workload)
+        if self.llm is not None:
+            return self._llm_layers()
         return _factory_layers(str(self.model), shapes) if factory else self._zoo_layers()
 
     @property
     def name(self) -> str:
         """For a folder."""
-        return self.workload.stem if self.workload else str(self.model or "").rpartition(":")[2]
+        return Path(self.title).stem if self.workload or self.llm else self.title.rpartition(":")[2]
+
+    @property
+    def title(self) -> str:
+        """As it was named."""
+        return str(self.model or self.workload or self.llm or "")
+
+    @property
+    def new_tokens(self) -> int:
+        """That one run of a language model makes or takes, of all sequences."""
+        return (self.batch or 1) * ((self.context or _CONTEXT) if self.phase == "prefill" else 1)
+
+    def _llm_layers(self) -> list[LayerShape]:
+        from stripes_sim import llm_workload
+
+        name = str(self.llm)
+        config = json.loads(Path(name).read_text(encoding="utf-8")) if name.endswith(".json") else name
+        return llm_workload(
+            config,
+            context=_CONTEXT if self.context is None else self.context,
+            phase=self.phase or "decode",  # type: ignore[arg-type]  # it says which there are
+            group_size=self.group_size,
+            batch=self.batch or 1,
+        )
 
     def _zoo_layers(self) -> list[LayerShape]:
         import torch

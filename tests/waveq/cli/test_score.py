@@ -105,6 +105,24 @@ def test_a_model_of_ones_own_by_module_and_function(
     assert [row["activation_bits"] for row in scored(capsys, *words)["layers"]] == [5, 7]  # type: ignore[attr-defined]
 
 
+def test_a_language_model_is_priced_by_its_configuration(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    (here / "small.json").write_text(json.dumps({**config, "vocab_size": 50, "num_key_value_heads": 2}))
+    words = ["score", "4", "--llm", "small.json", "--context", "64", "--group-size", "16"]
+    assert main([*words, "--phase", "decode"]) == 0
+    assert "tokens per second, most cycles wait for: DRAM" in capsys.readouterr().out
+    one = scored(capsys, *words[1:])
+    assert one["run"] == "runs/score-small-4"
+    assert one["tokens_per_s"] == pytest.approx(1 / one["seconds"])  # type: ignore[operator]
+    many = scored(capsys, *words[1:], "--batch", "4")
+    assert many["tokens_per_s"] == pytest.approx(4 / many["seconds"])  # type: ignore[operator]
+    assert many["tokens_per_s"] > one["tokens_per_s"]  # type: ignore[operator]
+    wide, narrow = (scored(capsys, *words[1:], "--cache-bits", bits)["totals"]["dram_pj"] for bits in ("16", "4"))  # type: ignore[index]
+    assert narrow < wide
+    prefill = scored(capsys, *words[1:], "--phase", "prefill")
+    assert prefill["tokens_per_s"] == pytest.approx(64 / prefill["seconds"])  # type: ignore[operator]
+
+
 def test_a_workload_file_needs_no_network(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layers = trace(build("lenet"), (1, 28, 28))
     write_workload("net.csv", layers)
@@ -145,6 +163,12 @@ def test_run_folder_knows_its_network(run_copy: Path, capsys: pytest.CaptureFixt
         (["4", "--model", "mine:net", "--input-shape", "3*8"], "--input-shape must be sizes such as 3x224x224"),
         (["4", "--model", "no_such_module:net"], "no module 'no_such_module' in the current folder"),
         (["4", "--model", "json:dunps"], "module 'json' has no 'dunps'; did you mean 'dumps'?"),
+        (["4", "--llm", "llama-7"], "did you mean 'llama-7b'?"),
+        (["4", "--llm", "llama-7b", "--phase", "both"], "phase must be one of ('prefill', 'decode')"),
+        (["4", "--llm", "llama-7b", "--input-size", "8"], "--input-size says nothing of llama-7b"),
+        (["4", "--llm", "none.json"], "none.json"),
+        (["4", *LENET, "--context", "8"], "--context is for --llm: leave it out"),
+        (["4", *LENET, "--llm", "llama-7b"], "say which network the policy is for"),
         (["4", *LENET, "--batch", "0"], "--batch must be at least 1, but it is 0"),
     ],
 )
