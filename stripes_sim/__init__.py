@@ -21,6 +21,7 @@ from stripes_sim.machines import Machine as Machine
 from stripes_sim.machines import hardware_names as hardware_names
 from stripes_sim.machines import load_hardware as load_hardware
 from stripes_sim.machines import load_machine as load_machine
+from stripes_sim.pair_cost import PairCostTable as PairCostTable
 from stripes_sim.plotting import plot_breakdown as plot_breakdown
 from stripes_sim.plotting import plot_exploration as plot_exploration
 from stripes_sim.result import Result as Result
@@ -37,6 +38,7 @@ __all__ = [
     "LayerShape",
     "Loom",
     "Machine",
+    "PairCostTable",
     "Result",
     "Saving",
     "Stripes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import pandas as pd
 from stripes_sim.bits import MAX_BITS, MIN_BITS, checked_batch, nearest, resolve_bits, streamed_bits
 from stripes_sim.costs import layer_costs
 from stripes_sim.layers import LayerShape
+from stripes_sim.pair_cost import PairCostTable
 from stripes_sim.parameters import Parameters
 from stripes_sim.scoring import totals
 
@@ -176,50 +177,116 @@ class CostTable:
         )
 
 
+@overload
+def cost_table(
+    layers: Sequence[LayerShape],
+    hardware: Parameters,
+    bits: Sequence[int] = ...,
+    *,
+    activation_bits: int | Mapping[str, int] = ...,
+    batch: int = ...,
+) -> CostTable: ...
+@overload
+def cost_table(
+    layers: Sequence[LayerShape],
+    hardware: Parameters,
+    bits: Sequence[int] = ...,
+    *,
+    activation_bits: Sequence[int],
+    batch: int = ...,
+) -> PairCostTable: ...
 def cost_table(
     layers: Sequence[LayerShape],
     hardware: Parameters,
     bits: Sequence[int] = range(2, 9),
     *,
-    activation_bits: int | Mapping[str, int] = 16,
+    activation_bits: int | Mapping[str, int] | Sequence[int] = 16,
     batch: int = 1,
-) -> CostTable:
-    """Tabulate ``hardware.run`` over layers and weight bits.
+) -> CostTable | PairCostTable:
+    """Tabulate ``hardware.run`` over layers and weight bits, and over bits of inputs where several are given.
 
     Args:
         layers: the workload; layers that share a name share their bits, and their costs are added.
         hardware: the machine.
         bits: the numbers of weight bits to tabulate, each 1 to 16.
-        activation_bits, batch: as in `Accelerator.run`.
+        activation_bits: as in `Accelerator.run`; or several numbers, an axis of the table (``range(2, 9)``). Layers
+            without weights then stay at 16.
+        batch: as in `Accelerator.run`.
 
     Raises:
         ValueError, TypeError: as in `Accelerator.run`.
 
-    >>> from stripes_sim import LayerShape, Stripes
+    >>> from stripes_sim import LayerShape, Loom, Stripes
     >>> fc = LayerShape(name="fc", kind="linear", in_channels=512, out_channels=256)
     >>> cost_table([fc], Stripes(), bits=(2, 4, 8)).compute_cycles
     array([[ 4.,  8., 16.]])
+    >>> cost_table([fc], Loom(), bits=(2, 4), activation_bits=(2, 4)).compute_cycles
+    array([[[ 4.,  8.],
+            [ 8., 16.]]])
     """
-    choices = sorted({int(resolve_bits(["bits"], value, argument="bits")[0]) for value in bits})
+    choices = _choices(bits, "bits")
+    names = list(dict.fromkeys(layer.name for layer in layers if layer.has_weights))
+    if not names:
+        raise ValueError("no layer of this workload has weights, so bits change nothing: there is no table to make")
+    several = not isinstance(activation_bits, Mapping) and isinstance(activation_bits, Sequence)
+    if not several:
+        streamed = streamed_bits(layers, activation_bits)[:, None]  # type: ignore[arg-type]
+        costs, fixed = _tabulated(layers, hardware, np.array([choices]), streamed, batch)
+        return CostTable(names=tuple(names), bits=choices, costs=costs, fixed=fixed, hardware=hardware.name)
+    columns = _choices(activation_bits, "activation_bits")  # type: ignore[arg-type]
+    weights, inputs = (axis.reshape(1, -1) for axis in np.meshgrid(choices, columns, indexing="ij"))
+    weighted = np.array([[layer.has_weights] for layer in layers])
+    flat, fixed = _tabulated(layers, hardware, weights, np.where(weighted, inputs, MAX_BITS), batch)
+    shape = (len(names), len(choices), len(columns))
+    return PairCostTable(
+        names=tuple(names),
+        bits=choices,
+        activation_bits=columns,
+        costs={key: values.reshape(shape) for key, values in flat.items()},
+        fixed=fixed,
+        hardware=hardware.name,
+    )
+
+
+def _choices(bits: Sequence[int], argument: str) -> tuple[int, ...]:
+    choices = sorted({int(resolve_bits([argument], value, argument=argument)[0]) for value in bits})
     if not choices:
-        raise ValueError(f"bits must name at least one number from {MIN_BITS} to {MAX_BITS}, but it is empty")
-    streamed = streamed_bits(layers, activation_bits)
-    costs = layer_costs(hardware, layers, np.array([choices]), streamed[:, None], batch=checked_batch(batch))
+        raise ValueError(f"{argument} must name at least one number from {MIN_BITS} to {MAX_BITS}, but it is empty")
+    return tuple(choices)
+
+
+def _tabulated(
+    layers: Sequence[LayerShape],
+    hardware: Parameters,
+    weight_bits: npt.NDArray[np.int64],
+    activation_bits: npt.NDArray[np.int64],
+    batch: int,
+) -> tuple[dict[str, Floats], dict[str, float]]:
+    """Costs by objective, (L, B), of the names with weights, and the sums of the layers without.
+
+    Args:
+        layers: the workload.
+        hardware: the machine.
+        weight_bits: (1, B).
+        activation_bits: broadcastable to (number of layers, B).
+        batch: inputs at once.
+    """
+    costs = layer_costs(hardware, layers, weight_bits, activation_bits, batch=checked_batch(batch))
     full = {
         "cycles": costs.cycles,
         "energy_pj": costs.total_pj,
         "compute_cycles": costs.array.compute_cycles.astype(np.float64),
         "weight_bytes": costs.moved.weight_bytes,
     }
-    shape = (len(layers), len(choices))
-    names = list(dict.fromkeys(layer.name for layer in layers if layer.has_weights))
-    if not names:
-        raise ValueError("no layer of this workload has weights, so bits change nothing: there is no table to make")
-    row_of = {name: row for row, name in enumerate(names)}
-    owner = np.array([row_of[layer.name] if layer.has_weights else len(names) for layer in layers])
+    shape = (len(layers), weight_bits.shape[1])
+    row_of: dict[str, int] = {}
+    for layer in layers:
+        if layer.has_weights:
+            row_of.setdefault(layer.name, len(row_of))
+    owner = np.array([row_of[layer.name] if layer.has_weights else len(row_of) for layer in layers])
     tables, fixed = {}, {}
     for key, values in full.items():
-        summed = np.zeros((len(names) + 1, len(choices)))
+        summed = np.zeros((len(row_of) + 1, shape[1]))
         np.add.at(summed, owner, np.broadcast_to(values, shape))
         tables[key], fixed[key] = summed[:-1], float(summed[-1, 0])
-    return CostTable(names=tuple(names), bits=tuple(choices), costs=tables, fixed=fixed, hardware=hardware.name)
+    return tables, fixed

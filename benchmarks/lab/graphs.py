@@ -185,7 +185,7 @@ class Recorded:
 
 
 def main() -> int:
-    """0 where graphs train as the ordinary loop does, to within a hundredth of the weights' length after 12 steps."""
+    """0 where graphs train as the ordinary loop does: after 12 steps apart by a third of the way at most."""
     from benchmarks.lab import networks as networks  # registers them
     from benchmarks.lab.training import train_in_loop
     from waveq.zoo import build
@@ -211,14 +211,15 @@ def main() -> int:
             if bits is not None:
                 inputs = {"activation_bits": bits, "activation_quantizer": "lsq"}
                 handle = waveq.attach(network, quantizer="lsq", bits=bits, lambda_w=0.0, **inputs)  # type: ignore[arg-type]
+            start = _all_weights(network)
             train(network, handle, part, 12, 0.01, setting, 0)
-            ends.append(torch.cat([weight.detach().flatten().double() for weight in network.parameters()]))
+            ends.append(_all_weights(network))
             torch.cuda.synchronize()
             began = time.perf_counter()
             train(network, handle, part, 100, 0.01, setting, 1)
             torch.cuda.synchronize()
             speeds.append(10 * (time.perf_counter() - began))
-        apart = float((ends[0] - ends[1]).norm() / ends[0].norm())
+        apart = float((ends[0] - ends[1]).norm() / (ends[0] - start).norm())
         worst = max(worst, apart) if math.isfinite(apart) else math.inf
         print(f"{name}, {bits or 32} bits: loop {speeds[0]:.2f} ms a step, graph {speeds[1]:.2f}, apart by {apart:.1e}")
     several = [Recorded(build("depthwise").cuda(), None, part, 200, 0.01, setting, seed) for seed in range(6)]
@@ -226,7 +227,12 @@ def main() -> int:
     train_side_by_side(several)
     torch.cuda.synchronize()
     print(f"six float depthwise at a time: {1000 * (time.perf_counter() - began) / 200 / 6:.2f} ms a step of each")
-    return int(worst > 1e-2)
+    return int(worst > 1 / 3)
+
+
+def _all_weights(network: nn.Module) -> Tensor:
+    """Without vectors and scalars: learned scales have no value before the first batch."""
+    return torch.cat([weight.detach().flatten().double() for weight in network.parameters() if weight.ndim > 1])
 
 
 if __name__ == "__main__":

@@ -116,10 +116,20 @@ def images(count: int, test_count: int, data_dir: Path | None) -> tuple[Part, Pa
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean (standard error) over seeds, and what the channels' own scales gain seed by seed."""
     keys = ["quantizer", "how", "bits"]
-    rounded = rows.dropna(subset="bits")
+    rounded = rows.dropna(subset="bits").astype({"bits": int})
     wide = rounded.pivot_table(index=[*keys, "seed"], columns="granularity", values="test", sort=False)
     wide["gain"] = wide["channel"] - wide["layer"]
     return wide.groupby(keys, sort=False)[["layer", "channel", "gain"]].agg(with_error)
+
+
+def published(rows: pd.DataFrame, images: int) -> dict[str, Any]:
+    """What ``benchmarks publish`` puts into a page: the table, and where it comes from."""
+    table = summary(rows).reset_index()
+    lines = [[str(cell) for cell in line] for line in table.to_numpy().tolist()]
+    floats = with_error(rows[rows["how"] == "float"]["test"])
+    seeds = " ".join(map(str, sorted(set(rows["seed"]))))
+    source = f"*Percent of {images:,} test images; float {floats} %; seeds {seeds}; mean (standard error).*"
+    return {"table": {"columns": list(table.columns), "lines": lines}, "source": source}
 
 
 def main(argv: list[str]) -> int:
@@ -136,9 +146,9 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     data = images(args.images, args.test_images, args.data_dir)
     rows = pd.DataFrame([row for seed in args.seeds for row in rows_of(seed, data, args)])
-    print(f"float: {with_error(rows[rows['how'] == 'float']['test'])} %")
-    print(summary(rows).to_string())
+    print(f"float: {with_error(rows[rows['how'] == 'float']['test'])} %\n{summary(rows).to_string()}")
     if args.json is not None:
-        arguments = {key: str(value) for key, value in vars(args).items()}
-        write_json(args.json, {"arguments": arguments, "rows": rows.to_dict("records")})
+        arguments = {key: str(value) for key, value in vars(args).items() if key not in ("data_dir", "json")}
+        told = published(rows, len(data[1][1]))
+        write_json(args.json, {"arguments": arguments, **told, "rows": rows.to_dict("records")})
     return 0

@@ -40,7 +40,9 @@ def train(
     bits: Annotated[str | None, typer.Option(help='"learn", one number for all layers, or a policy file.')] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="Budget of learned bits: mean_bits=3.5, or a share of the 8-bit cost energy_pj=0.4"),
+        typer.Option(
+            help="Budget of learned bits: mean_bits=3.5, or a share of the 8-bit cost: bitops=0.3, energy_pj=0.4"
+        ),
     ] = None,
     hardware: Annotated[
         str | None, typer.Option(help="Weigh every layer's bits by their cost on this accelerator; see: waveq hardware")
@@ -55,7 +57,7 @@ def train(
     schedule: Annotated[str | None, _option("schedule")] = None,
     forward: Annotated[str | None, _option("forward")] = None,
     freezing: Annotated[str | None, _option("freezing")] = None,
-    activation_bits: Annotated[int | None, _option("activation_bits")] = None,
+    activation_bits: Annotated[str | None, _option("activation_bits")] = None,
     activation_quantizer: Annotated[str | None, _option("activation_quantizer")] = None,
     skip: Annotated[list[str] | None, typer.Option(help="Layer or pattern left in floating point; repeatable.")] = None,
     also: Annotated[
@@ -111,7 +113,9 @@ def train(
     changes = {name: given[name] for name in TrainConfig.model_fields if given.get(name) not in (None, [])}
     silent = quiet or as_json
     config = _config(recipe, {**changes, **_settings(setting or []), "resume": resume, "progress": not silent})
-    shares = [name for name in budget or {} if name != "mean_bits"]
+    shares = [name for name in budget or {} if name not in ("mean_bits", "bitops")]
+    if hardware is not None and "bitops" in (config.target or {}):
+        raise ValueError("--hardware contradicts the target bitops, which counts multiplications on no accelerator")
     if hardware is not None:
         from stripes_sim import load_hardware
         from waveq.codesign.pipeline import weigh_by_cost
@@ -211,12 +215,20 @@ def result_text(result: TrainResult) -> str:
             f"{100 * result.test_accuracy:.2f}",
         ),
     ]
-    bits = aligned(("layer", "bits"), [(name, str(width)) for name, width in result.bits.items()])
+    bits = _bits_table(result)
     if "search" in result.steps:
         bits += f"\n\n{share_sentence(result.steps['search'], result.steps['wave'])}"
     table = aligned(("accuracy %", "validation", "test"), rows)
     notes = "".join(f"\nwarning: {warning}" for warning in result.warnings)
     return f"{bits}\n\n{table}{notes}\n\nwritten to {result.run_dir}; next: waveq score {result.run_dir}"
+
+
+def _bits_table(result: TrainResult) -> str:
+    """Bits by layer, of the inputs too where any are quantised."""
+    if not result.input_bits:
+        return aligned(("layer", "bits"), [(name, str(width)) for name, width in result.bits.items()])
+    rows = [(name, str(width), str(result.input_bits.get(name, "float"))) for name, width in result.bits.items()]
+    return aligned(("layer", "bits", "inputs"), rows)
 
 
 def _search_row(result: TrainResult) -> list[tuple[str, str, str]]:

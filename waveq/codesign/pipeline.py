@@ -126,9 +126,9 @@ def weigh_by_cost(config: TrainConfig, hardware: Accelerator, objective: str | N
     Raises:
         ValueError: an objective that the accelerator's cost table does not have.
     """
-    if objective is None or config.bits != "learn":
+    if objective is None or not config.learns or "bitops" in (config.target or {}):
         return config
-    costs = training_costs(trace_config(config), hardware, objective)
+    costs = training_costs(trace_config(config), hardware, objective, inputs=config.learns_inputs)
     return parse_config({**config.model_dump(exclude_none=True), "layer_costs": costs})
 
 

@@ -58,11 +58,23 @@ def trace_config(config: TrainConfig) -> list[LayerShape]:
     return trace(make_network(config, dataset), (dataset.channels, *dataset.size))
 
 
-def training_costs(layers: Sequence[LayerShape], hardware: Accelerator, objective: str) -> dict[str, dict[int, float]]:
-    """What each layer costs at 1 to 9 bits, as `waveq.attach` takes it for ``layer_costs``."""
+def training_costs(
+    layers: Sequence[LayerShape], hardware: Accelerator, objective: str, *, inputs: bool = False
+) -> dict[str, dict[int, float]] | dict[str, dict[int, dict[int, float]]]:
+    """What each layer costs by bits, as `waveq.attach` takes it for ``layer_costs``.
+
+    Args:
+        layers: the workload.
+        hardware: the machine.
+        objective: "energy_pj", "cycles", ...
+        inputs: whether bits of inputs are learned too: the cost is then by bits of both, 16 being floating point.
+    """
     from stripes_sim import cost_table
 
-    return cost_table(layers, hardware, bits=range(1, 10)).by_layer(objective)
+    weights = range(1, 10)
+    if not inputs:
+        return cost_table(layers, hardware, bits=weights).by_layer(objective)
+    return cost_table(layers, hardware, bits=weights, activation_bits=(*range(1, 9), FLOAT_BITS)).by_layer(objective)
 
 
 def result_data(result: Result) -> dict[str, Any]:

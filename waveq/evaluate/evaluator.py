@@ -112,8 +112,9 @@ class PolicyEvaluator:
         self._device = next(iter(weights.values())).tensor.device
         first = next(iter(self._data))[0].to(self._device)
         self.activation_bits = quantize_inputs(self._model, method, first)
-        self._columns = Columns(weights, quantizer, self.activation_bits, self.granularity)
-        self._bank = WeightBank(weights, quantizer=quantizer, scale=method.scale, granularity=self.granularity)
+        assert method.quantizer is not None  # the class, for a process that receives this need not know its name
+        self._columns = Columns(weights, method.quantizer, self.activation_bits, self.granularity)
+        self._bank = WeightBank(weights, quantizer=method.quantizer, scale=method.scale, granularity=self.granularity)
         self.plain_reason = None if share_prefixes else "share_prefixes=False"
         self._replay = Replay(self._model, self.names, self._bank, self._device, memory_bytes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -43,6 +44,9 @@ def quantize_inputs(model: nn.Module, method: Method, x: Tensor) -> dict[str, in
     if isinstance(method.activation_bits, Policy):
         restore_inputs(model, method.activation_bits)
         return dict(method.activation_bits.activation_bits)
+    given = method.activation_bits
+    if "learn" in (given.values() if isinstance(given, Mapping) else (given,)):
+        raise ValueError(f"activation_bits={given!r}: policies are evaluated with bits, 1 to 8, or those of a Policy")
     # the float road reads float weights; what it would do to them later needs steps, which are never taken
     asked = replace(method, quantizer="dorefa", bits=8, scale="max", forward="float", fit_range=False)
     wq = attach_method(model, replace(asked, schedule="constant", lambda_w=0.0))

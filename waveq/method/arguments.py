@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from waveq._names import nearest
 from waveq.functional import BETA_MIN
 from waveq.method.budget import Budget, LayerCosts, parse_budget
-from waveq.method.options import USUAL_QUANTIZER, Bits, Forward, Method
+from waveq.method.options import USUAL_QUANTIZER, Bits, Forward, InputBitsOption, Method
 from waveq.method.presets import Preset
 from waveq.method.schedules import (
     Course,
@@ -26,6 +26,8 @@ from waveq.policy import Policy
 from waveq.quantizers import (
     Quantizer,
     WeightQuantizer,
+    activation_quantizer_class,
+    activation_quantizer_names,
     check_activation_bits,
     check_total_bits,
     find_quantizer,
@@ -34,6 +36,7 @@ from waveq.quantizers import (
 from waveq.quantizers.base import Granularity, ScaleMode, check_channels
 
 __all__ = [
+    "check_learned_inputs",
     "resolve_activation_quantizer",
     "resolve_activations",
     "resolve_beta_lr",
@@ -112,17 +115,17 @@ def _from_mapping(bits: Mapping[str, int], shared: Mapping[str, tuple[str, ...]]
 
 
 def resolve_activations(
-    activation_bits: int | Mapping[str, int] | None,
+    activation_bits: InputBitsOption,
     names: list[str],
     first: str,
     *,
     bits: object = None,
     uncalled: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Bits of the inputs by layer.
+    """Bits of the inputs by layer, 0 where they are learned.
 
     Args:
-        activation_bits: one number for all but the first layer, or bits by name.
+        activation_bits: one number or "learn" for all but the first layer, or one of them by name.
         names: the layers to quantise.
         first: the network's first layer.
         bits: weight bits; a Policy brings activation bits of its own, which hold unless others are asked for.
@@ -133,7 +136,7 @@ def resolve_activations(
     if activation_bits is None:
         return {}
     if not isinstance(activation_bits, Mapping):
-        return dict.fromkeys((name for name in names if name != first), check_activation_bits(activation_bits))
+        return dict.fromkeys((name for name in names if name != first), _input_bits(activation_bits, None))
     for name in activation_bits:
         if name in uncalled:
             raise ValueError(
@@ -143,7 +146,48 @@ def resolve_activations(
             )
         if name not in names:
             raise ValueError(f"activation_bits names {name!r}, which is no layer to quantise{nearest(name, names)}")
-    return {name: check_activation_bits(value, layer=name) for name, value in activation_bits.items()}
+    return {name: _input_bits(value, name) for name, value in activation_bits.items()}
+
+
+def _input_bits(value: object, layer: str | None) -> int:
+    if isinstance(value, str):
+        if value != "learn":
+            where = f" of layer {layer!r}" if layer else ""
+            raise ValueError(f'activation bits{where} must be "learn" or a whole number from 1 to 8, not {value!r}')
+        return 0
+    return check_activation_bits(value, layer=layer)
+
+
+def check_learned_inputs(inputs: Mapping[str, int], asked: InputBitsOption, quantizer: str, preset: Preset) -> None:
+    """Whether bits of inputs can be learned, where they are to be.
+
+    Args:
+        inputs: bits by layer, 0 where they are learned.
+        asked: the option.
+        quantizer: of the inputs.
+        preset: says whether the task loss reaches beta.
+
+    Raises:
+        ValueError: there are no inputs to learn the bits of; a method or a preset that cannot.
+    """
+    if asked == "learn" and not inputs:
+        raise ValueError(
+            'activation_bits="learn" finds nothing to learn: the inputs of the network\'s first layer stay in floating '
+            "point, and no hook reaches those of its other weights"
+        )
+    if 0 not in inputs.values():
+        return
+    if not activation_quantizer_class(quantizer).learns_bits:
+        able = [name for name in activation_quantizer_names() if activation_quantizer_class(name).learns_bits]
+        raise ValueError(
+            f"activation quantizer {quantizer!r} cannot learn bits: what it has learned for one number of bits means "
+            f"nothing for another; take activation_quantizer={' or '.join(repr(name) for name in able)}"
+        )
+    if not preset.task_moves_beta:
+        raise ValueError(
+            f'activation_bits="learn" needs the task loss to move beta, which preset {preset.name!r} does not have: '
+            'inputs have no wave, and nothing else holds their bits up. Take preset="recommended"'
+        )
 
 
 def resolve_signs(signed: bool | Mapping[str, bool] | None, inputs: Mapping[str, int]) -> dict[str, bool]:
@@ -185,8 +229,9 @@ def resolve_schedule(method: Method, preset: Preset, *, learning: bool) -> Sched
     total_steps, lambda_w, lambda_beta = method.total_steps, method.lambda_w, method.lambda_beta
     if learning and total_steps is None:
         raise ValueError(
-            'bits="learn" needs total_steps, the optimiser steps of the whole run: attach(model, total_steps=epochs * '
-            "len(loader)). It sets when the bits are learned and when they freeze."
+            f'{"" if method.bits == "learn" else "activation_"}bits="learn" needs total_steps, the optimiser steps of '
+            "the whole run: attach(model, total_steps=epochs * len(loader)). It sets when the bits are learned and "
+            "when they freeze."
         )
     if lambda_beta is not None and not learning:
         raise ValueError(
@@ -265,12 +310,17 @@ def _own_schedule(
 
 
 def resolve_budget(
-    target: Mapping[str, float] | None, chosen: Mapping[str, int], layer_costs: LayerCosts | None, preset: Preset
+    target: Mapping[str, float] | None,
+    chosen: Mapping[str, int],
+    layer_costs: LayerCosts | None,
+    preset: Preset,
+    *,
+    learning: bool,
 ) -> Budget | None:
     """The budget, where one is set; only learned bits can be driven."""
     if target is None:
         return None
-    if 0 not in chosen.values():
+    if not learning:
         raise ValueError('target drives learned bits; with preset bits there is nothing to drive (use bits="learn")')
     return parse_budget(target, chosen, layer_costs, most_bits=math.ceil(preset.beta_max) + 1)
 

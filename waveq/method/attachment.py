@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from torch.nn.utils import parametrize
 from waveq._kernels.groups import Groups
 from waveq.functional import BETA_MIN, ScaleRule
 from waveq.method.arguments import (
+    check_learned_inputs,
     resolve_activation_quantizer,
     resolve_activations,
     resolve_beta_lr,
@@ -27,13 +29,17 @@ from waveq.method.arguments import (
     resolve_signs,
 )
 from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
-from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, accept_plain_root, accept_plain_weight
+from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, accept_plain_root, accept_plain_weight, drop_root_state
 from waveq.method.chosen import ChosenWeight, choose_weights
+from waveq.method.cost_arguments import resolve_pair_budget, resolve_pairs
 from waveq.method.fixed_input import FixedInput, drop_input, keep_input
 from waveq.method.frozen import Frozen, follow_loading
 from waveq.method.handle import WaveQ
+from waveq.method.input_bits import InputBits
 from waveq.method.input_signs import InputSign
-from waveq.method.options import Bits, Forward, Method, takes_options
+from waveq.method.multiplications import Multiplications, require_countable
+from waveq.method.operand_names import input_name
+from waveq.method.options import Bits, Forward, InputBitsOption, Method, takes_options
 from waveq.method.parametrization import WaveParametrization, quantize_input
 from waveq.method.presets import get_preset
 from waveq.method.recurrent import read_parametrised
@@ -48,6 +54,8 @@ from waveq.quantizers import Quantizer, make_activation_quantizer
 from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = ["WaveQ", "attach", "attach_method"]
+
+_MOST_INPUT_BITS = 8  # where learned ones begin
 
 
 @takes_options
@@ -67,7 +75,7 @@ def attach(
     fit_range: bool | None = Method.fit_range,
     freezing: float | Literal["off"] | None = Method.freezing,
     first_last: int | None = Method.first_last,
-    activation_bits: int | Mapping[str, int] | None = Method.activation_bits,
+    activation_bits: InputBitsOption = Method.activation_bits,
     activation_quantizer: str | None = Method.activation_quantizer,
     activation_signed: bool | Mapping[str, bool] | None = Method.activation_signed,
     lambda_w: float | None = Method.lambda_w,
@@ -121,9 +129,6 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
     choice = choose_weights(model, skip=method.skip, also=method.also, bits=method.bits)
     layers, known, shared = choice.layers, choice.known, choice.shared
     chosen = resolve_bits(method.bits, shared, _ends(known or layers), method.first_last)
-    learning = 0 in chosen.values()
-    schedule = resolve_schedule(method, preset, learning=learning)
-    costs = merge_costs(method.layer_costs, shared)
     uncalled = [name for name, site in layers.items() if not site.called]
     inputs = resolve_activations(
         method.activation_bits,
@@ -138,6 +143,17 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
         )
     signs = resolve_signs(method.activation_signed, inputs)
     activation = resolve_activation_quantizer(method, quantizer.activation, preset)
+    check_learned_inputs(inputs, method.activation_bits, activation, preset)
+    learning = 0 in (*chosen.values(), *inputs.values())
+    schedule = resolve_schedule(method, preset, learning=learning)
+    costs = merge_costs(method.layer_costs, shared)
+    counter = Multiplications()
+    pairs = resolve_pairs(
+        method.target, chosen, inputs, costs, most_bits=math.ceil(preset.beta_max) + 1, counted=counter
+    )
+    counts = pairs is not None and pairs.tables is None
+    if counts:
+        require_countable(layers)
     scale = resolve_scale(method.scale, quantizer, preset, method.forward)
     granularity = resolve_granularity(method.granularity, method.bits, quantizer, scale)
     bounds_from = resolve_bounds(method, scale, schedule)
@@ -153,8 +169,12 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
         balance=preset.balance,
         beta_lr=resolve_beta_lr(method.beta_lr, preset, schedule),
         beta_range=(BETA_MIN, preset.beta_max),
-        bit_costs=relative_bit_costs(list(chosen), costs),
-        budget=resolve_budget(method.target, chosen, costs, preset),
+        bit_costs=_plain_costs(chosen, inputs, costs) if pairs is None else {},
+        budget=resolve_budget(method.target, chosen, costs, preset, learning=learning)
+        if pairs is None or set(method.target or ()) == {"mean_bits"}
+        else resolve_pair_budget(method.target, chosen, inputs, pairs, learning=learning),
+        pairs=pairs,
+        counter=counter if counts else None,
         skipped=tuple(name for name in known if name in choice.skipped),
         forward=method.forward,
         bounds_from=bounds_from,
@@ -200,7 +220,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
         for name in shared
     }
     # nothing above has touched the model: a refused call leaves it as it was
-    hooks = _register(model, built, sites)
+    hooks = _register(model, built, sites, counter if counts else None)
     return WaveQ(model, built, settings, hooks)
 
 
@@ -221,6 +241,18 @@ def _new_state(
 ) -> WaveParametrization:
     """The parametrisation of one weight; ``total_bits`` is 0 where bits are learned."""
     weight, preset = chosen.tensor, settings.preset
+    quantizes, inputs = None, None
+    if activation is not None:
+        method, bits = activation
+        quantizes = make_activation_quantizer(method, bits or _MOST_INPUT_BITS).to(weight.device)
+        if not bits:
+            inputs = InputBits(
+                quantizes,
+                beta=preset.beta_init,
+                hysteresis=preset.hysteresis,
+                scale_rule=scale_rule,
+                device=weight.device,
+            )
     state = WaveParametrization(
         chosen.quantizer(quantizer, total_bits=total_bits or None, scale=scale, granularity=granularity),
         beta=float(total_bits - 1) if total_bits else preset.beta_init,
@@ -230,9 +262,10 @@ def _new_state(
         scale_rule=scale_rule,
         snap=preset.snap,
         task_moves_beta=preset.task_moves_beta,
-        activation=None if activation is None else make_activation_quantizer(*activation).to(weight.device),
+        activation=quantizes,
         device=weight.device,
         groups=groups,
+        inputs=inputs,
     )
     if settings.freezing is not None:
         state.frozen = Frozen(weight)
@@ -251,11 +284,26 @@ def _ends(sites: Mapping[str, WeightSite]) -> list[str]:
     return [name for name, site in sites.items() if site.module in (modules[0], modules[-1])]
 
 
-def _register(model: nn.Module, built: Mapping[str, WaveLayer], sites: Mapping[str, Sequence[WeightSite]]) -> list[Any]:
+def _plain_costs(chosen: Mapping[str, int], inputs: Mapping[str, int], costs: LayerCosts | None) -> dict[str, float]:
+    """c_i of eq. 2.2 where it does not depend on other bits; without costs a bit costs the same everywhere."""
+    if costs is not None:
+        return relative_bit_costs(list(chosen), costs)
+    return dict.fromkeys([*chosen, *(input_name(name) for name, bits in inputs.items() if not bits)], 1.0)
+
+
+def _register(
+    model: nn.Module,
+    built: Mapping[str, WaveLayer],
+    sites: Mapping[str, Sequence[WeightSite]],
+    counter: Multiplications | None,
+) -> list[Any]:
     hooks: list[Any] = []
     dropped: dict[nn.Module, FixedInput] = {}
     try:
         _register_all(model, built, sites, hooks, dropped)
+        if counter is not None:
+            hooks.append(counter)
+            counter.begin(model, list(built.values()))
     except BaseException:  # an interruption too: half attached is no state to be in
         for layer in built.values():
             pairs = zip(layer.modules, layer.tensors, strict=True)
@@ -267,8 +315,7 @@ def _register(model: nn.Module, built: Mapping[str, WaveLayer], sites: Mapping[s
             hook.remove()
         for module, fixed in dropped.items():
             keep_input(module, fixed)
-        for name in (*ROOT_STATE, ROOT_SEAL):
-            model._buffers.pop(name, None)
+        drop_root_state(model)
         raise
     return hooks
 

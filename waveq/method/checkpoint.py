@@ -12,10 +12,17 @@ from waveq.method.fixed_input import FIXED_INPUT
 from waveq.method.notes import read_note
 from waveq.method.parametrization import STATE, parametrization_of
 
-__all__ = ["ROOT_SEAL", "ROOT_STATE", "accept_plain_root", "accept_plain_weight"]
+__all__ = ["ROOT_COUNTS", "ROOT_SEAL", "ROOT_STATE", "accept_plain_root", "accept_plain_weight", "drop_root_state"]
 
 ROOT_STATE = ("waveq_step", "waveq_dual")
 ROOT_SEAL = "waveq_seal"
+ROOT_COUNTS = "waveq_multiplications"  # where a budget counts them
+
+
+def drop_root_state(model: nn.Module) -> None:
+    """Take the method's buffers off a model, as far as they are there."""
+    for name in (*ROOT_STATE, ROOT_SEAL, ROOT_COUNTS):
+        model._buffers.pop(name, None)
 
 
 def accept_plain_weight(
@@ -51,6 +58,10 @@ def accept_plain_root(module: nn.Module, state_dict: dict[str, Any], prefix: str
     """
     compare_checkpoint(module, state_dict, prefix)
     state_dict.setdefault(prefix + ROOT_SEAL, getattr(module, ROOT_SEAL))
+    if ROOT_COUNTS in module._buffers:
+        state_dict.setdefault(prefix + ROOT_COUNTS, getattr(module, ROOT_COUNTS))
+    else:
+        state_dict.pop(prefix + ROOT_COUNTS, None)  # of a run with a budget that counts them
     marker = f".{STATE[0]}"
     if any(key.endswith(marker) and "parametrizations." in key for key in state_dict):
         return

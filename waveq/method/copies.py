@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, accept_plain_root, accept_plain_weight
+from waveq.method.checkpoint import ROOT_STATE, accept_plain_root, accept_plain_weight, drop_root_state
 from waveq.method.learned_policy import require_finite
+from waveq.method.multiplications import CountCalls
 from waveq.method.parametrization import WaveParametrization, quantize_input
 from waveq.method.relus import Leaning
 from waveq.method.settings import WaveLayer
@@ -43,8 +44,7 @@ def finalize_copy(model: nn.Module, layers: Mapping[str, WaveLayer], hooks: Sequ
     Leaning(root).remove()
     for module in root.modules():
         _drop_hooks(module)
-    for name in (*ROOT_STATE, ROOT_SEAL):
-        del root._buffers[name]
+    drop_root_state(root)
 
 
 def _attached_root(copied: Any) -> nn.Module:
@@ -81,6 +81,10 @@ def _drop_hooks(module: nn.Module) -> None:
         if hook is quantize_input:
             del module._forward_pre_hooks[key]
             module._forward_pre_hooks_with_kwargs.pop(key, None)
+    for key, hook in list(module._forward_hooks.items()):
+        if isinstance(hook, CountCalls):
+            del module._forward_hooks[key]
+            module._forward_hooks_with_kwargs.pop(key, None)
     for key, hook in list(module._load_state_dict_pre_hooks.items()):
         function = getattr(hook, "hook", hook)
         if getattr(function, "func", function) in (accept_plain_root, accept_plain_weight):

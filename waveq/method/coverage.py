@@ -39,6 +39,7 @@ class Row:
         beta: real magnitude bits.
         scales: how many sets of levels the weights lie on: 1, or one for each output channel, or slice of a stack.
         input_bits: of the layer's inputs; None in floating point.
+        input_beta: the inputs' real bits less one, where they are or were learned.
         input_signed: whether inputs have a sign; None until one was seen.
         distance: of the weights to their levels, the mean in units of the distance between levels: 0 on them, 1/4 where
             the weights are spread evenly.
@@ -57,6 +58,7 @@ class Row:
     beta: float | None = None
     scales: int | None = None
     input_bits: int | None = None
+    input_beta: float | None = None
     input_signed: bool | None = None
     distance: float | None = None
 
@@ -117,9 +119,13 @@ def _cells(row: Row) -> tuple[str, ...]:
         "float" if row.bits is None else str(row.bits),
         "-" if row.beta is None else f"{row.beta:.2f}",
         "-" if row.scales is None else str(row.scales),
-        "float" if row.input_bits is None else f"{row.input_bits}, {sign}",
+        "float" if row.input_bits is None else f"{row.input_bits}, {_of_inputs(row)}{sign}",
         "-" if row.distance is None else f"{row.distance:.3f}",
     )
+
+
+def _of_inputs(row: Row) -> str:
+    return "" if row.input_beta is None else f"beta {row.input_beta:.2f}, "
 
 
 def _percent(share: float) -> str:
@@ -196,6 +202,7 @@ def _of_layer(layer: WaveLayer, distances: bool) -> dict[str, Any]:
         "beta": layer.beta,
         "scales": state.quantizer.numbers,
         "input_bits": state.activation_bits,
+        "input_beta": None if state.inputs is None else float(state.inputs.beta.detach()),
         "input_signed": None if state.signed_now < 0 or state.activation is None else state.signed_now == 1,
         "distance": None if math.isnan(off) else off,
     }

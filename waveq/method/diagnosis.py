@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from waveq.functional import BETA_MIN, magnitude_bits
+from waveq.method.operands import operands_of
 from waveq.method.progress import Progress
 from waveq.method.settings import Settings
 from waveq.method.settling import drift_of, start_of, stray_of
@@ -71,9 +72,9 @@ def diagnose_bits(progress: Progress, settings: Settings, *, unpriced: str = "")
 
 
 def _records(progress: Progress, settings: Settings) -> dict[str, BetaRecord]:
-    layers = [layer for layer in progress.learned if layer in progress.running]
-    ends = {layer.name: layer.beta for layer in layers}
-    travels = {layer.name: layer.state.trend.tolist() for layer in layers}
+    operands = [operand for operand in operands_of(progress.running) if operand in progress.learned]
+    ends = {operand.name: operand.beta for operand in operands}
+    travels = {operand.name: operand.state.trend.tolist() for operand in operands}
     low, high = settings.beta_range
     start = start_of(budgeted=settings.budget is not None)
     later = {}
@@ -84,15 +85,15 @@ def _records(progress: Progress, settings: Settings) -> dict[str, BetaRecord]:
     hysteresis = progress.learned[0].state.hysteresis
     now, then = (_total_bits(betas, hysteresis, settings, progress) for betas in (ends, later))
     return {
-        layer.name: BetaRecord(
-            start=settings.preset.beta_init,
-            end=layer.beta,
-            bits=layer.state.bits_now,
-            now=now[layer.name],
-            later=then[layer.name],
-            stray=stray_of(travels[layer.name], progress.phase2_steps, start=start),
+        operand.name: BetaRecord(
+            start=operand.state.first_beta,
+            end=operand.beta,
+            bits=operand.state.bits_now,
+            now=now[operand.name],
+            later=then[operand.name],
+            stray=stray_of(travels[operand.name], progress.phase2_steps, start=start),
         )
-        for layer in layers
+        for operand in operands
     }
 
 

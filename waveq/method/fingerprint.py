@@ -66,9 +66,11 @@ def compare_checkpoint(model: nn.Module, state_dict: Mapping[str, Any], prefix: 
     )
 
 
-def inputs_of(state: WaveParametrization) -> tuple[str | None, int | None]:
-    """Method and bits of a layer's inputs."""
-    return (None, None) if state.activation is None else (state.activation.method, state.activation.bits)
+def inputs_of(state: WaveParametrization) -> tuple[str | None, int | str | None]:
+    """Method and bits of a layer's inputs; "learn" where those are learned."""
+    if state.activation is None:
+        return None, None
+    return state.activation.method, state.activation.bits if state.inputs is None else "learn"
 
 
 def _attached(model: nn.Module) -> Iterator[tuple[str, str, WaveParametrization]]:
@@ -90,7 +92,9 @@ def _told_of(state_dict: Mapping[str, Any], prefix: str, tensor: str) -> dict[st
     told, bits = read_note(state_dict.get(f"{inner}_extra_state")), state_dict.get(f"{inner}total_bits")
     if told is None or not isinstance(bits, Tensor):
         return None
-    return {**told, "total_bits": int(bits)}
+    found = state_dict.get(f"{inner}inputs.total_bits")
+    learned = {"found_bits": int(found)} if isinstance(found, Tensor) and int(found) else {}
+    return {**told, "total_bits": int(bits), **learned}
 
 
 def _differences(state: WaveParametrization, told: Mapping[str, Any]) -> Iterator[Difference]:
@@ -98,6 +102,8 @@ def _differences(state: WaveParametrization, told: Mapping[str, Any]) -> Iterato
         yield "version of the checkpoint", told.get("version"), _VERSION
         return
     inputs = told.get("inputs"), told.get("input_bits")
+    if inputs[1] == "learn" and state.inputs is None:  # goes on with the bits that were found
+        inputs = inputs[0], told.get("found_bits", "learn")
     told = {"granularity": "layer", **told} if "scale" in told else told  # from before there was another one
     own = {
         "quantizer": state.quantizer.method,

@@ -42,7 +42,7 @@ def rounded(layers: Sequence[WaveLayer]) -> Iterator[None]:
 
 @torch.no_grad()
 def find_bound(layer: WaveLayer) -> Tensor:
-    """The range of the levels, 0-dim or (C,) of each channel: clipped to it and rounded, weights are nearest to themselves.
+    """The range of the levels, 0-dim or (C,) by channel: clipped to it and rounded, the weights move least.
 
     With ``scale="max"`` the levels span the largest weight, and at few bits a handful of outliers would leave nearly
     all weights to two or three of them. A quantised forward pass learns around that; rounding once cannot.
@@ -69,8 +69,13 @@ def fit_range(layer: WaveLayer) -> None:
 @torch.no_grad()
 def clip_to_bound(layer: WaveLayer) -> None:
     """Clip a layer's weights to the range that was chosen."""
-    bound = layer.state.quantizer.spread(layer.state.bound.to(layer.weight.dtype), layer.weight)
-    layer.weight.clamp_(-bound, bound)
+    ends = _ends(layer, layer.state.bound)
+    layer.weight.clamp_(-ends, ends)
+
+
+def _ends(layer: WaveLayer, bound: Tensor) -> Tensor:
+    """A bound, 0-dim or (C,), as the weights can be clamped to it."""
+    return layer.state.quantizer.spread(bound.to(layer.weight.dtype), layer.weight)
 
 
 @torch.no_grad()
@@ -121,9 +126,10 @@ def forecast_rounding(layers: Sequence[WaveLayer], settings: Settings) -> str:
     """One sentence on what rounding would do to the weights as they are, each layer's range fitted where it will be."""
     errors, changed, length, near, count = {}, 0.0, 0.0, 0.0, 0
     for layer in layers:
-        weight = layer.weight.detach()
-        fits = settings.bounds_from is not None
-        clipped = weight.clamp(-(bound := find_bound(layer)), bound) if fits else weight
+        weight = clipped = layer.weight.detach()
+        if settings.bounds_from is not None:
+            ends = _ends(layer, find_bound(layer))
+            clipped = weight.clamp(-ends, ends)
         error = float((layer.state.quantize(clipped) - weight).square().sum())
         size = float(weight.square().sum())
         errors[layer.name] = (error / size) ** 0.5 if size else 0.0

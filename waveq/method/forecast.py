@@ -17,8 +17,12 @@ __all__ = ["forecast", "forecast_sine", "forecast_task"]
 def forecast(layers: Sequence[WaveLayer], settings: Settings) -> str:
     """The forecast for a run: by what moves its betas, at the strengths in the middle of phase 2."""
     learned = [layer for layer in layers if layer.state.learns]
+    inputs = [layer for layer in layers if layer.state.inputs is not None and layer.state.inputs.learns]
     if not learned:
-        return f"Bits are preset: {', '.join(f'{layer.name} {layer.total_bits}' for layer in layers)}."
+        text = f"Bits are preset: {', '.join(f'{layer.name} {layer.total_bits}' for layer in layers)}."
+        return f"{text} {_of_inputs(inputs, settings)}" if inputs else text
+    if inputs:
+        return _of_inputs(inputs, settings)
     schedule, budget = settings.schedule, settings.budget
     lambda_w, lambda_beta = schedule((schedule.rise + (schedule.fall or schedule.rise)) // 2)
     if budget is not None:
@@ -27,6 +31,14 @@ def forecast(layers: Sequence[WaveLayer], settings: Settings) -> str:
         return forecast_task(lambda_beta, None)
     spread = {layer.name: float(layer.wave_input(settings.wave_on).std(correction=0)) for layer in learned}
     return forecast_sine(lambda_w, lambda_beta, settings.order, settings.beta_range, spread, settings.bit_costs)
+
+
+def _of_inputs(inputs: Sequence[WaveLayer], settings: Settings) -> str:
+    """Where inputs are learned, the task moves all betas."""
+    schedule, budget = settings.schedule, settings.budget
+    _, lambda_beta = schedule((schedule.rise + (schedule.fall or schedule.rise)) // 2)
+    limit = None if budget is None else f"{budget.objective} <= {budget.limit:g}"
+    return f"{forecast_task(lambda_beta, limit)} The bits of the inputs of {len(inputs)} layers are learned too."
 
 
 def forecast_sine(

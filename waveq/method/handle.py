@@ -75,7 +75,9 @@ class WaveQ(View):
                 stacklevel=2,
             )
         lambda_w, lambda_beta = self.strengths()
-        total = penalty(self._all, self.settings, Strengths(lambda_w, lambda_beta, learning=self.phase == 2))
+        learning = self.phase == 2
+        costs = self._progress.bit_costs() if learning else {}
+        total = penalty(self._all, self.settings, Strengths(lambda_w, lambda_beta, learning, costs))
         # without strengths there is nothing to differentiate: backward() on it alone must work all the same
         total = total if total.requires_grad or not torch.is_grad_enabled() else total.requires_grad_()
         self._guards.follow(total)
@@ -103,11 +105,12 @@ class WaveQ(View):
         self._gradients.look()  # and measure the wave's strength by them
         wanted = self.learning or settings.schedule(progress.step)[0] != 0.0
         self._guards.judge_penalty(self._gradients, needed=wanted)
+        progress.settle_costs()
         if progress.phase == 2:
             if settings.budget is not None:
                 agree_on_layers(layers)
             pressure = progress.pressure()  # of the bits that the gradients speak of, not of those they lead to
-            if move_betas(progress.learned, settings, grad_scale, progress.phase2_share):
+            if move_betas(progress.learned, settings, grad_scale, progress.phase2_share, progress.bit_costs()):
                 progress.move_price(pressure)
         self._forget_gradients()
         progress.advance()

@@ -26,6 +26,8 @@ INPUTS = "inputs"  # the key in a policy's provenance
 def describe_inputs(states: Mapping[str, WaveParametrization]) -> dict[str, dict[str, Any]]:
     """Method, sign and learned values of each layer's input quantiser, as JSON values; layers without one are left out.
 
+    Where bits were learned, their real number (total bits less one) as well.
+
     Args:
         states: the parametrisation of each layer's weight.
     """
@@ -34,6 +36,7 @@ def describe_inputs(states: Mapping[str, WaveParametrization]) -> dict[str, dict
             "method": state.activation.method,
             "signed": state.signed_now == 1,
             "learned": {key: value.tolist() for key, value in state.activation.state_dict().items()},
+            **({} if state.inputs is None else {"beta": float(state.inputs.beta.detach())}),
         }
         for name, state in states.items()
         if state.activation is not None

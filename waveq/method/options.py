@@ -23,10 +23,20 @@ if TYPE_CHECKING:
     from waveq.quantizers import Quantizer
     from waveq.quantizers.base import Granularity, ScaleMode
 
-__all__ = ["USUAL_QUANTIZER", "Bits", "Forward", "Method", "option_help", "option_names", "takes_options"]
+__all__ = [
+    "USUAL_QUANTIZER",
+    "Bits",
+    "Forward",
+    "InputBitsOption",
+    "Method",
+    "option_help",
+    "option_names",
+    "takes_options",
+]
 
 Bits = Literal["learn"] | int | Mapping[str, int]
 Forward = Literal["quantized", "float"]
+InputBitsOption = Literal["learn"] | int | Mapping[str, Literal["learn"] | int] | None
 USUAL_QUANTIZER: Mapping[Forward, str] = {"quantized": "dorefa", "float": "midrise"}
 """Where nobody names one; "midrise" has DoReFa's grid without its tanh, which would not let weights stay on levels."""
 
@@ -204,11 +214,13 @@ class Method:
         default=None,
         metadata=_told("Fixed bits of the first and last layer.", "Total bits; those two are then not learned."),
     )
-    activation_bits: int | Mapping[str, int] | None = field(
+    activation_bits: InputBitsOption = field(
         default=None,
         metadata=_told(
-            "Bits of the layers' inputs.",
-            "1 to 8: one number for all but the network's first layer, or a mapping by layer name. A layer whose "
+            'Bits of the layers\' inputs: 1 to 8, or "learn".',
+            'One number or "learn" for all but the network\'s first layer, or a mapping by layer name. Learned ones '
+            "have a beta of their own, which the task loss and the price move as those of weights (preset "
+            '"recommended"); inputs have no wave. A layer whose '
             "inputs hold negative values gets a signed grid. A ReLU in an ``nn.Sequential`` before a layer with an "
             "unsigned one is left out; ``wq.relus_left_out`` says which.",
         ),
@@ -238,14 +250,19 @@ class Method:
         default=None,
         metadata=_told(
             'A budget of learned bits instead of a price: {"mean_bits": 3.85}, or a share of the 8-bit cost, '
-            '{"energy_pj": 0.4}.',
+            '{"bitops": 0.3} or {"energy_pj": 0.4}.',
+            '"bitops" is multiplications x weight bits x input bits, against 8 bits for both; inputs in floating point '
+            "count as 16 bits. The multiplications are counted in the first step where ``layer_costs`` does not say "
+            "them.",
         ),
     )
     layer_costs: LayerCosts | None = field(
         default=None,
         metadata=_told(
             "What a bit costs in each layer: a number, or cost by total bits.",
-            "A target that is a share needs the latter.",
+            "A target that is a share needs the latter; where bits of inputs are learned too, the cost by total bits "
+            'of the weight and then by bits of the input, ``{"conv1": {2: {2: 10.0, ...}, ...}}``, in which 16 stands '
+            'for floating point. For the target "bitops" a number, the layer\'s multiplications.',
         ),
     )
     beta_lr: float | None = field(default=None, metadata=_told("Rate of beta's own SGD.", check=_strength))

@@ -15,6 +15,7 @@ from waveq._kernels.parts import Parts
 from waveq._kernels.rounding import Sines, stacked
 from waveq.functional import Grid, ScaleRule, exact_scale, frequency, grid_scale, magnitude_bits
 from waveq.method.frozen import Frozen
+from waveq.method.input_bits import InputBits
 from waveq.method.input_signs import InputSign, sign_of
 from waveq.method.kept_weights import KeptWeight, can_keep
 from waveq.method.notes import noted
@@ -72,15 +73,18 @@ class WaveParametrization(nn.Module):
         activation: ActivationQuantizer | None,
         device: torch.device,
         groups: Groups | None = None,
+        inputs: InputBits | None = None,
     ) -> None:
         super().__init__()
         self.quantizer = quantizer
+        self.first_beta = beta
         self.hysteresis = hysteresis
         self.scale_rule = scale_rule
         self.snap = snap
         self.task_moves_beta = task_moves_beta
         self.activation = activation
         self.frozen: Frozen | None = None  # only where freezing is asked for
+        self.inputs = inputs  # the bits of ``activation``, where they are learned
         self.memory = Memory()
         self.kept = KeptWeight()
         self.rounding = 0  # open blocks of ``WaveQ.rounded``; no buffer, so that no checkpoint can hold one
@@ -194,6 +198,8 @@ class WaveParametrization(nn.Module):
             self._mirror()
         if not (self.settled and self.signed_now == 0 and self.quantizes_inputs):
             return False
+        if self.inputs is not None and self.inputs.waits:
+            return False
         return cast(ActivationQuantizer, self.activation).replaces(rectifier)
 
     def rectifies(self, rectifier: nn.Module, x: Any) -> bool:
@@ -210,6 +216,8 @@ class WaveParametrization(nn.Module):
             self._mirror()
         kept: dict[str, Any] = self._buffers  # by the dictionary, as in ``_marks``; setting attributes is slow as well
         kept["beta"].grad = None
+        if self.inputs is not None:
+            self.inputs.end_step()
         if self.signed_now >= 0 and not self.settled:
             self.settled = True
 
@@ -228,6 +236,8 @@ class WaveParametrization(nn.Module):
         for mine, yours in zip(self.modules(), other.modules(), strict=True):
             if isinstance(mine, DataStarted) and isinstance(yours, DataStarted):
                 mine._begun = yours._begun
+        if self.inputs is not None:
+            self.inputs.notice()
 
     def settle(self, beta: Tensor, total_bits: Tensor | None) -> tuple[Tensor, Tensor]:
         """What follows from beta, elementwise, for layers that were attached alike.
@@ -420,6 +430,9 @@ class WaveParametrization(nn.Module):
         state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())  # and before they said what they fit
         if f"{prefix}trend" in state_dict and state_dict[f"{prefix}trend"].ndim == 0:
             state_dict[f"{prefix}trend"] = torch.zeros_like(self.trend)  # checkpoints from when it was a running mean
+        if self.inputs is None:  # a run that learned them may go on with the bits that it found
+            for key in [key for key in state_dict if key.startswith(f"{prefix}inputs.")]:
+                del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.bound.clamp_(max=_UNBOUNDED)  # which was infinite in older ones
         self._mirror()
@@ -433,7 +446,7 @@ class WaveParametrization(nn.Module):
                 "scale": self.quantizer.scale,
                 "granularity": self.quantizer.granularity,
                 "inputs": None if self.activation is None else self.activation.method,
-                "input_bits": self.activation_bits,
+                "input_bits": self.activation_bits if self.inputs is None else "learn",
                 "bits": self.attached_bits,
                 "total_steps": self.total_steps,
             }
@@ -467,8 +480,10 @@ def quantize_input(module: nn.Module, args: _Args, kwargs: _Kwargs) -> tuple[_Ar
         state.unrectified = None
         if x is unrectified:
             return _with_input(state.activation.rectified(x), args, kwargs)
-    signed = sign_of(state, x.values() if x.is_nested else x)  # TransformerEncoder leaves padding out in evaluation
-    return _with_input(state.activation(x, signed=signed), args, kwargs)
+    # TransformerEncoder leaves padding out in evaluation
+    signed = sign_of(state, x.values() if x.is_nested else x)
+    quantizer = state.activation if state.inputs is None else state.inputs
+    return _with_input(quantizer(x, signed=signed), args, kwargs)
 
 
 def _with_input(x: Tensor, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs]:

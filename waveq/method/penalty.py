@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,6 +14,7 @@ from waveq._kernels.engine import Engine
 from waveq._kernels.groups import alike
 from waveq._kernels.rounding import Sines, waves
 from waveq.functional import sine_penalty
+from waveq.method.operands import Operand, operands_of
 from waveq.method.settings import Settings, WaveLayer
 
 __all__ = ["UNMEASURED", "Strengths", "engine_of", "kinds_of", "penalty", "plain_penalty"]
@@ -29,31 +30,35 @@ class Strengths:
 
     Attributes:
         wave: lambda_w.
-        price: lambda_beta, of one bit of an average layer.
+        price: lambda_beta, of one bit of an average weight or input.
         learning: whether the step lies in phase 2, in which betas move.
+        bit_costs: what one bit of each costs, with mean 1.
     """
 
     wave: float
     price: float
     learning: bool
+    bit_costs: Mapping[str, float]
 
 
 def penalty(layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths) -> Tensor:
     """sum_i lambda_w strength_i R_k(w_i, beta_i) + lambda_beta sum_i c_i beta_i, 0-dim float32 at least.
 
     The weights feel the first sum; beta feels the second, and the first one (without strength_i) where the preset says
-    so. The waves that were computed when the weights were rounded are taken as they are, the others that an engine can
-    take go through it together, the rest through ``plain_penalty``.
+    so. Inputs whose bits are learned have a beta in the second sum alone. The waves that were computed when the weights
+    were rounded are taken as they are, the others that an engine can take go through it together, the rest through
+    ``plain_penalty``.
     """
-    if strengths.wave == 0.0 and not (strengths.learning and any(layer.state.learns for layer in layers)):
+    operands = operands_of(layers) if strengths.learning else ()
+    if strengths.wave == 0.0 and not any(operand.state.learns for operand in operands):
         return layers[0].state.beta.detach().new_zeros(())
     compiled, plain = _split(layers, settings) if strengths.wave != 0.0 else ([], list(layers))
     terms = [_waves(sines, those, settings, strengths) for sines, those in _joined(compiled)]
     terms += [plain_penalty(layer, settings, strengths) for layer in plain]
     if strengths.learning:
         paid = {layer.name for layer in plain}
-        moving = [layer for layer in layers if layer.state.bits_now == 0 and layer.name not in paid]
-        terms += [_price(moving, settings, strengths)] if moving else []
+        moving = [each for each in operands if each.state.bits_now == 0 and each.name not in paid]
+        terms += [_price(moving, strengths)] if moving else []
     if len(terms) == 1:
         return terms[0]
     home = terms[0].device
@@ -141,10 +146,10 @@ def _once_measured(wave: Tensor, strength: Tensor) -> Tensor:
     return torch.where(strength == UNMEASURED, wave.detach(), wave)
 
 
-def _price(layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths) -> Tensor:
+def _price(operands: Sequence[Operand], strengths: Strengths) -> Tensor:
     """lambda_beta sum_i c_i beta_i."""
-    betas = torch.stack([layer.kept("beta") for layer in layers])
-    return torch.dot(betas, betas.new_tensor([strengths.price * settings.bit_costs[layer.name] for layer in layers]))
+    betas = torch.stack([operand.kept("beta") for operand in operands])
+    return torch.dot(betas, betas.new_tensor([strengths.price * strengths.bit_costs[each.name] for each in operands]))
 
 
 def plain_penalty(layer: WaveLayer, settings: Settings, strengths: Strengths) -> Tensor:
@@ -159,7 +164,7 @@ def plain_penalty(layer: WaveLayer, settings: Settings, strengths: Strengths) ->
             wave = _once_measured(wave, state.strength) * state.strength
         term = strengths.wave * wave
     if state.learns and strengths.learning:
-        term = term + strengths.price * settings.bit_costs[layer.name] * state.beta
+        term = term + strengths.price * strengths.bit_costs[layer.name] * state.beta
         if settings.preset.sine_moves_beta and strengths.wave != 0.0:
             pull = sine_penalty(u.detach(), state.beta, grid=state.grid, order=settings.order)
             # its value is already in the first term: only the gradient is wanted

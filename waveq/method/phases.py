@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from waveq.method.operands import operands_of, preset_inputs
 from waveq.method.settings import Settings, WaveLayer
 
 __all__ = ["enter_phase", "freeze_bits"]
@@ -18,26 +19,26 @@ def enter_phase(layers: Sequence[WaveLayer], settings: Settings, phase: int) -> 
 
 def freeze_bits(layers: Sequence[WaveLayer], settings: Settings) -> None:
     """Fix the bits that are still learned: ceil(beta - hysteresis), within the budget where one is set."""
-    free = [layer for layer in layers if layer.state.learns]
+    free = [operand for operand in operands_of(layers) if operand.state.learns]
     if not free:
         return
-    chosen = {layer.name: layer.total_bits for layer in free}
-    if settings.budget is not None:
+    chosen = {operand.name: operand.total_bits for operand in free}
+    budget = settings.budget
+    if budget is not None:
         running = [layer for layer in layers if layer.state.ran] or layers  # what never ran must not pay for the others
-        betas = {layer.name: layer.beta for layer in running if layer.state.learns}
-        fixed = {layer.name: layer.total_bits for layer in running if not layer.state.learns}
-        chosen |= settings.budget.round(betas, {name: chosen[name] for name in betas}, fixed)
-    for layer in free:
-        state, total_bits = layer.state, chosen[layer.name]
-        state.freeze(total_bits)
-        if state.snap:  # otherwise the grid of the learned beta stays, and its range with it
-            state.quantizer.restart(layer.weight.detach(), total_bits)
+        operands = operands_of(running)
+        betas = {operand.name: operand.beta for operand in operands if operand.state.learns}
+        fixed = {operand.name: operand.total_bits for operand in operands if not operand.state.learns}
+        fixed |= preset_inputs(running) if budget.counts_inputs else {}
+        chosen |= budget.round(betas, {name: chosen[name] for name in betas}, fixed)
+    for operand in free:
+        operand.freeze(chosen[operand.name])
 
 
 def _quantize_forward(layers: Sequence[WaveLayer], settings: Settings, phase: int) -> None:
     preset = settings.preset
     if settings.forward == "float":  # the task moves beta through quantised weights, or not at all
-        wanted = phase == 2 and preset.task_moves_beta and any(layer.state.learns for layer in layers)
+        wanted = phase == 2 and preset.task_moves_beta and any(operand.state.learns for operand in operands_of(layers))
     elif phase >= preset.quantize_from_phase:
         wanted = True
     else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE
+from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, drop_root_state
+from waveq.method.operands import Operand, operands_of, preset_inputs, real_bits
 from waveq.method.price import next_dual, price_factor
 from waveq.method.price import pressure as pressure_of
 from waveq.method.seal import seal_of, warn_averaged, was_averaged
@@ -31,8 +32,9 @@ class Progress:
         self._model: nn.Module | None = model
         self._layers = tuple(layers)
         self._settings = settings
-        self._learned = tuple(layer for layer in layers if layer.state.learns)
-        self._first_cost = self.cost()
+        self._operands = tuple(operands_of(layers))
+        self._learned = tuple(operand for operand in self._operands if operand.state.learns)
+        self._first_bits = self._real_bits(layers)
         self._seal = seal_of(0, 0)
         self._kept, self._seen = self._read(), self._mark()
 
@@ -47,8 +49,8 @@ class Progress:
         return self._settings.schedule.phase(self.step)
 
     @property
-    def learned(self) -> tuple[WaveLayer, ...]:
-        """The layers whose bits were free when the run began."""
+    def learned(self) -> tuple[Operand, ...]:
+        """The weights and inputs whose bits were free when the run began."""
         return self._learned
 
     @property
@@ -58,8 +60,8 @@ class Progress:
 
     @property
     def learning(self) -> bool:
-        """Whether any layer's bits are still free."""
-        return any(layer.state.learns for layer in self._learned)
+        """Whether any bits are still free."""
+        return any(operand.state.learns for operand in self._learned)
 
     @property
     def phase2_steps(self) -> int:
@@ -80,9 +82,16 @@ class Progress:
             return lambda_w, lambda_beta
         return lambda_w, lambda_beta * price_factor(dual, self.pressure())
 
+    def bit_costs(self) -> Mapping[str, float]:
+        """What one bit of each weight and input costs now, with mean 1 over all that are controlled."""
+        pairs = self._settings.pairs
+        return self._settings.bit_costs if pairs is None else pairs.relative(self._real_bits(self._layers))
+
     def preset_bits(self) -> dict[str, int]:
-        """Total bits of the layers that were never learned."""
-        return {layer.name: layer.state.bits_now for layer in self._layers if layer not in self._learned}
+        """Total bits of the weights and, where a budget counts them, inputs that were never learned."""
+        known = {each.name: each.state.bits_now for each in self._operands if each not in self._learned}
+        budget = self._settings.budget
+        return known | (preset_inputs(self._layers) if budget is not None and budget.counts_inputs else {})
 
     @property
     def dual(self) -> float:
@@ -93,14 +102,21 @@ class Progress:
         """What the present bits cost, in the unit of the budget's limit; 0 without a budget."""
         if self._settings.budget is None:
             return 0.0
-        return self._settings.budget.value({layer.name: layer.real_bits for layer in self.running})
+        return self._settings.budget.value(self._real_bits(self.running))
 
     def pressure(self) -> float:
         """How far the cost lies from the ramp that leads to the budget, -1 to 1; 0 without a budget."""
         budget = self._settings.budget
-        if budget is None:
+        if budget is None or not budget.ready:
             return 0.0
-        return pressure_of(self.cost(), start=self._first_cost, limit=budget.limit, progress=self.phase2_share)
+        start = budget.value(self._first_bits)
+        return pressure_of(self.cost(), start=start, limit=budget.limit, progress=self.phase2_share)
+
+    def _real_bits(self, layers: Sequence[WaveLayer]) -> dict[str, float]:
+        """Real-valued bits by operand; of inputs too where costs depend on both."""
+        if self._settings.pairs is None:
+            return real_bits(layers)
+        return real_bits(operands_of(layers)) | preset_inputs(layers)
 
     # ------------------------------------------------------------------ what changes it
 
@@ -122,6 +138,17 @@ class Progress:
         self._seen = self._mark()
         return True
 
+    def settle_costs(self) -> None:
+        """Keep what was counted for the budget up to the first step.
+
+        Raises:
+            ValueError: the budget is out of reach.
+        """
+        counter = self._settings.counter
+        if counter is not None and counter.settle() and self._settings.budget is not None:
+            least = {operand.name: 0 if operand.state.learns else operand.total_bits for operand in self._operands}
+            self._settings.budget.check_reach(least | preset_inputs(self._layers))
+
     def move_price(self, pressure: float) -> None:
         """One step of the dual variable, up where ``pressure`` is positive, where a budget is set."""
         if self._settings.budget is None:
@@ -142,7 +169,7 @@ class Progress:
         """Take the buffers off the model; what they said last can still be looked at."""
         assert self._model is not None
         self._kept = self._look()
-        del self._model.waveq_step, self._model.waveq_dual, self._model.waveq_seal
+        drop_root_state(self._model)
         self._model, self._seen = None, None
 
     # ------------------------------------------------------------------ the buffers
@@ -164,7 +191,7 @@ class Progress:
         """Step and dual variable."""
         if self._mark() == self._seen:
             return self._kept
-        foreign = [layer.name for layer in self._layers if layer.state.learns and layer not in self._learned]
+        foreign = [each.name for each in self._operands if each.state.learns and each not in self._learned]
         if foreign:
             raise RuntimeError(
                 f"the checkpoint is of a run that learns the bits of {', '.join(foreign)}, but they were attached with "

@@ -21,7 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from waveq._names import nearest
 from waveq.method.arguments import resolve_schedule
 from waveq.method.attachment import attach_method
-from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE
+from waveq.method.checkpoint import ROOT_COUNTS, ROOT_SEAL, ROOT_STATE
 from waveq.method.handle import WaveQ
 from waveq.method.presets import get_preset
 from waveq.method.wrappers import unwrapped
@@ -151,7 +151,7 @@ def _plain_state(wq: WaveQ) -> dict[str, Any]:
     for layer in wq._layers.values():
         for module, tensor in zip(layer.modules, layer.tensors, strict=True):
             tensors.setdefault(id(module), []).append(tensor)
-    renamed, dropped = dict[str, str](), [*ROOT_STATE, ROOT_SEAL]
+    renamed, dropped = dict[str, str](), [*ROOT_STATE, ROOT_SEAL, ROOT_COUNTS]
     for name, module in wq._model.named_modules(remove_duplicate=False):
         for tensor in tensors.get(id(module), ()):
             inner = f"{name}.parametrizations.{tensor}."

@@ -11,6 +11,7 @@ from waveq.method.attachment import attach_method
 from waveq.method.float_road import fit_range
 from waveq.method.options import USUAL_QUANTIZER, Method
 from waveq.quantizers import Quantizer
+from waveq.quantizers.base import Granularity
 
 __all__ = ["round_once"]
 
@@ -22,6 +23,7 @@ def round_once(
     *,
     skip: Iterable[str] = (),
     quantizer: Quantizer = USUAL_QUANTIZER["float"],
+    granularity: Granularity | None = None,
 ) -> None:
     """Round the weights of a model in place: each layer's range is the one at which rounding moves them least.
 
@@ -32,6 +34,7 @@ def round_once(
         bits: total bits by layer.
         skip: layers that stay as they are: all that ``bits`` does not name.
         quantizer: a method with scale "max".
+        granularity: whether each output channel has a range of its own.
 
     Raises:
         ValueError: see ``attach``.
@@ -43,7 +46,14 @@ def round_once(
         8
     """
     method = Method(
-        bits=bits, skip=skip, quantizer=quantizer, scale="max", forward="float", freezing="off", total_steps=1
+        bits=bits,
+        skip=skip,
+        quantizer=quantizer,
+        granularity=granularity,
+        scale="max",
+        forward="float",
+        freezing="off",
+        total_steps=1,
     )
     wq = attach_method(model, method)
     for layer in wq._layers.values():

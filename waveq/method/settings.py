@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from waveq.method.budget import Budget
+from waveq.method.budget import AnyBudget
 from waveq.method.options import Forward, Method
+from waveq.method.pair_costs import PairCosts
 from waveq.method.parametrization import WaveParametrization
 from waveq.method.presets import Preset
 from waveq.method.schedules import Course, Schedule
+from waveq.quantizers import WeightQuantizer
 from waveq.quantizers.base import Granularity
 
 __all__ = ["Settings", "WaveLayer"]
+
+
+class Counter(Protocol):
+    """``multiplications.Multiplications``."""
+
+    def settle(self) -> bool:
+        """At the first step: keep the counts; whether they were not known before."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,26 @@ class WaveLayer:
         """Total bits, beta + 1 while they are learned."""
         return self.beta + 1.0 if self.state.learns else float(self.state.bits_now)
 
+    @property
+    def ran(self) -> bool:
+        """Whether anybody has read the weight so far."""
+        return self.state.ran
+
+    @property
+    def follows_bits(self) -> bool:
+        """Whether the quantiser wants to know where its bits have gone."""
+        return type(self.state.quantizer).follow_bits is not WeightQuantizer.follow_bits
+
+    def follow_bits(self, before: int, now: int) -> None:
+        """Tell the quantiser."""
+        self.state.quantizer.follow_bits(self.weight.detach(), before, now)
+
+    def freeze(self, total_bits: int) -> None:
+        """Fix the bits; with ``snap`` the levels start from the weights as they are."""
+        self.state.freeze(total_bits)
+        if self.state.snap:  # otherwise the grid of the learned beta stays, and its range with it
+            self.state.quantizer.restart(self.weight.detach(), total_bits)
+
     def wave_input(self, wave_on: Literal["quantizer", "raw"]) -> Tensor:
         """The tensor that the wave acts on, float32 at least, differentiable in the weights."""
         weight = self.weight
@@ -85,9 +114,14 @@ class Settings:
     beta_lr: float
     beta_range: tuple[float, float]
     bit_costs: Mapping[str, float]
-    budget: Budget | None
+    """What one bit of each operand costs, with mean 1, where that does not depend on other bits."""
+    budget: AnyBudget | None
     skipped: tuple[str, ...]
     granularity: Granularity = "layer"
+    pairs: PairCosts | None = None
+    """What layers cost by the bits of both operands, where it depends on both."""
+    counter: Counter | None = None
+    """Who counts the multiplications of the layers, where a budget wants them."""
     forward: Forward = "quantized"
     bounds_from: int | None = None
     """The step at which ranges are fitted; None where they are not."""

@@ -15,6 +15,7 @@ from waveq.method.forecast import forecast
 from waveq.method.freezing import forecast_freezing
 from waveq.method.guards import Guards
 from waveq.method.learned_policy import policy_of
+from waveq.method.operands import InputOperand
 from waveq.method.progress import Progress
 from waveq.method.relus import relus_left_out
 from waveq.method.settings import Settings, WaveLayer
@@ -79,6 +80,24 @@ class View:
     def betas(self) -> dict[str, float]:
         """Real magnitude bits by layer."""
         return {name: layer.beta for name, layer in self._layers.items()}
+
+    def input_bits(self) -> dict[str, int]:
+        """Bits of the inputs by layer, as they would be frozen now; without those in floating point."""
+        found = {layer.name: InputOperand(layer).total_bits for layer in self._all if layer.state.inputs is not None}
+        known = {name: layer.state.activation_bits for name, layer in self._layers.items()}
+        return {name: found.get(name, bits) for name, bits in known.items() if bits is not None}
+
+    def input_betas(self) -> dict[str, float]:
+        """Real bits of the inputs less one by layer, where they are or were learned."""
+        return {layer.name: InputOperand(layer).beta for layer in self._all if layer.state.inputs is not None}
+
+    def cost(self) -> float:
+        """What the present bits cost, in the unit of the target's limit (a share, or mean bits); 0 without a target.
+
+        Raises:
+            RuntimeError: nothing is known of the cost before the first forward pass has been counted.
+        """
+        return self._progress.cost()
 
     def mean_bits(self) -> float:
         """Mean total bits over layers; while they are learned beta + 1, so that a progress bar moves smoothly."""

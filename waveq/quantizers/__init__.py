@@ -11,6 +11,7 @@ from waveq.quantizers.activation import (
 from waveq.quantizers.base import Given, Levels, WeightQuantizer
 from waveq.quantizers.registry import (
     Quantizer,
+    activation_quantizer_class,
     activation_quantizer_names,
     check_total_bits,
     find_quantizer,
@@ -30,6 +31,7 @@ __all__ = [
     "Levels",
     "Quantizer",
     "WeightQuantizer",
+    "activation_quantizer_class",
     "activation_quantizer_names",
     "check_activation_bits",
     "check_total_bits",

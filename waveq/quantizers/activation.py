@@ -33,6 +33,8 @@ class ActivationQuantizer(nn.Module):
     Attributes:
         method: the name in the registry.
         fewest_bits: the least bits that the method is defined for; the most are 8.
+        learns_bits: whether k may change during training: what is learned means the same at any k, or ``set_bits``
+            translates it.
         bits: k, of this layer.
 
     Args:
@@ -44,6 +46,7 @@ class ActivationQuantizer(nn.Module):
 
     method: ClassVar[str] = ""
     fewest_bits: ClassVar[int] = 1
+    learns_bits: ClassVar[bool] = False
 
     def __init__(self, bits: int) -> None:
         super().__init__()
@@ -51,15 +54,34 @@ class ActivationQuantizer(nn.Module):
         if bits < self.fewest_bits:
             raise ValueError(f"activation quantizer {self.method!r} has {self.fewest_bits} to 8 bits, not {bits}")
 
-    def forward(self, x: Tensor, *, signed: bool = False) -> Tensor:
-        """x on its levels, in the dtype of x; computed in float32 at least."""
+    def forward(self, x: Tensor, *, signed: bool = False, stretch: Tensor | None = None) -> Tensor:
+        """x on its levels, in the dtype of x; computed in float32 at least.
+
+        Args:
+            x: inputs.
+            signed: whether negative values carry information.
+            stretch: c, 0-dim, which multiplies all levels while bits are learned; None is 1.
+        """
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        quantized: Tensor = self.quantize(wide, signed)
+        quantized = self.quantize(wide, signed) if stretch is None else self.stretched(wide, signed, stretch)
         return quantized.to(x.dtype)
 
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         """x, float32 or wider, on its levels; ``signed`` says whether negative values carry information."""
         raise NotImplementedError
+
+    def stretched(self, x: Tensor, signed: bool, stretch: Tensor) -> Tensor:
+        """c Q(x/c): all levels c times as far apart.
+
+        With a straight-through Q the gradient of c is LSQ's (Esser et al. 2020, eq. 3): (Q - x)/c inside the range and
+        Q/c outside. Methods with a step of their own multiply it instead, which is one pass over x.
+        """
+        c = stretch.to(x.dtype)
+        return c * self.quantize(x / c, signed)
+
+    def set_bits(self, bits: int, *, signed: bool) -> None:
+        """Take another k, and keep the range."""
+        self.bits = bits
 
     def fit(self, x: Tensor, *, signed: bool) -> None:
         """Set from data (``waveq.calibrate``) what the method has to set; a fixed range has nothing."""
@@ -101,11 +123,11 @@ class DataStarted(ActivationQuantizer):
         """Set what is learned from a batch; runs without gradient."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, *, signed: bool = False) -> Tensor:
+    def forward(self, x: Tensor, *, signed: bool = False, stretch: Tensor | None = None) -> Tensor:
         """x on its levels, in the dtype of x."""
         if not self._begun:
             self._begin(x.detach(), signed)
-        return super().forward(x, signed=signed)
+        return super().forward(x, signed=signed, stretch=stretch)
 
     @torch.no_grad()
     def fit(self, x: Tensor, *, signed: bool) -> None:
@@ -134,6 +156,7 @@ class DoReFaActivation(ActivationQuantizer):
     """``quantize_activation`` with fixed bits; nothing is learned, the range is [0, 1] (or [-1, 1])."""
 
     method = "dorefa"
+    learns_bits = True
 
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         """See ``quantize_activation``."""

@@ -107,6 +107,7 @@ class DSQActivation(DataStarted):
     """
 
     method = "dsq"
+    learns_bits = True
 
     def __init__(self, bits: int) -> None:
         super().__init__(bits)

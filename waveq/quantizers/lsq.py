@@ -122,6 +122,7 @@ class LSQActivation(DataStarted):
 
     method = "lsq"
     fewest_bits = 2
+    learns_bits = True
 
     def __init__(self, bits: int) -> None:
         super().__init__(bits)
@@ -137,11 +138,25 @@ class LSQActivation(DataStarted):
         (_, before), (_, now) = lsq_steps(self.bits, signed=False), lsq_steps(self.bits, signed=True)
         self.step.data.mul_(before / now)  # an earlier use in this forward pass may have saved it: no new version
 
+    @torch.no_grad()
+    def set_bits(self, bits: int, *, signed: bool) -> None:
+        """The step grows by as much as there are fewer levels above zero."""
+        (_, before), (_, now) = lsq_steps(self.bits, signed=signed), lsq_steps(bits, signed=signed)
+        self.step.mul_(before / now)
+        self.bits = bits
+
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         """The values on the levels of the learned step."""
         least, most = lsq_steps(self.bits, signed=signed)
-        step = damped(kept_positive(self.step.to(x.dtype)), (features_of(x) * most) ** -0.5)
-        return quantize_by_step(x, step, float(least), float(most))
+        return quantize_by_step(x, self._damped(x, most), float(least), float(most))
+
+    def stretched(self, x: Tensor, signed: bool, stretch: Tensor) -> Tensor:
+        """The values on multiples of c s; the step's gradient is that of the step at these bits."""
+        least, most = lsq_steps(self.bits, signed=signed)
+        return quantize_by_step(x, self._damped(x, most) * stretch.to(x.dtype), float(least), float(most))
+
+    def _damped(self, x: Tensor, most: int) -> Tensor:
+        return damped(kept_positive(self.step.to(x.dtype)), (features_of(x) * most) ** -0.5)
 
 
 def lsq_steps(bits: int, *, signed: bool) -> tuple[int, int]:

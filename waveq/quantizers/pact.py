@@ -46,6 +46,7 @@ class PACTActivation(ActivationQuantizer):
     """
 
     method = "pact"
+    learns_bits = True
 
     def __init__(self, bits: int, *, start: float = ALPHA_START) -> None:
         super().__init__(bits)

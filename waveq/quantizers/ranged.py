@@ -44,6 +44,7 @@ class RangedActivation(DataStarted):
     """
 
     method = "range"
+    learns_bits = True
 
     range: Tensor
 
@@ -73,9 +74,16 @@ class RangedActivation(DataStarted):
         step = self.range.to(wide.dtype) / most
         return quantize_by_step(wide, step, most if signed else 0.0, most).to(x.dtype)
 
+    def stretched(self, x: Tensor, signed: bool, stretch: Tensor) -> Tensor:
+        """The values on multiples of c s."""
+        if signed and self.bits == 1:
+            return super().stretched(x, signed, stretch)
+        most = _most(self.bits, signed)
+        return quantize_by_step(x, self.range.to(x.dtype) / most * stretch.to(x.dtype), most if signed else 0.0, most)
+
     def _levels(self, x: Tensor, signed: bool) -> FixedLevels:
         """Made once: the range stays."""
-        key = signed, x.dtype, x.device, id(self.range), self.range._version
+        key = self.bits, signed, x.dtype, x.device, id(self.range), self.range._version
         if self._made is None or self._made[0] != key:
             most = _most(self.bits, signed)
             with torch.inference_mode(False), torch.no_grad():

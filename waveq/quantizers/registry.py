@@ -34,6 +34,7 @@ from waveq.quantizers.wrpn import WRPN
 
 __all__ = [
     "Quantizer",
+    "activation_quantizer_class",
     "activation_quantizer_names",
     "check_total_bits",
     "find_quantizer",
@@ -203,9 +204,22 @@ def make_activation_quantizer(name: str, bits: int) -> ActivationQuantizer:
         >>> make_activation_quantizer("dorefa", 2)(torch.tensor([-0.4, 0.3, 4.0]))
         tensor([0.0000, 0.3333, 1.0000])
     """
+    return activation_quantizer_class(name)(bits)
+
+
+def activation_quantizer_class(name: str) -> type[ActivationQuantizer]:
+    """The class of an input quantiser: which bits it has, and whether they can be learned.
+
+    Raises:
+        ValueError: unknown method.
+
+    Example:
+        >>> activation_quantizer_class("range").learns_bits, activation_quantizer_class("lqnets").learns_bits
+        (True, False)
+    """
     if name not in _ACTIVATIONS:
         raise _unknown("activation quantizer", name, activation_quantizer_names())
-    return _ACTIVATIONS[name](bits)
+    return _ACTIVATIONS[name]
 
 
 def _unknown(what: str, name: object, known: tuple[str, ...]) -> ValueError:

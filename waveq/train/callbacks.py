@@ -116,6 +116,7 @@ class Recorder(Callback):
             "lambda_beta": lambda_beta,
         }
         row |= {f"beta/{name}": value for name, value in wq.betas().items()}
+        row |= {f"input_beta/{name}": value for name, value in wq.input_betas().items()}
         return row | {f"wave/{name}": value for name, value in wq.wave().items()}
 
     @staticmethod

@@ -98,7 +98,7 @@ class TrainConfig(BaseModel):
     forward: Literal["quantized", "float"] = "quantized"
     fit_range: bool | None = None
     freezing: Annotated[float, Field(gt=0)] | Literal["off"] | None = None
-    activation_bits: PositiveInt | dict[str, PositiveInt] | None = None
+    activation_bits: Literal["learn"] | PositiveInt | dict[str, Literal["learn"] | PositiveInt] | None = None
     activation_quantizer: str | None = None
     activation_signed: bool | dict[str, bool] | None = None
     skip: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ class TrainConfig(BaseModel):
     lambda_beta: float | None = Field(default=None, ge=0)
     beta_lr: float | None = _Rate
     target: dict[str, float] | None = None
-    layer_costs: dict[str, float | dict[int, float]] | None = None
+    layer_costs: dict[str, float | dict[int, float] | dict[int, dict[int, float]]] | None = None
 
     # how it is trained
     pretrain_epochs: int = Field(default=0, ge=0)
@@ -190,6 +190,11 @@ class TrainConfig(BaseModel):
     def _names_of_modules(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(module_name, value))
 
+    @field_validator("activation_bits", mode="before")
+    @classmethod
+    def _input_bits_as_written(cls, value: object) -> object:
+        return int(value) if isinstance(value, str) and value.isdigit() else value
+
     @field_validator("bits", mode="before")
     @classmethod
     def _bits_as_written(cls, value: object) -> object:
@@ -215,11 +220,11 @@ class TrainConfig(BaseModel):
             for value in given.values() if isinstance(given, dict) else (given,):
                 if isinstance(value, int) and value > most:
                     raise ValueError(f"{name} must be from 1 to {most}, not {value}")
-        if self.bits == "learn" and self.epochs == 0:
+        if self.learns and self.epochs == 0:
             raise ValueError("bits 'learn' needs epochs: at least 1, rather 10")
-        if self.target is not None and self.bits != "learn":
+        if self.target is not None and not self.learns:
             raise ValueError("target is a budget for learned bits; preset bits have none")
-        if self.rewind and self.bits != "learn":
+        if self.rewind and not self.learns:
             raise ValueError("rewind is for learned bits; with preset bits there is no search to rewind from")
         if self.search_share is not None and not self.searches:
             raise ValueError("search_share is the length of a search; without learned bits, or rewind, there is none")
@@ -231,10 +236,21 @@ class TrainConfig(BaseModel):
         return self
 
     @property
+    def learns(self) -> bool:
+        """Whether any bits are learned, of weights or inputs."""
+        return self.bits == "learn" or self.learns_inputs
+
+    @property
+    def learns_inputs(self) -> bool:
+        """Whether bits of inputs are learned."""
+        given = self.activation_bits
+        return "learn" in (given.values() if isinstance(given, dict) else (given,))
+
+    @property
     def searches(self) -> bool:
         """Whether bits are learned in a search of their own."""
         wanted = self.preset == "recommended" if self.rewind is None else self.rewind
-        return self.bits == "learn" and wanted
+        return self.learns and wanted
 
     def parts(self, steps: int) -> tuple[int, int]:
         """Optimizer steps of the search, 0 without one, and of the training with its bits.
@@ -261,7 +277,7 @@ class TrainConfig(BaseModel):
         """The options of `waveq.attach` for the first stage with WaveQ.
 
         Args:
-            bits: "learn", or preset ones, for which what drives learned bits is left out.
+            bits: "learn", or preset ones; where nothing is learned, what drives learned bits is left out.
             total_steps: the stage's optimiser steps.
 
         Example:
@@ -269,7 +285,7 @@ class TrainConfig(BaseModel):
             True
         """
         options = {name: getattr(self, name) for name in METHOD_FIELDS}
-        if bits != "learn":
+        if bits != "learn" and not self.learns_inputs:
             options |= {"lambda_beta": None, "target": None}
         elif self.searches and self.schedule is None:
             options["schedule"] = "search"

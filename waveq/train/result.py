@@ -40,6 +40,8 @@ class TrainResult:
     """What the strengths implied before training."""
     warnings: tuple[str, ...]
     """What makes the learned bits doubtful."""
+    input_bits: dict[str, int] = field(default_factory=dict)
+    """Bits of the inputs by layer; layers with inputs in floating point are left out."""
     unrounded_validation_accuracy: float | None = None
     """Of the final network before its weights were rounded; on the float road only."""
     unrounded_test_accuracy: float | None = None

@@ -203,7 +203,8 @@ class _Run:
         gc.collect()  # what DDP wrapped around the network for the search is in a circle, and may still be there
         stage = self._stage("wave", total_steps, self.config.lr)
         wq = rewind(wq, start, total_steps=total_steps)
-        bits = ", ".join(f"{name} {bits}" for name, bits in wq.bits().items())
+        inputs = {name: f", inputs {bits}" for name, bits in wq.input_bits().items()}
+        bits = "; ".join(f"{name} {bits}{inputs.get(name, '')}" for name, bits in wq.bits().items())
         self._run(
             stage, network, wq, f"bits found: {bits}; the float weights are trained with them: {total_steps} steps"
         )
@@ -238,7 +239,9 @@ class _Run:
         found = stage.run(network, wq) if stage.total_steps else {}
         network.cpu()
         if self.leads:
-            bits = {} if wq is None else {"mean_bits": wq.mean_bits(), "bits": wq.bits()}
+            bits: dict[str, Any] = {}
+            if wq is not None:
+                bits = {"mean_bits": wq.mean_bits(), "bits": wq.bits(), "input_bits": wq.input_bits()}
             stage.folder.finish({"steps": stage.total_steps} | found | bits, network)
         _meet()
 
@@ -289,7 +292,8 @@ class _Run:
         }
         rounded = {}
         if self.config.forward == "float":
-            round_once(reference, dict(policy), skip=policy.skipped, quantizer=self.config.quantizer)
+            c = self.config
+            round_once(reference, dict(policy), skip=policy.skipped, quantizer=c.quantizer, granularity=c.granularity)
             self._reestimate(reference)
             rounded = {
                 "rounded_once_validation_accuracy": measure(reference, validation)["accuracy"],
@@ -298,6 +302,7 @@ class _Run:
         self.folder.finish(
             {
                 "bits": dict(policy),
+                "input_bits": dict(policy.activation_bits),
                 "mean_bits": policy.mean_bits,
                 **accuracies,
                 **unrounded,

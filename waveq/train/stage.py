@@ -148,6 +148,7 @@ class Stage:
                 names += ["unrounded_validation_loss", "unrounded_validation_accuracy"]
             names += ["wave_loss", "mean_bits", "phase", "lambda_w", "lambda_beta"]
             names += [f"{kind}/{layer}" for kind in ("beta", "wave") for layer in wq.names]
+            names += [f"input_beta/{layer}" for layer in wq.input_betas()]
         behind: dict[str, Any] = {"purge_step": from_step + 1} if from_step else {}
         board = TensorBoardLogger(self.folder.path, name="", version="", default_hp_metric=False, **behind)
         return [MetricsCsv(self.folder.metrics, tuple(names), from_step=from_step), board]

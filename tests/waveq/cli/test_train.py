@@ -77,6 +77,18 @@ def test_target_and_hardware(asked: list[TrainConfig]) -> None:
     assert again.layer_costs == config.layer_costs
 
 
+def test_both_operands(asked: list[TrainConfig]) -> None:
+    words = ["train", "--recipe", "digits", "--activation-bits", "learn", "--quiet"]
+    assert main([*words, "--target", "bitops=0.4", "--bits", "4"]) == 0
+    assert main([*words, "--target", "energy_pj=0.4", "--hardware", "stripes"]) == 0
+    assert main([*words, "--activation-bits", "4"]) == 0
+    both, priced, preset = asked
+    assert (both.activation_bits, both.bits, both.target, both.layer_costs) == ("learn", 4, {"bitops": 0.4}, None)
+    assert priced.layer_costs is not None
+    assert set(priced.layer_costs["fc1"][2]) == {*range(1, 9), 16}  # type: ignore[index]
+    assert preset.activation_bits == 4
+
+
 @pytest.mark.slow
 def test_the_targets_cost_is_the_one_that_layers_are_weighed_by(asked: list[TrainConfig]) -> None:
     words = ["train", "--recipe", "digits", "--hardware", "stripes", "--quiet"]
@@ -100,6 +112,12 @@ def test_no_recipe_for_the_pair_says_so(asked: list[TrainConfig], capsys: pytest
         (["--set", "momentum"], "NAME=VALUE"),
         (["--target", "4 bits"], "NAME=NUMBER"),
         (["--recipe", "digits", "--target", "energy_pj=0.4"], "say on which accelerator, --hardware stripes"),
+        (
+            ["--recipe", "digits", "--target", "bitops=0.4", "--hardware", "stripes"],
+            "--hardware contradicts the target",
+        ),
+        (["--recipe", "digits", "--bits", "4", "--target", "bitops=0.4"], "target is a budget for learned bits"),
+        (["--activation-bits", "many"], "activation_bits"),
         (["--recipe", "digits", "--hardware", "strips"], "did you mean 'stripes'?"),
         (["--recipe", "digits", "--hardware", "stripes", "--objective", "energy"], "energy_pj"),
         (["--bits", "many"], "bits"),
@@ -163,3 +181,19 @@ def test_ctrl_c_says_how_to_go_on(
     monkeypatch.setattr(waveq.train.run, "train", stop)
     assert main(["train", "--recipe", "digits", "--run", str(tmp_path / "run")]) == 130
     assert f"Everything is in {tmp_path / 'run'}, and the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_inputs_learn_in_a_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--recipe", "digits", *SHORT, "--activation-bits", "learn", "--target", "bitops=0.5", "--quiet"]
+    words += ["--epochs", "2", "--finetune-epochs", "1", "--run", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[:2]] == ["inputs", "float"]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    policy = json.loads((tmp_path / "run" / "policy.json").read_text())
+    assert result["input_bits"] == policy["activation_bits"]
+    assert set(result["input_bits"]) == {"conv2", "fc1", "fc2"}
+    assert "input_beta/conv2" in (tmp_path / "run" / "search" / "metrics.csv").read_text()
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["input_bits"] == result["input_bits"]
+    assert main(["score", str(tmp_path / "run")]) == 0

@@ -156,12 +156,16 @@ def test_finalize_changes_nothing(quantizer: str, bits: int) -> None:
         {"bits": "learn", "lambda_w": None, "target": {"mean_bits": 3.0}},
         {"activation_bits": 3},
         {"bits": {"0": 1, "2": 5, "4": 2}},
+        {"granularity": "channel", "bits": 1},
+        {"granularity": "channel", "bits": 2, "lambda_w": None},
+        {"granularity": "channel", "bits": "learn", "quantizer": "wrpn"},
     ],
     ids=str,
 )
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_whatever_the_options(options: dict[str, Any], optimizer: str) -> None:
     model, wq = attached(**options)
+    assert "Rounded as they are, the weights would change by" in wq.forecast()
     train(model, wq, OPTIMIZERS[optimizer](model.parameters()), batches(60))
     assert wq.diagnose() == [] or "bits" in options
     require_unchanged_by_finalize(model, wq, batches(1)[0][0])
@@ -355,10 +359,13 @@ def test_a_run_that_stops_early_is_told() -> None:
     assert "Train to the end of total_steps, by when freezing has put all on their levels" in loose
 
 
-def test_rounding_once_is_the_quantizer_on_the_fitted_range() -> None:
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_rounding_once_is_the_quantizer_on_the_fitted_range(granularity: Any) -> None:
     model, road = mlp(), mlp()
-    round_once(model, {"0": 2, "4": 3}, skip=["2"])
-    wq = waveq.attach(road, bits={"0": 2, "4": 3}, skip=["2"], forward="float", lambda_w=0.0, total_steps=20)
+    round_once(model, {"0": 2, "4": 3}, skip=["2"], granularity=granularity)
+    wq = waveq.attach(
+        road, bits={"0": 2, "4": 3}, skip=["2"], forward="float", granularity=granularity, lambda_w=0.0, total_steps=20
+    )
     wq.step()  # the range is fitted
     wq.finalize()
     for name in "0", "2", "4":

@@ -20,6 +20,9 @@ LOOKS: dict[str, Callable[[waveq.WaveQ], object]] = {
     "learning": lambda wq: wq.learning,
     "strengths": lambda wq: wq.strengths(),
     "bits": lambda wq: wq.bits(),
+    "input_bits": lambda wq: wq.input_bits(),
+    "input_betas": lambda wq: wq.input_betas(),
+    "cost": lambda wq: wq.cost(),
     "betas": lambda wq: wq.betas(),
     "mean_bits": lambda wq: wq.mean_bits(),
     "wave": lambda wq: wq.wave(),
@@ -69,8 +72,15 @@ def loaded() -> tuple[nn.Module, waveq.WaveQ]:
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize(
     "make",
-    [lambda: run(8), loaded, lambda: run(40), lambda: run(20, forward="float"), lambda: run(3, bits=4, target=None)],
-    ids=["phase 2", "loaded", "frozen", "float road", "preset bits"],
+    [
+        lambda: run(8),
+        loaded,
+        lambda: run(40),
+        lambda: run(20, forward="float"),
+        lambda: run(3, bits=4, target=None),
+        lambda: run(8, activation_bits="learn", target={"bitops": 0.5}),
+    ],
+    ids=["phase 2", "loaded", "frozen", "float road", "preset bits", "inputs too"],
 )
 def test_looking_changes_nothing(look: str, make: Callable[[], tuple[nn.Module, waveq.WaveQ]]) -> None:
     model, wq = make()

@@ -122,8 +122,7 @@ def test_sharded_weights_are_refused(one_rank: None) -> None:
     assert type(model[0]) is nn.Linear  # type: ignore[index]
 
 
-@pytest.mark.filterwarnings("ignore:FSDP is switching to use `NO_SHARD`:UserWarning")
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own, of what FSDP2 replaces
+@pytest.mark.filterwarnings("ignore")  # torch's own, on one rank
 def test_the_older_sharding_is_refused(one_rank: None) -> None:
     sharded = FullyShardedDataParallel(nn.Linear(4, 4), device_id=torch.device("cpu"))
     for model in (sharded, nn.Sequential(sharded, nn.ReLU(), nn.Linear(4, 2))):

@@ -126,3 +126,16 @@ def test_the_method_of_a_stage() -> None:
     assert (fixed.bits, fixed.total_steps, fixed.lambda_w) == ({"conv1": 3}, None, 0.3)
     assert (fixed.lambda_beta, fixed.target) == (None, None)
     assert TrainConfig(rewind=False).method("learn", 10) == Method(quantizer="dorefa", total_steps=10)
+
+
+def test_the_method_where_inputs_learn() -> None:
+    config = TrainConfig(bits=4, activation_bits="learn", target={"bitops": 0.4})
+    assert config.learns
+    learning = config.method(4, 70)
+    assert (learning.activation_bits, learning.target) == ("learn", {"bitops": 0.4})
+    assert learning.schedule == "search"
+    found = learning.with_policy({"conv1": 3}, 10)  # the policy brings its own
+    assert (found.activation_bits, found.target) == (None, None)
+    assert not TrainConfig(bits=4, activation_bits={"conv1": 4}).learns
+    assert TrainConfig(bits=4, activation_bits={"conv1": 4, "conv2": "learn"}).learns_inputs
+    assert TrainConfig(bits=4, activation_bits="3").activation_bits == 3

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 import waveq
+from waveq.method.attachment import attach_method
 from waveq.train.batches import mixed_seed
 from waveq.train.classifier import measure, rate_at, seed_step
 from waveq.train.config import TrainConfig, parse_config
@@ -59,7 +60,7 @@ def run_stage(config: TrainConfig, folder: Path, *, stop_at: int = 0, crash_at: 
         rate=config.lr,
         stop=stop,
     )
-    wq = waveq.attach(network, total_steps=stage.total_steps)
+    wq = attach_method(network, config.method("learn", stage.total_steps))
     stage.run(network, wq)
     return network.state_dict()
 
@@ -104,6 +105,7 @@ def test_lightning_trains_as_the_plain_loop(tmp_path: Path) -> None:
         pytest.param({"epochs": 2, "optimizer": "adam", "accumulate": 2, "clip_norm": 1.0}, id="adam in pieces"),
         pytest.param({"model": "svhn8", "width": 0.1, "epochs": 1}, id="dropout"),
         pytest.param({"model": "resnet20", "width": 0.25, "epochs": 1, "precision": "bf16"}, id="batch norm, bf16"),
+        pytest.param({"epochs": 2, "activation_bits": "learn", "target": {"bitops": 0.5}}, id="inputs learn"),
     ],
 )
 def test_stopped_at_any_step_and_resumed_is_never_stopped(tmp_path: Path, changes: dict[str, Any]) -> None:

@@ -221,7 +221,7 @@ def _compile(
 
 def _writes(node: fx.Node) -> bool:
     """Whether an operation changes one of its inputs."""
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+    return isinstance(node.target, torch._ops.OpOverload) and bool(node.target._schema.is_mutable)
 
 
 def _is_random(node: fx.Node) -> bool:
