@@ -1,6 +1,7 @@
 # make demo   the whole pipeline on data that ships with a dependency, a few minutes on two cores
 # make quick  the tests that take 0.15 s of processor time at most: under a minute on two cores
 # make test   everything CI runs: format, lint, types, import borders, tests, kernels uncompiled, coverage
+# make models networks and training loops of other packages (timm, transformers, accelerate): what docs/models.md shows
 # make lowest the formulas' tests with the oldest torch and the oldest other packages that pyproject.toml allows
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +9,7 @@ CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo quick test lint types borders unit kernels coverage lowest formulas format clean
+.PHONY: demo quick test lint types borders unit kernels coverage models lowest formulas format clean
 
 demo: $(READY)
 	$(BIN)/waveq demo
@@ -38,6 +39,10 @@ kernels: $(READY)
 
 coverage: $(READY)
 	$(BIN)/coverage report --skip-covered --sort=cover
+
+models: $(READY)
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[test,models]"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/benchmarks/reach
 
 lowest:
 	$(MAKE) VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt formulas

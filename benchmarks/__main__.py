@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks._names import unknown
 
 HERE = Path(__file__).parent
-ROOMS = ("paper", "speed")
+ROOMS = ("paper", "reach", "speed")
 
 
 def modules() -> dict[str, str]:

@@ -30,6 +30,13 @@ def provenance(*more_packages: str) -> dict[str, Any]:
     }
 
 
+def source(name: str, *packages: str, note: str = "") -> str:
+    """The line below a published table: the command that made it, and the versions."""
+    versions = provenance(*packages)["versions"]
+    told = ", ".join(f"{package} {versions[package]}" for package in ("torch", "torchvision", *packages))
+    return f"*`python -m benchmarks {name}`; {told}{note}.*"
+
+
 def processor() -> str:
     """The processor's name as the system gives it."""
     cpuinfo = Path("/proc/cpuinfo")

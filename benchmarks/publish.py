@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from benchmarks.lab.tables import markdown
 
@@ -23,12 +24,18 @@ _BLOCK = re.compile(r"<!-- table (\w+) -->\n.*?<!-- end \1 -->", re.DOTALL)
 def block(name: str) -> str:
     """A table with the command, seeds and versions it came from, between its two comment lines."""
     data = json.loads((RESULTS / f"{name}.json").read_text())
+    source = data["source"] if "source" in data else _source(data)
+    table = markdown(data["table"]["columns"], data["table"]["lines"])
+    power = "".join(f"\n- {where}: {says}." for where, says in data.get("verdicts", {}).items())
+    told = f"\n\nHow far the table can tell methods apart:\n{power}" if power else ""
+    return f"<!-- table {name} -->\n{table}\n\n{source}{told}\n<!-- end {name} -->"
+
+
+def _source(data: dict[str, Any]) -> str:
     made, asked = data["provenance"], data["arguments"]
     versions = ", ".join(f"{package} {made['versions'][package]}" for package in ("torch", "numpy"))
     seeds = " ".join(map(str, asked["seeds"]))
-    source = f"*{asked['dataset']}, budget {asked['budget']}, seeds {seeds}; {versions}; mean (standard error).*"
-    table = markdown(data["table"]["columns"], data["table"]["lines"])
-    return f"<!-- table {name} -->\n{table}\n\n{source}\n<!-- end {name} -->"
+    return f"*{asked['dataset']}, budget {asked['budget']}, seeds {seeds}; {versions}; mean (standard error).*"
 
 
 def filled(text: str) -> str:

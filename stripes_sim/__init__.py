@@ -16,6 +16,7 @@ from stripes_sim.hardware import DaDianNao as DaDianNao
 from stripes_sim.hardware import Loom as Loom
 from stripes_sim.hardware import Stripes as Stripes
 from stripes_sim.layers import LayerShape as LayerShape
+from stripes_sim.llm import llm_workload as llm_workload
 from stripes_sim.machines import Machine as Machine
 from stripes_sim.machines import hardware_names as hardware_names
 from stripes_sim.machines import load_hardware as load_hardware
@@ -44,6 +45,7 @@ __all__ = [
     "cost_table",
     "explore",
     "hardware_names",
+    "llm_workload",
     "load_hardware",
     "load_machine",
     "plot_breakdown",

@@ -55,6 +55,7 @@ class Packed:
     read_count: Floats
     output_count: Floats
     matrices: Floats
+    scales: Floats
     stored_before: Floats
     waiting: Floats
     stores: npt.NDArray[np.bool_]
@@ -153,6 +154,7 @@ def _row(layer: LayerShape) -> dict[str, int]:
         "read_count": layer.read_count,
         "output_count": layer.output_count,
         "matrices": layer.matrices,
+        "scales": layer.scales,
         "stored_before": layer.stored_before,
         "waiting": layer.waiting,
     }

@@ -84,10 +84,10 @@ class Tensors:
             if any(tensor is each for each in inputs):
                 continue  # written in place: the same value as before
             home = _home(tensor)
+            distinct, before = (tensor.numel(), 0) if layer else _amounts(name, tensor, sources, running)
             if home not in homes:
-                homes[home] = self._new(tensor, stored=False) if running else None
-            amounts = (tensor.numel(), 0) if layer else _amounts(name, tensor, sources, running)
-            self._held[tensor] = _Held(homes[home], *amounts)
+                homes[home] = self._new(tensor, stored=before == distinct > 0) if running else None
+            self._held[tensor] = _Held(homes[home], distinct, before)
 
     def waiting(self, at: int, own: frozenset[int]) -> int:
         """Elements of this run that are kept over operator ``at`` for a later one, but for its ``own`` values."""
@@ -118,10 +118,10 @@ def _amounts(
         whole = max(sources[0].distinct, 1)
         part = min(size, whole)
         return part, round(part * sources[0].before / whole)
-    alone = len(running) == 1 and running[0][0].numel() == size
-    distinct = running[0][1].distinct if alone else size
+    if len(running) == 1 and running[0][0].numel() == size:
+        return running[0][1].distinct, running[0][1].before
     stored = bool(running) and all(held.before == held.distinct for _, held in running)
-    return distinct, distinct if stored else 0
+    return size, size if stored else 0
 
 
 def _home(tensor: Tensor) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from stripes_sim.layers import LARGEST, LayerShape
 
-__all__ = ["MAX_BITS", "MIN_BITS", "checked_batch", "nearest", "resolve_bits", "streamed_bits"]
+__all__ = ["MAX_BITS", "MIN_BITS", "checked_batch", "nearest", "resolve_bits", "stationary_bits", "streamed_bits"]
 
 MIN_BITS, MAX_BITS = 1, 16
 
@@ -52,16 +52,16 @@ def resolve_bits(
         default_bits = _checked(default_bits, "default_bits", None)
     if not isinstance(bits, Mapping):
         return np.full(len(names), _checked(bits, argument, None), dtype=np.int64)
-    known = list(dict.fromkeys(names))
+    known = dict.fromkeys(names)
     bits = _with_skipped(bits, known)
-    unknown = [name for name in bits if name not in set(known)]
+    unknown = [name for name in bits if name not in known]
     missing = [] if default_bits is not None else [name for name in known if name not in bits]
     if unknown:
         # a misspelt layer is both unknown and missing: its nearest name is what helps
         name = unknown[0]
         raise ValueError(
             f"{argument} names {_listed(unknown)}, which is no layer of this workload"
-            f"{nearest(name, missing or known)} (layers: {_listed(known)})"
+            f"{nearest(name, missing or [*known])} (layers: {_listed([*known])})"
         )
     if missing:
         raise ValueError(
@@ -71,6 +71,20 @@ def resolve_bits(
         [_checked(bits[name], argument, name) if name in bits else default_bits for name in names],
         dtype=np.int64,
     )
+
+
+def stationary_bits(
+    layers: Sequence[LayerShape], bits: int | Mapping[str, int], *, default_bits: int | None = None
+) -> npt.NDArray[np.int64]:
+    """Weight bits of every layer, (L, 1) int64; 1 for layers without weights, which nobody looks at.
+
+    Raises:
+        TypeError, ValueError: as in `resolve_bits`.
+    """
+    weighted = [layer.name for layer in layers if layer.has_weights]
+    resolved = resolve_bits(weighted, bits, argument="weight_bits", default_bits=default_bits)
+    found = dict(zip(weighted, resolved.tolist(), strict=True))
+    return np.array([[found.get(layer.name, 1)] for layer in layers], dtype=np.int64)
 
 
 def streamed_bits(
@@ -101,7 +115,7 @@ def checked_batch(batch: object) -> int:
     return number
 
 
-def _with_skipped(bits: Mapping[str, int], known: Sequence[str]) -> Mapping[str, int]:
+def _with_skipped(bits: Mapping[str, int], known: Collection[str]) -> Mapping[str, int]:
     skipped = [name for name in getattr(bits, "skipped", ()) if name in known and name not in bits]
     return {**dict.fromkeys(skipped, MAX_BITS), **bits}
 

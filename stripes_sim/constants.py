@@ -161,12 +161,12 @@ BASE_NODE_NM, BASE_SUPPLY_V = 45, 0.9
 
 def scale_energy(hw: Parameters, from_node_nm: int = BASE_NODE_NM) -> float:
     """Dynamic energy moves with capacitance (linear in the node) and the square of the supply voltage."""
-    return float(hw.node_nm / from_node_nm * (hw.supply_v / BASE_SUPPLY_V) ** 2)
+    return hw.node_nm / from_node_nm * (hw.supply_v / BASE_SUPPLY_V) ** 2
 
 
 def scale_area(hw: Parameters, from_node_nm: int) -> float:
     """Area moves with the square of the node."""
-    return float((hw.node_nm / from_node_nm) ** 2)
+    return (hw.node_nm / from_node_nm) ** 2
 
 
 def lanes_mm2(hw: Parameters, constant: str, units: float) -> float:

@@ -35,11 +35,13 @@ _COUNTED = {
 class LayerCosts:
     """All costs of all layers for all bits, arrays of shape (L, B).
 
-    ``cycles`` is the slowest of the array and the memory levels, ``bound`` the index of that one in LEVELS.
-    ``energy_pj`` has one array for each of PARTS.
+    ``stationary_bits`` are those of the weights, of a product's second operand and of a table. ``cycles`` is the
+    slowest of the array and the memory levels, ``bound`` the index of that one in LEVELS. ``energy_pj`` has one array
+    for each of PARTS.
     """
 
     work: Packed
+    stationary_bits: Ints
     array: ArrayWork
     moved: Traffic
     cycles: Floats
@@ -53,21 +55,34 @@ class LayerCosts:
 
 
 def layer_costs(
-    hw: Parameters, layers: Sequence[LayerShape], weight_bits: Ints, activation_bits: Ints, *, batch: int = 1
+    hw: Parameters,
+    layers: Sequence[LayerShape],
+    weight_bits: Ints,
+    activation_bits: Ints,
+    *,
+    batch: int = 1,
+    cache_bits: int | None = None,
 ) -> LayerCosts:
     """Costs for checked bits that broadcast to (L, B); ``weight_bits`` of a matmul or lookup are not looked at.
+
+    ``cache_bits`` are those of a product's operand that was stored before the run, by default its activation bits.
+
+    Numbers of ``hw`` may be arrays of shape (M, 1, 1) where its dataflow ``broadcasts``: M machines at once, and costs
+    of shape (M, L, B) or what broadcasts to it.
 
     Raises:
         ValueError: a count that integers of float64 cannot hold exactly, with the layer; or what the array refuses.
     """
     work = pack(layers)
     stationary = np.where(work.matmul | work.embedding, activation_bits, weight_bits)
+    if cache_bits is not None:
+        stationary = np.where(work.matmul & (work.stored_before > 0), cache_bits, stationary)
     stationary, streamed = np.broadcast_arrays(stationary, activation_bits)
     dataflow = dataflow_named(hw.serial)
     _refuse(work, "multiply-accumulates", batch * work.macs, 2.0**63)
     array = _integers(work, dataflow.array_work(work, hw, stationary, streamed, batch))
     moved = traffic(work, hw, array, stationary, streamed, batch)
-    levels = np.stack([array.compute_cycles.astype(np.float64), *memory_cycles(hw, moved).values()])
+    levels = np.stack(np.broadcast_arrays(array.compute_cycles.astype(np.float64), *memory_cycles(hw, moved).values()))
     cycles = levels.max(axis=0)
     read_pj, write_pj = buffer_pj_per_bit(hw, "read"), buffer_pj_per_bit(hw, "write")
     energy = {
@@ -78,7 +93,15 @@ def layer_costs(
         "dram": (moved.dram_read_bits + moved.dram_write_bits) * dram_pj_per_bit(hw),
         "leakage": cycles / hw.clock_hz * leakage_w(hw) * 1e12,
     }
-    return LayerCosts(work=work, array=array, moved=moved, cycles=cycles, bound=levels.argmax(axis=0), energy_pj=energy)
+    return LayerCosts(
+        work=work,
+        stationary_bits=stationary,
+        array=array,
+        moved=moved,
+        cycles=cycles,
+        bound=levels.argmax(axis=0),
+        energy_pj=energy,
+    )
 
 
 def _integers(work: Packed, array: ArrayWork) -> ArrayWork:
@@ -95,8 +118,8 @@ def _integer(work: Packed, what: str, counts: Floats | Ints) -> Ints:
 def _refuse(work: Packed, what: str, counts: Floats | Ints, limit: float) -> None:
     beyond = ~(counts < limit)
     if beyond.any():
-        layer, column = np.argwhere(beyond)[0]
+        at = tuple(np.argwhere(beyond)[0])
         raise ValueError(
-            f"layer {work.names[layer]!r}: {counts[layer, column]:.3g} {what} are more than can be counted exactly "
+            f"layer {work.names[at[-2]]!r}: {counts[at]:.3g} {what} are more than can be counted exactly "
             f"({limit:.3g}); divide its sizes, its copies or the batch"
         )

@@ -5,7 +5,6 @@ Energy of a multiply-accumulate and area of the array depend on the way of compu
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ from stripes_sim.parameters import Parameters
 __all__ = ["CONSTANTS", "Constant", "area_mm2", "buffer_pj_per_bit", "dram_pj_per_bit", "leakage_w"]
 
 
-def buffer_pj_per_bit(hw: Parameters, access: Literal["read", "write"]) -> float:
+def buffer_pj_per_bit(hw: Parameters, access: Literal["read", "write"]) -> np.float64:
     """Energy of one bit of an on-chip buffer, by the size of its banks.
 
     Linear between the sizes of the CACTI sweep on logarithmic axes; beyond 16 KiB it grows with the square root of
@@ -25,9 +24,10 @@ def buffer_pj_per_bit(hw: Parameters, access: Literal["read", "write"]) -> float
     """
     known = {int(key.rsplit("_", 1)[1]): c.value for key, c in CONSTANTS.items() if key.startswith(f"sram_{access}_")}
     sizes, values = np.array(list(known), dtype=float), np.array(list(known.values()))
-    size = float(max(hw.buffer_bank_bytes, sizes[0]))
-    per_byte = float(np.exp(np.interp(np.log(size), np.log(sizes), np.log(values))))
-    return per_byte * math.sqrt(max(1.0, size / float(sizes[-1]))) / 8 * scale_energy(hw)
+    size = np.maximum(hw.buffer_bank_bytes, sizes[0])
+    per_byte = np.exp(np.interp(np.log(size), np.log(sizes), np.log(values)))
+    found: np.float64 = per_byte * np.sqrt(np.maximum(1.0, size / sizes[-1])) / 8 * scale_energy(hw)
+    return found
 
 
 def dram_pj_per_bit(hw: Parameters) -> float:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from stripes_sim.bits import nearest
-from stripes_sim.energy import area_mm2
+from stripes_sim._machine_axis import machine_totals, side_by_side
+from stripes_sim._packed import pack
+from stripes_sim.bits import checked_batch, nearest, stationary_bits, streamed_bits
+from stripes_sim.costs import LEVELS
+from stripes_sim.dataflows import dataflow_named
 from stripes_sim.hardware import Accelerator, Stripes
 from stripes_sim.layers import LayerShape
+from stripes_sim.parameters import Parameters
 
 __all__ = ["AREA_NOTE", "DEFAULT_GRID", "explore"]
 
@@ -23,6 +29,8 @@ DEFAULT_GRID: dict[str, tuple[int, ...]] = {
 }
 """What `waveq explore` sweeps unless told otherwise."""
 
+# machines that are scored at once: more would not stay in the processor's caches
+_TOGETHER = 256
 AREA_NOTE = (
     "area is an estimate from assumed constants (stripes_sim.energy.CONSTANTS: area_serial_lane, area_parallel_lane, "
     "area_buffer), good for comparing machines, not for a floor plan"
@@ -37,6 +45,7 @@ def explore(
     hardware: Accelerator | None = None,
     activation_bits: int | Mapping[str, int] = 16,
     batch: int = 1,
+    default_bits: int | None = None,
 ) -> pd.DataFrame:
     """Score policies on every combination of hardware parameters.
 
@@ -46,7 +55,7 @@ def explore(
             at least one policy is itself a mapping.
         grid: parameter -> values, for any parameters of `stripes_sim.hardware.UNITS`; default `DEFAULT_GRID`.
         hardware: the machine whose other parameters stay as they are; default ``Stripes()``.
-        activation_bits, batch: as in `Accelerator.run`.
+        activation_bits, batch, default_bits: as in `Accelerator.run`.
 
     Returns:
         One row per machine and policy: the grid's parameters, ``policy``, ``cycles``, ``compute_cycles``, ``seconds``,
@@ -70,26 +79,52 @@ def explore(
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise ValueError(f"grid[{key!r}] must be a list of values, but it is {values!r}")
     named = _named(policies)
-    rows = []
-    for combination in itertools.product(*swept.values()):
-        machine = replace(base, **dict(zip(swept, combination, strict=True)))  # type: ignore[arg-type]
-        area = area_mm2(machine)["total"]
-        for label, policy in named.items():
-            result = machine.run(layers, policy, activation_bits, batch=batch)
-            rows.append(
-                {
-                    **dict(zip(swept, combination, strict=True)),
-                    "policy": label,
-                    "cycles": result.cycles,
-                    "compute_cycles": result.compute_cycles,
-                    "seconds": result.seconds,
-                    "energy_pj": result.energy_pj,
-                    "utilisation": result.utilisation,
-                    "area_mm2": area,
-                    "bound": result.bound,
-                }
-            )
-    return pd.DataFrame(rows)
+    batch = checked_batch(batch)
+    pack(layers)
+    weight = np.hstack([stationary_bits(layers, policy, default_bits=default_bits) for policy in named.values()])
+    activation = streamed_bits(layers, activation_bits, default_bits=default_bits)[:, None]
+    machines = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
+    totals: dict[str, list[Any]] = {}
+    rows: list[int] = []
+    for chunk, hw in _alike(base, swept, machines):
+        rows += chunk
+        for key, total in machine_totals(hw, layers, weight, activation, batch, len(chunk)).items():
+            totals.setdefault(key, []).append(total)
+    order = np.argsort(rows, kind="stable")
+    columns: dict[str, Any] = {key: [machine[key] for machine in machines for _ in named] for key in swept}
+    columns["policy"] = [*named] * len(machines)
+    columns.update({key: np.concatenate(parts)[order].ravel() for key, parts in totals.items()})
+    columns["bound"] = [LEVELS[level] for level in columns["bound"]]
+    return pd.DataFrame(columns)
+
+
+def _alike(
+    base: Accelerator, swept: Mapping[str, Sequence[object]], machines: Sequence[Mapping[str, object]]
+) -> Iterator[tuple[list[int], Parameters]]:
+    """Numbers of machines that can be scored at once, as they differ in numbers alone, and these machines."""
+    numeric = [key for key in swept if all(_is_number(value) for value in swept[key])]
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for number, machine in enumerate(machines):
+        groups.setdefault(tuple(machine[key] for key in swept if key not in numeric), []).append(number)
+    for numbers in groups.values():
+        first = _machine(base, machines[numbers[0]])
+        if not dataflow_named(first.serial).broadcasts:
+            yield from (([number], _machine(base, machines[number])) for number in numbers)
+            continue
+        for key in numeric:
+            for value in swept[key]:
+                _machine(first, {key: value})  # each value is checked, as a machine of its own
+        for start in range(0, len(numbers), _TOGETHER):
+            chunk = numbers[start : start + _TOGETHER]
+            yield chunk, side_by_side(first, {key: [machines[n][key] for n in chunk] for key in numeric})
+
+
+def _machine(base: Accelerator, changes: Mapping[str, object]) -> Accelerator:
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _named(

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from stripes_sim._packed import pack
-from stripes_sim.bits import checked_batch, resolve_bits, streamed_bits
+from stripes_sim.bits import checked_batch, resolve_bits, stationary_bits, streamed_bits
 from stripes_sim.costs import layer_costs
 from stripes_sim.dataflows import dataflow_named
 from stripes_sim.layers import LayerShape
@@ -43,6 +43,7 @@ class Accelerator(Parameters):
         *,
         batch: int = 1,
         default_bits: int | None = None,
+        cache_bits: int | None = None,
     ) -> Result:
         """Cycles and energy of a workload at the given bits.
 
@@ -52,6 +53,7 @@ class Accelerator(Parameters):
             activation_bits: the same for activations; layers without weights may be left out and stay at 16.
             batch: samples per run.
             default_bits: bits of layers that a mapping leaves out; without it a missing layer is an error.
+            cache_bits: bits of what attention's products find stored before the run; by default their activation bits.
 
         Raises:
             ValueError: unknown or missing layers, bits out of range, or bits that the machine cannot hold.
@@ -62,19 +64,19 @@ class Accelerator(Parameters):
         (16, 8)
         """
         batch = checked_batch(batch)
+        if cache_bits is not None:
+            cache_bits = int(resolve_bits(["cache"], cache_bits, argument="cache_bits")[0])
         pack(layers)
-        weighted = [layer.name for layer in layers if layer.has_weights]
-        resolved = resolve_bits(weighted, weight_bits, argument="weight_bits", default_bits=default_bits)
-        bits = dict(zip(weighted, resolved, strict=True))
+        weight = stationary_bits(layers, weight_bits, default_bits=default_bits)
         activation = streamed_bits(layers, activation_bits, default_bits=default_bits)[:, None]
-        weight = np.array([[bits.get(layer.name, 1)] for layer in layers], dtype=np.int64)
         return Result(
             hardware=self,
             layers=tuple(layers),
             weight_bits=weight,
             activation_bits=activation,
             batch=batch,
-            costs=layer_costs(self, layers, weight, activation, batch=batch),
+            cache_bits=cache_bits,
+            costs=layer_costs(self, layers, weight, activation, batch=batch, cache_bits=cache_bits),
         )
 
     @property

@@ -45,6 +45,7 @@ class LayerShape:
     ``matrices``            distinct weight matrices among the copies of a linear layer (experts), one after the other;
                             1: all copies use the same. The copies of a matmul have a matrix each: query heads that
                             share a key are tokens of one copy
+    ``scales``              16-bit scales that are stored and read with the weights, one for each group of them
     ``stored_before``       how many of the input values (of a matmul: of both operands) were in memory before the
                             run, a cache or a graph input: they come from DRAM. The first layer's input always does
     ``waiting``             values of this run that wait on chip for a later layer meanwhile, as in a residual branch
@@ -75,6 +76,7 @@ class LayerShape:
     copies: int = 1
     stored_as: str = ""
     matrices: int = 1
+    scales: int = 0
     stored_before: int = 0
     waiting: int = 0
 
@@ -244,13 +246,15 @@ class LayerShape:
     def _check_tensors(self) -> None:
         if not isinstance(self.stored_as, str):
             raise TypeError(f"layer {self.name!r}: stored_as must be a string, but it is {self.stored_as!r}")
-        for field, smallest in (("matrices", 1), ("stored_before", 0), ("waiting", 0)):
+        for field, smallest in (("matrices", 1), ("scales", 0), ("stored_before", 0), ("waiting", 0)):
             object.__setattr__(self, field, self._integer(field, getattr(self, field), smallest))
         if self.copies % self.matrices or (self.matrices > 1 and self.kind != "linear"):
             raise ValueError(
                 f"layer {self.name!r}: matrices is for linear layers and divides copies, but a {self.kind} of "
                 f"{self.copies} copies has {self.matrices}"
             )
+        if self.scales and not self.has_weights:
+            raise ValueError(f"layer {self.name!r}: a {self.kind} has no weights to scale, but scales={self.scales}")
         if self.stored_before > self.input_count:
             raise ValueError(
                 f"layer {self.name!r}: stored_before must be at most the {self.input_count} input values, but it is "

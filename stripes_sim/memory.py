@@ -32,7 +32,9 @@ from stripes_sim.constants import CONSTANTS
 from stripes_sim.dataflows.base import ArrayWork, Floats, ceil_div, power_of_two
 from stripes_sim.parameters import Parameters
 
-__all__ = ["Traffic", "stored_bits", "traffic"]
+__all__ = ["SCALE_BITS", "Traffic", "stored_bits", "traffic"]
+
+SCALE_BITS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +67,16 @@ def traffic(
     A matmul has no stored weights: both its operands come through the activation buffer.
     """
     weight_stored, activation_stored = stored_bits(hw, weight_bits), stored_bits(hw, activation_bits)
-    weights = np.where(work.matmul | work.embedding, 0.0, work.weight_count) * weight_stored
+    weights = np.where(work.matmul | work.embedding, 0.0, work.weight_count) * weight_stored + SCALE_BITS * work.scales
     outputs = batch * work.output_count * activation_stored
     # values of this run need room, what was stored before streams past them
     kept = batch * (work.input_count - work.stored_before + work.waiting) * activation_stored
     fits = kept + outputs <= 8.0 * hw.activation_buffer_bytes
     before = np.minimum(work.stored_before, work.read_count)
-    streamed = np.where(work.first, work.read_count, 0.0 if hw.resident_cache else before)
-    moving = np.where(fits, streamed, work.read_count - (before if hw.resident_cache else 0.0))
-    inputs = batch * moving * activation_stored
+    arriving = np.where(hw.resident_cache & ~work.first, 0.0, before) * np.where(
+        work.matmul, weight_stored, activation_stored
+    )
+    inputs = batch * (np.where(fits & ~work.first, 0.0, work.read_count - before) * activation_stored + arriving)
     weight_reads, input_reads, spills = _off_chip(work, hw, weights, inputs, ~fits, batch)
     # a lookup reads its rows from the table off chip, wherever the activations are
     rows = batch * work.output_count * weight_stored
@@ -83,7 +86,7 @@ def traffic(
     windows = work.visits(1) * work.copies * batch
     visited = windows * work.in_channels * array.filter_steps
     second_operand = np.where(work.matmul, work.copies * batch * work.in_channels * work.out_channels, 0)
-    read_again = np.where(work.embedding, 0.0, visited + second_operand) * activation_stored
+    read_again = np.where(work.embedding, 0.0, visited * activation_stored + second_operand * weight_stored)
     filled = outputs + np.where(work.embedding, 0, input_reads + spills)
     return Traffic(
         weight_bytes=np.broadcast_to(weights * work.stores / 8, reads.shape),

@@ -65,6 +65,7 @@ class Result:
     activation_bits: Ints
     batch: int
     costs: LayerCosts
+    cache_bits: int | None = None
 
     @property
     def compute_cycles(self) -> int:
@@ -140,17 +141,17 @@ class Result:
     def frame(self) -> pd.DataFrame:
         """One row a layer.
 
-        ``weight_bits`` of a matmul or lookup are its activation bits. ``utilisation`` is the share of PE slots with
-        work among the tiles that run (as DNNsim counts); ``array_utilisation`` the share of all lanes of all tiles
-        that do a multiply-accumulate, idle tiles and tails included. ``bound`` names the slowest level.
+        ``weight_bits`` of a matmul or lookup are its activation bits (of a cache, its own). ``utilisation`` is the
+        share of PE slots with work among the tiles that run (as DNNsim counts); ``array_utilisation`` the share of all
+        lanes of all tiles that do a multiply-accumulate, idle tiles and tails included. ``bound`` names the slowest
+        level.
         """
         costs, array, moved = self.costs, self.costs.array, self.costs.moved
-        stationary = np.where([[layer.has_weights] for layer in self.layers], self.weight_bits, self.activation_bits)
         slots = array.scheduled_pes + array.idle_pes
         busiest = float(self.hardware.lane_count) * np.maximum(array.compute_cycles, 1)
         columns = {
             "macs": np.array([[self.batch * layer.macs] for layer in self.layers]),
-            "weight_bits": stationary,
+            "weight_bits": costs.stationary_bits,
             "activation_bits": self.activation_bits,
             "compute_cycles": array.compute_cycles,
             "cycles": costs.cycles,
@@ -178,8 +179,9 @@ class Result:
     def _lane_cycles(self) -> Floats:
         """Lane-cycles that multiply-accumulates take at these bits."""
         hw, work = self.hardware, self.costs.work
-        weight = np.where(work.matmul, self.activation_bits, self.weight_bits)
-        return dataflow_named(hw.serial).lane_cycles(hw, self.batch * work.macs, weight, self.activation_bits)
+        return dataflow_named(hw.serial).lane_cycles(
+            hw, self.batch * work.macs, self.costs.stationary_bits, self.activation_bits
+        )
 
     def at(self, weight_bits: int) -> Result:
         """The same workload, machine, activations and batch with all weights at ``weight_bits``, 1 to 16.
@@ -189,7 +191,9 @@ class Result:
         """
         names = [layer.name for layer in self.layers]
         uniform = resolve_bits(names, weight_bits, argument="weight_bits")[:, None]
-        costs = layer_costs(self.hardware, self.layers, uniform, self.activation_bits, batch=self.batch)
+        costs = layer_costs(
+            self.hardware, self.layers, uniform, self.activation_bits, batch=self.batch, cache_bits=self.cache_bits
+        )
         return replace(self, weight_bits=uniform, costs=costs)
 
     def saving(self, baseline: Result | int) -> Saving:

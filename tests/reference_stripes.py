@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from stripes_sim import Accelerator, LayerShape
+from stripes_sim.energy import area_mm2
 
 
 def step_through(layer: LayerShape, hw: Accelerator, weight_bits: int, activation_bits: int) -> dict[str, int]:
@@ -132,6 +134,32 @@ def fully_connected(layer: LayerShape, hw: Accelerator, weight_bits: int, activa
         end = max(end, free_at[column])
         now += 1
     return end
+
+
+def explored(
+    layers: Sequence[LayerShape],
+    policy: int | Mapping[str, int],
+    base: Accelerator,
+    grid: Mapping[str, Sequence[object]],
+) -> list[dict[str, object]]:
+    """One run after the other on every machine of a grid."""
+    rows = []
+    for combination in itertools.product(*grid.values()):
+        hw = dataclasses.replace(base, **dict(zip(grid, combination, strict=True)))
+        result = hw.run(layers, policy)
+        rows.append(
+            {
+                **dict(zip(grid, combination, strict=True)),
+                "cycles": result.cycles,
+                "compute_cycles": result.compute_cycles,
+                "seconds": result.seconds,
+                "energy_pj": result.energy_pj,
+                "utilisation": result.utilisation,
+                "area_mm2": area_mm2(hw)["total"],
+                "bound": result.bound,
+            }
+        )
+    return rows
 
 
 def totals(table: Mapping[str, np.ndarray], bits: Sequence[int], policies: np.ndarray) -> dict[str, np.ndarray]:

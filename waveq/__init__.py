@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from waveq.method.attachment import WaveQ as WaveQ
     from waveq.method.attachment import attach as attach
     from waveq.method.batch_norm import reestimate_batch_norm as reestimate_batch_norm
+    from waveq.method.distillation import distillation_loss as distillation_loss
+    from waveq.method.folding import fold_batch_norm as fold_batch_norm
     from waveq.method.input_quantizers import restore_inputs as restore_inputs
     from waveq.method.input_ranges import calibrate as calibrate
     from waveq.method.rewinding import rewind as rewind
@@ -29,6 +31,8 @@ __all__ = [
     "attach",
     "backend",
     "calibrate",
+    "distillation_loss",
+    "fold_batch_norm",
     "reestimate_batch_norm",
     "restore_inputs",
     "rewind",
@@ -46,6 +50,8 @@ __getattr__, __dir__ = lazy_names(
         "backend": "waveq._kernels.backends",
         "use_backend": "waveq._kernels.backends",
         "calibrate": "waveq.method.input_ranges",
+        "fold_batch_norm": "waveq.method.folding",
+        "distillation_loss": "waveq.method.distillation",
         "reestimate_batch_norm": "waveq.method.batch_norm",
         "restore_inputs": "waveq.method.input_quantizers",
         "rewind": "waveq.method.rewinding",

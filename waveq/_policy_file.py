@@ -25,6 +25,7 @@ class _PolicyFile(BaseModel):
     weight_counts: dict[str, StrictInt] = {}
     skipped: tuple[str, ...] = ()
     quantizer: str | None = None
+    granularity: Literal["layer", "channel"] | None = None
     provenance: dict[str, Any] = {}
 
 

@@ -74,6 +74,12 @@ class Outputs:
     axis: int = 0
     groups: int = 1
 
+    def count(self, weight: Tensor) -> int:
+        """How many outputs a weight has; a vector is one."""
+        if weight.ndim < 2:
+            return 1
+        return weight.shape[0] if self.axis == 0 else self.groups * weight.shape[1]
+
     def rows(self, weight: Tensor) -> Tensor:
         """(outputs, values of each); a vector is one output."""
         if weight.ndim < 2:
@@ -87,6 +93,18 @@ class Outputs:
         if like.ndim < 2 or self.axis == 0:
             return rows.reshape(like.shape)
         return rows.reshape(self._by_group(like).shape).transpose(1, 2).reshape(like.shape)
+
+    def spread(self, numbers: Tensor, like: Tensor) -> Tensor:
+        """One number (outputs,) for each output, at the place of each of its weights; the shape broadcasts to them.
+
+        Example:
+            >>> import torch
+            >>> Outputs().spread(torch.tensor([1.0, 2.0]), torch.zeros(2, 3, 3)).shape
+            torch.Size([2, 1, 1])
+        """
+        if like.ndim < 2 or self.axis == 0:
+            return numbers.reshape(-1, *[1] * (like.ndim - 1))
+        return self.back(numbers[:, None].expand(-1, like.numel() // len(numbers)), like)
 
     def _by_group(self, weight: Tensor) -> Tensor:
         """(groups, outputs of a group, inputs of a group, ...)."""

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from waveq._files import write_json
+from waveq._names import check_choice
 from waveq.quantizers import check_activation_bits, check_total_bits
+from waveq.quantizers.base import Granularity
 
 __all__ = ["Policy"]
 
@@ -27,11 +29,12 @@ class Policy(Mapping[str, int]):
         bits: total bits by ``named_modules()`` name, 1 to 9.
         activation_bits: bits of the layers' inputs; a layer that is missing keeps its inputs in floating point.
         betas: the real magnitude bits that were learned.
-        scales: distance between neighbouring levels in units of the weights; a weight is ``scale`` times an integer
-            (mid-tread grid) or half-integer (mid-rise grid).
+        scales: distance between neighbouring levels in units of the weights, of layers that have one for all weights;
+            a weight is ``scale`` times an integer (mid-tread grid) or half-integer (mid-rise grid).
         weight_counts: weights per layer, for sizes.
         skipped: layers left in floating point on purpose.
         quantizer: method that the bits were learned or meant for.
+        granularity: what had a scale of its own there: "layer", or "channel", each output channel.
         provenance: anything that says where the policy came from (JSON values).
 
     Raises:
@@ -55,6 +58,7 @@ class Policy(Mapping[str, int]):
         weight_counts: Mapping[str, int] | None = None,
         skipped: tuple[str, ...] = (),
         quantizer: str | None = None,
+        granularity: Granularity | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(bits, Mapping):
@@ -68,6 +72,9 @@ class Policy(Mapping[str, int]):
         self.weight_counts = self._annotation("weight_counts", weight_counts, _count)
         self.skipped = tuple(skipped)
         self.quantizer = quantizer
+        if granularity is not None:
+            check_choice("granularity", granularity, get_args(Granularity))
+        self.granularity = granularity
         self.provenance: Mapping[str, Any] = MappingProxyType(dict(provenance or {}))
 
     def _annotation(
@@ -124,6 +131,7 @@ class Policy(Mapping[str, int]):
             "weight_counts": dict(self.weight_counts),
             "skipped": list(self.skipped),
             "quantizer": self.quantizer,
+            "granularity": self.granularity,
             "provenance": dict(self.provenance),
         }
 

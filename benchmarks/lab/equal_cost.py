@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 
 from pareto import is_efficient
 
-__all__ = ["TELLING", "above_ladder", "spread_and_noise", "verdict"]
+__all__ = ["TELLING", "above_ladder", "saved_at_equal_accuracy", "spread_and_noise", "verdict"]
 
 TELLING = 3.0
 """Spread over noise below which methods cannot be told apart."""
 
 
-def above_ladder(rows: pd.DataFrame, ladder: pd.DataFrame) -> pd.Series[float]:
+def above_ladder(rows: pd.DataFrame, ladder: pd.DataFrame, cost: str = "cost") -> pd.Series[float]:
     """Accuracy of each row less that of uniform bits of the same cost, in points.
 
     Uniform bits of a cost between two are taken on the line between them. Of the ladder only those steps count that no
     cheaper one beats in the mean over seeds; their accuracies are those of the row's own seed.
 
     Args:
-        rows: columns ``seed``, ``cost``, ``test``.
+        rows: columns ``seed``, ``test`` and the cost's.
         ladder: the same and ``policy``, one row a policy and seed.
+        cost: the column that is compared at.
 
     Returns:
         Differences on the index of ``rows``: to the last step above the ladder's cost; NaN below it, or for a seed that
@@ -31,18 +32,44 @@ def above_ladder(rows: pd.DataFrame, ladder: pd.DataFrame) -> pd.Series[float]:
 
     Example:
         >>> ladder = pd.DataFrame({"seed": 0, "policy": ["2", "4"], "cost": [2.0, 4.0], "test": [80.0, 84.0]})
-        >>> above_ladder(pd.DataFrame({"seed": 0, "cost": [3.0, 5.0, 1.0], "test": [83.0, 85.0, 70.0]}), ladder).tolist()
+        >>> rows = pd.DataFrame({"seed": 0, "cost": [3.0, 5.0, 1.0], "test": [83.0, 85.0, 70.0]})
+        >>> above_ladder(rows, ladder).tolist()
         [1.0, 1.0, nan]
     """
-    steps = ladder.groupby("policy")[["cost", "test"]].mean()
-    kept = steps[is_efficient(steps, sense=("min", "max"))].sort_values("cost").index
     found = pd.Series(np.nan, index=rows.index, dtype=float)
+    for group, own in _by_seed(rows, ladder, cost):
+        found.loc[group.index] = group.test - np.interp(group[cost], own[cost], own.test, left=np.nan)
+    return found
+
+
+def saved_at_equal_accuracy(rows: pd.DataFrame, ladder: pd.DataFrame, cost: str) -> pd.Series[float]:
+    """By how much each row is cheaper than uniform bits of the same accuracy, in percent of what they cost.
+
+    Returns:
+        On the index of ``rows``; NaN for an accuracy that the ladder of its seed does not span.
+
+    Example:
+        >>> ladder = pd.DataFrame({"seed": 0, "policy": ["2", "4"], "cost": [2.0, 4.0], "test": [80.0, 84.0]})
+        >>> rows = pd.DataFrame({"seed": 0, "cost": [2.4, 5.0], "test": [82.0, 90.0]})
+        >>> saved_at_equal_accuracy(rows, ladder, "cost").round(1).tolist()
+        [20.0, nan]
+    """
+    found = pd.Series(np.nan, index=rows.index, dtype=float)
+    for group, own in _by_seed(rows, ladder, cost):
+        rising = own[own.test > own.test.cummax().shift(fill_value=-np.inf)]
+        uniform = np.interp(group.test, rising.test, rising[cost], left=np.nan, right=np.nan)
+        found.loc[group.index] = 100 * (1 - group[cost] / uniform)
+    return found
+
+
+def _by_seed(rows: pd.DataFrame, ladder: pd.DataFrame, cost: str) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The rows of each seed with its ladder: the steps that no cheaper one beats in the mean, by rising cost."""
+    steps = ladder.groupby("policy")[[cost, "test"]].mean()
+    kept = steps[is_efficient(steps, sense=("min", "max"))].sort_values(cost).index
     for seed, group in rows.groupby("seed"):
         own = ladder[ladder.seed == seed].set_index("policy").reindex(kept).dropna(subset="test")
         if len(own):
-            line = np.interp(group.cost, own.cost, own.test, left=np.nan)
-            found.loc[group.index] = group.test - line
-    return found
+            yield group, own
 
 
 def spread_and_noise(rows: pd.DataFrame) -> tuple[float, float]:

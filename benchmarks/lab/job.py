@@ -23,7 +23,8 @@ class Job:
         seed: of the float network, of the order of images and of everything else that is drawn.
         attach: arguments for ``waveq.attach``; empty trains in float. Beside its own, ``layer_costs`` may be the name
             of an objective of ``stripes_sim.cost_table``, and ``wave`` a mapping {"rise": share of the run at which the
-            wave begins to rise, "strength": where it ends}: linear in between.
+            wave begins to rise, "strength": where it ends}: linear in between; ``reestimate_bn`` is the number of
+            training batches over which batch norm's statistics are averaged once the weights are final.
         allocation: {"method": ..., "objective": ..., "limit": ...} finds the bits before training, see ``allocation``,
             and ``search`` for objectives in multiplications x bits.
         scratch: start from random weights and train for the float network's epochs as well.
@@ -52,6 +53,6 @@ class Where:
     folder: Path
     device: str = "cpu"
     bf16: bool = False
-    graphs: bool = False
-    """Take recorded CUDA graphs for what can be recorded; see ``graphs``."""
+    graphs: int = 0
+    """Trainings that a process has under way at one time as recorded CUDA graphs; 0 records none. See ``graphs``."""
     data_dir: Path | None = None

@@ -78,8 +78,8 @@ def rounded(values: Tensor, bits: int, *, signed: bool) -> Tensor:
     """Values on 2^bits - 1 levels around zero (signed) or 2^bits levels from zero, over the range of least error.
 
     Example:
-        >>> rounded(torch.tensor([-1.0, 0.1, 0.9]), 2, signed=True).tolist()
-        [-0.95..., 0.0, 0.95...]
+        >>> rounded(torch.tensor([-1.0, 0.1, 0.9]), 2, signed=True).round(decimals=2).tolist()
+        [-0.949..., 0.0, 0.949...]
     """
     flat = values.flatten()
     some = flat[:: max(1, len(flat) // _RANGE_VALUES)]

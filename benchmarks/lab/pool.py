@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks.lab.graphs import may_be_recorded
 from benchmarks.lab.job import Job, Where
 from benchmarks.lab.search import needs_losses
 from benchmarks.lab.settings import BUDGETS
-from benchmarks.lab.training import float_network, losses_of, run_job
+from benchmarks.lab.training import float_network, losses_of, run_job, run_side_by_side
 from benchmarks.lab.watch import Watch
 
 __all__ = ["add_options", "run_jobs", "run_within", "where_of"]
@@ -35,7 +37,9 @@ def add_options(parser: argparse.ArgumentParser, *, seeds: Sequence[int] = (0, 1
     parser.add_argument("--data-dir", type=Path, default=None)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bf16", action="store_true", help="train under autocast in bfloat16")
-    parser.add_argument("--graphs", action="store_true", help="on a GPU: record training steps, where that is possible")
+    parser.add_argument(
+        "--graphs", type=int, default=0, help="on a GPU: trainings a process has under way as recorded steps; 0: none"
+    )
     parser.add_argument(
         "--processes", type=int, default=os.cpu_count(), help="jobs at a time, one thread each; 0: here"
     )
@@ -82,29 +86,30 @@ def run_within(
     it: what is finished by then is all that there will be. Without one its error ends the experiment.
     """
     end = None if minutes is None else time.monotonic() + 60 * minutes
+    together = 0 if watch is not None else where.graphs
     distinct = {job.key(): job for job in jobs}
-    tasks = _tasks([job for job in distinct.values() if not _path(where, job, watch).exists()], where, watch)
+    tasks = _tasks([job for job in distinct.values() if not _path(where, job, watch).exists()])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
         _executor(processes) as pool,
     ):
         bar = progress.add_task("trainings", total=len(tasks))
-        running: dict[Future[Any], str] = {}
+        running: dict[Future[Any], tuple[str, ...]] = {}
         try:
             while tasks or running:
                 late = end is not None and time.monotonic() > end
-                while not late and len(running) < max(1, processes) and (name := _ready(tasks, running.values())):
-                    running[pool.submit(*tasks.pop(name).call)] = name
+                while not late and len(running) < max(1, processes) and (names := _ready(tasks, running, together)):
+                    running[pool.submit(_do, [tasks.pop(name) for name in names], where, watch)] = names
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    name = running.pop(future)
+                    names = running.pop(future)
                     if end is None or future.exception() is None:
                         future.result()
                     else:
-                        progress.console.print(f"{name}: {future.exception()!r}", markup=False)
-                    progress.advance(bar)
+                        progress.console.print(f"{', '.join(names)}: {future.exception()!r}", markup=False)
+                    progress.advance(bar, len(names))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -113,13 +118,14 @@ def run_within(
 
 
 class _Task(NamedTuple):
-    """Something to do, and the names of what must be done before."""
+    """Something to do for a job, and the names of what must be done before."""
 
-    call: tuple[Callable[..., None], *tuple[Any, ...]]
+    what: Literal["float", "losses", "train"]
+    job: Job
     needs: tuple[str, ...] = ()
 
 
-def _tasks(missing: Sequence[Job], where: Where, watch: Watch | None) -> dict[str, _Task]:
+def _tasks(missing: Sequence[Job]) -> dict[str, _Task]:
     """Trainings in their order, each after what it shares with others: the float network, the measured losses."""
     tasks: dict[str, _Task] = {}
     for job in missing:
@@ -127,18 +133,45 @@ def _tasks(missing: Sequence[Job], where: Where, watch: Watch | None) -> dict[st
         if not job.scratch:
             start = Job(setting=job.setting, seed=job.seed).key()
             needs = (f"float {start}",)
-            tasks.setdefault(needs[0], _Task((_start, job, where)))
+            tasks.setdefault(needs[0], _Task("float", job))
             if needs_losses(job.allocation):
+                tasks.setdefault(f"losses {start}", _Task("losses", job, needs))
                 needs = (f"losses {start}",)
-                tasks.setdefault(needs[0], _Task((_measure, job, where), (f"float {start}",)))
-        tasks[job.key()] = _Task((_finish, job, where, watch), needs)
+        tasks[job.key()] = _Task("train", job, needs)
     return tasks
 
 
-def _ready(tasks: Mapping[str, _Task], running: Iterable[str]) -> str | None:
-    """The first task that waits for nothing."""
-    open_ones = {*tasks, *running}
-    return next((name for name, task in tasks.items() if open_ones.isdisjoint(task.needs)), None)
+def _ready(
+    tasks: Mapping[str, _Task], running: Mapping[Future[Any], tuple[str, ...]], together: int
+) -> tuple[str, ...]:
+    """The first task that waits for nothing; a training with as many others as a process has under way."""
+    open_ones = {*tasks, *itertools.chain.from_iterable(running.values())}
+    able = (name for name, task in tasks.items() if open_ones.isdisjoint(task.needs))
+    first = next(able, None)
+    if first is None:
+        return ()
+    if together < 2 or not _recorded(tasks[first]):
+        return (first,)
+    alike = (name for name in able if _recorded(tasks[name]) and tasks[name].job.setting == tasks[first].job.setting)
+    return (first, *itertools.islice(alike, together - 1))
+
+
+def _recorded(task: _Task) -> bool:
+    return task.what == "train" and may_be_recorded(task.job)
+
+
+def _do(tasks: Sequence[_Task], where: Where, watch: Watch | None) -> None:
+    """In a process of the pool: one task, or several trainings."""
+    what, jobs = tasks[0].what, [task.job for task in tasks]
+    if what == "float":
+        _start(jobs[0], where)
+    elif what == "losses":
+        losses_of(jobs[0].setting, jobs[0].seed, where)
+    elif len(jobs) == 1:
+        _finish(jobs[0], where, watch)
+    else:
+        for job, result in zip(jobs, run_side_by_side(jobs, where), strict=True):
+            _write(_path(where, job, None), job, result)
 
 
 class _Here(Executor):
@@ -169,16 +202,15 @@ def _start(job: Job, where: Where) -> None:
     float_network(job.setting, job.seed, where)
 
 
-def _measure(job: Job, where: Where) -> None:
-    losses_of(job.setting, job.seed, where)
-
-
 def _finish(job: Job, where: Where, watch: Watch | None) -> None:
     own = copy.deepcopy(watch)  # in this process the next job must find it unused
     result = run_job(job, where, own)
     if own is not None:
         result["seen"] = own.seen()
-    path = _path(where, job, watch)
+    _write(_path(where, job, watch), job, result)
+
+
+def _write(path: Path, job: Job, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.{time.time_ns()}")
     partial.write_text(json.dumps({"job": asdict(replace(job, attach=dict(job.attach))), "result": result}, indent=1))

@@ -6,7 +6,8 @@ import copy
 import itertools
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ import waveq
 from benchmarks.lab import networks as networks  # registers them
 from benchmarks.lab.allocation import Allocation, allocate
 from benchmarks.lab.choices import OBJECTIVES, choices_of
-from benchmarks.lab.data import Part, batches, endless, images_of
-from benchmarks.lab.graphs import can_be_recorded, train_by_graph
+from benchmarks.lab.data import Images, Part, batches, endless, images_of
+from benchmarks.lab.graphs import Recorded, can_be_recorded, train_by_graph, train_side_by_side
 from benchmarks.lab.job import Job, Where
 from benchmarks.lab.losses import Losses, read_or_measure
 from benchmarks.lab.search import ONE_RUN, learning, needs_losses, search
@@ -28,7 +29,16 @@ from stripes_sim import LayerShape, Stripes, cost_table, trace
 from waveq.train.run_folder import load_weights
 from waveq.zoo import build
 
-__all__ = ["FLOAT_BITS", "Observer", "accuracy", "float_network", "losses_of", "run_job", "train_in_loop"]
+__all__ = [
+    "FLOAT_BITS",
+    "Observer",
+    "accuracy",
+    "float_network",
+    "losses_of",
+    "run_job",
+    "run_side_by_side",
+    "train_in_loop",
+]
 
 FLOAT_BITS = 16  # what a layer in floating point costs on the accelerator
 Observer = Callable[[int, nn.Module, "waveq.WaveQ | None"], None]
@@ -69,6 +79,46 @@ def run_job(job: Job, where: Where, observe: Observer | None = None) -> dict[str
         Stripes, ``seconds``, ``warnings``, and whether it ``diverged``: then the accuracies are those of a network of
         NaN, which is to guess.
     """
+    run = _begin(job, where)
+    _train(*run.training(), where, observe)
+    return _measured(run)
+
+
+def run_side_by_side(jobs: Sequence[Job], where: Where) -> Iterator[dict[str, Any]]:
+    """The results of several jobs in their order; on a GPU those are trained at one time that can be recorded."""
+    runs = [_begin(job, where) for job in jobs]
+    recorded = [run for run in runs if can_be_recorded(run.handle)]
+    try:
+        train_side_by_side([Recorded(*run.training()) for run in recorded])
+    except RuntimeError as error:
+        warnings.warn(f"trainings cannot be recorded and are done one by one: {error}", stacklevel=2)
+        runs, recorded = [_begin(job, where) for job in jobs], []
+    for run in runs:
+        if run not in recorded:
+            train_in_loop(*run.training())
+        yield _measured(run)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A job that is ready to be trained."""
+
+    job: Job
+    data: Images
+    network: nn.Module
+    layers: list[LayerShape]
+    handle: waveq.WaveQ | None
+    steps: int
+    lr: float
+    started: float
+
+    def training(self) -> tuple[nn.Module, waveq.WaveQ | None, Part, int, float, Setting, int]:
+        """What a training wants to know; the seed of the order of images is not the float network's."""
+        seed = self.job.seed + 1000
+        return self.network, self.handle, self.data.train, self.steps, self.lr, self.job.setting, seed
+
+
+def _begin(job: Job, where: Where) -> _Run:
     started = time.perf_counter()
     setting = job.setting
     data = images_of(setting, where.device, where.data_dir)
@@ -79,6 +129,7 @@ def run_job(job: Job, where: Where, observe: Observer | None = None) -> dict[str
     steps = epochs * (len(data.train[1]) // setting.batch)
     lr = (setting.pretrain_lr if job.scratch else setting.lr) if job.lr is None else job.lr
     arguments = dict(job.attach)
+    arguments.pop("reestimate_bn", None)
     if job.allocation is not None and job.allocation["method"] == ONE_RUN:
         choices = choices_of(layers, job.allocation["objective"])
         arguments = {**arguments, **learning(choices, job.allocation["limit"])}
@@ -89,7 +140,11 @@ def run_job(job: Job, where: Where, observe: Observer | None = None) -> dict[str
         if found.input_bits:
             arguments["activation_bits"] = found.input_bits
     handle = _attach(network, arguments, layers, steps) if arguments else None
-    _train(network, handle, data.train, steps, lr, setting, job.seed + 1000, where, observe)
+    return _Run(job, data, network, layers, handle, steps, lr, started)
+
+
+def _measured(run: _Run) -> dict[str, Any]:
+    network, handle, layers, data = run.network, run.handle, run.layers, run.data
     before = accuracy(network, data.validation)
     bits, input_bits = {layer.name: FLOAT_BITS for layer in layers}, {}
     diverged = not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
@@ -97,6 +152,10 @@ def run_job(job: Job, where: Where, observe: Observer | None = None) -> dict[str
         bits |= handle.bits()
         input_bits = dict(handle.policy().activation_bits)
         handle.remove() if diverged else handle.finalize()
+    job = run.job
+    if reestimated := job.attach.get("reestimate_bn", 0):
+        passes = endless(data.train, job.setting.batch, torch.Generator().manual_seed(job.seed + 2000))
+        waveq.reestimate_batch_norm(network, (x for x, _ in itertools.islice(passes, reestimated)))
     score = Stripes().run(layers, bits, {layer.name: input_bits.get(layer.name, FLOAT_BITS) for layer in layers})
     return {
         "test": accuracy(network, data.test),
@@ -108,7 +167,7 @@ def run_job(job: Job, where: Where, observe: Observer | None = None) -> dict[str
         "mean_bits": float(np.mean(list(bits.values()))),
         "energy_pj": score.energy_pj,
         "cycles": score.cycles,
-        "seconds": time.perf_counter() - started,
+        "seconds": time.perf_counter() - run.started,
         "diverged": diverged,
         "warnings": handle.diagnose() if handle is not None else [],
     }

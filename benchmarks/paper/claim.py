@@ -25,7 +25,7 @@ import pandas as pd
 
 from benchmarks._names import unknown
 from benchmarks.lab.choices import OBJECTIVES, choices_of
-from benchmarks.lab.equal_cost import above_ladder, spread_and_noise, verdict
+from benchmarks.lab.equal_cost import above_ladder, saved_at_equal_accuracy, spread_and_noise, verdict
 from benchmarks.lab.job import Job
 from benchmarks.lab.pool import add_options, run_within, where_of
 from benchmarks.lab.settings import Setting, setting
@@ -112,8 +112,8 @@ def setting_of(network: str, budget: str, dataset: str) -> Setting:
         images=10_000 if quick else 0,
         test_images=5000 if quick else 0,
         batch=64 if quick else 128,
-        pretrain_epochs=8 if quick else 12,
-        epochs=3 if quick else 5,
+        pretrain_epochs=8 if quick else 10,
+        epochs=3 if quick else 4,
         flip=True,
     )
 
@@ -139,11 +139,12 @@ def summary(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
     verdicts: dict[str, str] = {}
     for (dataset, network, objective), group in rows.groupby(["dataset", "network", "objective"], sort=False):
         ladder = group[group.method == _UNIFORM]
-        group = group.assign(above=above_ladder(group, ladder))
+        saved = saved_at_equal_accuracy(group, ladder, "energy_pj")
+        group = group.assign(above=above_ladder(group, ladder), saved=saved)
         energy = ladder[ladder.policy.isin(["uniform 3", "uniform 3/3"])].energy_pj.mean()
         where = {"dataset": dataset, "network": network, "objective": objective}
         for policy, each in ladder.groupby("policy", sort=False):
-            lines.append({**where, "budget": "-", "method": policy, **_cells(each, energy), "above uniform": "-"})
+            lines.append({**where, "budget": "-", "method": policy, **_cells(each, energy)})
         for limit, budget in group[group.method != _UNIFORM].groupby("limit"):
             draws = budget[budget.method == "random"]
             spread, noise = spread_and_noise(draws)
@@ -152,14 +153,21 @@ def summary(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
             by_draw = draws.groupby("policy").above.mean()
             for method, each in budget.groupby("method", sort=False):
                 above = each.groupby("seed").above.mean().dropna()
-                better = f"{int((by_draw < above.mean()).sum())} of {len(by_draw)}" if method != "random" else "-"
                 cells = {
                     **_cells(each, energy),
-                    "above uniform": with_error(above) if len(above) else "-",
-                    "better than draws": better,
+                    "above uniform": _over_seeds(each.above, each.seed),
+                    "energy saved, %": _over_seeds(each.saved, each.seed, digits=1),
                 }
+                if method != "random":
+                    cells["better than draws"] = f"{int((by_draw < above.mean()).sum())} of {len(by_draw)}"
                 lines.append({**where, "budget": f"{limit:g}", "method": str(method), **cells})
     return pd.DataFrame(lines).fillna("-"), verdicts
+
+
+def _over_seeds(values: pd.Series[float], seeds: pd.Series[int], digits: int = 2) -> str:
+    """Mean and standard error over seeds that have a value."""
+    means = values.groupby(seeds).mean().dropna()
+    return with_error(means, digits) if len(means) else "-"
 
 
 def _cells(each: pd.DataFrame, energy: float) -> dict[str, Any]:

@@ -46,7 +46,7 @@ BASES = {
     "WRPN": Base({"quantizer": "wrpn", "scale": "none"}, 5e-4, {"wave": {"rise": 0.0, "strength": 0.3}}),
     "DoReFa, scaled": Base({"quantizer": "dorefa", "scale": "max"}, 1e-2, {"wave": {"rise": 0.6, "strength": 0.3}}),
     "LSQ": Base({"quantizer": "lsq"}, 1e-2, {"wave": {"rise": 0.6, "strength": 0.3}}),
-    "rounded once": Base({"quantizer": "dorefa", "scale": "max", "forward": "float"}, 1e-2, {}),
+    "rounded once": Base({"quantizer": "midrise", "scale": "max", "forward": "float", "freezing": "off"}, 1e-2, {}),
 }
 NETWORKS = ("simplenet5", "svhn8", "vgg11", "resnet20")
 

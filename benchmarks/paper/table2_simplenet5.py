@@ -2,8 +2,9 @@
 
 ``--init`` is a float SimpleNet-5 for CIFAR10; the paper's authors released one (he-actlab/releq, Apache-2.0), which is
 meant here. All five layers are quantised, inputs are not. DoReFa is as released (levels in [-1, 1], nothing scales them
-back) and is shown by the epochs and the rates that it is given: its row in the paper is one point of that plane. The
-other bases have ``--epochs-others``. "float road" is training without a quantiser, which ends on levels.
+back) and is shown by the epochs and the rates that it is given: its row in the paper is one point of that plane. All
+others have ``--epochs-others``, DoReFa's wave as well. "rounded once" and "freezing" are the float road: no quantiser
+in training, which ends by rounding, or with all weights on their levels.
 
 Every seed starts from the same weights; seeds differ by the order of the images. The test part is read once a
 training, after it. Training images may have been the authors' own: held-out ones are not, for them.
@@ -33,7 +34,8 @@ BASES: dict[str, tuple[dict[str, Any], tuple[float, ...], dict[str, Any]]] = {
     "LSQ": ({"quantizer": "lsq"}, (1e-2,), _LATE),
     "WRPN": ({"quantizer": "wrpn", "scale": "none"}, (1e-3,), _RISING),
     "WRPN, scaled": ({"quantizer": "wrpn", "scale": "max"}, (1e-2,), _LATE),
-    "float road": ({"forward": "float"}, (1e-2,), {}),
+    "rounded once": ({"forward": "float", "scale": "max", "freezing": "off"}, (1e-2,), {}),
+    "freezing": ({"forward": "float", "scale": "max"}, (1e-2,), {"lambda_w": 0.1}),
 }
 FLOAT = "float"
 
@@ -51,7 +53,8 @@ def jobs_of(row: Setting, args: argparse.Namespace) -> Iterator[tuple[dict[str, 
         for epochs in args.epochs if base == "DoReFa" else others:
             for rate in rates:
                 for bits in args.bits:
-                    for waved, more in ((False, {"lambda_w": 0.0}), (True, wave)):
+                    ways = [(False, {"lambda_w": 0.0}), (True, wave)]
+                    for waved, more in ways if epochs in others else ways[:1]:
                         for seed in args.seeds:
                             label = {"base": base, "bits": bits, "epochs": epochs, "rate": rate}
                             attach = {**arguments, "bits": bits, **more}
@@ -84,14 +87,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--init", type=Path, required=True, help="float weights of SimpleNet-5 for CIFAR10")
     parser.add_argument("--bits", type=int, nargs="+", default=[2, 3, 4, 5])
     parser.add_argument("--bases", nargs="+", choices=list(BASES), default=list(BASES), metavar="BASE")
-    parser.add_argument("--epochs", type=int, nargs="+", default=None, help="of DoReFa; default 1 2 (quick), 1 8 20")
+    parser.add_argument("--epochs", type=int, nargs="+", default=None, help="of DoReFa; default 1 2 (quick), 1 3 8 20")
     parser.add_argument("--epochs-others", type=int, default=None, help="of the other bases; default 2 (quick), 8")
     parser.add_argument("--minutes", type=float, default=None, help="begin no further training after so many")
     add_options(parser)
     parser.set_defaults(dataset="cifar10")
     args = parser.parse_args(argv)
     quick = args.budget != "full"
-    args.epochs = args.epochs or ([1, 2] if quick else [1, 8, 20])
+    args.epochs = args.epochs or ([1, 2] if quick else [1, 3, 8, 20])
     args.epochs_others = args.epochs_others or (2 if quick else 8)
     if not args.init.is_file():
         raise ValueError(f"--init {args.init}: there is no such file of weights")

@@ -1,5 +1,7 @@
 """Do the compiled and the plain form train alike: losses and bits over some steps, method by method, on any device.
 
+Methods that can have a scale for each output channel are compared with that too ("channel").
+
 Both forms start from the same weights and see the same batches. In float32 they part as rounding errors grow, so a
 short run is compared: what is shown is the largest relative difference of the loss and the largest difference of a
 beta, beside the same for the plain form whose weights were moved by one unit in the last place (the control).
@@ -19,6 +21,7 @@ from torch import nn
 import waveq
 from benchmarks._report import write_json
 from waveq import backend, use_backend
+from waveq.quantizers import quantizer_class
 
 METHODS = [
     *itertools.product(["dorefa", "wrpn"], ["none", "max", "learned"]),
@@ -30,7 +33,7 @@ METHODS = [
 STEPS = 12
 
 
-def network(channels_last: bool, device: str) -> nn.Module:
+def network(channels_last: bool, device: str, *, transposed: bool) -> nn.Module:
     """Convolutions of several sizes, one depthwise, one a weight's length off a kernel's block, and a head."""
     model = nn.Sequential(
         nn.Conv2d(3, 33, 3, padding=1, bias=False),
@@ -40,6 +43,7 @@ def network(channels_last: bool, device: str) -> nn.Module:
         nn.ReLU(),
         nn.Conv2d(33, 70, 3, stride=2),
         nn.ReLU(),
+        *([nn.ConvTranspose2d(70, 70, 3, groups=7), nn.ReLU()] if transposed else []),
         nn.AdaptiveAvgPool2d(2),
         nn.Flatten(),
         nn.Linear(280, 10),
@@ -94,6 +98,11 @@ def cases(method: str, scale: str | None) -> list[tuple[str, dict[str, Any], boo
         rising = {"total_steps": 100, "schedule": lambda _step: (0.1, 0.05)}
         found.append(("learned", own | rising, False, False))
         found.append(("learned, sine moves beta", own | rising | {"preset": "paper"}, False, False))
+        if scale != "none" and quantizer_class(method).by_channel:
+            by_channel = own | {"granularity": "channel"}
+            found.append(("channel, preset 3", by_channel | {"bits": 3}, False, False))
+            found.append(("channel, preset 4 bf16", by_channel | {"bits": 4}, True, True))
+            found.append(("channel, learned", by_channel | rising, False, False))
     else:
         found = [("preset 2", own | {"bits": 2}, False, False)]
     return found
@@ -111,7 +120,7 @@ def main(argv: list[str]) -> int:
     for method, scale in METHODS:
         for name, arguments, bf16, channels_last in cases(method, scale):
             torch.manual_seed(0)
-            start = network(channels_last, options.device)
+            start = network(channels_last, options.device, transposed=name.startswith("channel"))
             label = f"{method} {scale or ''}".strip()
             try:
                 want = train(start, "plain", arguments, bf16, options.device)

@@ -1,4 +1,4 @@
-"""Speed of scoring: stored policies, whole spaces, one network cold and warm, and other simulators if given.
+"""Speed of scoring: stored policies, whole spaces, many machines, deep networks, one cold and warm, other simulators.
 
 Without peers it takes about a minute. ``--peers PYTHON`` names the interpreter of an environment with the PyPI packages
 ``scalesim`` and ``zigzag-dse``; they then score AlexNet in the same run, which takes minutes. What each does in that
@@ -24,7 +24,7 @@ import pandas as pd
 import pareto
 from benchmarks._networks import BITFUSION, convolutional_layers
 from benchmarks._report import write_json
-from stripes_sim import LayerShape, Stripes, cost_table
+from stripes_sim import LayerShape, Stripes, cost_table, explore
 from stripes_sim.text import aligned
 from tests import reference_stripes as slow
 
@@ -102,6 +102,38 @@ def spaces(repeats: int) -> list[dict[str, Any]]:
                 "core_seconds": cpu,
             }
         )
+    return rows
+
+
+def many_machines(machines: int, repeats: int) -> dict[str, Any]:
+    """One policy of 53 layers on a grid of machines, beside the twin that runs one after the other."""
+    layers = network(53)
+    side = max(round(machines ** (1 / 3)), 1)
+    grid = {key: tuple(range(1, side + 1)) for key in ("tiles", "rows", "columns")}
+    few = {key: values[:4] for key, values in grid.items()}
+    expected, got = slow.explored(layers, 4, Stripes(), few), explore(layers, 4, few)
+    for key in expected[0]:
+        assert got[key].tolist() == [row[key] for row in expected], key
+    wall, cpu = seconds(lambda: explore(layers, 4, grid), repeats)
+    _, twin = seconds(lambda: slow.explored(layers, 4, Stripes(), few), repeats)
+    return {
+        "machines": side**3,
+        "layers": len(layers),
+        "seconds": wall,
+        "core_seconds": cpu,
+        "twin_core_seconds": twin / len(expected) * side**3,
+    }
+
+
+def by_depth(repeats: int) -> list[dict[str, Any]]:
+    """Processor time of a run and of a cost table by the number of layers, which it should be in proportion to."""
+    rows = []
+    for depth in (50, 200, 800, 3200):
+        layers = network(depth)
+        bits = dict.fromkeys((layer.name for layer in layers), 4)
+        _, run = seconds(lambda layers=layers, bits=bits: Stripes().run(layers, bits).energy_pj, 5 * repeats)
+        _, table = seconds(lambda layers=layers: cost_table(layers, Stripes(), bits=BITS), 5 * repeats)
+        rows.append({"layers": depth, "run_us_per_layer": 1e6 * run / depth, "table_us_per_layer": 1e6 * table / depth})
     return rows
 
 
@@ -284,6 +316,16 @@ def main(argv: list[str]) -> int:
     head = ("space", "policies", "efficient", "seconds", "core seconds")
     print(aligned(head, [tuple(_cell(row[key]) for key in columns) for row in searched]))
 
+    machines, depths = many_machines(10_000, options.repeats), by_depth(options.repeats)
+    print(
+        f"\n{machines['machines']:,} machines on {machines['layers']} layers: "
+        f"{machines['core_seconds']:.2f} s of one core"
+    )
+    print(f"the twin, one run after the other: {machines['twin_core_seconds']:.2f} s (from its first 64 machines)\n")
+    columns = ("layers", "run_us_per_layer", "table_us_per_layer")
+    table = [tuple(_cell(row[key]) for key in columns) for row in depths]
+    print(aligned(("layers", "run, us per layer", "cost table, us per layer"), table, left=0))
+
     single = one_network(options.repeats)
     print("\nOne network of 21 layers\n")
     print(f"run(), shapes known: {single['run_21_layers_ms']:.3f} ms")
@@ -302,6 +344,7 @@ def main(argv: list[str]) -> int:
         print(aligned(("wall", "tool", "version", "outcome", "what it does"), table, left=5))
     if options.json:
         results = {"seed": SEED, "threads": os.environ.get("NUMBA_NUM_THREADS", "all cores"), "stored": rows}
+        results.update(machines=machines, depths=depths)
         write_json(options.json, {**results, "spaces": searched, "one_network": single, "peers": others})
     return 0
 

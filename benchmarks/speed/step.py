@@ -57,8 +57,11 @@ def ours(model: nn.Module, kind: str) -> waveq.WaveQ:
         return waveq.attach(model, bits=BITS, skip=skip, lambda_w=0.0)
     if kind == "lsq":
         return waveq.attach(model, quantizer="lsq", bits=BITS, skip=skip, lambda_w=0.0)
+    granularity: Any = "channel" if kind.endswith("by channel") else "layer"
     # a constant profile puts every step into phase 2, where betas move too
-    return waveq.attach(model, skip=skip, total_steps=10**6, schedule=lambda _step: (0.1, 0.02))
+    return waveq.attach(
+        model, skip=skip, granularity=granularity, total_steps=10**6, schedule=lambda _step: (0.1, 0.02)
+    )
 
 
 def brevitas(model: nn.Module) -> None:
@@ -106,7 +109,7 @@ def method(name: str, network: nn.Module, bf16: bool) -> Method:
     """A copy of the network made ready for one method, with its own optimizer."""
     model = copy.deepcopy(network).train()
     handle, form = None, "auto"
-    if name in ("dorefa", "dorefa+wave", "lsq"):
+    if name.startswith(("dorefa", "lsq")):
         handle = ours(model, name)
     elif name == "naive wave":
         handle, form = ours(model, "dorefa+wave"), "plain"
@@ -132,7 +135,7 @@ def method(name: str, network: nn.Module, bf16: bool) -> Method:
 
 def available() -> list[str]:
     """Ours, and the peers that are installed."""
-    names = ["plain", "dorefa", "dorefa+wave", "lsq", "naive wave"]
+    names = ["plain", "dorefa", "dorefa+wave", "dorefa+wave by channel", "lsq", "naive wave"]
     return names + [peer for peer in ("brevitas", "torchao") if importlib.util.find_spec(peer)]
 
 

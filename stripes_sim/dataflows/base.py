@@ -45,10 +45,13 @@ class Dataflow(ABC):
     Attributes:
         name: what a machine's ``serial`` says to choose it.
         title: what results print behind the machine's name, such as "bit-parallel".
+        broadcasts: whether the numbers of ``hw`` may be arrays of shape (M, 1, 1), for M machines at once. Answers that
+            use NumPy's operators alone do; one that branches on a number does not.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    broadcasts: ClassVar[bool] = False
 
     def check(self, hw: Parameters) -> None:
         """Raise ValueError, naming parameter and value, where ``hw`` makes no such machine; by default all do."""

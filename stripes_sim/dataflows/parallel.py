@@ -18,6 +18,7 @@ class Parallel(Tiled):
 
     name = "none"
     title = "bit-parallel"
+    broadcasts = True
 
     def step_cycles(self, hw: Parameters, weight_bits: Ints, activation_bits: Ints) -> Ints:
         """1."""
@@ -31,7 +32,7 @@ class Parallel(Tiled):
 
     def mac_pj(self, hw: Parameters, weight_bits: Floats, activation_bits: Floats) -> Floats:
         """A W x W multiplication and an accumulation, for each PE that the operands need."""
-        width = float(hw.pe_width_bits)
+        width = 1.0 * hw.pe_width_bits
         pes = np.ceil(weight_bits / width) * np.ceil(activation_bits / width)
         multiply = CONSTANTS["multiply_square"].value * width**2 + CONSTANTS["multiply_linear"].value * width
         add = CONSTANTS["add_per_bit"].value * CONSTANTS["accumulator_bits"].value

@@ -30,6 +30,7 @@ class SerialWeights(Serial):
 
     name = "weights"
     title = "serial weights"
+    broadcasts = True
 
     def step_cycles(self, hw: Parameters, weight_bits: Ints, activation_bits: Ints) -> Ints:
         """Pw."""
@@ -52,6 +53,7 @@ class SerialActivations(Serial):
 
     name = "activations"
     title = "serial activations"
+    broadcasts = True
 
     def step_cycles(self, hw: Parameters, weight_bits: Ints, activation_bits: Ints) -> Ints:
         """Pa."""
@@ -76,6 +78,7 @@ class SerialBoth(Serial):
 
     name = "both"
     title = "both operands serial"
+    broadcasts = True
 
     def step_cycles(self, hw: Parameters, weight_bits: Ints, activation_bits: Ints) -> Ints:
         """Pw * ceil(Pa / s)."""
@@ -90,7 +93,7 @@ class SerialBoth(Serial):
     def mac_pj(self, hw: Parameters, weight_bits: Floats, activation_bits: Floats) -> Floats:
         """A lane as wide as one digit of the activation, in every cycle of both."""
         digits = np.ceil(activation_bits / hw.serial_bits)
-        return np.asarray(weight_bits * digits * _lane_pj(hw, np.float64(hw.serial_bits)))
+        return np.asarray(weight_bits * digits * _lane_pj(hw, 1.0 * hw.serial_bits))
 
     def array_mm2(self, hw: Parameters) -> float:
         """A lane is as wide as its serial digit, not as the other operand."""
@@ -103,7 +106,7 @@ def _round_robin(words: Floats, columns: Floats, busy: Floats | Ints) -> Floats:
     return np.asarray(rounds * np.maximum(busy, columns) + rest + busy)
 
 
-def _lane_pj(hw: Parameters, parallel_bits: Floats | np.float64) -> Floats:
+def _lane_pj(hw: Parameters, parallel_bits: Floats | float) -> Floats:
     """One lane of a serial PE for one cycle.
 
     The measured PE's energy is spread over the bits that its adders handle: n lanes of w bits take an adder tree of

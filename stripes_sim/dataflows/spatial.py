@@ -22,6 +22,7 @@ class Spatial(Dataflow):
 
     name = "spatial"
     title = "spatially composed"
+    broadcasts = True
 
     def check(self, hw: Parameters) -> None:
         """Units are made of 2-bit multipliers."""
@@ -64,7 +65,7 @@ class Spatial(Dataflow):
 
     def mac_pj(self, hw: Parameters, weight_bits: Floats, activation_bits: Floats) -> Floats:
         """A fusion unit's cycle, shared by the products that it holds, in proportion to the square of its width."""
-        width = float(hw.pe_width_bits)
+        width = 1.0 * hw.pe_width_bits
         passes = np.ceil(weight_bits / width) * np.ceil(activation_bits / width)
         unit = CONSTANTS["fusion_unit"].value * (width / 8) ** 2
         return np.asarray(
@@ -79,6 +80,6 @@ class Spatial(Dataflow):
 def _products(hw: Parameters, weight_bits: Ints | Floats, activation_bits: Ints | Floats) -> Floats:
     """Products that one unit holds at once, float64."""
     per_operand = [
-        np.maximum(float(hw.pe_width_bits) // np.maximum(bits, 2), 1) for bits in (weight_bits, activation_bits)
+        np.maximum(1.0 * hw.pe_width_bits // np.maximum(bits, 2), 1) for bits in (weight_bits, activation_bits)
     ]
     return np.asarray(per_operand[0] * per_operand[1])

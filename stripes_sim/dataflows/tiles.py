@@ -157,7 +157,7 @@ def _weight_reads(hw: Parameters, weight_bits: Ints, lay: _Layout) -> tuple[Floa
     """
     values_per_block = 64 // np.maximum(hw.data_width_bits, power_of_two(weight_bits))
     blocks = ceil_div(lay.lanes, np.maximum(values_per_block, 1)) * lay.rows
-    blocks_per_access = max(hw.buffer_bank_width_bits // 64, 1)
+    blocks_per_access = np.maximum(hw.buffer_bank_width_bits // 64, 1)
 
     def accesses(count: Floats) -> Floats:
         full, rest = np.divmod(count, blocks_per_access * hw.buffer_banks)
@@ -171,9 +171,10 @@ def _weight_reads(hw: Parameters, weight_bits: Ints, lay: _Layout) -> tuple[Floa
 
 def _check_composition(work: Packed, hw: Parameters, bits: Ints, left: Floats, operand: str, axis: str) -> None:
     if left.min() < 1:
-        layer, column = np.argwhere(left < 1)[0]
+        at = tuple(np.argwhere(left < 1)[0])
+        width, there = (np.broadcast_to(getattr(hw, key), left.shape)[at] for key in ("pe_width_bits", axis))
         raise ValueError(
-            f"layer {work.names[layer]!r}: {bits[layer, column]}-bit {operand}s need more than one PE of "
-            f"{hw.pe_width_bits} bits side by side, and {hw.name} has {axis}={getattr(hw, axis)}; "
+            f"layer {work.names[at[-2]]!r}: {bits[at[-2:]]}-bit {operand}s need more than one PE of "
+            f"{width:g} bits side by side, and {hw.name} has {axis}={there:g}; "
             f"give it a wider pe_width_bits or more {axis}"
         )

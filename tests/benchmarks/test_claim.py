@@ -112,12 +112,12 @@ def test_no_time_is_told(options):
 
 
 def test_table_2_gives_the_wave_beside_each_base_seed_by_seed():
-    args = Namespace(seeds=[0, 1], bits=[2, 3], bases=["DoReFa", "LSQ"], epochs=[1, 8], epochs_others=4)
+    args = Namespace(seeds=[0, 1], bits=[2, 3], bases=["DoReFa", "LSQ"], epochs=[1, 8], epochs_others=8)
     labels = [label for label, _ in table2_simplenet5.jobs_of(setting_of("depthwise", "quick", "cifar10"), args)]
-    assert len(labels) == 2 * (1 + 2 * 2 * 2 * 2 + 2 * 2)  # seeds; float, DoReFa by epochs and rates, LSQ
+    assert len(labels) == 2 * (1 + 2 * 2 * (1 + 2) + 2 * 2)  # seeds; float, DoReFa by rates and epochs, LSQ
     gained = {"DoReFa": 2.0, "LSQ": 0.0, "float": 0.0}
     rows = [{**label, "test": 70.0 + label["seed"] + gained[label["base"]] * label.get("wave", 0)} for label in labels]
     table = table2_simplenet5.summary(pd.DataFrame(rows)).set_index(["base", "epochs", "rate"])
     assert table.loc[("DoReFa", 8, "0.001"), "2 bits, wave"] == "72.50 (0.50), 2.00 (0.00)"
-    assert table.loc[("LSQ", 4, "0.01"), "3 bits"] == "70.50 (0.50)"
-    assert table.loc[("float", 4, "0.01"), "32 bits"] == "70.50 (0.50)"
+    assert table.loc[("LSQ", 8, "0.01"), "3 bits"] == "70.50 (0.50)"
+    assert table.loc[("float", 8, "0.01"), "32 bits"] == "70.50 (0.50)"

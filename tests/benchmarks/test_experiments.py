@@ -176,6 +176,7 @@ def test_publish_fills_a_block_and_leaves_the_rest(tmp_path, monkeypatch):
         "provenance": {"versions": {"torch": "2", "numpy": "1"}},
         "arguments": {"dataset": "digits", "budget": "tiny", "seeds": [0, 1]},
         "table": {"columns": ["a", "b"], "lines": [["x", "1.0 (0.5)"]]},
+        "verdicts": {"digits, 0.9": "runs differ as much"},
     }
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "made.json").write_text(json.dumps(result))
@@ -190,6 +191,7 @@ def test_publish_fills_a_block_and_leaves_the_rest(tmp_path, monkeypatch):
     assert "| x | 1.0 (0.5) |" in text
     assert "old" not in text
     assert "seeds 0 1" in text
+    assert "- digits, 0.9: runs differ as much." in text
     assert publish.main(["--check"]) == 0
 
 

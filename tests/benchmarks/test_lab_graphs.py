@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import waveq
-from benchmarks.lab.graphs import can_be_recorded, cosine, sgd_step, train_by_graph
-from benchmarks.lab.training import train_in_loop
+from benchmarks.lab.graphs import can_be_recorded, cosine, may_be_recorded, sgd_step, train_by_graph
+from benchmarks.lab.job import Job
+from benchmarks.lab.training import run_job, run_side_by_side, train_in_loop
 from waveq.zoo import build
 
 
@@ -62,3 +63,15 @@ def test_what_moves_by_itself_is_not_recorded():
     for more in ({"lambda_w": 0.1}, {"forward": "float"}, {"scale": "max", "fit_range": True}):
         handle = waveq.attach(build("digitsnet", width=0.5), bits=3, total_steps=10, **{"lambda_w": 0.0, **more})
         assert not can_be_recorded(handle)
+
+
+@pytest.mark.slow
+def test_jobs_side_by_side_end_like_jobs_alone(tiny, where):
+    jobs = [Job(setting=tiny, seed=0, attach={"quantizer": "lsq", "bits": bits, "lambda_w": 0.0}) for bits in (2, 4)]
+    jobs.append(Job(setting=tiny, seed=1, attach={"bits": 4}))
+    assert [may_be_recorded(job) for job in jobs] == [True, True, False]
+    together = list(run_side_by_side(jobs, replace(where, graphs=2)))
+    for job, result in zip(jobs, together, strict=True):
+        alone = run_job(job, where)
+        assert result["bits"] == alone["bits"]
+        assert result["test"] == pytest.approx(alone["test"], abs=2.0)

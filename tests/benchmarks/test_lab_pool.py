@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.lab import pool
 from benchmarks.lab.job import Job, Where
-from benchmarks.lab.pool import run_jobs
+from benchmarks.lab.pool import run_jobs, run_within
 from benchmarks.lab.training import run_job
 
 
@@ -81,6 +81,28 @@ def test_each_job_is_watched_by_a_copy_and_kept_apart_from_the_unwatched_one(tin
     assert "seen" not in run_jobs(jobs(tiny, 3), where, processes=0)[0]
     run_jobs(jobs(tiny, 3, 4), where, processes=0, watch=watch)
     assert counted == [3, 4, 3]
+
+
+def test_trainings_that_can_be_recorded_are_done_together_and_what_they_wait_for_first(tiny, tmp_path, monkeypatch):
+    done: list[tuple[str, ...]] = []
+
+    def do(tasks, where, watch):
+        done.append(tuple(f"{task.what} {task.job.attach.get('bits', 32)}" for task in tasks))
+        for task in tasks:
+            if task.what == "train":
+                (tmp_path / f"{task.job.key()}.json").write_text(json.dumps({"result": {}}))
+
+    monkeypatch.setattr(pool, "_do", do)
+    wanted = [Job(setting=tiny, seed=0, attach={"bits": bits, "lambda_w": 0.0}) for bits in (2, 3, 4)]
+    wanted.insert(1, Job(setting=tiny, seed=0, attach={"bits": 8}))
+    assert len(run_within(wanted, Where(folder=tmp_path, graphs=2), processes=0)) == 4
+    assert done == [("float 2",), ("train 2", "train 3"), ("train 8",), ("train 4",)]
+
+
+def test_with_a_limit_of_time_failures_are_told_and_the_others_go_on(tiny, tmp_path, counted, capsys):
+    results = run_within(jobs(tiny, 13, 0), Where(folder=tmp_path), processes=0, minutes=1)
+    assert [result["test"] for result in results.values()] == [0.0]
+    assert "no luck" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -146,6 +146,43 @@ def test_a_model_with_learned_bits_runs_on_real_inputs() -> None:
         assert trace(model, inputs=x, device="cpu") == plain
 
 
+class Rotary(nn.Module):
+    """Switches autocast off for the device of its input, as transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            return self.proj(x)
+
+
+def test_autocast_that_is_switched_off_is_no_obstacle() -> None:
+    original = torch.autocast
+    assert [layer.name for layer in trace(Rotary(), (3, 4))] == ["proj"]
+    assert torch.autocast is original
+
+
+def test_a_cache_that_is_joined_with_new_keys_still_comes_from_dram() -> None:
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.key = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
+            cache = cache.clone()  # a copy is stored before the run like what it is made of, and waits nowhere
+            x = self.first(x)
+            return (torch.cat([cache * 0.5, self.key(x)], 1) * 2).transpose(1, 2)
+
+    class Query(Joined):
+        def forward(self, x: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
+            return x @ super().forward(x, cache)
+
+    _, key, scores = trace(Query(), [(1, 4), (7, 4)])
+    assert (key.waiting, scores.stored_before, scores.out_channels) == (0, 4 + 7 * 4, 8)
+
+
 def test_wrapped_models_are_looked_into() -> None:
     model = nn.Sequential(nn.Linear(6, 5))
     assert trace(nn.DataParallel(model), (6,)) == trace(torch.compile(model), (6,)) == trace(model, (6,))

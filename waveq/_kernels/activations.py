@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from waveq._kernels.engine import Engine, Table, rows_of
+from waveq._kernels.layout import narrowed, widened
 from waveq._kernels.levels import Levels
 
 __all__ = ["FixedLevels", "fixed_levels", "fused_clip_round", "fused_round_by_step", "fused_round_fixed"]
@@ -71,26 +72,36 @@ class FixedLevels(NamedTuple):
 
     Attributes:
         table: for an engine.
+        step: 0-dim.
+        ends: the least and the largest multiple.
         low: the lowest level.
         high: the highest level.
     """
 
     table: Table
+    step: Tensor
+    ends: tuple[float, float]
     low: float
     high: float
 
 
-def fused_round_fixed(engine: Engine, x: Tensor, levels: FixedLevels) -> Tensor:
-    """s round(clip(x / s, low, high)) with the gradient between the outermost levels."""
-    result: Tensor = _FusedRoundFixed.apply(engine, levels, x)
+_SMALL = 1 << 15  # values; below, an engine's call costs more than the passes over them that it saves
+
+
+def fused_round_fixed(engine: Engine | None, x: Tensor, levels: FixedLevels) -> Tensor:
+    """s round(clip(x / s, low, high)) with the gradient between the outermost levels; without an engine in torch."""
+    result: Tensor = _FusedRoundFixed.apply(None if x.is_cpu and x.numel() <= _SMALL else engine, levels, x)
     return result
 
 
 class _FusedRoundFixed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, engine: Engine, levels: FixedLevels, x: Tensor) -> Tensor:
+    def forward(ctx: Any, engine: Engine | None, levels: FixedLevels, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         ctx.ends = levels.low, levels.high
+        if engine is None:
+            wide = widened(x)
+            return narrowed(wide.div(levels.step).round_().clamp_(*levels.ends).mul_(levels.step), x)
         (made,), _ = engine.round([x], levels.table)
         return made
 
@@ -104,7 +115,7 @@ class _FusedRoundFixed(torch.autograd.Function):
 def fixed_levels(x: Tensor, step: Tensor, low: float, high: float) -> FixedLevels:
     """How values like x are rounded to multiples of a 0-dim step, from ``low`` steps to ``high``."""
     size = float(step)
-    return FixedLevels(_table(x, step, low, high), low * size, high * size)
+    return FixedLevels(_table(x, step, low, high), step.detach(), (low, high), low * size, high * size)
 
 
 def _table(x: Tensor, step: Tensor, low: float, high: float) -> Table:

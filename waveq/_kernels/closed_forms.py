@@ -14,6 +14,7 @@ from torch import Tensor
 
 from waveq._kernels.engine import Column, Table
 from waveq._kernels.layout import widened
+from waveq._kernels.parts import Parts
 
 __all__ = ["TorchEngine"]
 
@@ -31,9 +32,11 @@ class TorchEngine:
         """Yes, so that the same nodes are made."""
         return True
 
-    def largest(self, weights: Sequence[Tensor]) -> Tensor:
-        """max|w| of each."""
-        return torch.stack([widened(weight.detach()).abs().amax() for weight in weights])
+    def largest(self, weights: Sequence[Tensor], parts: Parts | None = None) -> Tensor:
+        """max|w| of each row."""
+        counts = [1] * len(weights) if parts is None else parts.counts
+        sizes = [widened(weight.detach()).abs() for weight in weights]
+        return torch.cat([size.reshape(count, -1).amax(dim=1) for size, count in zip(sizes, counts, strict=True)])
 
     def tanh(self, values: Tensor) -> Tensor:
         """torch's."""
@@ -42,7 +45,7 @@ class TorchEngine:
     def round(self, weights: Sequence[Tensor], table: Table) -> tuple[list[Tensor], Tensor]:
         """Weights on their levels."""
         made, means = [], []
-        for weight, row in zip(weights, table.rows, strict=True):
+        for weight, row in zip(weights, _rows(table, weights), strict=True):
             t = _squashed(weight, table)
             if table.rounds:
                 _, _, steps, _, _ = _steps(t, row, table.closed)
@@ -54,37 +57,39 @@ class TorchEngine:
         self, weights: Sequence[Tensor], table: Table, above: Sequence[Tensor | None], slopes: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """The straight-through gradients and the wave's."""
-        outs, sums = [], []
-        for weight, row, gradient, slope in zip(weights, table.rows, above, slopes, strict=True):
-            t = _squashed(weight, table)
-            out, found = torch.zeros_like(t), [t.new_zeros(())] * 5
+        outs, sums, steep = [], [], _beside(slopes, table, weights)
+        for weight, row, gradient, slope in zip(weights, _rows(table, weights), above, steep, strict=True):
+            t, count = _squashed(weight, table), slope.numel()
+            out, found = torch.zeros_like(t), [t.new_zeros(count)] * 5
             if table.rounds and gradient is not None:
                 g = widened(gradient.detach())
                 u, x, steps, within, free = _steps(t, row, table.closed)
                 passed = g * within
                 out = row[Column.GAIN] / row[Column.DIVISOR] * passed * free
-                found[:3] = [(g * steps - passed * x).sum(), (g * steps).sum(), (passed * free * u).sum()]
+                found[:3] = [_sums(each, count) for each in (g * steps - passed * x, g * steps, passed * free * u)]
             if table.wave:
                 v, inside, theta2 = _angle(t, row)
                 double = torch.sin(theta2)
                 out = out + slope / row[Column.V_DIVISOR] * double * inside
-                found[3:] = [(v * double).sum(), (v * double * inside).sum()]
+                found[3:] = [_sums(each, count) for each in (v * double, v * double * inside)]
             outs.append((out * (1.0 - t.square()) if table.tanh else out).to(weight.dtype))
-            sums.append(torch.stack(found))
-        return outs, torch.stack(sums)
+            sums.append(torch.stack(found, dim=1))
+        return outs, torch.cat(sums)
 
     def push_largest(self, weights: Sequence[Tensor], table: Table, push: Tensor, out: Sequence[Tensor]) -> None:
         """Split among the weights that are the largest."""
-        for weight, row, share, gradient in zip(weights, table.rows, push, out, strict=True):
+        pushes = _beside(push, table, weights)
+        for weight, row, share, gradient in zip(weights, _rows(table, weights), pushes, out, strict=True):
             wide = widened(weight.detach())
             at = torch.eq(wide.abs(), row[Column.LARGEST]).to(wide.dtype)
             bend = 1.0 - torch.tanh(wide).square() if table.tanh else 1.0
-            gradient.add_((share * at / at.sum() * wide.sign() * bend).to(gradient.dtype))
+            number = _sums(at, share.numel()).reshape(share.shape)
+            gradient.add_((share * at / number * wide.sign() * bend).to(gradient.dtype))
 
     def lengths(self, weights: Sequence[Tensor], table: Table, tasks: Sequence[Tensor]) -> Tensor:
         """Four sums of products."""
         sums = []
-        for weight, row, task in zip(weights, table.rows, tasks, strict=True):
+        for weight, row, task in zip(weights, _rows(table, weights), tasks, strict=True):
             t, g = _squashed(weight, table), widened(task.detach())
             _, inside, theta2 = _angle(t, row)
             slope = inside / row[Column.V_DIVISOR] * (1.0 - t.square() if table.tanh else 1.0)
@@ -100,6 +105,34 @@ class TorchEngine:
         """The gradient inside the range."""
         above = x.detach() >= low if closed else x.detach() > low
         return torch.where(above & (x.detach() <= 1.0), gradient, 0.0)
+
+
+def _rows(table: Table, weights: Sequence[Tensor]) -> list[Tensor]:
+    """Each weight's columns: numbers, or in a shape with one number for each of its channels along the first axis."""
+    if table.parts is None:
+        return list(table.rows)
+    blocks = torch.split(table.rows, list(table.parts.counts))
+    return [
+        block.T.reshape(block.shape[1], *_along(weight, len(block)))
+        for block, weight in zip(blocks, weights, strict=True)
+    ]
+
+
+def _beside(numbers: Tensor, table: Table, weights: Sequence[Tensor]) -> list[Tensor]:
+    """One number a row in the shapes of ``_rows``."""
+    if table.parts is None:
+        return list(numbers)
+    parts = torch.split(numbers, list(table.parts.counts))
+    return [part.reshape(_along(weight, len(part))) for part, weight in zip(parts, weights, strict=True)]
+
+
+def _along(weight: Tensor, count: int) -> tuple[int, ...]:
+    return () if count == 1 else (count, *[1] * (weight.ndim - 1))
+
+
+def _sums(values: Tensor, count: int) -> Tensor:
+    """(count,) sums over equal parts along the first axis."""
+    return values.reshape(count, -1).sum(dim=1)
 
 
 def _squashed(weight: Tensor, table: Table) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -11,9 +10,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from waveq._kernels.constants import constants
 from waveq._kernels.levels import Levels, Number
+from waveq._kernels.parts import Parts
 
-__all__ = ["SUMS", "Column", "Engine", "Table", "constants", "rows_of"]
+__all__ = ["SUMS", "Column", "Engine", "Table", "rows_of"]
 
 SUMS = 5  # of the way back, see ``Engine.round_backward``
 
@@ -38,14 +39,15 @@ class Column(IntEnum):
 
 @dataclass(slots=True)
 class Table:
-    """How L layers are rounded, and the wave beside it.
+    """How L layers are rounded, and the wave beside it; a layer has one row, or one for each of its output channels.
 
     Attributes:
-        rows: (L, len(Column)), on the weights' device; float32, float64 for float64 weights.
+        rows: (R, len(Column)), on the weights' device; float32, float64 for float64 weights.
         tanh: whether weights are squashed by tanh.
         closed: whether an outermost level counts as inside.
         rounds: whether quantised values are wanted.
         wave: whether the wave is.
+        parts: whose rows they are; None where each layer has one. Weights then come ``in_parts``.
     """
 
     rows: Tensor
@@ -53,20 +55,24 @@ class Table:
     closed: bool
     rounds: bool
     wave: bool
+    parts: Parts | None = None
 
     def some(self, at: slice | list[int]) -> Table:
         """Some layers' rows."""
-        return Table(self.rows[at], self.tanh, self.closed, self.rounds, self.wave)
+        if self.parts is None:
+            return Table(self.rows[at], self.tanh, self.closed, self.rounds, self.wave)
+        rows = self.rows[self.parts.rows(at)]
+        return Table(rows, self.tanh, self.closed, self.rounds, self.wave, self.parts.some(at))
 
 
 def rows_of(levels: Levels, shift: float, periods: Tensor, largest: Tensor) -> Tensor:
-    """``Table.rows`` from the numbers of L layers.
+    """``Table.rows`` from the numbers of R rows.
 
     Args:
-        levels: (L,) tensors or numbers.
+        levels: (R,) tensors or numbers.
         shift: the grid's.
-        periods: (L,), of the wave per unit of v; their dtype is that of the rows.
-        largest: (L,) max|w|. An all-zero layer has no wave: its v is 0 and feels no pull, also where that is a crest.
+        periods: (R,), of the wave per unit of v; their dtype is that of the rows.
+        largest: (R,) max|w|. All-zero weights have no wave: their v is 0 and feels no pull, also where that is a crest.
     """
     v = levels.divisor if levels.wave_divisor is None else levels.wave_divisor
     ends = levels.bounds if levels.wave_bounds is None else levels.wave_bounds
@@ -85,23 +91,11 @@ def rows_of(levels: Levels, shift: float, periods: Tensor, largest: Tensor) -> T
 
 def _column(value: Number, like: Tensor) -> Tensor:
     if not isinstance(value, Tensor):
-        return constants((value,) * len(like), like.dtype, like.device)
+        return constants((value,), like.dtype, like.device).expand(like.shape)
     column = value.detach()
     if column.dtype != like.dtype:
         column = column.to(like.dtype)
     return column if column.shape == like.shape else column.expand(like.shape)
-
-
-@functools.lru_cache(maxsize=256)
-def constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A vector that is made once; nobody may write to it.
-
-    Example:
-        >>> constants((1.0, 2.0), torch.float32, torch.device("cpu"))
-        tensor([1., 2.])
-    """
-    with torch.inference_mode(False):  # it may be used where gradients are
-        return torch.tensor(values, dtype=dtype, device=device)
 
 
 class Engine(Protocol):
@@ -119,8 +113,8 @@ class Engine(Protocol):
     def joins(self, dtype: torch.dtype) -> bool:
         """Whether layers of this dtype are worth one call together."""
 
-    def largest(self, weights: Sequence[Tensor]) -> Tensor:
-        """max|w| of each, (L,), float32 at least; NaN where a weight is NaN."""
+    def largest(self, weights: Sequence[Tensor], parts: Parts | None = None) -> Tensor:
+        """max|w| of each row, (R,), float32 at least; NaN where a weight is NaN."""
 
     def tanh(self, values: Tensor) -> Tensor:
         """The kernels' own tanh, so that the largest weight over max|tanh w| is 1."""
@@ -137,16 +131,16 @@ class Engine(Protocol):
             weights: the layers.
             table: as they were rounded.
             above: the gradients of the quantised values.
-            slopes: (L,): what sin(2 theta) is multiplied with to be the wave's gradient in v.
+            slopes: (R,): what sin(2 theta) is multiplied with to be the wave's gradient in v.
 
         Returns:
-            Gradients of the weights with the divisors held, and (L, ``SUMS``): the sums of g (steps - x) or g steps
+            Gradients of the weights with the divisors held, and (R, ``SUMS``): the sums of g (steps - x) or g steps
             (inside and beyond the levels), of g steps, of g u inside, of v sin(2 theta), and the same inside the
             wave's bounds.
         """
 
     def push_largest(self, weights: Sequence[Tensor], table: Table, push: Tensor, out: Sequence[Tensor]) -> None:
-        """Add to ``out`` the gradient of max|f(w)| times ``push`` (L,), split among the largest weights."""
+        """Add to ``out`` the gradient of max|f(w)| times ``push`` (R,), split among the largest weights."""
 
     def lengths(self, weights: Sequence[Tensor], table: Table, tasks: Sequence[Tensor]) -> Tensor:
         """(L, 4): sums of pull^2, of its quarter-period twin^2, of task * pull and of task^2; pulls for slope 1."""

@@ -220,7 +220,8 @@ def kind_of(layer: Layer, weight: Tensor) -> Hashable:
     traits = tuple(map(kept.__getitem__, _names(tuple(kept))))
     if not _PLAIN.issuperset(map(type, traits)):
         return id(quantizer)  # nobody can say whether two of them are the same
-    return traits, type(quantizer), layer.grid, weight.dtype, weight.device, type(weight)
+    by_channel = kept["_channels"] is not None
+    return traits, type(quantizer), by_channel, layer.grid, weight.dtype, weight.device, type(weight)
 
 
 @functools.lru_cache(maxsize=64)

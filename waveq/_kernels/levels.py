@@ -15,6 +15,7 @@ from torch import Tensor
 
 from waveq._boundaries import clip
 from waveq.functional import Grid, frequency
+from waveq.layers import Outputs
 
 __all__ = ["TINY", "Given", "Levels", "Number", "Quantizer", "plain_given", "rounded", "wave_coordinate"]
 
@@ -25,12 +26,15 @@ TINY = 1e-12  # an all-zero layer divides by this instead of by 0
 class Given:
     """What the formulas of levels may use. Write them elementwise: tensors are 0-dim, or (L,) for L layers at once.
 
+    Where each output channel has levels of its own, they are (C,) for its C channels, or one number a channel of all
+    layers: "layer" below then means one channel.
+
     Attributes:
         grid: the quantiser's grid.
         bits: b, magnitude bits; whole, constant.
         beta: the beta that sets the wave, constant.
         stretch: c(beta) of eq. 2.4, differentiable where the task moves beta; 1 for the b-bit grid itself.
-        count: the number of weights.
+        count: the number of weights that share the numbers.
     """
 
     def __init__(self, grid: Grid, bits: Tensor, beta: Tensor, stretch: Number, count: Number) -> None:
@@ -98,21 +102,25 @@ class Quantizer(Protocol):
     def levels(self, given: Given) -> Levels:
         """Its statement."""
 
+    @property
+    def channels(self) -> Outputs | None:
+        """Where the output channels lie that have levels of their own; None for one set of levels."""
+
 
 class _OfOneLayer(Given):
     """Computed from the weights when asked for, differentiable."""
 
-    def __init__(self, weight: Tensor, squashed: Tensor, *rest: object) -> None:
+    def __init__(self, weight: Tensor, squashed: Tensor, across: tuple[int, ...], *rest: object) -> None:
         super().__init__(*rest)  # type: ignore[arg-type]
-        self._weight, self._squashed = weight, squashed
+        self._weight, self._squashed, self._across = weight, squashed, across
 
     @property
     def largest(self) -> Tensor:
-        return self._weight.detach().abs().amax()
+        return self._weight.detach().abs().amax(self._across)
 
     @property
     def reach(self) -> Tensor:
-        return self._squashed.abs().amax()
+        return self._squashed.abs().amax(self._across)
 
 
 def plain_given(
@@ -121,14 +129,15 @@ def plain_given(
     """f(w), and what the formulas of one layer may use.
 
     Args:
-        quantizer: its squash and its grid.
-        weight: any shape, float32 or wider.
+        quantizer: its squash, its grid and its channels.
+        weight: any shape, float32 or wider; (weights of each channel, C) where channels have levels of their own.
         bits: b, 0-dim.
         beta: 0-dim.
         stretch: c, 0-dim or a number.
     """
     squashed = torch.tanh(weight) if quantizer.squash == "tanh" else weight
-    return squashed, _OfOneLayer(weight, squashed, quantizer.grid(), bits, beta, stretch, weight.numel())
+    across, count = ((), weight.numel()) if quantizer.channels is None else ((0,), len(weight))
+    return squashed, _OfOneLayer(weight, squashed, across, quantizer.grid(), bits, beta, stretch, count)
 
 
 def rounded(squashed: Tensor, levels: Levels, shift: float) -> Tensor:

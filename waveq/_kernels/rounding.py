@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from waveq._kernels.engine import Column, Engine, Table, constants, rows_of
+from waveq._kernels.constants import constants
+from waveq._kernels.engine import Column, Engine, Table, rows_of
 from waveq._kernels.layout import narrowed
 from waveq._kernels.levels import Given, Levels, Quantizer
+from waveq._kernels.parts import Parts, in_parts, out_of_parts
 from waveq.functional import Grid
 
 __all__ = ["GROUP", "Formulas", "Layer", "Record", "Sines", "groups_of", "hand_out", "records_of", "stacked", "waves"]
@@ -40,8 +42,8 @@ class Layer(Protocol):
     def grid(self) -> Grid:
         """The grid at the present bits."""
 
-    def settle_alike(self, layers: Sequence[Any], grid: Grid) -> tuple[Tensor, ...]:
-        """What follows from beta in layers that differ in numbers alone, (L,) each.
+    def settle_alike(self, layers: Sequence[Any], grid: Grid, parts: Parts | None) -> tuple[Tensor, ...]:
+        """What follows from beta in layers that differ in numbers alone, (R,) each: a layer's number in its rows.
 
         beta, b, the beta that sets the wave, the steps k of b, the periods n of that beta, the stretch c.
         """
@@ -82,9 +84,9 @@ def groups_of(sizes: Sequence[int]) -> list[slice]:
 class _OfManyLayers(Given):
     """What is found in the weights is found by the engine, once it is asked for."""
 
-    def __init__(self, engine: Engine, weights: Sequence[Tensor], tanh: bool, *rest: Any) -> None:
+    def __init__(self, engine: Engine, weights: Sequence[Tensor], parts: Parts | None, tanh: bool, *rest: Any) -> None:
         super().__init__(*rest)
-        self._engine, self._weights, self._tanh = engine, weights, tanh
+        self._engine, self._weights, self._parts, self._tanh = engine, weights, parts, tanh
         self.found: Tensor | None = None
         self.source: Tensor | None = None
 
@@ -92,7 +94,7 @@ class _OfManyLayers(Given):
     def largest(self) -> Tensor:
         if self.found is None:
             with torch.no_grad():
-                self.found = self._engine.largest(self._weights)
+                self.found = self._engine.largest(self._weights, self._parts)
         return self.found
 
     @property
@@ -104,7 +106,7 @@ class _OfManyLayers(Given):
 
 
 class Formulas:
-    """The levels of L layers of one kind at this moment.
+    """The levels of L layers of one kind at this moment: R rows of numbers, one a layer, or one an output channel.
 
     Attributes:
         table: the numbers, for an engine.
@@ -124,21 +126,30 @@ class Formulas:
         raw: bool = False,
     ) -> None:
         first, device = layers[0], weights[0].device
-        grid, tanh = first.grid, first._modules["quantizer"].squash == "tanh" and not raw
+        quantizers = [layer._modules["quantizer"] for layer in layers]
+        grid, tanh = first.grid, quantizers[0].squash == "tanh" and not raw
         dtype = torch.float64 if weights[0].dtype is torch.float64 else torch.float32
-        self.counts = constants(tuple(weight.numel() for weight in weights), dtype, device)
+        sizes = tuple(weight.numel() for weight in weights)
+        self.counts = counts = self._counts_by_row = constants(sizes, dtype, device)
+        self._outputs, parts = [], None
+        if quantizers[0].channels is not None and not raw:
+            self._outputs = [quantizer.channels for quantizer in quantizers]
+            each = tuple(where.count(weight) for where, weight in zip(self._outputs, weights, strict=True))
+            parts, weights = Parts(each), self.laid_out(weights)
+            counts = parts.spread(constants(tuple(n // c for n, c in zip(sizes, each, strict=True)), dtype, device))
+            self._counts_by_row = parts.spread(self.counts)
         # tensors that are made here are none of a reader's checkpoint; and exp2, which keeps what it returns, would
         # keep itself alive if that were kept as it is
         with torch.autograd.graph.saved_tensors_hooks(_apart, _apart):
-            beta, bits, at, steps, periods, stretch = first.settle_alike(layers, grid)
-            given = _OfManyLayers(engine, weights, tanh, grid, bits, at.detach(), stretch, self.counts)
+            beta, bits, at, steps, periods, stretch = first.settle_alike(layers, grid, parts)
+            given = _OfManyLayers(engine, weights, parts, tanh, grid, bits, at.detach(), stretch, counts)
             given.steps = steps
-            twin, learned = _twin([layer._modules["quantizer"] for layer in layers])
+            twin, learned = _twin(quantizers, parts)
             levels = Levels(pitch=1.0, low=0.0, high=0.0) if raw else twin.levels(given)
-        largest = given.largest if tanh or (wave and grid.shift and not raw) else self.counts  # any but 0 will do
+        largest = given.largest if tanh or (wave and grid.shift and not raw) else counts  # any but 0 will do
         rows = rows_of(levels, grid.shift, periods if periods.dtype is dtype else periods.to(dtype), largest)
-        self.table = Table(rows, tanh, levels.closed, rounds, wave)
-        self.at = at.detach()
+        self.table = Table(rows, tanh, levels.closed, rounds, wave, parts)
+        self.at = at.detach() if parts is None else parts.first(at.detach())
         v = levels.divisor if levels.wave_divisor is None else levels.wave_divisor
         self._values = [levels.pitch, levels.gain, levels.divisor, v, periods]
         self._sources = [beta, *learned.values(), given.source]
@@ -146,6 +157,32 @@ class Formulas:
         self.inputs = [[layer._buffers["beta"] for layer in layers]]
         for name in learned:
             self.inputs.append([layer._modules["quantizer"]._parameters[name] for layer in layers])
+
+    def laid_out(self, tensors: Sequence[Any], at: slice | list[int] = slice(None)) -> list[Any]:
+        """Weights of some layers, or what lies beside them (None where nothing does), as an engine takes them."""
+        return in_parts(tensors, _chosen(self._outputs, at)) if self._outputs else list(tensors)
+
+    def laid_back(self, made: list[Tensor], weights: Sequence[Tensor], at: slice | list[int]) -> list[Tensor]:
+        """What an engine has made of some layers' weights, in their shapes."""
+        return out_of_parts(made, _chosen(self._outputs, at), weights) if made and self._outputs else made
+
+    def periods(self, at: slice | list[int]) -> Tensor:
+        """(n,), n of the betas that set some layers' waves."""
+        found = self.table.rows[:, Column.PERIODS]
+        return (found if self.table.parts is None else self.table.parts.first(found))[at]
+
+    def by_row(self, numbers: Tensor, at: slice | list[int]) -> Tensor:
+        """(rows,) from one number for each of some layers."""
+        return numbers if self.table.parts is None else self.table.parts.some(at).spread(numbers)
+
+    def by_layer(self, source: int, share: Tensor, at: slice | list[int]) -> Sequence[Tensor]:
+        """What reaches each of some layers' own tensors, from the (rows,) share of one of ``inputs``."""
+        if self.table.parts is None:
+            return share.unbind()
+        parts = self.table.parts.some(at)
+        if source == 0:
+            return parts.totals(share).unbind()
+        return torch.split(share, list(parts.counts))
 
     def back(
         self,
@@ -156,19 +193,21 @@ class Formulas:
         slopes: Tensor | None,
         by_beta: Tensor | None,
     ) -> tuple[list[Tensor | None], Tensor | None]:
-        """The chain rule: what reaches each of ``inputs`` and the reach, (n,) each, of some layers.
+        """The chain rule: what reaches each of ``inputs`` and the reach, (rows,) each, of some layers.
 
         Args:
             at: which layers.
-            sums: (n, ``SUMS``), the engine's.
+            sums: (rows, ``SUMS``), the engine's.
             by_values: whether a gradient of quantised values has come in.
-            slopes: (n,), as they were given to the engine; None where none of ``Sines.by_weights`` has.
-            by_beta: (n,), the gradient of ``Sines.by_beta``; None for none.
+            slopes: (rows,), as they were given to the engine; None where none of ``Sines.by_weights`` has.
+            by_beta: (rows,), the gradient of ``Sines.by_beta``; None for none.
         """
         found: list[Any] = [None] * len(self._sources)
         if not any(source is not None and source.requires_grad for source in self._sources):
             return found[:-1], None
-        rows, counts, sums = _numbers(self.table.rows[at]), _numbers(self.counts[at]), _numbers(sums)
+        if self.table.parts is not None:
+            at = self.table.parts.rows(at)
+        rows, counts, sums = _numbers(self.table.rows[at]), _numbers(self._counts_by_row[at]), _numbers(sums)
         shares: list[tuple[int, Callable[[], Any]]] = []
         if by_values:
             shares += [
@@ -210,25 +249,42 @@ def _numbers(tensor: Tensor) -> Any:
     return tensor.numpy() if tensor.is_cpu else tensor
 
 
+def _chosen(outputs: list[Any], at: slice | list[int]) -> list[Any]:
+    return outputs[at] if isinstance(at, slice) else [outputs[i] for i in at]
+
+
 def _apart(tensor: Tensor) -> Tensor:
     return tensor.detach()
 
 
-def stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """(L,) float32 at least, a source of gradients where any of them is."""
+def stacked(tensors: Sequence[Tensor], parts: Parts | None = None) -> Tensor:
+    """(L,) float32 at least, a source of gradients where any of them is; (R,) where there is one a row.
+
+    Args:
+        tensors: one a layer, 0-dim, or (rows of the layer,) in some.
+        parts: whose rows they become.
+    """
     with torch.no_grad():
-        source = torch.stack(list(tensors))
+        source = torch.stack(list(tensors)) if parts is None else _by_row(tensors, parts)
     source = source if source.dtype in (torch.float32, torch.float64) else source.float()
     return source.requires_grad_(torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
 
 
-def _twin(quantizers: Sequence[nn.Module]) -> tuple[Quantizer, dict[str, Tensor]]:
+def _by_row(tensors: Sequence[Tensor], parts: Parts) -> Tensor:
+    if tensors[0].ndim == 0:
+        return parts.spread(torch.stack(list(tensors)))
+    return torch.cat(list(tensors))
+
+
+def _twin(quantizers: Sequence[nn.Module], parts: Parts | None) -> tuple[Quantizer, dict[str, Tensor]]:
     """A quantiser whose parameters and buffers are those of all, stacked; and the parameters by name."""
     first = quantizers[0]
     if not first._parameters and not first._buffers:
         return cast(Quantizer, first), {}
-    learned = {name: stacked([cast(Tensor, q._parameters[name]) for q in quantizers]) for name in first._parameters}
-    held = {name: torch.stack([cast(Tensor, q._buffers[name]) for q in quantizers]) for name in first._buffers}
+    parameters = {name: [cast(Tensor, q._parameters[name]) for q in quantizers] for name in first._parameters}
+    learned = {name: stacked(own, parts) for name, own in parameters.items()}
+    buffers = {name: [cast(Tensor, q._buffers[name]) for q in quantizers] for name in first._buffers}
+    held = {name: torch.stack(kept) if parts is None else _by_row(kept, parts) for name, kept in buffers.items()}
     twin = object.__new__(type(first))
     # attributes of the object itself are found before what nn.Module looks up in its own tables
     twin.__dict__.update(first.__dict__, **learned, **held)
@@ -271,7 +327,8 @@ def records_of(formulas: Formulas, weights: Sequence[Tensor], engine: Engine, *,
     Such a wave's gradients are there as soon as the loss goes back: nobody has to wait for them.
     """
     with torch.no_grad():
-        rounded, sine = engine.round(weights, formulas.table)
+        rounded, sine = engine.round(formulas.laid_out(weights), formulas.table)
+        rounded = formulas.laid_back(rounded, weights, slice(None))
     records = []
     sizes = [weight.numel() for weight in weights]
     for part in groups_of(sizes) if formulas.table.rounds else [slice(0, len(sizes))]:
@@ -325,7 +382,8 @@ class _Rounded(torch.autograd.Function):
             if share is None:
                 continue
             own, first = record.formulas.inputs[source][record.part], count * (source + 1)
-            for place, value in zip(wanted, share.unbind(), strict=True):
+            at = _places(record, wanted)
+            for place, value in zip(wanted, record.formulas.by_layer(source, share, at), strict=True):
                 if needs[first + place]:
                     nothing[first + place] = narrowed(value, own[place])
         return None, *nothing
@@ -339,6 +397,11 @@ def _wanted(tasks: Sequence[Tensor | None], *waves: Tensor | None) -> list[int]:
             seen = wave.tolist() if wave.is_cpu else [1.0] * len(wave)
             moved = [before or value != 0.0 for before, value in zip(moved, seen, strict=True)]
     return [i for i, task in enumerate(tasks) if task is not None or moved[i]]
+
+
+def _places(record: Record, wanted: list[int]) -> slice | list[int]:
+    """Where the wanted layers of a group stand among those of the call."""
+    return record.part if len(wanted) == len(record.weights) else [record.part.start + i for i in wanted]
 
 
 def _back(
@@ -359,17 +422,19 @@ def _back(
             )
         record.used[i] = True
         weights.append(weight)
-    whole = len(wanted) == len(record.weights)
-    at: slice | list[int] = record.part if whole else [record.part.start + i for i in wanted]
+    whole, at = len(wanted) == len(record.weights), _places(record, wanted)
     table = formulas.table.some(at)
     moved = by_beta if by_beta is None or whole else by_beta[wanted]
     slopes = by_weights if by_weights is None or whole else by_weights[wanted]
     if slopes is not None:
-        slopes = slopes * math.pi * table.rows[:, Column.PERIODS] / formulas.counts[at]
-    still = constants((0.0,) * len(wanted), table.rows.dtype, table.rows.device)
-    outs, sums = record.engine.round_backward(weights, table, tasks, still if slopes is None else slopes)
+        slopes = formulas.by_row(slopes * math.pi * formulas.periods(at) / formulas.counts[at], at)
+    if moved is not None:
+        moved = formulas.by_row(moved, at)
+    still = table.rows.new_zeros(len(table.rows)) if slopes is None else slopes
+    laid, above = formulas.laid_out(weights, at), formulas.laid_out(tasks, at)
+    outs, sums = record.engine.round_backward(laid, table, above, still)
     by_values = any(task is not None for task in tasks)
     back, reach = formulas.back(at, sums, by_values=by_values, slopes=slopes, by_beta=moved)
     if reach is not None:
-        record.engine.push_largest(weights, table, reach, outs)
-    return outs, back
+        record.engine.push_largest(laid, table, reach, outs)
+    return formulas.laid_back(outs, weights, at), back

@@ -13,7 +13,7 @@ from torch import nn
 from waveq.allocate.problem import TOLERANCE, Table, as_table, make_problem
 from waveq.method.chosen import choose_named
 from waveq.quantizers import Quantizer, check_total_bits
-from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = ["hessian_ilp", "hessian_losses", "ilp", "squared_errors"]
 
@@ -76,6 +76,7 @@ def hessian_ilp(
     traces: Mapping[str, float | HasValue],
     quantizer: Quantizer = "dorefa",
     scale: ScaleMode | None = "max",
+    granularity: Granularity = "layer",
 ) -> dict[str, int]:
     """HAWQ-v2's allocation: ``ilp`` on ``hessian_losses``; the layers and bits are those of the costs.
 
@@ -87,7 +88,7 @@ def hessian_ilp(
         {'0': 2, '1': 8}
     """
     choices = {name: tuple(row) for name, row in as_table(costs).items()}
-    errors = squared_errors(model, choices, quantizer=quantizer, scale=scale)
+    errors = squared_errors(model, choices, quantizer=quantizer, scale=scale, granularity=granularity)
     return ilp(hessian_losses(model, traces, errors), costs, budget)
 
 
@@ -133,6 +134,7 @@ def squared_errors(
     *,
     quantizer: Quantizer = "dorefa",
     scale: ScaleMode | None = "max",
+    granularity: Granularity = "layer",
 ) -> dict[str, dict[int, float]]:
     """|Q_b(w_l) - w_l|^2 by layer and total bits, summed in float64.
 
@@ -142,6 +144,7 @@ def squared_errors(
         quantizer: a registered method, or the class of one.
         scale: how its levels are scaled. Without a scale ("none") DoReFa's levels span [-1, 1] whatever the weights
             are, and the error says nothing of the bits.
+        granularity: what has a scale of its own: "layer", or "channel", each output channel.
 
     Raises:
         ValueError: an unknown layer, method or scale; bits that the method does not have.
@@ -156,7 +159,8 @@ def squared_errors(
     for name, weight in choose_named(model, bits).items():
         table[name] = {}
         for b in bits[name]:
-            rounded = weight.rounded(check_total_bits(b, layer=name), quantizer=quantizer, scale=scale)
+            whole = check_total_bits(b, layer=name)
+            rounded = weight.rounded(whole, quantizer=quantizer, scale=scale, granularity=granularity)
             error = rounded.double() - weight.tensor.detach().double()
             table[name][int(b)] = float(error.square().sum())
     return table

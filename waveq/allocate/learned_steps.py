@@ -11,7 +11,11 @@ Differences from the paper, each with its reason:
 - The penalty is on the cost's relative excess, so that its strength has no unit, and on any cost by layer and bits
   instead of the size alone. It reads the real bits, log2(q/d + 1) + 1, linearly between the table's: with the whole
   ones it switches on and off, and never settles at the price of a bit that tells the layers apart.
-- Whole bits that cost more than the budget are taken back, the least used first.
+- All layers begin with the same real bits, those that cost the budget, instead of the most: coming down from 8 bits
+  took the rate's whole reach in a short run, so that taking back bits decided, and not the gradient. The range begins
+  at three root mean squares at most, beyond which few bits have nothing to tell apart.
+- Whole bits that cost more than the budget are taken back, the least used first; what is left of it goes to the layers
+  whose real bits lie highest above what they have.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from waveq.allocate.problem import Problem, Table, as_table, make_problem
+from waveq.allocate.simple import raisable
 from waveq.method.chosen import choose_named
 from waveq.method.recurrent import read_parametrised
 from waveq.method.wave_layer import KeptOrder
@@ -59,11 +64,13 @@ def quantize_step_range(weight: Tensor, step: Tensor, reach: Tensor) -> Tensor:
 class _StepRange(nn.Module):
     """One layer's quantiser: log2 d and log2 q."""
 
-    def __init__(self, weight: Tensor, bits: tuple[int, ...]) -> None:
+    def __init__(self, weight: Tensor, bits: tuple[int, ...], start: float) -> None:
         super().__init__()
-        reach = weight.detach().abs().max().clamp_min(TINY).float()
+        values = weight.detach().float()
+        reach = torch.minimum(values.abs().max(), 3.0 * values.square().mean().sqrt()).clamp_min(TINY)
         self.log_reach = nn.Parameter(reach.log2())
-        self.log_step = nn.Parameter((reach / (2.0 ** (bits[-1] - 1) - 1)).log2())
+        real = min(max(start, bits[0]), bits[-1])
+        self.log_step = nn.Parameter((reach / (2.0 ** (real - 1) - 1)).log2())
         self.log_ratio_range = tuple(math.log2(2.0 ** (b - 1) - 1) for b in (bits[0], bits[-1]))
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -100,9 +107,9 @@ class StepBits:
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 4))
-        >>> steps = StepBits(net, {"0": {2: 2.0, 4: 4.0}}, 4.0)
+        >>> steps = StepBits(net, {"0": {2: 2.0, 4: 4.0}}, 3.0)
         >>> steps.real_bits(), steps.remove(), steps.policy()
-        ({'0': 4.0}, None, {'0': 4})
+        ({'0': 3.0}, None, {'0': 2})
     """
 
     def __init__(
@@ -120,9 +127,10 @@ class StepBits:
         self._sites = [site for name in self._problem.names for site in weights[name].sites]
         self._orders = [KeptOrder(site.module, site.order) for site in self._sites]
         self._states: dict[str, _StepRange] = {}
+        start = _even_bits(self._problem)
         for name, bits in zip(self._problem.names, self._problem.bits, strict=True):
             tensor = weights[name].tensor
-            self._states[name] = _StepRange(tensor, bits).to(tensor.device)
+            self._states[name] = _StepRange(tensor, bits, start).to(tensor.device)
         self._learned = [parameter for state in self._states.values() for parameter in state.parameters()]
         self._weights = list(model.parameters())
         for name in self._problem.names:
@@ -235,12 +243,26 @@ def _ceil_index(real_bits: float, bits: tuple[int, ...]) -> int:
     return min(int(np.searchsorted(bits, real_bits - 1e-4)), len(bits) - 1)
 
 
+def _even_bits(problem: Problem) -> float:
+    """The real bits that cost the budget if every layer had them, within its choices and linear between them."""
+    low, high = 0.0, float(max(bits[-1] for bits in problem.bits))
+    for _ in range(40):
+        middle = (low + high) / 2
+        spent = sum(np.interp(middle, bits, cost) for bits, cost in zip(problem.bits, problem.cost, strict=True))
+        low, high = (middle, high) if spent <= problem.budget else (low, middle)
+    return high
+
+
 def _whole_bits(problem: Problem, real_bits: list[float]) -> dict[str, int]:
-    """The next choice up in every layer; over the budget, the choices of which least is used come down first."""
+    """The next choice up in every layer; over the budget the least used ones come down, what is left goes up again."""
     chosen = [_ceil_index(real, bits) for real, bits in zip(real_bits, problem.bits, strict=True)]
+    if problem.fits(problem.total_cost(chosen)):
+        return problem.as_policy(chosen)
     while not problem.fits(problem.total_cost(chosen)):
         lowerable = [i for i, index in enumerate(chosen) if index > 0]
         chosen[min(lowerable, key=lambda i: _used(real_bits[i], problem.bits[i], chosen[i]))] -= 1
+    while able := raisable(problem, chosen):
+        chosen[max(able, key=lambda i: real_bits[i] - problem.bits[i][chosen[i]])] += 1
     return problem.as_policy(chosen)
 
 

@@ -23,7 +23,7 @@ from waveq.evaluate.evaluator import PolicyEvaluator
 from waveq.evaluate.samples import EvaluationData
 from waveq.method.chosen import choose_weights
 from waveq.quantizers import Quantizer, check_total_bits
-from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = ["Trace", "curvature_table", "hessian_traces", "measured_table", "weight_error_table"]
 
@@ -63,6 +63,7 @@ def weight_error_table(
     *,
     quantizer: Quantizer = "dorefa",
     scale: ScaleMode = "max",
+    granularity: Granularity = "layer",
     skip: Iterable[str] = (),
     also: Iterable[str] = (),
 ) -> pd.DataFrame:
@@ -75,11 +76,12 @@ def weight_error_table(
         True
     """
     weights = choose_weights(model, skip=skip, also=also).weights
+    levels: dict[str, Any] = {"quantizer": quantizer, "scale": scale, "granularity": granularity}
     space = DesignSpace(dict.fromkeys(weights, _distinct(bits)))
     return weight_errors(
         {name: weight.tensor.detach().double().cpu() for name, weight in weights.items()},
         space,
-        rounded=lambda name, b: weights[name].rounded(b, quantizer=quantizer, scale=scale).double().cpu(),
+        rounded=lambda name, b: weights[name].rounded(b, **levels).double().cpu(),
     )
 
 
@@ -90,6 +92,7 @@ def curvature_table(
     *,
     quantizer: Quantizer = "dorefa",
     scale: ScaleMode = "max",
+    granularity: Granularity = "layer",
 ) -> pd.DataFrame:
     """tr(H_l) / N_l |Q_b(w_l) - w_l|^2: HAWQ-v2's loss, a frame of layers by bits (``traces`` names the layers).
 
@@ -100,7 +103,8 @@ def curvature_table(
         True
     """
     columns = _distinct(bits)
-    errors = squared_errors(model, dict.fromkeys(traces, columns), quantizer=quantizer, scale=scale)
+    levels: dict[str, Any] = {"quantizer": quantizer, "scale": scale, "granularity": granularity}
+    errors = squared_errors(model, dict.fromkeys(traces, columns), **levels)
     losses = hessian_losses(model, traces, errors)
     return _frame(np.array([[losses[name][b] for b in columns] for name in traces]), tuple(traces), columns)
 

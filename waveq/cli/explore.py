@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from waveq.cli.common import AsJson, Imports, Run, aligned, cell, emit, say
 from waveq.cli.parsing import check_numbers, parse_grid, parse_sense
+from waveq.cli.workload import (
+    ActivationBits,
+    DefaultBits,
+    InChannels,
+    InputShape,
+    InputSize,
+    ModelName,
+    Network,
+    NumClasses,
+    WorkloadFile,
+    priced_policy,
+    read_activation_bits,
+)
 from waveq.train.user_modules import import_modules
 
 __all__ = ["explore", "register"]
@@ -25,10 +37,14 @@ def register(app: typer.Typer) -> None:
 
 def explore(
     policy: Annotated[str, typer.Argument(help="A run folder, a policy file, or one number of bits for all layers.")],
-    model: Annotated[str | None, typer.Option(help="Network of the zoo that a policy file or number is for.")] = None,
-    workload: Annotated[
-        Path | None, typer.Option(help="Layer shapes from a CSV or JSON file instead of --model.")
-    ] = None,
+    model: ModelName = None,
+    input_size: InputSize = None,
+    in_channels: InChannels = None,
+    num_classes: NumClasses = None,
+    input_shape: InputShape = None,
+    workload: WorkloadFile = None,
+    activation_bits: ActivationBits = None,
+    default_bits: DefaultBits = None,
     grid: Annotated[
         list[str] | None, typer.Option(help="Hardware parameter and its values, such as tiles=1,2,4; repeatable.")
     ] = None,
@@ -47,19 +63,22 @@ def explore(
     from stripes_sim import load_hardware, plot_exploration
     from stripes_sim.explore import AREA_NOTE
     from waveq._files import write_frame
-    from waveq.cli.workload import Sizes, priced_policy
     from waveq.codesign.pictures import save_figure
 
     check_numbers({"batch": batch})
+    check_numbers({"default-bits": default_bits}, most=16)
     import_modules(imports)
     chosen = parse_sense(sense)
-    priced = priced_policy(policy, model, workload, Sizes())
+    streamed = None if activation_bits is None else read_activation_bits(activation_bits)
+    network = Network(model, workload, input_size, in_channels, num_classes, input_shape)
+    priced = priced_policy(policy, network)
     frame = explore_machines(
         priced.layers,
         {"policy": priced.weight_bits} if isinstance(priced.weight_bits, dict) else priced.weight_bits,
         parse_grid(grid) if grid else None,
         hardware=load_hardware(hardware),
-        activation_bits=priced.activation_bits,
+        activation_bits=priced.activation_bits if streamed is None else streamed,
+        default_bits=default_bits,
         batch=batch,
     )
     front = frontier(frame, sense=chosen, keep="first")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from waveq.codesign.protocol import Protocol
 
-__all__ = ["changed_protocol", "check_numbers", "parse_bits", "parse_grid", "parse_integers", "parse_sense"]
+__all__ = [
+    "changed_protocol",
+    "check_numbers",
+    "parse_bits",
+    "parse_grid",
+    "parse_integers",
+    "parse_sense",
+    "parse_shapes",
+]
 
 
 def check_numbers(options: Mapping[str, int | None], *, least: int = 1, most: int | None = None) -> None:
@@ -68,14 +76,30 @@ def parse_sense(text: str) -> dict[str, str]:
     return chosen
 
 
-def parse_grid(entries: list[str]) -> dict[str, list[int | float | str]]:
+def parse_shapes(entries: Sequence[str] | None) -> list[tuple[int, ...]]:
+    """Shapes of a model's inputs, from ["3x224x224", "16"].
+
+    Example:
+        >>> parse_shapes(["3x224x224", "16"])
+        [(3, 224, 224), (16,)]
+    """
+    shapes = []
+    for entry in entries or ():
+        sizes = entry.split("x")
+        if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+            raise ValueError(f"--input-shape must be sizes such as 3x224x224, without the batch, not {entry!r}")
+        shapes.append(tuple(int(size) for size in sizes))
+    return shapes
+
+
+def parse_grid(entries: list[str]) -> dict[str, list[int | float | str | bool]]:
     """Parameters and values from ["tiles=1,2,4", "storage=packed,padded"].
 
     Example:
-        >>> parse_grid(["tiles=1,2", "clock_hz=5e8"])
-        {'tiles': [1, 2], 'clock_hz': [500000000.0]}
+        >>> parse_grid(["tiles=1,2", "clock_hz=5e8", "resident_weights=true,false"])
+        {'tiles': [1, 2], 'clock_hz': [500000000.0], 'resident_weights': [True, False]}
     """
-    grid: dict[str, list[int | float | str]] = {}
+    grid: dict[str, list[int | float | str | bool]] = {}
     for entry in entries:
         name, sign, values = entry.partition("=")
         if not sign or not values:
@@ -84,7 +108,9 @@ def parse_grid(entries: list[str]) -> dict[str, list[int | float | str]]:
     return grid
 
 
-def _value(text: str) -> int | float | str:
+def _value(text: str) -> int | float | str | bool:
+    if text in ("true", "false"):
+        return text == "true"
     for kind in (int, float):
         try:
             return kind(text)

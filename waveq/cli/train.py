@@ -52,9 +52,11 @@ def train(
     ] = None,
     quantizer: Annotated[str | None, _option("quantizer")] = None,
     scale: Annotated[str | None, _option("scale")] = None,
+    granularity: Annotated[str | None, _option("granularity")] = None,
     preset: Annotated[str | None, _option("preset")] = None,
     schedule: Annotated[str | None, _option("schedule")] = None,
     forward: Annotated[str | None, _option("forward")] = None,
+    freezing: Annotated[str | None, _option("freezing")] = None,
     activation_bits: Annotated[str | None, _option("activation_bits")] = None,
     activation_quantizer: Annotated[str | None, _option("activation_quantizer")] = None,
     skip: Annotated[list[str] | None, typer.Option(help="Layer or pattern left in floating point; repeatable.")] = None,
@@ -76,6 +78,9 @@ def train(
     ] = None,
     search_share: Annotated[float | None, typer.Option(help="The search's share of --epochs (default 0.2).")] = None,
     finetune_epochs: Annotated[int | None, typer.Option(help="Epochs with the bits fixed, afterwards.")] = None,
+    distill: Annotated[
+        bool | None, typer.Option("--distill", help="Let the float network teach the quantised one.")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of the WaveQ stage.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images of a step, over all processes.")] = None,
     init: Annotated[Path | None, typer.Option(help="Float weights to start from: a file, or a run folder.")] = None,
@@ -202,7 +207,8 @@ def result_text(result: TrainResult) -> str:
     rows = [
         ("float", f"{100 * result.float_validation_accuracy:.2f}", f"{100 * result.float_test_accuracy:.2f}"),
         *_search_row(result),
-        *_unrounded_row(result),
+        *_row("rounded once, not trained", result.rounded_once_validation_accuracy, result.rounded_once_test_accuracy),
+        *_row("trained, not yet rounded", result.unrounded_validation_accuracy, result.unrounded_test_accuracy),
         (
             f"{result.mean_bits:.2f} bits (mean of layers)",
             f"{100 * result.validation_accuracy:.2f}",
@@ -230,8 +236,8 @@ def _search_row(result: TrainResult) -> list[tuple[str, str, str]]:
     return [] if found is None else [("at the end of the search", f"{100 * found:.2f}", "")]
 
 
-def _unrounded_row(result: TrainResult) -> list[tuple[str, str, str]]:
-    before = result.unrounded_validation_accuracy, result.unrounded_test_accuracy
-    if before[0] is None or before[1] is None:
+def _row(name: str, validation: float | None, test: float | None) -> list[tuple[str, str, str]]:
+    """A row of the table, where there is one."""
+    if validation is None or test is None:
         return []
-    return [("trained, not yet rounded", f"{100 * before[0]:.2f}", f"{100 * before[1]:.2f}")]
+    return [(name, f"{100 * validation:.2f}", f"{100 * test:.2f}")]

@@ -2,29 +2,174 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-from waveq.cli.parsing import check_numbers
+import typer
+
+from waveq.cli.parsing import check_numbers, parse_shapes
+from waveq.train.user_modules import user_object
 
 if TYPE_CHECKING:
     from stripes_sim import LayerShape
 
-__all__ = ["PricedPolicy", "Sizes", "priced_policy"]
+__all__ = [
+    "ActivationBits",
+    "CacheBits",
+    "DefaultBits",
+    "GroupSize",
+    "InChannels",
+    "InputShape",
+    "InputSize",
+    "Llm",
+    "LlmContext",
+    "LlmPhase",
+    "ModelName",
+    "Network",
+    "NumClasses",
+    "PricedPolicy",
+    "WorkloadFile",
+    "priced_policy",
+    "read_activation_bits",
+]
 
 
-class Sizes(NamedTuple):
-    """Sizes of a network of the zoo; None means as published."""
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Network that a policy file or number is for: a name of the zoo, or PACKAGE.MODULE:FACTORY of yours.",
+    ),
+]
+WorkloadFile = Annotated[
+    Path | None, typer.Option("--workload", help="Layer shapes from a CSV or JSON file instead of --model.")
+]
+InputSize = Annotated[int | None, typer.Option("--input-size", help="Side of its images in pixels.")]
+InChannels = Annotated[int | None, typer.Option("--in-channels", help="Channels of its images.")]
+NumClasses = Annotated[int | None, typer.Option("--num-classes", help="Its classes.")]
+InputShape = Annotated[
+    list[str] | None,
+    typer.Option("--input-shape", help="Of a model of yours, such as 3x224x224; repeatable, one for each input."),
+]
+Llm = Annotated[
+    str | None,
+    typer.Option("--llm", help="A language model instead of --model: llama-7b, mixtral-8x7b, ..., or its config.json."),
+]
+LlmPhase = Annotated[str | None, typer.Option("--phase", help="Of --llm: decode (one token, the default) or prefill.")]
+LlmContext = Annotated[int | None, typer.Option("--context", help="Tokens of --llm that are attended to (4096).")]
+GroupSize = Annotated[int | None, typer.Option("--group-size", help="Weights of --llm that share a 16-bit scale.")]
+CacheBits = Annotated[
+    int | None, typer.Option("--cache-bits", help="Bits of the cache of --llm (default: its inputs').")
+]
+ActivationBits = Annotated[
+    str | None,
+    typer.Option(
+        "--activation-bits",
+        help="Bits of all activations, or a JSON file of bits by layer (default: the policy's, 16).",
+    ),
+]
+DefaultBits = Annotated[int | None, typer.Option("--default-bits", help="Bits of layers that the policy leaves out.")]
 
+
+_CONTEXT = 4096
+
+
+class Network(NamedTuple):
+    """What was said of the network that a policy is for; None means as published."""
+
+    model: str | None = None
+    workload: Path | None = None
     input_size: int | None = None
     in_channels: int | None = None
     num_classes: int | None = None
+    input_shape: Sequence[str] | None = None
+    llm: str | None = None
+    phase: str | None = None
+    context: int | None = None
+    group_size: int | None = None
+    batch: int | None = None
 
-    def check(self) -> None:
-        """Refuse sizes below 1, by option."""
-        check_numbers({field.replace("_", "-"): value for field, value in self._asdict().items()})
+    def layers(self) -> list[LayerShape]:
+        """Its workload.
+
+        Raises:
+            ValueError: a network that is missing, unknown or given twice; sizes below 1 or of no use to it.
+        """
+        sizes = {key: getattr(self, key) for key in ("input_size", "in_channels", "num_classes")}
+        check_numbers({key.replace("_", "-"): value for key, value in sizes.items()})
+        if sum(value is not None for value in (self.model, self.workload, self.llm)) != 1:
+            raise ValueError("say which network the policy is for: --model NAME, or --workload FILE, or --llm NAME")
+        for option in ("phase", "context", "group_size"):
+            if self.llm is None and getattr(self, option) is not None:
+                raise ValueError(f"--{option.replace('_', '-')} is for --llm: leave it out")
+        shapes = parse_shapes(self.input_shape)
+        factory = self.model is not None and ":" in self.model
+        for option, value in {**sizes, "input_shape": self.input_shape}.items():
+            if value is not None and (self.model is None or factory == (option != "input_shape")):
+                raise ValueError(f"--{option.replace('_', '-')} says nothing of {self.title}: leave it out")
+        if self.workload is not None:
+            from stripes_sim import read_workload
+
+            return read_workload(self.workload)
+        if self.llm is not None:
+            return self._llm_layers()
+        return _factory_layers(str(self.model), shapes) if factory else self._zoo_layers()
+
+    @property
+    def name(self) -> str:
+        """For a folder."""
+        return Path(self.title).stem if self.workload or self.llm else self.title.rpartition(":")[2]
+
+    @property
+    def title(self) -> str:
+        """As it was named."""
+        return str(self.model or self.workload or self.llm or "")
+
+    @property
+    def new_tokens(self) -> int:
+        """That one run of a language model makes or takes, of all sequences."""
+        return (self.batch or 1) * ((self.context or _CONTEXT) if self.phase == "prefill" else 1)
+
+    def _llm_layers(self) -> list[LayerShape]:
+        from stripes_sim import llm_workload
+
+        name = str(self.llm)
+        config = json.loads(Path(name).read_text(encoding="utf-8")) if name.endswith(".json") else name
+        return llm_workload(
+            config,
+            context=_CONTEXT if self.context is None else self.context,
+            phase=self.phase or "decode",  # type: ignore[arg-type]  # it says which there are
+            group_size=self.group_size,
+            batch=self.batch or 1,
+        )
+
+    def _zoo_layers(self) -> list[LayerShape]:
+        import torch
+
+        from stripes_sim import trace
+        from waveq.zoo import build, network
+
+        entry = network(str(self.model))
+        channels = entry.in_channels if self.in_channels is None else self.in_channels
+        side = entry.input_size if self.input_size is None else self.input_size
+        with torch.device("meta"):
+            net = build(entry.name, num_classes=self.num_classes, in_channels=channels, input_size=side)
+        return trace(net, (channels, side, side))
+
+
+def _factory_layers(name: str, shapes: Sequence[tuple[int, ...]]) -> list[LayerShape]:
+    """The workload of what PACKAGE.MODULE:FACTORY makes: a model, or a model with what it is called with."""
+    from stripes_sim import trace
+
+    made = user_object(name)()
+    if isinstance(made, tuple) and len(made) == 2:
+        if shapes:
+            raise ValueError(f"{name} gives a model with its inputs: leave --input-shape out")
+        return trace(made[0], inputs=made[1])
+    return trace(made, shapes or None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +188,16 @@ class PricedPolicy:
         return self.home or Path("runs") / f"{verb}-{self.name}"
 
 
-def priced_policy(text: str, model: str | None, workload: Path | None, sizes: Sizes) -> PricedPolicy:
+def priced_policy(text: str, network: Network) -> PricedPolicy:
     """Read a policy: a run folder, a policy file, or a number of bits; the latter two need a network.
 
     Raises:
         ValueError: none of these, or a network that is missing, unknown or given twice.
     """
-    sizes.check()
     source = Path(text)
     if source.is_dir():
-        if model is not None or workload is not None:
-            raise ValueError("a run folder knows its network: leave --model and --workload out")
+        if any(value is not None for value in network):
+            raise ValueError("a run folder knows its network: leave --model, --workload and their sizes out")
         from waveq.train.trained_run import TrainedRun
 
         run = TrainedRun(source)
@@ -70,32 +214,31 @@ def priced_policy(text: str, model: str | None, workload: Path | None, sizes: Si
         raise ValueError(
             f"policy {text}: neither a run folder, a policy file nor a number of bits{nearest_run(source)}"
         )
-    layers = _layers(model, workload, sizes)
-    network = model or (workload.stem if workload else "")
+    layers = network.layers()
     weights, streamed = _bits(text, layers)
     return PricedPolicy(
-        layers=layers, weight_bits=weights, activation_bits=streamed, home=None, name=f"{network}-{source.stem}"
+        layers=layers, weight_bits=weights, activation_bits=streamed, home=None, name=f"{network.name}-{source.stem}"
     )
 
 
-def _layers(model: str | None, workload: Path | None, sizes: Sizes) -> list[LayerShape]:
-    if (model is None) == (workload is None):
-        raise ValueError("say which network the policy is for: --model NAME, or --workload FILE")
-    if workload is not None:
-        from stripes_sim import read_workload
+def read_activation_bits(text: str) -> int | dict[str, int]:
+    """A number, or a JSON file of layer -> bits.
 
-        return read_workload(workload)
-    import torch
-
-    from stripes_sim import trace
-    from waveq.zoo import build, network
-
-    entry = network(str(model))
-    channels = entry.in_channels if sizes.in_channels is None else sizes.in_channels
-    side = entry.input_size if sizes.input_size is None else sizes.input_size
-    with torch.device("meta"):
-        net = build(entry.name, num_classes=sizes.num_classes, in_channels=channels, input_size=side)
-    return trace(net, (channels, side, side))
+    Raises:
+        ValueError: neither, or a number that is none of bits.
+    """
+    if text.lstrip("-").isdecimal():
+        check_numbers({"activation-bits": int(text)}, most=16)
+        return int(text)
+    try:
+        data = json.loads(Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--activation-bits must be a number or a JSON file of bits by layer, not {text}: {error}"
+        ) from None
+    if not isinstance(data, dict):
+        raise ValueError(f"--activation-bits {text}: must be an object of layer: bits")
+    return data
 
 
 def _bits(text: str, layers: list[LayerShape]) -> tuple[int | Mapping[str, int], int | Mapping[str, int]]:

@@ -134,6 +134,7 @@ def _evaluator(
     common: dict[str, Any] = {
         "quantizer": config.quantizer,
         "scale": scale_of(run),
+        "granularity": granularity_of(run),
         "skip": tuple(run.policy.skipped),
         "also": config.also,
         "activation_bits": inputs,
@@ -156,6 +157,11 @@ def _evaluator(
         seed=config.seed,
         together=_TOGETHER,
     )
+
+
+def granularity_of(run: TrainedRun) -> Any:
+    """What has a scale of its own: a layer, or each of its output channels."""
+    return run.policy.granularity or "layer"
 
 
 def scale_of(run: TrainedRun) -> Any:

@@ -170,9 +170,10 @@ def _place(run: TrainedRun, pictures: set[str]) -> str:
         return f"## Frontier\n\nNot placed yet: `waveq frontier {run.path}`"
     frame = read_table(run.path / TABLE)
     names = list(own_bits(run.policy, frame.columns))
+    scale = f"{how['scale']}{' by channel' if how['granularity'] == 'channel' else ''}"
     what = (
         f"{placed['policies']:,} policies, every one evaluated: {how['how']} ({how['quantizer']}, scale "
-        f"{how['scale']}), accuracy on the {how['data']['images']:,} {how['protocol']['part']} images, cost on "
+        f"{scale}), accuracy on the {how['data']['images']:,} {how['protocol']['part']} images, cost on "
         f"{how['hardware']}. {placed['frontier']} of them are efficient."
     )
     what += f" {_noise(placed['own']['accuracy'], how['data']['images'])}"

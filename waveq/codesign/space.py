@@ -15,7 +15,14 @@ import pandas as pd
 
 from waveq._files import write_frame, write_json
 from waveq.codesign.placement import own_bits
-from waveq.codesign.protocol import Evaluation, Protocol, evaluation, input_quantizer_of, scale_of
+from waveq.codesign.protocol import (
+    Evaluation,
+    Protocol,
+    evaluation,
+    granularity_of,
+    input_quantizer_of,
+    scale_of,
+)
 from waveq.codesign.score import price_policies
 from waveq.train.run_folder import nearest_run
 from waveq.train.trained_run import TrainedRun
@@ -51,6 +58,7 @@ def fingerprint(run: TrainedRun, evaluate: Evaluation, protocol: Protocol) -> di
         },
         "quantizer": run.config.quantizer,
         "scale": scale_of(run),
+        "granularity": granularity_of(run),
         "skipped": list(run.policy.skipped),
         "activation_bits": dict(run.policy.activation_bits),
         "activation_quantizer": input_quantizer_of(run),

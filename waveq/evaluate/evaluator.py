@@ -22,7 +22,7 @@ from waveq.evaluate.weights import Columns, Policies, WeightBank, evaluated
 from waveq.method.chosen import choose_weights
 from waveq.method.options import Method
 from waveq.quantizers import Quantizer, quantizer_class
-from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = ["PolicyEvaluator"]
 
@@ -44,6 +44,7 @@ class PolicyEvaluator:
         scale: what the levels are multiplied by; None is ``attach``'s own choice, "max" (max|w| of the layer) where the
             method has it. DoReFa as released ("none") makes weights span [-1, 1], which without training is hopeless
             in a network without batch norm.
+        granularity: what has a scale of its own: "layer", which None stands for, or "channel", each output channel.
         skip: layers left in floating point: exact names or patterns ("layer1.*").
         also: weights to quantise beyond the usual ones, as for ``attach``: embeddings, stacked experts.
         activation_bits: bits of the layers' inputs, 1 to 8: one number for all but the network's first layer, or a
@@ -82,6 +83,7 @@ class PolicyEvaluator:
         *,
         quantizer: Quantizer = "dorefa",
         scale: ScaleMode | None = None,
+        granularity: Granularity | None = None,
         skip: Iterable[str] = (),
         also: Iterable[str] = (),
         activation_bits: int | Mapping[str, int] | None = None,
@@ -94,6 +96,7 @@ class PolicyEvaluator:
             Method(
                 quantizer=quantizer,
                 scale=scale,
+                granularity=granularity,
                 skip=skip,
                 also=also,
                 activation_bits=activation_bits,
@@ -105,11 +108,13 @@ class PolicyEvaluator:
         weights = choose_weights(self._model, skip=method.skip, also=method.also).weights
         self.names = tuple(weights)
         self.quantizer, self.scale = quantizer_class(quantizer).method, method.scale
+        self.granularity: Granularity = method.granularity or "layer"
         self._device = next(iter(weights.values())).tensor.device
         first = next(iter(self._data))[0].to(self._device)
         self.activation_bits = quantize_inputs(self._model, method, first)
-        self._columns = Columns(weights, quantizer, self.activation_bits)
-        self._bank = WeightBank(weights, quantizer=quantizer, scale=method.scale)
+        assert method.quantizer is not None  # the class, for a process that receives this need not know its name
+        self._columns = Columns(weights, method.quantizer, self.activation_bits, self.granularity)
+        self._bank = WeightBank(weights, quantizer=method.quantizer, scale=method.scale, granularity=self.granularity)
         self.plain_reason = None if share_prefixes else "share_prefixes=False"
         self._replay = Replay(self._model, self.names, self._bank, self._device, memory_bytes)
 

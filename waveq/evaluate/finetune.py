@@ -27,7 +27,7 @@ from waveq.evaluate.weights import Columns, Policies, evaluated
 from waveq.method.chosen import choose_weights
 from waveq.method.options import Method
 from waveq.quantizers import Quantizer, quantizer_class
-from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = ["PolicyFinetuner", "finetune_policies"]
 
@@ -47,6 +47,7 @@ class PolicyFinetuner:
         test_data: the same form; accuracies are measured on these samples.
         quantizer: a registered weight quantiser, or the class of one.
         scale: what the levels are multiplied by, "max", "none" or "learned"; None is ``attach``'s own choice.
+        granularity: what has a scale of its own: "layer", which None stands for, or "channel", each output channel.
         skip: layers left in floating point: exact names or patterns.
         also: weights to quantise beyond the usual ones, as for ``attach``.
         activation_bits: bits of the layers' inputs, as for PolicyEvaluator; their ranges and signs are found in the
@@ -88,6 +89,7 @@ class PolicyFinetuner:
         *,
         quantizer: Quantizer = "dorefa",
         scale: ScaleMode | None = None,
+        granularity: Granularity | None = None,
         skip: Iterable[str] = (),
         also: Iterable[str] = (),
         activation_bits: int | Mapping[str, int] | None = None,
@@ -105,6 +107,7 @@ class PolicyFinetuner:
             Method(
                 quantizer=quantizer,
                 scale=scale,
+                granularity=granularity,
                 skip=skip,
                 also=also,
                 activation_bits=activation_bits,
@@ -121,15 +124,17 @@ class PolicyFinetuner:
         self._model = copy.deepcopy(inner).requires_grad_(False)
         self._weights = choose_weights(self._model, skip=method.skip, also=method.also).weights
         self.names = tuple(self._weights)
+        self.granularity: Granularity = method.granularity or "layer"
         self._device = next(self._model.parameters()).device
         self._train = _in_memory("train_data", train_data, self._device)
         self._test = _in_memory("test_data", test_data, self._device)
         self.activation_bits = quantize_inputs(self._model, method, self._train[0][:batch_size])
         assert method.quantizer is not None
-        self._columns = Columns(self._weights, method.quantizer, self.activation_bits)
+        self._columns = Columns(self._weights, method.quantizer, self.activation_bits, self.granularity)
         self._recipe = Recipe(
             quantizer=method.quantizer,  # not by name: a process that receives this need not know it
             scale=method.scale,
+            granularity=self.granularity,
             epochs=epochs,
             batch_size=batch_size,
             lr=lr,

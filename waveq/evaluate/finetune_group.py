@@ -17,7 +17,7 @@ from waveq.evaluate.side_by_side import one_thread_per_operation
 from waveq.evaluate.weights import Policies
 from waveq.method.chosen import ChosenWeight
 from waveq.quantizers import Quantizer
-from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = ["Group", "Recipe", "forked_random", "seconds_per_policy"]
 
@@ -31,6 +31,7 @@ class Recipe:
 
     quantizer: Quantizer
     scale: ScaleMode | None
+    granularity: Granularity = "layer"
     epochs: int
     batch_size: int
     lr: float
@@ -58,7 +59,7 @@ class _Quantized(nn.Module):
         self.keys = [weight.keys for weight in weights.values()]
         self.places = [keys[0].rpartition(".") for keys in self.keys]
         self.quantizers = nn.ModuleList(
-            weight.quantizer(recipe.quantizer, total_bits=bits, scale=recipe.scale)
+            weight.quantizer(recipe.quantizer, total_bits=bits, scale=recipe.scale, granularity=recipe.granularity)
             for weight, bits in zip(weights.values(), row.tolist(), strict=True)
         )
 

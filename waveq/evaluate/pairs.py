@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from waveq.method.operand_names import input_name
+
+if TYPE_CHECKING:
+    from waveq.evaluate.evaluator import PolicyEvaluator
+    from waveq.evaluate.finetune import PolicyFinetuner
 
 __all__ = ["PairEvaluator"]
 
 Policies = npt.NDArray[np.uint8]
-
-
-class Evaluator(Protocol):
-    """PolicyEvaluator or PolicyFinetuner."""
-
-    names: tuple[str, ...]
-
-    @property
-    def labels(self) -> Tensor:
-        """Class numbers of the samples."""
-
-    def accuracy(self, policies: Any) -> npt.NDArray[np.float64]:
-        """Shares of samples that are classified right."""
 
 
 class PairEvaluator:
@@ -51,12 +41,13 @@ class PairEvaluator:
         (('0', '2', '2 (inputs)'), (2,))
     """
 
-    def __init__(self, make: Callable[[Mapping[str, int]], Evaluator], inputs: Sequence[str]) -> None:
+    def __init__(
+        self, make: Callable[[Mapping[str, int]], PolicyEvaluator | PolicyFinetuner], inputs: Sequence[str]
+    ) -> None:
         self._make, self._inputs = make, tuple(inputs)
         first = make(dict.fromkeys(self._inputs, 8))
         self._weights = len(first.names)
         self.names = (*first.names, *map(input_name, self._inputs))
-        self.labels = first.labels
 
     def accuracy(self, policies: Any) -> npt.NDArray[np.float64]:
         """Shares of samples that are classified right, (N,) float64.

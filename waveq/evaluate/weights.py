@@ -13,7 +13,12 @@ from torch.func import functional_call
 
 from waveq._names import nearest
 from waveq.functional import MAX_TOTAL_BITS
-from waveq.method.arguments import resolve_activation_quantizer, resolve_quantizer, resolve_scale
+from waveq.method.arguments import (
+    resolve_activation_quantizer,
+    resolve_granularity,
+    resolve_quantizer,
+    resolve_scale,
+)
 from waveq.method.chosen import ChosenWeight, choose_weights
 from waveq.method.options import Method
 from waveq.method.presets import get_preset
@@ -21,7 +26,7 @@ from waveq.method.sites import site_names
 from waveq.method.wrappers import names_of, resolve_names, unwrapped
 from waveq.policy import Policy
 from waveq.quantizers import Quantizer, check_total_bits, quantizer_class, scale_modes
-from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = ["Columns", "Policies", "WeightBank", "as_policies", "evaluated"]
 
@@ -33,16 +38,18 @@ def evaluated(model: nn.Module, method: Method) -> tuple[nn.Module, Method, dict
 
     Args:
         model: with plain float weights; not changed.
-        method: quantizer, scale, skip, also, and what is said of inputs.
+        method: quantizer, scale, granularity, skip, also, and what is said of inputs.
 
     Returns:
-        Network, options with ``quantizer``, ``scale`` and ``activation_quantizer`` filled in, and weights by name.
+        Network, options with ``quantizer``, ``scale``, ``granularity`` and ``activation_quantizer`` filled in, and
+        weights by name.
 
     Raises:
         ValueError: see ``attach``.
     """
     found, preset = resolve_quantizer(method.quantizer, None), get_preset(method.preset)
     scale = resolve_scale(method.scale, found, preset)
+    granularity = resolve_granularity(method.granularity, None, found, scale)
     if scale not in scale_modes(found):
         known = ", ".join(map(repr, scale_modes(found)))
         raise ValueError(f"scale must be one of {known} for quantizer {found.method!r}, not {scale!r}")
@@ -51,7 +58,13 @@ def evaluated(model: nn.Module, method: Method) -> tuple[nn.Module, Method, dict
         method = resolve_names(method, site_names(model))
     weights = choose_weights(model, skip=method.skip, also=method.also).weights
     activation = resolve_activation_quantizer(method, found.activation, preset)
-    return model, replace(method, quantizer=found, scale=scale, activation_quantizer=activation), weights
+    filled: dict[str, Any] = {
+        "quantizer": found,
+        "scale": scale,
+        "granularity": granularity,
+        "activation_quantizer": activation,
+    }
+    return model, replace(method, **filled), weights
 
 
 class WeightBank:
@@ -61,6 +74,7 @@ class WeightBank:
         weights: what is quantised, by name.
         quantizer: a method.
         scale: its scale; None is its own.
+        granularity: what has a scale of its own.
 
     Example:
         >>> bank = WeightBank(choose_weights(nn.Sequential(nn.Linear(2, 2))).weights, quantizer="dorefa", scale="max")
@@ -68,17 +82,23 @@ class WeightBank:
         True
     """
 
-    def __init__(self, weights: Mapping[str, ChosenWeight], *, quantizer: Quantizer, scale: ScaleMode | None) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, ChosenWeight],
+        *,
+        quantizer: Quantizer,
+        scale: ScaleMode | None,
+        granularity: Granularity = "layer",
+    ) -> None:
         self._weights = dict(weights)
-        self._quantizer, self._scale = quantizer, scale
+        self._levels: dict[str, Any] = {"quantizer": quantizer, "scale": scale, "granularity": granularity}
         self._done: dict[tuple[str, int], Tensor] = {}
 
     def weight(self, name: str, total_bits: int) -> Tensor:
         """The weights of a layer on its B-bit grid, shape and dtype as in the model."""
         key = name, total_bits
         if key not in self._done:
-            rounded = self._weights[name].rounded(total_bits, quantizer=self._quantizer, scale=self._scale)
-            self._done[key] = rounded.contiguous()
+            self._done[key] = self._weights[name].rounded(total_bits, **self._levels).contiguous()
         return self._done[key]
 
     def float_weight(self, name: str) -> Tensor:
@@ -111,11 +131,13 @@ class Columns:
         weights: what is quantised, by name.
         quantizer: the method.
         activation_bits: bits of the inputs by layer.
+        granularity: what has a scale of its own.
     """
 
     weights: Mapping[str, ChosenWeight]
     quantizer: Quantizer
     activation_bits: Mapping[str, int]
+    granularity: Granularity = "layer"
 
     def rows(self, policies: Any) -> Policies:
         """``as_policies``, once it is sure that the method has these bits, and that a Policy is meant for all this.
@@ -159,6 +181,11 @@ class Columns:
             raise ValueError(
                 f"the policy is made for quantizer {policy.quantizer!r}, policies are evaluated with {method!r}; give "
                 f"quantizer={policy.quantizer!r}, or the bits alone: dict(policy)"
+            )
+        if policy.granularity not in (None, self.granularity):
+            raise ValueError(
+                f"the policy was made with granularity={policy.granularity!r}, policies are evaluated with "
+                f"{self.granularity!r}; give granularity={policy.granularity!r}, or the bits alone: dict(policy)"
             )
         inputs = {own[name]: bits for name, bits in policy.activation_bits.items()}
         if inputs and inputs != dict(self.activation_bits):

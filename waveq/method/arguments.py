@@ -9,9 +9,19 @@ from collections.abc import Mapping, Sequence
 from waveq._names import nearest
 from waveq.functional import BETA_MIN
 from waveq.method.budget import Budget, LayerCosts, parse_budget
-from waveq.method.options import Bits, Forward, InputBitsOption, Method
+from waveq.method.options import USUAL_QUANTIZER, Bits, Forward, InputBitsOption, Method
 from waveq.method.presets import Preset
-from waveq.method.schedules import Profile, Schedule, constant, exponential, from_callable, rising, three_phase
+from waveq.method.schedules import (
+    Course,
+    Profile,
+    Schedule,
+    constant,
+    exponential,
+    freezing_course,
+    from_callable,
+    rising,
+    three_phase,
+)
 from waveq.policy import Policy
 from waveq.quantizers import (
     Quantizer,
@@ -23,7 +33,7 @@ from waveq.quantizers import (
     find_quantizer,
     scale_modes,
 )
-from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.base import Granularity, ScaleMode, check_channels
 
 __all__ = [
     "check_learned_inputs",
@@ -33,6 +43,8 @@ __all__ = [
     "resolve_bits",
     "resolve_bounds",
     "resolve_budget",
+    "resolve_freezing",
+    "resolve_granularity",
     "resolve_quantizer",
     "resolve_scale",
     "resolve_schedule",
@@ -230,6 +242,8 @@ def resolve_schedule(method: Method, preset: Preset, *, learning: bool) -> Sched
         raise ValueError("lambda_beta must be above 0 when bits are learned: with free bits every layer keeps the most")
     kind = method.schedule or _usual_schedule(learning, method.forward, preset)
     usual = preset.pinning[1] if kind == "rising" else preset.lambda_w
+    if _exponent(method, preset) is not None:
+        usual = 0.0  # freezing alone is better than with the wave beside it, or as good: see docs/training.md
     strength = usual if lambda_w is None else lambda_w
     if callable(kind):
         return _own_schedule(kind, learning, total_steps, {"lambda_w": lambda_w, "lambda_beta": lambda_beta})
@@ -311,10 +325,12 @@ def resolve_budget(
     return parse_budget(target, chosen, layer_costs, most_bits=math.ceil(preset.beta_max) + 1)
 
 
-def resolve_quantizer(quantizer: Quantizer | None, bits: object) -> type[WeightQuantizer] | WeightQuantizer:
-    """The user's choice; else the policy's, whose bits are meant for it; else DoReFa."""
+def resolve_quantizer(
+    quantizer: Quantizer | None, bits: object, forward: Forward = "quantized"
+) -> type[WeightQuantizer] | WeightQuantizer:
+    """The user's choice; else the policy's, whose bits are meant for it; else the road's usual one."""
     made_with = bits.quantizer if isinstance(bits, Policy) else None
-    found = find_quantizer(made_with or "dorefa" if quantizer is None else quantizer)
+    found = find_quantizer(made_with or USUAL_QUANTIZER[forward] if quantizer is None else quantizer)
     if made_with is not None and found.method != made_with:
         raise ValueError(
             f"quantizer={found.method!r} contradicts bits, a policy made with {made_with!r}; leave quantizer out, or "
@@ -336,8 +352,24 @@ def resolve_scale(
         whose = "scale='learned'" if scale in modes else f"quantizer {quantizer.method!r}"
         raise ValueError(
             f"forward='float' leaves {whose} without the gradient that it learns its levels from, which only a "
-            "quantised forward pass gives; take quantizer 'dorefa' or 'wrpn' with scale 'max'"
+            "quantised forward pass gives; take quantizer 'midrise' or 'wrpn' with scale 'max'"
         )
+    return chosen
+
+
+def resolve_granularity(
+    granularity: Granularity | None, bits: object, quantizer: type[WeightQuantizer] | WeightQuantizer, scale: ScaleMode
+) -> Granularity:
+    """The user's choice; else that of the policy, whose bits are meant for it; else the layer."""
+    made_with: Granularity | None = bits.granularity if isinstance(bits, Policy) else None
+    if granularity is not None and made_with not in (None, granularity):
+        raise ValueError(
+            f"granularity={granularity!r} contradicts bits, a policy made with {made_with!r}; leave granularity out, "
+            "or give the bits alone: bits=dict(policy)"
+        )
+    chosen: Granularity = granularity or made_with or "layer"
+    if chosen == "channel":
+        check_channels(quantizer, scale)
     return chosen
 
 
@@ -353,6 +385,46 @@ def resolve_bounds(method: Method, scale: ScaleMode, schedule: Schedule) -> int 
     if not wanted or scale != "max":
         return None
     return schedule.fall or max(1, math.ceil(_RANGE_AT * (method.total_steps or 0)))
+
+
+def resolve_freezing(
+    method: Method, preset: Preset, quantizer: type[WeightQuantizer] | WeightQuantizer, schedule: Schedule
+) -> Course | None:
+    """How weights freeze on their levels; None where they do not.
+
+    Levels must stay where they are when weights are put on them: a rounded weight has to be its own rounding.
+    """
+    if method.forward != "float":
+        if method.freezing not in (None, "off"):
+            raise ValueError(
+                f"freezing={method.freezing!r} is for forward='float': a quantised forward pass rounds all weights"
+            )
+        return None
+    exponent = _exponent(method, preset)
+    if exponent is None:
+        return None
+    if quantizer.squash != "none":
+        raise ValueError(
+            f"forward='float' cannot freeze weights on the levels of quantizer {quantizer.method!r}: they lie in "
+            "tanh(w), and a weight that is put on one is rounded to another. Take quantizer 'midrise' or 'wrpn', or "
+            "freezing='off'"
+        )
+    if schedule.fall is not None and not preset.snap:
+        raise ValueError(
+            f"preset {preset.name!r} keeps the stretched grid of learned bits, whose last level is not the largest "
+            "weight: freezing would shrink the range. Give the bits, or take freezing='off' or preset 'recommended'"
+        )
+    if method.total_steps is None:
+        raise ValueError(
+            "forward='float' freezes weights by their share of the run: give total_steps, or freezing='off'"
+        )
+    return freezing_course(method.total_steps, exponent=exponent, fall=schedule.fall)
+
+
+def _exponent(method: Method, preset: Preset) -> float | None:
+    """Of the course by which weights freeze, where they do."""
+    wanted = preset.freezing if method.freezing is None else method.freezing
+    return wanted if method.forward == "float" and isinstance(wanted, float) else None
 
 
 def resolve_beta_lr(beta_lr: float | None, preset: Preset, schedule: Schedule) -> float:

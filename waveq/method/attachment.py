@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -22,6 +21,8 @@ from waveq.method.arguments import (
     resolve_bits,
     resolve_bounds,
     resolve_budget,
+    resolve_freezing,
+    resolve_granularity,
     resolve_quantizer,
     resolve_scale,
     resolve_schedule,
@@ -31,8 +32,8 @@ from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
 from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, accept_plain_root, accept_plain_weight, drop_root_state
 from waveq.method.chosen import ChosenWeight, choose_weights
 from waveq.method.cost_arguments import resolve_pair_budget, resolve_pairs
-from waveq.method.coverage import own_forward
 from waveq.method.fixed_input import FixedInput, drop_input, keep_input
+from waveq.method.frozen import Frozen, follow_loading
 from waveq.method.handle import WaveQ
 from waveq.method.input_bits import InputBits
 from waveq.method.input_signs import InputSign
@@ -50,7 +51,7 @@ from waveq.method.sites import WeightSite, site_names
 from waveq.method.wave_layer import KeptOrder, make_plain, shorten
 from waveq.method.wrappers import resolve_names, unwrapped
 from waveq.quantizers import Quantizer, make_activation_quantizer
-from waveq.quantizers.base import ScaleMode
+from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = ["WaveQ", "attach", "attach_method"]
 
@@ -69,8 +70,10 @@ def attach(
     preset: str = Method.preset,
     schedule: str | Profile | None = Method.schedule,
     scale: ScaleMode | None = Method.scale,
+    granularity: Granularity | None = Method.granularity,
     forward: Forward = Method.forward,
     fit_range: bool | None = Method.fit_range,
+    freezing: float | Literal["off"] | None = Method.freezing,
     first_last: int | None = Method.first_last,
     activation_bits: InputBitsOption = Method.activation_bits,
     activation_quantizer: str | None = Method.activation_quantizer,
@@ -92,8 +95,8 @@ def attach(
     ``optimizer.step()``.
 
     Args:
-        model: any module; changed in place. ``torch.compile`` and DataParallel are looked into; wrap it in others
-            (DistributedDataParallel, FSDP) afterwards.
+        model: any module; changed in place. ``torch.compile`` and DataParallel are looked into; wrap it in
+            DistributedDataParallel afterwards. Sharded weights (FSDP) are refused.
         OPTIONS
 
     Returns:
@@ -103,7 +106,7 @@ def attach(
         ValueError: unknown layer, method, preset or schedule; bits out of range; NaN weights; learned bits without
             total_steps; nothing to quantise; a scale, or learned bits, that the quantiser does not have; a quantiser
             other than the policy's; a model that is attached already. The model is then as it was.
-        TypeError: no module, or one inside a wrapper that has taken hold of the weights.
+        TypeError: no module, or one inside a wrapper that has taken hold of the weights or sharded them.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -122,7 +125,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
     if isinstance(model, nn.Module):
         method = resolve_names(method, site_names(model))
     preset = get_preset(method.preset)
-    quantizer = resolve_quantizer(method.quantizer, method.bits)
+    quantizer = resolve_quantizer(method.quantizer, method.bits, method.forward)
     choice = choose_weights(model, skip=method.skip, also=method.also, bits=method.bits)
     layers, known, shared = choice.layers, choice.known, choice.shared
     chosen = resolve_bits(method.bits, shared, _ends(known or layers), method.first_last)
@@ -152,10 +155,13 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
     if counts:
         require_countable(layers)
     scale = resolve_scale(method.scale, quantizer, preset, method.forward)
+    granularity = resolve_granularity(method.granularity, method.bits, quantizer, scale)
     bounds_from = resolve_bounds(method, scale, schedule)
+    freezing = resolve_freezing(method, preset, quantizer, schedule)
     settings = Settings(
         preset=preset,
         quantizer=quantizer.method,
+        granularity=granularity,
         schedule=schedule,
         total_steps=method.total_steps,
         wave_on=preset.wave_on,
@@ -172,12 +178,15 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
         skipped=tuple(name for name in known if name in choice.skipped),
         forward=method.forward,
         bounds_from=bounds_from,
+        freezing=freezing,
         described={
             "preset": preset.name,
             "quantizer": quantizer.method,
             "scale": scale,
+            "granularity": granularity,
             "forward": method.forward,
             "fit_range": bounds_from is not None,
+            "freezing": None if freezing is None else freezing.exponent,
             "activation_quantizer": activation if inputs else None,
             "schedule": schedule.name,
             "total_steps": method.total_steps,
@@ -198,6 +207,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
                 quantizer=quantizer,
                 settings=settings,
                 scale=scale,
+                granularity=granularity,
                 scale_rule=method.scale_rule,
                 activation=(activation, inputs[name]) if name in inputs else None,
                 signed=signs.get(name),
@@ -210,15 +220,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
         for name in shared
     }
     # nothing above has touched the model: a refused call leaves it as it was
-    strange = own_forward({name: site.module for name, site in layers.items()})
     hooks = _register(model, built, sites, counter if counts else None)
-    if strange:
-        named = ", ".join(f"{name} ({kind})" for name, kind in strange.items())
-        warnings.warn(
-            f"layers with a forward of their own: {named}. Where it makes another weight of theirs, or does more than "
-            "the layer that it is derived from, what is computed is not on the levels of their bits: then skip them",
-            stacklevel=3,
-        )
     return WaveQ(model, built, settings, hooks)
 
 
@@ -229,6 +231,7 @@ def _new_state(
     quantizer: Quantizer,
     settings: Settings,
     scale: ScaleMode,
+    granularity: Granularity,
     scale_rule: ScaleRule,
     activation: tuple[str, int] | None,
     signed: bool | None,
@@ -251,7 +254,7 @@ def _new_state(
                 device=weight.device,
             )
     state = WaveParametrization(
-        chosen.quantizer(quantizer, total_bits=total_bits or None, scale=scale),
+        chosen.quantizer(quantizer, total_bits=total_bits or None, scale=scale, granularity=granularity),
         beta=float(total_bits - 1) if total_bits else preset.beta_init,
         total_bits=total_bits,
         quantized=quantized,
@@ -264,6 +267,8 @@ def _new_state(
         groups=groups,
         inputs=inputs,
     )
+    if settings.freezing is not None:
+        state.frozen = Frozen(weight)
     state.total_steps = settings.total_steps
     state.quantizes_inputs_always = settings.forward == "float"
     state.sign = sign
@@ -332,6 +337,9 @@ def _register_all(
             hooks.append(KeptOrder(module, site.order))
             with torch.no_grad():  # torch reads the weight; what is learned along with reading must not move yet
                 parametrize.register_parametrization(module, site.tensor, layer.state)
+            if layer.state.frozen is not None:
+                chain: Any = module.parametrizations
+                chain[site.tensor].register_load_state_dict_post_hook(follow_loading)
             shorten(module, site.tensor)
             hooks.append(module.register_load_state_dict_pre_hook(accept))  # type: ignore[no-untyped-call]
             if isinstance(module, nn.RNNBase):

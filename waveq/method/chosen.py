@@ -15,7 +15,7 @@ from waveq.method.holders import find_holders, refuse_views
 from waveq.method.options import Bits
 from waveq.method.sites import WeightSite, site_names, weight_sites
 from waveq.quantizers import Quantizer, make_quantizer
-from waveq.quantizers.base import ScaleMode, WeightQuantizer
+from waveq.quantizers.base import Granularity, ScaleMode, WeightQuantizer
 from waveq.quantizers.registry import round_by
 from waveq.quantizers.stacked import stack_of
 
@@ -45,20 +45,28 @@ class ChosenWeight:
         assert found is not None
         return found
 
-    def quantizer(self, quantizer: Quantizer, *, total_bits: int | None, scale: ScaleMode | None) -> WeightQuantizer:
+    def quantizer(
+        self,
+        quantizer: Quantizer,
+        *,
+        total_bits: int | None,
+        scale: ScaleMode | None,
+        granularity: Granularity = "layer",
+    ) -> WeightQuantizer:
         """A new quantiser for it; see ``make_quantizer``."""
         site = self.sites[0]
         make: Any = stack_of if site.stacked else make_quantizer
-        made: WeightQuantizer = make(
-            quantizer, self.tensor, total_bits=total_bits, scale=scale, layer=self.names[0], outputs=site.outputs
-        )
+        levels = {"total_bits": total_bits, "scale": scale, "granularity": granularity, "outputs": site.outputs}
+        made: WeightQuantizer = make(quantizer, self.tensor, layer=self.names[0], **levels)
         return made
 
     @torch.no_grad()
-    def rounded(self, total_bits: int, *, quantizer: Quantizer, scale: ScaleMode | None) -> Tensor:
+    def rounded(
+        self, total_bits: int, *, quantizer: Quantizer, scale: ScaleMode | None, granularity: Granularity = "layer"
+    ) -> Tensor:
         """The weight as ``attach`` with these bits rounds it before any training; shape and dtype as they are."""
-        weight = self.tensor.detach()
-        return round_by(self.quantizer(quantizer, total_bits=total_bits, scale=scale), weight, total_bits)
+        made = self.quantizer(quantizer, total_bits=total_bits, scale=scale, granularity=granularity)
+        return round_by(made, self.tensor.detach(), total_bits)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Row:
         calls: how often the quantised weight was read; None where a compiled graph reads it, which counts nothing.
         bits: total bits as they would be frozen now; None in floating point.
         beta: real magnitude bits.
+        scales: how many sets of levels the weights lie on: 1, or one for each output channel, or slice of a stack.
         input_bits: of the layer's inputs; None in floating point.
         input_beta: the inputs' real bits less one, where they are or were learned.
         input_signed: whether inputs have a sign; None until one was seen.
@@ -55,6 +56,7 @@ class Row:
     calls: int | None = 0
     bits: int | None = None
     beta: float | None = None
+    scales: int | None = None
     input_bits: int | None = None
     input_beta: float | None = None
     input_signed: bool | None = None
@@ -91,7 +93,10 @@ class Summary(Sequence[Row]):
         return f"{_percent(self.share)} of all weights are quantised, in {tensors} of {len(self)} tensors{left}."
 
     def __str__(self) -> str:
-        heads = "tensor", "module", "shape", "share", "attached", "calls", "bits", "beta", "inputs", "off levels"
+        heads = (
+            *("tensor", "module", "shape", "share", "attached", "calls"),
+            *("bits", "beta", "scales", "inputs", "off levels"),
+        )
         cells = [heads, *map(_cells, self._rows)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
         lines = [
@@ -113,6 +118,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         "-" if row.layer is None else "compiled" if row.calls is None else str(row.calls),
         "float" if row.bits is None else str(row.bits),
         "-" if row.beta is None else f"{row.beta:.2f}",
+        "-" if row.scales is None else str(row.scales),
         "float" if row.input_bits is None else f"{row.input_bits}, {_of_inputs(row)}{sign}",
         "-" if row.distance is None else f"{row.distance:.3f}",
     )
@@ -194,6 +200,7 @@ def _of_layer(layer: WaveLayer, distances: bool) -> dict[str, Any]:
         "calls": None if state.compiled else state.reads,
         "bits": layer.total_bits,
         "beta": layer.beta,
+        "scales": state.quantizer.numbers,
         "input_bits": state.activation_bits,
         "input_beta": None if state.inputs is None else float(state.inputs.beta.detach()),
         "input_signed": None if state.signed_now < 0 or state.activation is None else state.signed_now == 1,
@@ -255,11 +262,11 @@ def own_forward(modules: Mapping[str, nn.Module]) -> dict[str, str]:
     """Layers of a class that is derived from a known one and computes something else, each with that class's name.
 
     Args:
-        modules: plain ones, by name.
+        modules: by name.
     """
     found = {}
     for name, module in modules.items():
-        kind = type(module)
+        kind = _plain_kind(module)
         known = next((each for each in kind.__mro__ if each.__module__.startswith(_PUBLISHED)), None)
         formulas = ("forward", "_conv_forward")
         if known not in (None, nn.Module) and any(

@@ -104,7 +104,12 @@ def _differences(state: WaveParametrization, told: Mapping[str, Any]) -> Iterato
     inputs = told.get("inputs"), told.get("input_bits")
     if inputs[1] == "learn" and state.inputs is None:  # goes on with the bits that were found
         inputs = inputs[0], told.get("found_bits", "learn")
-    own = {"quantizer": state.quantizer.method, "scale": state.quantizer.scale}
+    told = {"granularity": "layer", **told} if "scale" in told else told  # from before there was another one
+    own = {
+        "quantizer": state.quantizer.method,
+        "scale": state.quantizer.scale,
+        "granularity": state.quantizer.granularity,
+    }
     for what, value in own.items():
         if what in told and told[what] != value:
             yield what, told[what], value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_leaves
 
+from waveq.method.coverage import own_forward
 from waveq.method.settings import WaveLayer
 
 __all__ = ["FormulaProbe"]
@@ -37,6 +38,9 @@ _PRODUCTS_NAMES, _PASSING_NAMES, _SCALING_NAMES = (
 class FormulaProbe:
     """Watches a model's first forward pass, and warns of quantised weights that go through another formula first.
 
+    Layers with a forward of their own are warned of too, unless what they return is the product with their weight:
+    padding an input (timm's Conv2dSame) or casting it changes no level.
+
     Args:
         model: attached; its hooks are taken off again after the first forward pass, or by ``remove``.
         layers: what ``attach`` made.
@@ -44,12 +48,18 @@ class FormulaProbe:
 
     def __init__(self, model: nn.Module, layers: Sequence[WaveLayer]) -> None:
         self._layers = tuple(layers)
+        self._strange = own_forward({layer.name: layer.modules[0] for layer in layers})  # and not looked at so far
         self._mode: _Watch | None = None
         self._inner: list[Any] = []
         self._handles = [
             model.register_forward_pre_hook(self._begin),
             model.register_forward_hook(self._end, always_call=True),
         ]
+
+    def unseen(self) -> list[str]:
+        """A sentence on layers with a forward of their own that no pass has shown (compiled ones), once."""
+        unseen, self._strange = self._strange, {}
+        return [_own(unseen)] if unseen else []
 
     def remove(self) -> None:
         """Take the hooks off."""
@@ -64,6 +74,8 @@ class FormulaProbe:
         for layer in self._layers:
             hook = _Tell(mode, layer.name)
             self._inner.append(layer.state.register_forward_hook(hook))
+            if layer.name in self._strange:
+                self._inner.append(layer.modules[0].register_forward_hook(_Answer(mode, layer.name)))
         mode.__enter__()  # type: ignore[no-untyped-call]
 
     def _end(self, *_: Any) -> None:
@@ -72,6 +84,9 @@ class FormulaProbe:
             return
         mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         self.remove()
+        doubtful = {name: self._strange.pop(name) for name in mode.answered if name in self._strange}
+        if doubtful := {name: kind for name, kind in doubtful.items() if name in mode.doubtful - set(mode.found)}:
+            warnings.warn(_own(doubtful), stacklevel=3)
         if mode.found:
             told = ", ".join(f"{name} ({formula})" for name, formula in mode.found.items())
             warnings.warn(
@@ -80,6 +95,14 @@ class FormulaProbe:
                 "result the weight before attach()",
                 stacklevel=3,
             )
+
+
+def _own(layers: Mapping[str, str]) -> str:
+    named = ", ".join(f"{name} ({kind})" for name, kind in layers.items())
+    return (
+        f"layers with a forward of their own: {named}. Where it makes another weight of theirs, or does more than "
+        "the layer that it is derived from, what is computed is not on the levels of their bits: then skip them"
+    )
 
 
 class _Tell:
@@ -92,12 +115,28 @@ class _Tell:
         self._mode.follow(weight, self._name)
 
 
+class _Answer:
+    """Forward hook of a layer: whether it returns the product with its quantised weight, and nothing more."""
+
+    def __init__(self, mode: _Watch, name: str) -> None:
+        self._mode, self._name = mode, name
+
+    def __call__(self, _layer: nn.Module, _args: Any, result: Any) -> None:
+        self._mode.answered.add(self._name)
+        product = self._mode.products.get(id(result))
+        if product is None or self._name not in product[1]:
+            self._mode.doubtful.add(self._name)
+
+
 class _Watch(TorchFunctionMode):
     """Follows the weights through functions that hand them on, and remembers the first one that does not."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: dict[str, str] = {}
+        self.products: dict[int, tuple[Tensor, set[str]]] = {}  # by id; kept, as those below
+        self.answered: set[str] = set()  # layers with a forward of their own that were called
+        self.doubtful: set[str] = set()  # those of them that return something else than a product
         self._followed: dict[int, tuple[Tensor, str]] = {}  # the tensors are kept, so that no id is used twice
 
     def follow(self, tensor: Tensor, name: str) -> None:
@@ -120,6 +159,8 @@ class _Watch(TorchFunctionMode):
         if name == "__get__":  # an attribute, such as .T
             name = (resolve_name(func) or "").split(".")[-2]
         if name in _PRODUCTS_NAMES:
+            for each in results:
+                self.products[id(each)] = each, {layer for _, layer in followed}
             return
         by_number = name in _SCALING_NAMES and all(not isinstance(a, Tensor) or a.numel() == 1 for a in args[1:])
         for tensor, layer in followed:

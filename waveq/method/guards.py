@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from waveq.method.formulas import FormulaProbe
 from waveq.method.penalty_watch import PenaltyWatch
 from waveq.method.settings import Settings, WaveLayer
-from waveq.method.surgery import UnmovedScales, require_layers, watch, written_over
+from waveq.method.surgery import Parents, UnmovedScales, WholeWeights, require_layers, watch, written_over
 from waveq.method.task_gradients import TaskGradients
 
 __all__ = ["Guards"]
@@ -28,6 +28,8 @@ class Guards:
     def __init__(self, model: nn.Module, layers: Sequence[WaveLayer], settings: Settings) -> None:
         self._model, self._layers, self._settings = model, layers, settings
         self.probe, self._scales = FormulaProbe(model, layers), UnmovedScales(layers)
+        self._whole, self._begun = WholeWeights(layers), False
+        self._parents = Parents(model, layers)
         self._watching = True  # from the start, when initialisations come too late
         watch(layers, on=True)
         self._penalty = PenaltyWatch(self._versions())
@@ -37,6 +39,12 @@ class Guards:
         """What to say of the bits if no backward pass goes through the penalty; empty while there is nothing to say."""
         return self._penalty.finding
 
+    def begin(self) -> None:
+        """Before the first penalty: weights that were sharded meanwhile are an error."""
+        if not self._begun:
+            self._whole.require()
+            self._begun = True
+
     def follow(self, penalty: Tensor) -> None:
         """A penalty has been handed out."""
         self._penalty.follow(penalty)
@@ -45,9 +53,11 @@ class Guards:
         """At the beginning of a step: layers that are gone are an error, the rest is warned of; most looks are rare."""
         self.probe.remove()
         self._scales.look()
-        found = self._scales.unmoved()
+        found = self._scales.unmoved() + self.probe.unseen()
         if step % _LOOK_EVERY == 0:
             require_layers(self._model, self._layers, self._settings)
+            self._whole.require()
+            found += self._parents.gone(self._model)
         if self._watching:
             found += written_over(self._layers)
         self._watching = (step + 1) % _LOOK_EVERY == 0
@@ -70,7 +80,9 @@ class Guards:
     def last_look(self) -> None:
         """Before the model is left."""
         require_layers(self._model, self._layers, self._settings)
-        for sentence in self._scales.unmoved(at_end=True) + written_over(self._layers):
+        self._whole.require()
+        found = self._scales.unmoved(at_end=True) + self.probe.unseen() + self._parents.gone(self._model)
+        for sentence in found + written_over(self._layers):
             warnings.warn(sentence, stacklevel=4)  # no_grad's wrapper lies between
 
     def _versions(self) -> int:

@@ -14,10 +14,12 @@ from waveq._kernels.groups import forget_weights
 from waveq.method.beta_step import move_betas
 from waveq.method.copies import finalize_copy
 from waveq.method.float_road import keep_bounds, rounded
+from waveq.method.freezing import keep_frozen
 from waveq.method.input_signs import agree_on_signs
 from waveq.method.learned_policy import require_finite
 from waveq.method.penalty import Strengths, penalty
 from waveq.method.phases import enter_phase, freeze_bits
+from waveq.method.ran import agree_on_layers
 from waveq.method.settings import Settings, WaveLayer
 from waveq.method.surgery import require_same_weights
 from waveq.method.task_gradients import TaskGradients
@@ -60,8 +62,10 @@ class WaveQ(View):
 
         Raises:
             RuntimeError: the model was finalised, or the method removed from it.
+            TypeError: weights that were sharded since ``attach`` (FSDP).
         """
         self._require_live("penalty")
+        self._guards.begin()
         self._notice()
         self._pending += torch.is_grad_enabled()  # looking at the value needs no step
         if self._pending == _FORGOTTEN_AFTER:
@@ -83,7 +87,8 @@ class WaveQ(View):
         """Advance by one optimiser step; call it after ``optimizer.step()``.
 
         In phase 2 every beta takes its own plain SGD step (averaged over ranks where torch.distributed runs); when
-        phase 3 begins the bits are frozen.
+        phase 3 begins the bits are frozen. On the float road more weights freeze on their levels, and those that are
+        frozen are put back where the optimizer has moved them.
 
         Args:
             grad_scale: what the loss was multiplied with before ``backward()``: ``GradScaler.get_scale()``, read before
@@ -102,6 +107,8 @@ class WaveQ(View):
         self._guards.judge_penalty(self._gradients, needed=wanted)
         progress.settle_costs()
         if progress.phase == 2:
+            if settings.budget is not None:
+                agree_on_layers(layers)
             pressure = progress.pressure()  # of the bits that the gradients speak of, not of those they lead to
             if move_betas(progress.learned, settings, grad_scale, progress.phase2_share, progress.bit_costs()):
                 progress.move_price(pressure)
@@ -109,6 +116,7 @@ class WaveQ(View):
         progress.advance()
         enter_phase(layers, settings, progress.phase)  # freezes the bits when phase 3 begins
         keep_bounds(layers, settings, progress.step)
+        keep_frozen(layers, settings, progress.step)
         self._gradients.plan(progress.step)
         agree_on_signs([layer.state for layer in layers], progress.step)
         self._tell_groups()
@@ -176,8 +184,8 @@ class WaveQ(View):
             ValueError: a layer's weights hold NaN or infinity.
         """
         self._require_live("finalize")
-        require_finite(self._all)
         self._guards.last_look()
+        require_finite(self._all)
         if self.learning:
             warnings.warn(
                 f"finalize() at step {self.steps} of {self.total_steps}: the bits were still being learned and are "

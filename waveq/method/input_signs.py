@@ -65,7 +65,7 @@ def sign_of(state: Signed, x: Tensor) -> bool:
         return state.signed_now == 1
     if state.signed_now < 0:
         return _look_first(state, x.detach())
-    if not _is_due(state.sign, x) or not bool(x.detach().amin() < 0):
+    if not _is_due(state.sign, x) or not x.detach().amin().item() < 0:
         return False
     if _ranks() > 1:
         state.sign.found = True  # the others have to take the signed grid at the same step

@@ -37,6 +37,7 @@ def policy_of(layers: Sequence[WaveLayer], settings: Settings, steps: int, summa
         weight_counts={layer.name: layer.weight.numel() for layer in layers},
         skipped=settings.skipped,
         quantizer=settings.quantizer,
+        granularity=settings.granularity,
         provenance={
             **settings.described,
             "steps": steps,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from waveq._names import nearest
+from waveq._names import check_choice, nearest
 from waveq.method.schedules import check_total_steps
 
 if TYPE_CHECKING:
@@ -21,13 +21,24 @@ if TYPE_CHECKING:
     from waveq.method.budget import LayerCosts
     from waveq.method.schedules import Profile
     from waveq.quantizers import Quantizer
-    from waveq.quantizers.base import ScaleMode
+    from waveq.quantizers.base import Granularity, ScaleMode
 
-__all__ = ["Bits", "Forward", "InputBitsOption", "Method", "option_help", "option_names", "takes_options"]
+__all__ = [
+    "USUAL_QUANTIZER",
+    "Bits",
+    "Forward",
+    "InputBitsOption",
+    "Method",
+    "option_help",
+    "option_names",
+    "takes_options",
+]
 
 Bits = Literal["learn"] | int | Mapping[str, int]
 Forward = Literal["quantized", "float"]
 InputBitsOption = Literal["learn"] | int | Mapping[str, Literal["learn"] | int] | None
+USUAL_QUANTIZER: Mapping[Forward, str] = {"quantized": "dorefa", "float": "midrise"}
+"""Where nobody names one; "midrise" has DoReFa's grid without its tanh, which would not let weights stay on levels."""
 
 _Check = Callable[[str, Any], Any]  # name and value to the value that is kept
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -59,6 +70,19 @@ def _forward(name: str, value: Any) -> Any:
     if value not in known:
         raise ValueError(f'{name} must be "quantized" or "float", not {value!r}{nearest(str(value), known)}')
     return value
+
+
+def _granularity(name: str, value: Any) -> Any:
+    check_choice(name, value, ("layer", "channel"))
+    return value
+
+
+def _exponent(name: str, value: Any) -> Any:
+    if value == "off":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
+        raise ValueError(f'{name} must be "off" or an exponent above 0, such as 0.5, not {value!r}')
+    return float(value)
 
 
 def _signs(name: str, value: Any) -> Any:
@@ -100,7 +124,7 @@ class Method:
             "A name of ``waveq.quantizers.quantizer_names()``; a class derived from "
             "``waveq.quantizers.WeightQuantizer``; or an instance without parameters and buffers, of which each layer "
             "gets a copy. None is the one that a Policy given as ``bits`` was made "
-            'with, else "dorefa".',
+            'with, else "dorefa", on the float road "midrise".',
         ),
     )
     bits: Bits = field(
@@ -147,14 +171,23 @@ class Method:
             "themselves.",
         ),
     )
+    granularity: Granularity | None = field(
+        default=None,
+        metadata=_told(
+            "What has a scale of its own: layer, or channel (each output channel).",
+            'Methods DoReFa, WRPN and LSQ have "channel", with scale max or learned; a layer keeps one number of bits. '
+            'None is the one that a Policy given as ``bits`` was made with, else "layer".',
+            check=_granularity,
+        ),
+    )
     forward: Forward = field(
         default="quantized",
         metadata=_told(
-            "quantized; or float: weights are rounded once, at the end, where the wave put them.",
-            '"float" is the float road: the weights of the forward pass stay in floating point, the wave draws them to '
-            "their levels, and ``finalize`` rounds once. Only where the task loss moves beta (preset "
-            '"recommended") phase 2 is quantised. Inputs, which have no wave, are quantised from the first step on. '
-            "``with wq.rounded():`` shows the rounded network meanwhile.",
+            "quantized; or float: no quantiser in the forward pass, the weights freeze on their levels one by one.",
+            '"float" is the float road: the weights of the forward pass stay in floating point until they are put on '
+            "their levels (``freezing``), or are rounded once by ``finalize``. Only where the task loss moves beta "
+            '(preset "recommended") phase 2 is quantised. Inputs, which have no wave, are quantised from the first '
+            "step on. ``with wq.rounded():`` shows the rounded network meanwhile.",
             check=_forward,
         ),
     )
@@ -165,6 +198,16 @@ class Method:
             "The range is chosen once, by squared error, and the weights are clipped to it from then on, instead of "
             "the levels following the largest weight. On the float road that is the default; on the other one the "
             "default is not to.",
+        ),
+    )
+    freezing: float | Literal["off"] | None = field(
+        default=None,
+        metadata=_told(
+            "Float road: exponent of the course by which weights freeze on their levels; or off.",
+            "The weights nearest to their levels are put there and stay: a share of ((t - 0.1)/0.85)^freezing of each "
+            "layer's at t of the run, with learned bits from when these are fixed; all of them at 95 %, so that "
+            '``finalize`` changes nothing. The smaller the exponent, the earlier. "off" rounds once, at the end.',
+            check=_exponent,
         ),
     )
     first_last: int | None = field(

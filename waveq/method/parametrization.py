@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from waveq._kernels.backends import engine_for, transforming
-from waveq._kernels.engine import constants
+from waveq._kernels.constants import constants
 from waveq._kernels.groups import Groups, Memory, round_alone
+from waveq._kernels.parts import Parts
 from waveq._kernels.rounding import Sines, stacked
 from waveq.functional import Grid, ScaleRule, exact_scale, frequency, grid_scale, magnitude_bits
+from waveq.method.frozen import Frozen
 from waveq.method.input_bits import InputBits
 from waveq.method.input_signs import InputSign, sign_of
 from waveq.method.kept_weights import KeptWeight, can_keep
@@ -39,12 +41,12 @@ class WaveParametrization(nn.Module):
     beta is a leaf tensor that requires a gradient while it is learned, and a buffer: it travels in the ``state_dict``,
     and no optimizer that is built from ``model.parameters()`` sees it.
 
-    Buffers (0-dim but for the trend): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` int8,
-    whether the forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task;
+    Buffers (0-dim but for two): ``beta`` float32; ``total_bits`` int64, 0 while learned; ``quantized`` int8, whether
+    the forward pass uses quantised weights; ``strength`` float32, the balance of the wave against the task;
     ``velocity`` float32, beta's momentum; ``trend`` (8,) float32, beta's travel in the blocks of ``settling``;
     ``activation_signed`` int8, whether inputs have a sign (-1 until the first one is seen); ``bound`` float32, the
-    largest weight that a fitted range leaves, the largest of all numbers until one is fitted; ``seal`` int64, see
-    ``seal``.
+    largest weight that a fitted range leaves, the largest of all numbers until one is fitted, (C,) where C channels
+    have levels of their own; ``seal`` int64, see ``seal``.
     """
 
     beta: Tensor
@@ -81,6 +83,7 @@ class WaveParametrization(nn.Module):
         self.snap = snap
         self.task_moves_beta = task_moves_beta
         self.activation = activation
+        self.frozen: Frozen | None = None  # only where freezing is asked for
         self.inputs = inputs  # the bits of ``activation``, where they are learned
         self.memory = Memory()
         self.kept = KeptWeight()
@@ -92,6 +95,7 @@ class WaveParametrization(nn.Module):
         self.observer: Callable[[Tensor], None] | None = None  # sees inputs instead of the quantiser (``calibrate``)
         self.reads = self.input_calls = 0  # of the weight, and of the input quantiser
         self.compiled = False  # whether a compiled graph reads the weight, which counts nothing
+        self.ran_somewhere = False  # whether a rank is known to have read it
         self.watched: Watched | None = None
         self.unrectified: Tensor | None = None  # an input on its way here whose ReLU was left out
         self.groups = Groups() if groups is None else groups
@@ -103,7 +107,7 @@ class WaveParametrization(nn.Module):
             ("velocity", 0.0, torch.float32),
             ("trend", [0.0] * BLOCKS, torch.float32),
             ("activation_signed", -1, torch.int8),
-            ("bound", _UNBOUNDED, torch.float32),
+            ("bound", _UNBOUNDED if quantizer.channels is None else [_UNBOUNDED] * quantizer.numbers, torch.float32),
             ("seal", seal_of(total_bits, quantized), torch.int64),
         ):
             self.register_buffer(name, torch.tensor(value, dtype=dtype, device=device))
@@ -144,9 +148,15 @@ class WaveParametrization(nn.Module):
         return None if self.activation is None else self.activation.bits
 
     @property
+    def held(self) -> Frozen:
+        """The weights that stay, where freezing is asked for."""
+        assert self.frozen is not None
+        return self.frozen
+
+    @property
     def ran(self) -> bool:
         """Whether anybody has read the weight so far, in training or evaluation."""
-        return self.compiled or self.reads > 0
+        return self.compiled or self.reads > 0 or self.ran_somewhere
 
     @property
     def learns(self) -> bool:
@@ -253,29 +263,34 @@ class WaveParametrization(nn.Module):
         moving = wave_beta if self.task_moves_beta else wave_beta.detach()
         return grid_scale(moving, bits, grid=grid, rule=self.scale_rule)
 
-    def settle_alike(self, layers: Sequence[Any], grid: Grid) -> tuple[Tensor, ...]:
+    def settle_alike(self, layers: Sequence[Any], grid: Grid, parts: Parts | None) -> tuple[Tensor, ...]:
         """See ``rounding.Layer``: for L layers that were attached alike.
 
         Args:
             layers: their parametrisations.
             grid: theirs.
+            parts: the rows of each; None for one.
         """
         betas, fixed = [layer._buffers["beta"] for layer in layers], tuple(layer.bits_now for layer in layers)
         if all(fixed) and betas[0].is_cpu:  # nothing moves: kept from step to step, as long as nobody writes to a beta
-            key = fixed, grid, *[beta.item() for beta in betas]
+            key = fixed, grid, parts, *[beta.item() for beta in betas]
             if self.__dict__.get("_fixed_key") != key:
                 with torch.inference_mode(False), torch.no_grad():
                     self.__dict__["_fixed"] = self._settle_all(
-                        betas, constants(fixed, torch.int64, betas[0].device), grid
+                        betas, constants(fixed, torch.int64, betas[0].device), grid, parts
                     )
                 self.__dict__["_fixed_key"] = key
             found: tuple[Tensor, ...] = self.__dict__["_fixed"]
             return found
         total_bits = constants(fixed, torch.int64, betas[0].device) if any(fixed) else None
-        return self._settle_all(betas, total_bits, grid)
+        return self._settle_all(betas, total_bits, grid, parts)
 
-    def _settle_all(self, betas: Sequence[Tensor], total_bits: Tensor | None, grid: Grid) -> tuple[Tensor, ...]:
-        beta = stacked(betas)
+    def _settle_all(
+        self, betas: Sequence[Tensor], total_bits: Tensor | None, grid: Grid, parts: Parts | None
+    ) -> tuple[Tensor, ...]:
+        beta = stacked(betas, parts)
+        if parts is not None and total_bits is not None:
+            total_bits = parts.spread(total_bits)
         bits, at = self.settle(beta, total_bits)
         steps, periods = frequency(bits, grid), frequency(at, grid)
         if self.scale_rule == "exact":
@@ -429,6 +444,7 @@ class WaveParametrization(nn.Module):
                 "version": 1,
                 "quantizer": self.quantizer.method,
                 "scale": self.quantizer.scale,
+                "granularity": self.quantizer.granularity,
                 "inputs": None if self.activation is None else self.activation.method,
                 "input_bits": self.activation_bits if self.inputs is None else "learn",
                 "bits": self.attached_bits,
@@ -464,7 +480,9 @@ def quantize_input(module: nn.Module, args: _Args, kwargs: _Kwargs) -> tuple[_Ar
         state.unrectified = None
         if x is unrectified:
             return _with_input(state.activation.rectified(x), args, kwargs)
-    signed, quantizer = sign_of(state, x), state.activation if state.inputs is None else state.inputs
+    # TransformerEncoder leaves padding out in evaluation
+    signed = sign_of(state, x.values() if x.is_nested else x)
+    quantizer = state.activation if state.inputs is None else state.inputs
     return _with_input(quantizer(x, signed=signed), args, kwargs)
 
 

@@ -27,6 +27,7 @@ class Preset:
         lambda_w: strength of the wave on the weights; with ``balance`` a share, see there.
         balance: whether lambda_w is relative to the task: 1 makes the wave's gradient as long as the layer's own.
         pinning: on the float road, the strengths at which the wave begins and ends where its schedule is "rising".
+        freezing: on the float road, the exponent of the course by which weights freeze; None where they do not.
         lambda_beta: price of one bit of an average layer, in units of the task loss.
         beta_init: where every beta starts.
         beta_max: upper clamp of beta.
@@ -52,6 +53,7 @@ class Preset:
     lambda_w: float
     balance: bool
     pinning: tuple[float, float]
+    freezing: float | None
     lambda_beta: float
     beta_init: float
     beta_max: float
@@ -79,6 +81,7 @@ PRESETS: dict[str, Preset] = {
         lambda_w=1.0,
         balance=False,
         pinning=(0.01, 1.0),
+        freezing=None,
         lambda_beta=0.05,
         beta_init=BETA_MAX,
         beta_max=BETA_MAX,
@@ -109,6 +112,7 @@ PRESETS: dict[str, Preset] = {
         lambda_w=1.0,
         balance=False,
         pinning=(0.01, 1.0),
+        freezing=None,
         lambda_beta=0.02,
         beta_init=8.0,
         beta_max=8.0,
@@ -140,6 +144,7 @@ PRESETS: dict[str, Preset] = {
         lambda_w=0.1,
         balance=True,
         pinning=(0.001, 10.0),
+        freezing=0.5,
         lambda_beta=0.02,
         beta_init=BETA_MAX,
         beta_max=BETA_MAX,

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 
-__all__ = ["Schedule", "check_total_steps", "constant", "exponential", "from_callable", "rising", "three_phase"]
+__all__ = [
+    "Course",
+    "Schedule",
+    "check_total_steps",
+    "constant",
+    "exponential",
+    "freezing_course",
+    "from_callable",
+    "rising",
+    "three_phase",
+]
 
 Profile = Callable[[int], tuple[float, float]]
 
@@ -39,6 +49,57 @@ class Schedule:
         if self.fall is None or step >= self.fall:
             return 3
         return 1 if step < self.rise else 2
+
+
+_BEGINS = 0.1  # of the run: the network first learns to do without its outliers
+_ENDS = 17 / 18  # of what is left then; in the rest biases and batch norm follow the last weights
+_LOOKS = 100  # a run, at which more is frozen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How weights freeze on the float road: share = ((step - begin)/(end - begin))^exponent.
+
+    Attributes:
+        begin: the step after which weights freeze.
+        end: the step at which all of them are frozen.
+        exponent: above 0; the smaller, the earlier the weights freeze.
+        every: steps between two looks.
+    """
+
+    begin: int
+    end: int
+    exponent: float
+    every: int
+
+    def share(self, step: int) -> float:
+        """The share of a layer's weights that is frozen at a step, 0 to 1."""
+        if step >= self.end:
+            return 1.0
+        return 0.0 if step <= self.begin else ((step - self.begin) / (self.end - self.begin)) ** self.exponent
+
+    def is_due(self, step: int) -> bool:
+        """Whether more weights freeze at a step."""
+        return step == self.end or (self.begin < step < self.end and (step - self.begin) % self.every == 0)
+
+
+def freezing_course(total_steps: int, *, exponent: float, fall: int | None = None) -> Course:
+    """From a tenth of the run to 95 % of it; where bits are learned from their freezing on.
+
+    Args:
+        total_steps: optimiser steps of the whole run.
+        exponent: of the course.
+        fall: first step of phase 3, in which the bits are fixed; None where none are learned.
+
+    Example:
+        >>> course = freezing_course(1000, exponent=0.5)
+        >>> course.begin, course.end, [round(course.share(step), 2) for step in (110, 312, 525, 950)]
+        (100, 950, [0.11, 0.5, 0.71, 1.0])
+    """
+    check_total_steps(total_steps)
+    begin = min(max(math.ceil(_BEGINS * total_steps), fall or 0), total_steps - 1)
+    end = math.ceil(begin + _ENDS * (total_steps - begin))
+    return Course(begin=begin, end=end, exponent=exponent, every=math.ceil(total_steps / _LOOKS))
 
 
 def three_phase(

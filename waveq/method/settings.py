@@ -14,8 +14,9 @@ from waveq.method.options import Forward, Method
 from waveq.method.pair_costs import PairCosts
 from waveq.method.parametrization import WaveParametrization
 from waveq.method.presets import Preset
-from waveq.method.schedules import Schedule
+from waveq.method.schedules import Course, Schedule
 from waveq.quantizers import WeightQuantizer
+from waveq.quantizers.base import Granularity
 
 __all__ = ["Settings", "WaveLayer"]
 
@@ -92,8 +93,8 @@ class WaveLayer:
         if wave_on == "raw":
             return wide
         # An all-zero layer divides by its largest weight's stand-in, which would blow the crest's rounding noise up.
-        alive = (weight.detach() != 0).any()
         quantizer = self.state.quantizer
+        alive = quantizer.spread(quantizer.largest_of(weight.detach()) != 0, weight)
         if self.state.bits_now == 1:
             return quantizer.binary_coordinate(wide) * alive
         return quantizer.coordinate(wide, self.state.wave_beta().detach()) * alive
@@ -116,6 +117,7 @@ class Settings:
     """What one bit of each operand costs, with mean 1, where that does not depend on other bits."""
     budget: AnyBudget | None
     skipped: tuple[str, ...]
+    granularity: Granularity = "layer"
     pairs: PairCosts | None = None
     """What layers cost by the bits of both operands, where it depends on both."""
     counter: Counter | None = None
@@ -123,6 +125,8 @@ class Settings:
     forward: Forward = "quantized"
     bounds_from: int | None = None
     """The step at which ranges are fitted; None where they are not."""
+    freezing: Course | None = None
+    """How weights freeze on their levels; None where they do not."""
     described: Mapping[str, Any] = field(default_factory=dict)
     method: Method = field(default_factory=Method)
     """The options themselves, with the model's own names for its layers."""

@@ -11,8 +11,17 @@ from torch.nn.utils import parametrize
 from waveq.method.settings import Settings, WaveLayer
 from waveq.method.sites import site_name, weight_sites
 from waveq.method.watched import Watched
+from waveq.method.wrappers import WHOLE
 
-__all__ = ["UnmovedScales", "require_layers", "require_same_weights", "watch", "written_over"]
+__all__ = [
+    "Parents",
+    "UnmovedScales",
+    "WholeWeights",
+    "require_layers",
+    "require_same_weights",
+    "watch",
+    "written_over",
+]
 
 
 def require_layers(model: nn.Module, layers: Sequence[WaveLayer], settings: Settings) -> None:
@@ -36,6 +45,33 @@ def require_layers(model: nn.Module, layers: Sequence[WaveLayer], settings: Sett
         + (f"; {', '.join(fresh)}: there instead, and not quantised" if fresh else "")
         + ". Call wq.remove(), and attach() once the model is as it shall be trained"
     )
+
+
+class WholeWeights:
+    """Weights as large as they were at ``attach``; a wrapper that shards them leaves each process a part.
+
+    Args:
+        layers: what ``attach`` made.
+    """
+
+    def __init__(self, layers: Sequence[WaveLayer]) -> None:
+        self._layers = tuple(layers)
+        self._before = [(type(layer.weight), layer.weight.shape) for layer in layers]
+
+    def require(self) -> None:
+        """Refuse to compute with parts of weights: their largest value is not the weight's.
+
+        Raises:
+            TypeError: names a layer, and how to train instead.
+        """
+        for layer, (kind, shape) in zip(self._layers, self._before, strict=True):
+            module: Any = layer.modules[0]
+            weight = module._modules["parametrizations"]._modules[layer.tensors[0]]._parameters.get("original")
+            if type(weight) is not kind or weight.shape != shape:  # FSDP2 puts DTensors there, FSDP flat parts or None
+                raise TypeError(
+                    f"the weight of layer {layer.name!r} has been sharded since attach() (FSDP, tensor parallelism): "
+                    + WHOLE
+                )
 
 
 def require_same_weights(model: nn.Module, layers: Sequence[WaveLayer], values: Mapping[str, Tensor]) -> None:
@@ -72,6 +108,43 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
+class Parents:
+    """The modules that layers stood in at ``attach``, which may merge what they hold into the weight, and go.
+
+    Adapters do (``merge_and_unload`` of peft): they write into a quantised weight, which is computed anew.
+
+    Args:
+        model: attached.
+        layers: what ``attach`` made.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[WaveLayer]) -> None:
+        names = {id(module): name for name, module in model.named_modules()}
+        self._of = {layer.name: _above(model, names[id(layer.modules[0])]) for layer in layers}
+
+    def gone(self, model: nn.Module) -> list[str]:
+        """A sentence on layers that are left of modules that are gone, once."""
+        present = {id(module) for module in model.modules()}
+        found = {
+            name: next((type(parent).__name__ for parent in parents if id(parent) not in present), None)
+            for name, parents in self._of.items()
+        }
+        told = ", ".join(f"{name} (in a {kind})" for name, kind in found.items() if kind is not None)
+        if not told:
+            return []
+        self._of = {}
+        return [
+            f"modules that layers stood in are gone since attach(): {told}. If they merged anything into the weights, "
+            "as adapters do, it is lost: quantised weights are computed anew whenever they are read. Merge before "
+            "attach(), or after wq.remove()."
+        ]
+
+
+def _above(model: nn.Module, name: str) -> list[nn.Module]:
+    parts = name.split(".")
+    return [model.get_submodule(".".join(parts[:count])) for count in range(1, len(parts))]
+
+
 class UnmovedScales:
     """Learned scales that no optimizer moves: it was built before ``attach``, which made them.
 
@@ -82,7 +155,7 @@ class UnmovedScales:
     enough = 20  # steps in which the weights moved and the scales did not
 
     def __init__(self, layers: Sequence[WaveLayer]) -> None:
-        self._layers = [layer for layer in layers if any(self._scales(layer))]
+        self._layers = [layer for layer in layers if self._scales(layer)]
         self._before: dict[str, tuple[Any, ...]] = {}
         self._still: dict[str, int] = {}
         self._told = False

@@ -10,8 +10,9 @@ from torch import nn
 from waveq.functional import sine_penalty
 from waveq.method.coverage import Summary, count_weights, never_ran, summarize
 from waveq.method.diagnosis import diagnose_bits
-from waveq.method.float_road import TOLERANCE, off_levels, share_on_levels
+from waveq.method.float_road import TOLERANCE, forecast_rounding, off_levels, share_on_levels
 from waveq.method.forecast import forecast
+from waveq.method.freezing import forecast_freezing
 from waveq.method.guards import Guards
 from waveq.method.learned_policy import policy_of
 from waveq.method.operands import InputOperand
@@ -127,10 +128,23 @@ class View:
         self._require_live("on_levels")
         return {name: share_on_levels(layer, tolerance) for name, layer in self._layers.items()}
 
+    def frozen_weights(self) -> dict[str, float]:
+        """Share of the weights by layer that stay on their levels; empty without freezing."""
+        self._require_live("frozen_weights")
+        return {
+            name: layer.state.frozen.share for name, layer in self._layers.items() if layer.state.frozen is not None
+        }
+
     def forecast(self) -> str:
-        """What the strengths imply, and how much of the model is quantised, to read before training."""
+        """What the strengths imply, and how much of the model is quantised, to read before training.
+
+        On the float road also what rounding would do to the weights now, and when they freeze.
+        """
         self._require_live("forecast")
-        return f"{forecast(self._all, self.settings)}\n{self._totals().totals}"
+        lines = [forecast(self._all, self.settings)]
+        if self.settings.forward == "float":
+            lines += [forecast_rounding(self._all, self.settings), forecast_freezing(self.settings)]
+        return "\n".join([*filter(None, lines), self._totals().totals])
 
     def summary(self) -> Summary:
         """Every parameter tensor of the model, quantised or not and why; after ``finalize`` as it was before.

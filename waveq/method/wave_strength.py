@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from waveq._kernels.engine import Column, Engine
+from waveq._kernels.engine import Engine
 from waveq._kernels.layout import widened
 from waveq._kernels.rounding import Formulas
 from waveq.functional import frequency, phase
@@ -73,11 +73,10 @@ def _rebalance_together(engine: Engine, layers: Sequence[WaveLayer], settings: S
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     states, raw = [layer.state for layer in layers], settings.wave_on == "raw"
     formulas = Formulas(states, weights, engine, rounds=False, wave=True, raw=raw)
-    found = engine.lengths(weights, formulas.table, gradients)
+    found = engine.lengths(formulas.laid_out(weights), formulas.table, formulas.laid_out(gradients))
     pulls, twins, along, tasks = found.unbind(1)
     across = (tasks - along.square() / pulls.clamp_min(torch.finfo(pulls.dtype).tiny)).clamp_min(0.0)
-    periods = formulas.table.rows[:, Column.PERIODS]
-    amplitude = math.pi * periods * torch.exp2(-settings.order * formulas.at) / formulas.counts
+    amplitude = math.pi * formulas.periods(slice(None)) * torch.exp2(-settings.order * formulas.at) / formulas.counts
     _remember(layers, across.sqrt() / (amplitude * ((pulls + twins) / 2.0).sqrt()))
 
 

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from waveq.method.options import Method
 from waveq.policy import Policy
 
-__all__ = ["bare_name", "names_of", "renamed", "resolve_names", "unwrapped"]
+__all__ = ["WHOLE", "bare_name", "names_of", "renamed", "resolve_names", "unwrapped"]
 
 Value = TypeVar("Value")
 
@@ -27,13 +27,17 @@ _FIRST = (
     "attach to the network itself and wrap it afterwards: wq = waveq.attach(network, ...), then "
     "{call}. The model is as it was."
 )
+WHOLE = (
+    "levels follow from whole weights: train the network whole or in DistributedDataParallel, call wq.finalize(), and "
+    "shard the plain network it leaves"
+)
 _TOO_LATE = {
     "DistributedDataParallel": "DistributedDataParallel(network)",
-    "FullyShardedDataParallel": "FullyShardedDataParallel(network)",
     "DeepSpeedEngine": "deepspeed.initialize(model=network)",
     "RecursiveScriptModule": "train, wq.finalize() and torch.jit.script(network)",
     "TopLevelTracedModule": "train, wq.finalize() and torch.jit.trace(network, x)",
 }
+_SHARDED = "FullyShardedDataParallel"
 
 
 def unwrapped(model: Any) -> Any:
@@ -64,7 +68,7 @@ def unwrapped(model: Any) -> Any:
 def _refuse_wrappers(model: nn.Module) -> None:
     for name, module in model.named_modules():
         for kind in type(module).__mro__:
-            if kind.__name__ in _TOO_LATE and kind.__module__.partition(".")[0] in ("torch", "deepspeed"):
+            if kind.__name__ in (*_TOO_LATE, _SHARDED) and kind.__module__.partition(".")[0] in ("torch", "deepspeed"):
                 what = f"the module {name!r} of model" if name else "model"
                 raise TypeError(
                     f"{what} is a {kind.__name__}, which has taken hold of the weights: " + _order(kind.__name__)
@@ -73,10 +77,7 @@ def _refuse_wrappers(model: nn.Module) -> None:
     if tensors is not None:
         for name, parameter in model.named_parameters():
             if isinstance(parameter, tensors.DTensor):
-                raise TypeError(
-                    f"the weights of model are sharded ({name!r} is a DTensor): "
-                    + _FIRST.format(call="fully_shard(network) or parallelize_module(network, ...)")
-                )
+                raise TypeError(f"the weights of model are sharded ({name!r} is a DTensor): " + WHOLE)
     if dist.is_available() and dist.is_initialized():
         inside = {id(module) for module in model.modules()}
         for thing in gc.get_objects():
@@ -88,7 +89,7 @@ def _refuse_wrappers(model: nn.Module) -> None:
 
 
 def _order(kind: str) -> str:
-    return _FIRST.format(call=_TOO_LATE[kind])
+    return WHOLE if kind == _SHARDED else _FIRST.format(call=_TOO_LATE[kind])
 
 
 # ---------------------------------------------------------------------- names
@@ -181,6 +182,7 @@ def renamed(policy: Policy, names: Mapping[str, str]) -> Policy:
         weight_counts=_renamed(policy.weight_counts, names),
         skipped=tuple(names.get(name, name) for name in policy.skipped),
         quantizer=policy.quantizer,
+        granularity=policy.granularity,
         provenance={**policy.provenance, **told},
     )
 

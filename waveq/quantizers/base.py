@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -10,13 +11,16 @@ from torch import Tensor, nn
 from waveq._boundaries import clip
 from waveq._kernels.levels import TINY, Given, Levels, plain_given, rounded, wave_coordinate
 from waveq.functional import MAX_TOTAL_BITS, Grid
+from waveq.layers import Outputs
 
 __all__ = [
     "TINY",
     "Given",
+    "Granularity",
     "Levels",
     "ScaleMode",
     "WeightQuantizer",
+    "check_channels",
     "check_scale_mode",
     "damped",
     "kept_positive",
@@ -24,6 +28,7 @@ __all__ = [
 ]
 
 ScaleMode = Literal["none", "max", "learned"]
+Granularity = Literal["layer", "channel"]
 
 
 class WeightQuantizer(nn.Module):
@@ -44,6 +49,9 @@ class WeightQuantizer(nn.Module):
         learns_bits: whether its grid stretches with a real beta, so that bits can be learned.
         by_output: whether its levels differ between output channels; it is then made with ``outputs=`` too, a
             ``waveq.layers.Outputs`` that says where these lie in the weight.
+        by_channel: whether it can have a scale for each output channel (``granularity="channel"``): it is then made
+            with ``channels=``, such an ``Outputs``. What it learns is (C,), one number a channel, and so is all that
+            ``levels`` is given of the weights; what starts from the weights asks ``largest_of`` and ``mean_of``.
         squash: f, the function of the weights that is rounded: "tanh", or "none" for the weights themselves.
         scale: how the levels are scaled: "none" (as DoReFa and WRPN were published), "max" or "learned".
 
@@ -51,9 +59,10 @@ class WeightQuantizer(nn.Module):
         weight: the layer's weights; they start what is learned and are not kept.
         total_bits: B of this layer; None while bits are learned.
         scale: one of ``scale_modes``; None takes the first.
+        channels: where the output channels lie that have levels of their own; None for one set of levels.
 
     Raises:
-        ValueError: a scale that the method does not have.
+        ValueError: a scale that the method does not have; channels of a method without a scale for each.
 
     Example:
         A quantiser whose levels span three standard deviations of the weights that it was made with:
@@ -85,6 +94,7 @@ class WeightQuantizer(nn.Module):
     bit_counts: ClassVar[range] = range(1, MAX_TOTAL_BITS + 1)
     learns_bits: ClassVar[bool] = True
     by_output: ClassVar[bool] = False
+    by_channel: ClassVar[bool] = False
     squash: ClassVar[Literal["none", "tanh"]] = "none"
     scale: ScaleMode
 
@@ -93,12 +103,43 @@ class WeightQuantizer(nn.Module):
         if "method" not in vars(cls):
             cls.method = cls.__name__.lower()
 
-    def __init__(self, weight: Tensor, *, total_bits: int | None = None, scale: ScaleMode | None = None) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        *,
+        total_bits: int | None = None,
+        scale: ScaleMode | None = None,
+        channels: Outputs | None = None,
+    ) -> None:
         super().__init__()
         self.scale = self.scale_modes[0] if scale is None else check_scale_mode(scale)
         if self.scale not in self.scale_modes:
             known = " or ".join(map(repr, self.scale_modes))
             raise ValueError(f"quantizer {self.method!r} has its own levels and takes scale {known}, not {scale!r}")
+        self._channels: Outputs | None = None
+        self._numbers = 1
+        if channels is not None:
+            check_channels(self, self.scale)
+            self.divide(weight, channels)
+
+    def divide(self, weight: Tensor, channels: Outputs) -> None:
+        """Each output channel gets levels of its own; before anything is learned of them."""
+        self._channels, self._numbers = channels, channels.count(weight)
+
+    @property
+    def channels(self) -> Outputs | None:
+        """Where the output channels lie that have levels of their own; None for one set of levels."""
+        return self._channels
+
+    @property
+    def numbers(self) -> int:
+        """How many sets of levels there are: 1, or C, one for each output channel."""
+        return self._numbers
+
+    @property
+    def granularity(self) -> Granularity:
+        """What has a scale of its own: the layer, or each of its output channels."""
+        return "layer" if self._channels is None else "channel"
 
     def grid(self, total_bits: int | None = None) -> Grid:
         """The grid at a number of total bits; None asks for the grid while bits are learned (2 and more)."""
@@ -113,15 +154,17 @@ class WeightQuantizer(nn.Module):
     def coordinate(self, weight: Tensor, beta: Tensor) -> Tensor:
         """The tensor that the wave acts on at a beta (0-dim); shape of weight, differentiable."""
         beta = beta.detach()
-        squashed, given = plain_given(self, weight, torch.ceil(beta), beta, 1.0)
-        return wave_coordinate(squashed, self.levels(given))
+        squashed, given = plain_given(self, self.by_column(weight), torch.ceil(beta), beta, 1.0)
+        return self.from_columns(wave_coordinate(squashed, self.levels(given)), weight)
 
     def binary_coordinate(self, weight: Tensor) -> Tensor:
         """The tensor that the wave acts on where a layer has one bit: clip(w / E|w|, -1, 1), on -1 and 1."""
-        return clip(weight / weight.detach().abs().mean().clamp_min(TINY), -1.0, 1.0)
+        return clip(weight / self.spread(self.mean_of(weight.detach()).clamp_min(TINY), weight), -1.0, 1.0)
 
     def pitch(self, weight: Tensor, bits: Tensor, grid_scale: Tensor) -> Tensor | None:
         """Distance between neighbouring levels in units of the weights, 0-dim; None where it is not one number."""
+        if self.channels is not None:
+            return None
         if not bits.any():
             return 2 * weight.abs().mean()
         _, given = plain_given(self, weight, bits, bits, grid_scale)
@@ -133,8 +176,9 @@ class WeightQuantizer(nn.Module):
 
         One bit in total (b = 0) is for ``binarize``; here b >= 1.
         """
-        squashed, given = plain_given(self, weight, bits, bits, 1.0 if grid_scale is None else grid_scale)
-        return rounded(squashed, self.levels(given), given.grid.shift)
+        columns = self.by_column(weight)
+        squashed, given = plain_given(self, columns, bits, bits, 1.0 if grid_scale is None else grid_scale)
+        return self.from_columns(rounded(squashed, self.levels(given), given.grid.shift), weight)
 
     @torch.no_grad()
     def restart(self, weight: Tensor, total_bits: int) -> None:
@@ -158,20 +202,47 @@ class WeightQuantizer(nn.Module):
     def compiles(self, formula: Literal["forward", "coordinate"]) -> bool:
         """Whether the compiled kernels may stand for ``forward`` or ``coordinate``: ``levels`` says it all.
 
-        So it is unless a subclass overrides that formula, or has parameters, buffers or modules that are no numbers.
+        So it is unless a subclass overrides that formula, or has parameters, buffers or modules that are no numbers
+        (one for each channel where these have levels of their own).
         """
         if getattr(type(self), formula) is not getattr(WeightQuantizer, formula):
             return False
         return not self._modules and all(
-            value is not None and value.ndim == 0
+            value is not None and value.ndim <= (self.channels is not None)
             for kept in (self._parameters, self._buffers)
             for value in kept.values()
         )
 
     def binarize(self, weight: Tensor) -> Tensor:
         """One bit: sign(w) E|w| with 0 -> +E|w|, straight-through (DoReFa eq. 7; WRPN uses the same)."""
-        magnitude = weight.detach().abs().mean()
+        size = weight.detach()
+        mean, least, most = self.mean_of(size), self._of_each(size, torch.amin), self.largest_of(size)
+        magnitude = self.spread(mean.clamp(least, most), weight)  # sums of equal numbers miss these by their last bit
         return straight_through(weight, torch.where(weight.detach() < 0, -magnitude, magnitude))
+
+    def by_column(self, weight: Tensor) -> Tensor:
+        """The weight as it is; (weights of each channel, C) where channels have levels of their own."""
+        return weight if self.channels is None else self.channels.rows(weight).T
+
+    def from_columns(self, columns: Tensor, like: Tensor) -> Tensor:
+        """What was made of ``by_column``, in the shape of the weight."""
+        return columns if self.channels is None else self.channels.back(columns.T, like)
+
+    def spread(self, number: Tensor, like: Tensor) -> Tensor:
+        """A number 0-dim, or one for each channel (C,), in a shape that broadcasts to the weight."""
+        return number if self.channels is None else self.channels.spread(number, like)
+
+    def largest_of(self, weight: Tensor) -> Tensor:
+        """max|w|, 0-dim; of each channel, (C,)."""
+        return self._of_each(weight, torch.amax)
+
+    def mean_of(self, weight: Tensor) -> Tensor:
+        """E|w|, 0-dim; of each channel, (C,)."""
+        return self._of_each(weight, torch.mean)
+
+    def _of_each(self, weight: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
+        sizes = self.by_column(weight).abs()
+        return reduce(sizes) if self.channels is None else reduce(sizes, dim=0)
 
 
 def straight_through(value: Tensor, rounded: Tensor) -> Tensor:
@@ -205,6 +276,26 @@ def kept_positive(parameter: Tensor, least: float = TINY) -> Tensor:
         (0.25, 1.0)
     """
     return straight_through(parameter, parameter.detach().clamp_min(least))
+
+
+def check_channels(method: type[WeightQuantizer] | WeightQuantizer, scale: ScaleMode | None) -> None:
+    """Whether a method can have a scale for each output channel.
+
+    Raises:
+        ValueError: it cannot, or not with this scale; None stands for the method's own.
+    """
+    name = method.method
+    if not method.by_channel:
+        why = ": its levels differ between output channels as it is" if method.by_output else ""
+        raise ValueError(
+            f"quantizer {name!r} has no granularity 'channel'{why}; leave granularity out, or take 'dorefa', 'wrpn' "
+            "or 'lsq'"
+        )
+    if (scale or (method.scale_modes[0] if isinstance(method, type) else method.scale)) == "none":
+        raise ValueError(
+            "granularity 'channel' is a scale for each output channel, and scale 'none' has no scale: take scale "
+            f"'max' or 'learned' with quantizer {name!r}"
+        )
 
 
 def check_scale_mode(scale: str) -> ScaleMode:

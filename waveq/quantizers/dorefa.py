@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -19,19 +21,23 @@ class DoReFa(WeightQuantizer):
     network without batch norm then sees every layer's gain jump by 1/max|w|. ``scale="max"`` multiplies the levels by
     max|w|, ``scale="learned"`` by a parameter that starts there; both treat the maximum as a constant.
 
+    By channel, u_cj = tanh(w_cj) / max_j|tanh(w_cj)| and the levels are s_c u_q with s_c = max_j|w_cj| or a parameter
+    that starts there: channel c's 2^B levels span its own weights.
+
     Args:
         weight: the layer's weights, to start a learned scale from.
-        total_bits: not needed; the range is the same for every number of bits.
         scale: "none", "max" or "learned".
+        options: those of ``WeightQuantizer``; the range is the same for every number of bits.
     """
 
     method = "dorefa"
     squash = "tanh"
+    by_channel = True
 
-    def __init__(self, weight: Tensor, *, total_bits: int | None = None, scale: ScaleMode | None = None) -> None:
-        super().__init__(weight, total_bits=total_bits, scale=scale)
+    def __init__(self, weight: Tensor, *, scale: ScaleMode | None = None, **options: Any) -> None:
+        super().__init__(weight, scale=scale, **options)
         if self.scale == "learned":
-            self.level_scale = nn.Parameter(weight.detach().abs().max().clamp_min(TINY).float())
+            self.level_scale = nn.Parameter(self.largest_of(weight.detach()).clamp_min(TINY).float())
 
     def grid(self, total_bits: int | None = None) -> Grid:
         """Mid-rise for every number of bits."""

@@ -66,6 +66,7 @@ class LQNets(WeightQuantizer):
         assert total_bits is not None  # the registry does not make it without bits
         self.bits, self.outputs = total_bits, outputs
         rows = outputs.rows(weight.detach().float())
+        self._numbers = len(rows)
         size = rows.square().mean(dim=1, keepdim=True).sqrt().clamp_min(TINY)
         powers = 2.0 ** torch.arange(total_bits, device=rows.device, dtype=rows.dtype)
         basis = size * powers * _QUARTILE / 2.0 ** (total_bits - 1)
@@ -116,8 +117,8 @@ class LQNetsActivation(DataStarted):
 
     The gradient is straight-through between the outermost levels and 0 beyond. Each training batch moves the basis a
     tenth of the way to its least-squares fit. It starts at the powers of two on the scale of the first training batch
-    and is fitted to that batch by ten whole rounds, as the weights' is; where inputs turn out to have a sign later, once
-    more, for the new codes.
+    and is fitted to that batch by ten whole rounds, as the weights' is; once more, for the new codes, where inputs turn
+    out to have a sign later.
 
     Args:
         bits: K, 1 to 8.

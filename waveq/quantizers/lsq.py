@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ from waveq._kernels.backends import engine_for
 from waveq._kernels.levels import rounded
 from waveq.functional import Grid
 from waveq.quantizers.activation import DataStarted, features_of
-from waveq.quantizers.base import TINY, Given, Levels, ScaleMode, WeightQuantizer, damped, kept_positive
+from waveq.quantizers.base import TINY, Given, Levels, WeightQuantizer, damped, kept_positive
 
 __all__ = ["LSQ", "LSQActivation", "lsq_start", "lsq_steps", "quantize_by_step"]
 
@@ -34,24 +36,29 @@ class LSQ(WeightQuantizer):
     s is kept positive: below zero it counts as (almost) zero and keeps its gradient, so that it comes back. The wave
     moves the weights alone; through s it would find its own trivial minimum, a step so large that all weights are 0.
 
+    By channel there is a step s_c for each, which starts at 2 E_j|w_cj| / sqrt(Q_P); N is the channel's number of
+    weights, and all that is said above of a layer's range holds for each channel's.
+
     Args:
         weight: the layer's weights, to start the step from.
         total_bits: B, 2 to 9; None while bits are learned.
-        scale: "learned" alone.
+        options: those of ``WeightQuantizer``; scale is "learned" alone.
     """
 
     method = "lsq"
     activation = "lsq"
     scale_modes = ("learned",)
     bit_counts = range(2, 10)
+    by_channel = True
 
     reference_steps: Tensor
 
-    def __init__(self, weight: Tensor, *, total_bits: int | None = None, scale: ScaleMode | None = None) -> None:
-        super().__init__(weight, total_bits=total_bits, scale=scale)
+    def __init__(self, weight: Tensor, *, total_bits: int | None = None, **options: Any) -> None:
+        super().__init__(weight, total_bits=total_bits, **options)
         _, most = lsq_steps(total_bits or _REFERENCE_BITS, signed=True)
         values = weight.detach().float()
-        self.step = nn.Parameter(lsq_start(values, most) if total_bits else (values.abs().max() / most).clamp_min(TINY))
+        start = lsq_start(self.mean_of(values), most) if total_bits else self.largest_of(values) / most
+        self.step = nn.Parameter(start.clamp_min(TINY))
         self.register_buffer("reference_steps", torch.tensor(float(most), device=weight.device))
 
     def grid(self, total_bits: int | None = None) -> Grid:
@@ -66,7 +73,7 @@ class LSQ(WeightQuantizer):
     @torch.no_grad()
     def follow_bits(self, weight: Tensor, before: int, now: int) -> None:
         """The range stays within max|w| and, with every bit that is lost, within LSQ's start at the bits left."""
-        longest = weight.float().abs().amax() / self.reference_steps
+        longest = self.largest_of(weight.float()) / self.reference_steps
         if now < before:
             longest = torch.minimum(longest, self._start(weight, now))
         self.step.copy_(torch.minimum(self.step, longest.clamp_min(TINY)))
@@ -74,7 +81,7 @@ class LSQ(WeightQuantizer):
     def _start(self, weight: Tensor, total_bits: int) -> Tensor:
         """LSQ's first range at these bits, as the step at the bits that ranges are counted in."""
         _, most = lsq_steps(total_bits, signed=True)
-        return lsq_start(weight.float(), most) * most / self.reference_steps
+        return lsq_start(self.mean_of(weight.float()), most) * most / self.reference_steps
 
     @property
     def span(self) -> Tensor:
@@ -124,7 +131,7 @@ class LSQActivation(DataStarted):
     def start(self, x: Tensor, signed: bool) -> None:
         """s from a batch."""
         _, most = lsq_steps(self.bits, signed=signed)
-        self.step.copy_(self.shared(lsq_start(x, most)))
+        self.step.copy_(self.shared(lsq_start(x.abs().mean(), most)))
 
     def take_sign(self) -> None:
         """The step grows by as much as there are fewer levels above zero."""
@@ -162,14 +169,14 @@ def lsq_steps(bits: int, *, signed: bool) -> tuple[int, int]:
     return (2 ** (bits - 1), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
-def lsq_start(values: Tensor, most: int) -> Tensor:
-    """2 E|v| / sqrt(Q_P), 0-dim, and not quite zero for values that all are.
+def lsq_start(mean: Tensor, most: int) -> Tensor:
+    """2 E|v| / sqrt(Q_P) from E|v|, any shape, and not quite zero for values that all are.
 
     Example:
-        >>> lsq_start(torch.tensor([-1.0, 3.0]), 4).item()
+        >>> lsq_start(torch.tensor(2.0), 4).item()
         2.0
     """
-    start: Tensor = 2.0 * values.abs().mean() / float(most) ** 0.5
+    start: Tensor = 2.0 * mean / float(most) ** 0.5
     return start.clamp_min(TINY)
 
 

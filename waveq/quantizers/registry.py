@@ -11,21 +11,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from numbers import Integral
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, get_args, overload
 
 import torch
 from torch import Tensor
 
-from waveq._names import suggestion
+from waveq._names import check_choice, suggestion
 from waveq._registry import Registry, origin
 from waveq.functional import MAX_TOTAL_BITS
 from waveq.layers import Outputs
 from waveq.quantizers.activation import ActivationQuantizer, DoReFaActivation
-from waveq.quantizers.base import ScaleMode, WeightQuantizer
+from waveq.quantizers.base import Granularity, ScaleMode, WeightQuantizer, check_channels
 from waveq.quantizers.dorefa import DoReFa
 from waveq.quantizers.dsq import DSQ, DSQActivation
 from waveq.quantizers.lqnets import LQNets, LQNetsActivation
 from waveq.quantizers.lsq import LSQ, LSQActivation
+from waveq.quantizers.midrise import MidRise
 from waveq.quantizers.pact import PACT, PACTActivation
 from waveq.quantizers.ranged import RangedActivation
 from waveq.quantizers.ttq import TTQ
@@ -100,7 +101,7 @@ def _is_class_of(thing: object, base: type) -> bool:
     return isinstance(thing, type) and issubclass(thing, base)
 
 
-for _method in (DoReFa, WRPN, PACT, LSQ, LQNets, DSQ, TTQ):
+for _method in (DoReFa, WRPN, MidRise, PACT, LSQ, LQNets, DSQ, TTQ):
     register(_method.method, _method)
 for _activation in (DoReFaActivation, RangedActivation, PACTActivation, LSQActivation, LQNetsActivation, DSQActivation):
     register(_activation.method, _activation)
@@ -232,6 +233,7 @@ def make_quantizer(
     total_bits: int | None = None,
     scale: ScaleMode | None = None,
     layer: str | None = None,
+    granularity: Granularity = "layer",
     outputs: Outputs | None = None,
 ) -> WeightQuantizer:
     """A new quantiser for one layer.
@@ -242,6 +244,7 @@ def make_quantizer(
         total_bits: B of the layer; None means that its bits are learned.
         scale: how the levels are scaled: "none" (as published), "max" or "learned"; None takes the method's own.
         layer: named in the message of an error.
+        granularity: "layer", or "channel": a scale for each output channel.
         outputs: where the output channels lie (``waveq.layers.outputs_of(module)``); None is the first axis.
 
     Raises:
@@ -263,12 +266,20 @@ def make_quantizer(
         least, most = found.bit_counts[0], found.bit_counts[-1]
         span = f"{least} total bits only" if least == most else f"{least} to {most} total bits"
         raise ValueError(f"quantizer {name!r} has {span}, not {total_bits}{where}")
+    where_outputs = outputs or Outputs()
+    channels: dict[str, Any] = {"outputs": where_outputs} if found.by_output else {}
+    check_choice("granularity", granularity, get_args(Granularity))
+    if granularity == "channel":
+        check_channels(found, scale)
+        channels = {"channels": where_outputs}
     if isinstance(found, type):
-        channels: dict[str, Any] = {"outputs": outputs} if found.by_output and outputs is not None else {}
         return found(weight, total_bits=total_bits, scale=scale, **channels)
     if scale not in (None, found.scale):
         raise ValueError(f"this quantizer {name!r} was made with scale {found.scale!r}, not {scale!r}")
-    return copy.deepcopy(found)
+    made = copy.deepcopy(found)
+    if "channels" in channels:
+        made.divide(weight, channels["channels"])
+    return made
 
 
 @torch.no_grad()
@@ -278,6 +289,7 @@ def quantize_weight(
     *,
     quantizer: Quantizer = "dorefa",
     scale: ScaleMode | None = None,
+    granularity: Granularity = "layer",
     outputs: Outputs | None = None,
 ) -> Tensor:
     """Weights rounded to B total bits by a method; no gradient, shape and dtype of weight.
@@ -287,7 +299,8 @@ def quantize_weight(
         total_bits: B, sign included, 1 to 9.
         quantizer: a registered method, a class or an instance.
         scale: how the levels are scaled; None takes the method's own.
-        outputs: where the output channels lie, for methods with levels of their own for each; None is the first axis.
+        granularity: "layer", or "channel": a scale for each output channel.
+        outputs: where the output channels lie (``waveq.layers.outputs_of(module)``); None is the first axis.
 
     Raises:
         ValueError: bits out of range, unknown method or scale.
@@ -297,7 +310,8 @@ def quantize_weight(
         >>> quantize_weight(torch.tensor([-1.0, 0.2, 0.6]), 2, quantizer="wrpn").tolist()
         [-1.0, 0.0, 1.0]
     """
-    method = make_quantizer(quantizer, weight, total_bits=check_total_bits(total_bits), scale=scale, outputs=outputs)
+    bits_and_scale: dict[str, Any] = {"total_bits": check_total_bits(total_bits), "scale": scale}
+    method = make_quantizer(quantizer, weight, **bits_and_scale, granularity=granularity, outputs=outputs)
     return round_by(method, weight, total_bits)
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from waveq.functional import Grid
+from waveq.layers import Outputs
 from waveq.quantizers.base import ScaleMode, WeightQuantizer
-from waveq.quantizers.registry import Quantizer, make_quantizer
+from waveq.quantizers.registry import Quantizer, find_quantizer, make_quantizer
 
 __all__ = ["Stacked", "stack_of"]
 
@@ -25,6 +26,7 @@ class Stacked(WeightQuantizer):
 
     def __init__(self, members: list[WeightQuantizer], *, scale: ScaleMode) -> None:
         nn.Module.__init__(self)
+        self._channels, self._numbers = None, len(members)
         self.scale = scale
         self.members = nn.ModuleList(members)
 
@@ -75,8 +77,11 @@ class Stacked(WeightQuantizer):
         return torch.stack([formula(member, part) for member, part in self._pairs(weight)])
 
 
-def stack_of(quantizer: Quantizer, weight: Tensor, **options: Any) -> Stacked:
-    """Quantisers for the slices of a weight along its first axis.
+def stack_of(quantizer: Quantizer, weight: Tensor, **options: Any) -> WeightQuantizer:
+    """A quantiser with levels for each slice of a weight along its first axis.
+
+    A method with a scale for each output channel has one for each slice in the same way; others get a quantiser for
+    each. Which axis of a slice counts its outputs is not known: slices are what ``granularity`` divides no further.
 
     Args:
         quantizer: a registered method, a class, or an instance, which is copied.
@@ -93,6 +98,10 @@ def stack_of(quantizer: Quantizer, weight: Tensor, **options: Any) -> Stacked:
     """
     if weight.ndim < 3 or not len(weight):
         raise ValueError(f"a stack of weights has three axes and more and a slice at least, not {tuple(weight.shape)}")
+    options |= {"outputs": Outputs(), "granularity": "layer"}
+    method = find_quantizer(quantizer)
+    if method.by_channel and options.get("scale") != "none":
+        return make_quantizer(quantizer, weight.detach(), **options | {"granularity": "channel"})
     members = [make_quantizer(quantizer, part, **options) for part in weight.detach()]
     made = Stacked(members, scale=members[0].scale)
     made.method = members[0].method  # type: ignore[misc]  # a stack is no method of its own

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from waveq._kernels.levels import Number
@@ -19,18 +21,22 @@ class WRPN(WeightQuantizer):
     and the product, damped by 1/sqrt(N) (Esser et al. 2020, section 2.2); below zero it counts as (almost) zero and
     keeps its gradient, so that it comes back. One bit is binary: the mid-rise grid.
 
+    By channel, u_cj = clip(w_cj / s_c, -1, 1) with s_c = max_j|w_cj| or learned, N being the channel's number of
+    weights.
+
     Args:
         weight: the layer's weights, to start a learned scale from.
-        total_bits: not needed; the range is the same for every number of bits.
         scale: "none", "max" or "learned".
+        options: those of ``WeightQuantizer``; the range is the same for every number of bits.
     """
 
     method = "wrpn"
+    by_channel = True
 
-    def __init__(self, weight: Tensor, *, total_bits: int | None = None, scale: ScaleMode | None = None) -> None:
-        super().__init__(weight, total_bits=total_bits, scale=scale)
+    def __init__(self, weight: Tensor, *, scale: ScaleMode | None = None, **options: Any) -> None:
+        super().__init__(weight, scale=scale, **options)
         if self.scale == "learned":
-            self.level_scale = nn.Parameter(weight.detach().abs().max().clamp_min(TINY).float())
+            self.level_scale = nn.Parameter(self.largest_of(weight.detach()).clamp_min(TINY).float())
 
     def grid(self, total_bits: int | None = None) -> Grid:
         """Mid-tread from two bits on, mid-rise for one."""

@@ -1,4 +1,4 @@
-"""The classifier that Lightning trains: cross-entropy, the optimizer, its rate at every step. It knows no WaveQ."""
+"""The classifier that Lightning trains: its loss, the optimizer, its rate at every step. It knows no WaveQ."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from waveq.method.distillation import TEMPERATURE, WEIGHT, distillation_loss
 from waveq.train.batches import mixed_seed
 from waveq.train.config import TrainConfig
 
@@ -33,20 +34,29 @@ def rate_at(step: int, total_steps: int, rate: float, schedule: str) -> float:
 
 
 class Classifier(LightningModule):
-    """A network and its cross-entropy; what is added to the loss, a callback adds.
+    """A network and its cross-entropy, mixed with a teacher's say where there is one; a callback adds the rest.
 
     Attributes:
         network: the module under training.
-        task_loss: cross-entropy of the last batch, 0-dim, detached.
+        task_loss: that loss of the last batch, 0-dim, detached.
     """
 
-    def __init__(self, network: nn.Module, config: TrainConfig, *, rate: float, total_steps: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        config: TrainConfig,
+        *,
+        rate: float,
+        total_steps: int,
+        teacher: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.task_loss = torch.zeros(())
         self._config = config
         self._rate = rate
         self._total_steps = total_steps
+        self._teacher = (teacher,)  # no module of this one: it is neither trained nor saved, and no process shares it
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the name of every hook here, some 45 times a step, and nn.Module looks into six registers
@@ -62,11 +72,31 @@ class Classifier(LightningModule):
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], _batch_index: int) -> Tensor:
-        """Mean cross-entropy of the batch, 0-dim."""
+        """Mean loss of the batch, 0-dim."""
         images, labels = batch
-        loss = F.cross_entropy(self.network(images), labels)
+        logits = self.network(images)
+        (teacher,) = self._teacher
+        loss = F.cross_entropy(logits, labels) if teacher is None else self._taught(teacher, images, logits, labels)
         self.task_loss = loss.detach()
         return loss
+
+    def _taught(self, teacher: nn.Module, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            told = teacher(images)
+        c = self._config
+        return distillation_loss(
+            logits,
+            told,
+            labels,
+            temperature=TEMPERATURE if c.distill_temperature is None else c.distill_temperature,
+            weight=WEIGHT if c.distill_weight is None else c.distill_weight,
+        )
+
+    def on_fit_start(self) -> None:
+        """Lightning moves its own modules alone."""
+        (teacher,) = self._teacher
+        if teacher is not None:
+            teacher.to(self.device)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer of the config over all parameters; betas are none."""

@@ -10,13 +10,13 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from waveq._names import suggestion
 from waveq._policy_file import read_policy_file
-from waveq.method.options import Bits, Method, option_names
+from waveq.method.options import USUAL_QUANTIZER, Bits, Method, option_names
 from waveq.train.user_modules import import_modules, module_name
 
 __all__ = ["METHOD_FIELDS", "RUNTIME_FIELDS", "TrainConfig", "load_recipe", "parse_config", "recipe_names"]
@@ -87,14 +87,16 @@ class TrainConfig(BaseModel):
 
     # WaveQ, as `waveq.attach` takes it: names and texts are those of `waveq.method.options.Method`
     quantizer: str = "dorefa"
-    """Weight quantiser; where nobody names one, that of a policy file given as `bits`, else DoReFa."""
+    """Weight quantiser; where nobody names one, that of a policy file given as `bits`, else the road's usual one."""
     bits: Literal["learn"] | PositiveInt | dict[str, PositiveInt] | Path = "learn"
     """"learn", total bits of every layer, bits by layer, or a policy file."""
     preset: str = "recommended"
     schedule: Literal["three-phase", "search", "constant", "exponential", "rising"] | None = None
     scale: Literal["none", "max", "learned"] | None = None
+    granularity: Literal["layer", "channel"] | None = None
     forward: Literal["quantized", "float"] = "quantized"
     fit_range: bool | None = None
+    freezing: Annotated[float, Field(gt=0)] | Literal["off"] | None = None
     activation_bits: Literal["learn"] | PositiveInt | dict[str, Literal["learn"] | PositiveInt] | None = None
     activation_quantizer: str | None = None
     activation_signed: bool | dict[str, bool] | None = None
@@ -119,6 +121,12 @@ class TrainConfig(BaseModel):
     """Share of `epochs` that the search has; by default a fifth."""
     finetune_epochs: int = Field(default=0, ge=0)
     """Epochs with the bits fixed, afterwards."""
+    distill: bool = False
+    """Whether the float network teaches the quantised one (`waveq.distillation_loss`), in all stages with WaveQ."""
+    distill_temperature: float | None = _Rate
+    """By default 4."""
+    distill_weight: float | None = Field(default=None, gt=0, le=1)
+    """Share of the teacher's part in the loss; by default a half."""
     reestimate_bn: int = Field(default=50, ge=0)
     """Training batches that batch norm's statistics are averaged over once the weights are rounded; 0 keeps those of
     training. The running ones remember some ten steps only, and weights that rounding or a late flip moved."""
@@ -165,13 +173,16 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _quantizer_of_the_policy(cls, fields: object) -> object:
-        """Bits from a file are meant for the method that the file names."""
-        if not isinstance(fields, dict) or "quantizer" in fields or not str(fields.get("bits")).endswith(".json"):
+    def _usual_quantizer(cls, fields: object) -> object:
+        """Bits from a file are meant for the method that the file names; each road has its own usual one."""
+        if not isinstance(fields, dict) or "quantizer" in fields:
             return fields
-        path = Path(str(fields["bits"]))
-        named = read_policy_file(path).get("quantizer") if path.is_file() else None  # a missing file is said of later
-        return fields if named is None else {**fields, "quantizer": named}
+        path, named = Path(str(fields.get("bits"))), None
+        if path.suffix == ".json" and path.is_file():  # a missing file is said of later
+            named = read_policy_file(path).get("quantizer")
+        return fields | {
+            "quantizer": named or USUAL_QUANTIZER["float" if fields.get("forward") == "float" else "quantized"]
+        }
 
     @field_validator("imports")
     @classmethod
@@ -210,6 +221,11 @@ class TrainConfig(BaseModel):
             raise ValueError("rewind is for learned bits; with preset bits there is no search to rewind from")
         if self.search_share is not None and not self.searches:
             raise ValueError("search_share is the length of a search; without learned bits, or rewind, there is none")
+        if self.distill and self.init is None and not self.pretrain_epochs:
+            raise ValueError("distill needs a float network that can teach: pretrain_epochs of at least 1, or init")
+        for name in ("distill_temperature", "distill_weight"):
+            if getattr(self, name) is not None and not self.distill:
+                raise ValueError(f"{name} is for distill, which is off")
         return self
 
     @property

@@ -45,6 +45,9 @@ class TrainResult:
     unrounded_validation_accuracy: float | None = None
     """Of the final network before its weights were rounded; on the float road only."""
     unrounded_test_accuracy: float | None = None
+    rounded_once_validation_accuracy: float | None = None
+    """Of the float network that training began with, its weights rounded to the final bits; on the float road only."""
+    rounded_once_test_accuracy: float | None = None
     steps: Mapping[str, int] = field(default_factory=dict)
     """Optimizer steps of every stage; "search" is among them where bits were learned first and the weights rewound."""
     search_validation_accuracy: float | None = None

@@ -130,12 +130,14 @@ class _Run:
         self.say = say if self.leads else _silent
         self.stop = stop
         self.dataset = make_dataset(config)
+        self.teacher: nn.Module | None = None
 
     def all_stages(self) -> None:
         """Float, search, wave, fine-tune, judgement."""
         network = self._network()
         self._float(network)
         float_weights = {key: value.clone() for key, value in network.state_dict().items()}
+        self.teacher = self._frozen(float_weights) if self.config.distill else None
         wq, forecast, warnings = self._wave(network, float_weights)
         if self.config.finetune_epochs:
             network, wq = self._finetune(wq)
@@ -146,6 +148,11 @@ class _Run:
     def _network(self) -> nn.Module:
         network = make_network(self.config, self.dataset)
         return network.double() if self.config.precision == "64" else network
+
+    def _frozen(self, weights: dict[str, Tensor]) -> nn.Module:
+        network = self._network()
+        network.load_state_dict(weights)
+        return network.eval().requires_grad_(requires_grad=False)
 
     def _steps(self, epochs: int) -> int:
         return epochs * steps_per_epoch(self.config, make_loader(self.config, self.dataset, "wave"))
@@ -160,6 +167,7 @@ class _Run:
             total_steps=total_steps,
             rate=rate,
             stop=self.stop,
+            teacher=self.teacher,
         )
 
     def _float(self, network: nn.Module) -> None:
@@ -261,6 +269,8 @@ class _Run:
         self, network: nn.Module, wq: WaveQ, float_weights: dict[str, Tensor], forecast: str, warnings: list[str]
     ) -> None:
         """Final weights on their grids; validation images once more, then the test images, for the only time."""
+        from waveq.method.round_once import round_once
+
         policy = wq.policy()
         validation, test = self.dataset.loader("validation"), self.dataset.loader("test")
         unrounded = {}
@@ -273,14 +283,22 @@ class _Run:
         self._reestimate(network)
         policy.save(self.folder.policy)
         save_weights(self.folder.weights, network.state_dict())
-        reference = self._network()
-        reference.load_state_dict(float_weights)
+        reference = self._frozen(float_weights)
         accuracies = {
             "float_validation_accuracy": measure(reference, validation)["accuracy"],
             "validation_accuracy": measure(network, validation)["accuracy"],
             "float_test_accuracy": measure(reference, test)["accuracy"],
             "test_accuracy": measure(network, test)["accuracy"],
         }
+        rounded = {}
+        if self.config.forward == "float":
+            c = self.config
+            round_once(reference, dict(policy), skip=policy.skipped, quantizer=c.quantizer, granularity=c.granularity)
+            self._reestimate(reference)
+            rounded = {
+                "rounded_once_validation_accuracy": measure(reference, validation)["accuracy"],
+                "rounded_once_test_accuracy": measure(reference, test)["accuracy"],
+            }
         self.folder.finish(
             {
                 "bits": dict(policy),
@@ -288,6 +306,7 @@ class _Run:
                 "mean_bits": policy.mean_bits,
                 **accuracies,
                 **unrounded,
+                **rounded,
                 **self._parts(),
                 "forecast": forecast,
                 "warnings": warnings,

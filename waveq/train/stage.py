@@ -73,6 +73,8 @@ class Stage:
     rate: float
     stop: Callable[[], bool]
     """Whether the run was asked to stop."""
+    teacher: nn.Module | None = None
+    """A float network in evaluation mode, whose say is part of the loss."""
 
     def run(self, network: nn.Module, wq: WaveQ | None = None) -> dict[str, float]:
         """Train the network in place, from the stage's checkpoint where there is one.
@@ -84,7 +86,7 @@ class Stage:
             StopRequested: the checkpoint is written; another `run` with the same arguments goes on.
         """
         wave = None if wq is None else WaveQCallback(wq)
-        module = Classifier(network, self.config, rate=self.rate, total_steps=self.total_steps)
+        module = Classifier(network, self.config, rate=self.rate, total_steps=self.total_steps, teacher=self.teacher)
         checkpoint = self.folder.checkpoint if self.folder.checkpoint.exists() else None
         from_step = self._go_on_from(checkpoint)
         discipline = StepDiscipline(mixed_seed(self.config.seed, *self.name.encode()))

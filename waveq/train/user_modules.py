@@ -6,8 +6,11 @@ import importlib
 import os
 import sys
 from collections.abc import Collection
+from typing import Any
 
-__all__ = ["import_modules", "module_name"]
+from waveq._names import nearest
+
+__all__ = ["import_modules", "module_name", "user_object"]
 
 
 def module_name(text: str) -> str:
@@ -52,3 +55,28 @@ def import_modules(names: Collection[str] | None) -> None:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise  # something that the module itself needs
             raise ValueError(f"no module {name!r} in the current folder or on Python's path (PYTHONPATH)") from None
+
+
+def user_object(name: str) -> Any:
+    """What ``PACKAGE.MODULE:NAME`` names, a function as a rule; the module is imported.
+
+    Raises:
+        ValueError: not of that form, no such module, no such name in it, or nothing that can be called.
+
+    Example:
+        >>> user_object("json:dumps")([1])
+        '[1]'
+        >>> user_object("json:dunps")
+        Traceback (most recent call last):
+        ValueError: module 'json' has no 'dunps'; did you mean 'dumps'?
+    """
+    module, _, attribute = name.partition(":")
+    if not module or not attribute.isidentifier():
+        raise ValueError(f"a function is named as PACKAGE.MODULE:FUNCTION, not {name!r}")
+    import_modules([module])
+    found = getattr(sys.modules[module], attribute, None)
+    if found is None:
+        raise ValueError(f"module {module!r} has no {attribute!r}{nearest(attribute, dir(sys.modules[module]))}")
+    if not callable(found):
+        raise ValueError(f"{name} must be a function, but it is {found!r}")
+    return found

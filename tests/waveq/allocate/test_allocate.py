@@ -302,6 +302,16 @@ def test_penalty_is_the_excess_of_real_bits() -> None:
     steps.remove()
 
 
+def test_learned_steps_begin_on_the_budget() -> None:
+    """The layers of 6 and 4 choices cost 1 and 3 a bit: 3.5 bits in both are 14."""
+    model = two_layers()
+    steps = StepBits(model, {"0": {b: 1.0 * b for b in range(2, 9)}, "2": {b: 3.0 * b for b in (2, 4, 8)}}, 14.0)
+    assert list(steps.real_bits().values()) == pytest.approx([3.5, 3.5], abs=1e-4)
+    assert steps.penalty().item() == pytest.approx(0.0, abs=1e-6)
+    assert steps.policy() == {"0": 8, "2": 2}  # 4 and 4 are too dear; what is left goes where it fits
+    steps.remove()
+
+
 def regression_batches(model: nn.Module, count: int) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(2)
     inputs = torch.randn(64, 6, generator=generator)

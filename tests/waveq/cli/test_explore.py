@@ -44,6 +44,18 @@ def test_a_run_folder_needs_no_network(run_copy: Path, capsys: pytest.CaptureFix
     assert (run_copy / "explore.csv").exists()
 
 
+def test_switches_of_a_machine_are_swept_and_inputs_have_their_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["explore", "4", "--model", "lenet", "--grid", "resident_weights=true,false", "--sense", "cycles=min"]
+    cycles = []
+    for extra in (["--activation-bits", "8"], ["--activation-bits", "4"]):
+        assert main([*words, *extra, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["machines"] == 2
+        assert [row["resident_weights"] for row in found["efficient"]] == [True]
+        cycles.append(found["efficient"][0]["energy_pj"])
+    assert cycles[0] > cycles[1]
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -66,6 +66,63 @@ def test_policy_file_with_skipped_layers_prices_them_at_16_bits(here: Path, caps
     assert [row["activation_bits"] for row in rows] == [16, 16, 4, 16]  # type: ignore[attr-defined]
 
 
+MINE = """
+import torch
+from torch import nn
+
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2))
+
+
+class Called(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.out = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+    def forward(self, ids, scale):
+        return self.out(self.words(ids)) * scale
+
+
+def called():
+    return Called(), {"ids": torch.zeros(1, 5, dtype=torch.int64), "scale": 2.0}
+"""
+
+
+def test_a_model_of_ones_own_by_module_and_function(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "their_models.py").write_text(MINE)
+    monkeypatch.syspath_prepend(str(here))
+    found = scored(capsys, "4", "--model", "their_models:net", "--input-shape", "3x8x8")
+    assert [(row["name"], row["macs"]) for row in found["layers"]] == [("0", 4 * 27 * 36), ("2", 288)]  # type: ignore[attr-defined]
+    assert found["run"] == "runs/score-net-4"
+    # a pair gives what the model is called with
+    found = scored(capsys, "4", "--model", "their_models:called")
+    assert [row["name"] for row in found["layers"]] == ["words", "out"]  # type: ignore[attr-defined]
+    (here / "inputs.json").write_text('{"0": 5, "2": 7}')
+    words = ["4", "--model", "their_models:net", "--input-shape", "3x8x8", "--activation-bits", "inputs.json"]
+    assert [row["activation_bits"] for row in scored(capsys, *words)["layers"]] == [5, 7]  # type: ignore[attr-defined]
+
+
+def test_a_language_model_is_priced_by_its_configuration(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    (here / "small.json").write_text(json.dumps({**config, "vocab_size": 50, "num_key_value_heads": 2}))
+    words = ["score", "4", "--llm", "small.json", "--context", "64", "--group-size", "16"]
+    assert main([*words, "--phase", "decode"]) == 0
+    assert "tokens per second, most cycles wait for: DRAM" in capsys.readouterr().out
+    one = scored(capsys, *words[1:])
+    assert one["run"] == "runs/score-small-4"
+    assert one["tokens_per_s"] == pytest.approx(1 / one["seconds"])  # type: ignore[operator]
+    many = scored(capsys, *words[1:], "--batch", "4")
+    assert many["tokens_per_s"] == pytest.approx(4 / many["seconds"])  # type: ignore[operator]
+    assert many["tokens_per_s"] > one["tokens_per_s"]  # type: ignore[operator]
+    wide, narrow = (scored(capsys, *words[1:], "--cache-bits", bits)["totals"]["dram_pj"] for bits in ("16", "4"))  # type: ignore[index]
+    assert narrow < wide
+    prefill = scored(capsys, *words[1:], "--phase", "prefill")
+    assert prefill["tokens_per_s"] == pytest.approx(64 / prefill["seconds"])  # type: ignore[operator]
+
+
 def test_a_workload_file_needs_no_network(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layers = trace(build("lenet"), (1, 28, 28))
     write_workload("net.csv", layers)
@@ -99,6 +156,19 @@ def test_run_folder_knows_its_network(run_copy: Path, capsys: pytest.CaptureFixt
         (["4", *LENET, "--num-classes", "0"], "--num-classes must be at least 1, but it is 0"),
         (["4", *LENET, "--default-bits", "99"], "--default-bits must be from 1 to 16, but it is 99"),
         (["4", *LENET, "--activation-bits", "0"], "--activation-bits must be from 1 to 16, but it is 0"),
+        (["4", *LENET, "--activation-bits", "none.json"], "must be a number or a JSON file of bits by layer"),
+        (["4", *LENET, "--input-shape", "3x8"], "--input-shape says nothing of lenet: leave it out"),
+        (["4", "--workload", "blank.csv", "--num-classes", "3"], "--num-classes says nothing of blank.csv"),
+        (["4", "--model", "mine:net", "--input-size", "8"], "--input-size says nothing of mine:net: leave it out"),
+        (["4", "--model", "mine:net", "--input-shape", "3*8"], "--input-shape must be sizes such as 3x224x224"),
+        (["4", "--model", "no_such_module:net"], "no module 'no_such_module' in the current folder"),
+        (["4", "--model", "json:dunps"], "module 'json' has no 'dunps'; did you mean 'dumps'?"),
+        (["4", "--llm", "llama-7"], "did you mean 'llama-7b'?"),
+        (["4", "--llm", "llama-7b", "--phase", "both"], "phase must be one of ('prefill', 'decode')"),
+        (["4", "--llm", "llama-7b", "--input-size", "8"], "--input-size says nothing of llama-7b"),
+        (["4", "--llm", "none.json"], "none.json"),
+        (["4", *LENET, "--context", "8"], "--context is for --llm: leave it out"),
+        (["4", *LENET, "--llm", "llama-7b"], "say which network the policy is for"),
         (["4", *LENET, "--batch", "0"], "--batch must be at least 1, but it is 0"),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,9 +72,11 @@ def test_together_equals_one_at_a_time(settings: dict[str, object]) -> None:
     assert not torch.allclose(moved[0], moved[1])
 
 
-def test_one_policy_equals_attach_in_an_ordinary_loop() -> None:
-    model, row, settings = network(), POLICIES[0], recipe()
-    wq = waveq.attach(model, bits=dict(zip(("0", "4", "8"), map(int, row), strict=True)), scale="max", lambda_w=0.0)
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_one_policy_equals_attach_in_an_ordinary_loop(granularity: Any) -> None:
+    model, row, settings = network(), POLICIES[0], dataclasses.replace(recipe(), granularity=granularity)
+    bits = dict(zip(("0", "4", "8"), map(int, row), strict=True))
+    wq = waveq.attach(model, bits=bits, scale="max", granularity=granularity, lambda_w=0.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
     x, y = data()
     generator = torch.Generator().manual_seed(settings.seed)

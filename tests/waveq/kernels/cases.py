@@ -11,6 +11,7 @@ from torch import Tensor
 from waveq._kernels.closed_forms import TorchEngine
 from waveq._kernels.engine import Column, Engine
 from waveq._kernels.rounding import Formulas
+from waveq.layers import Outputs
 from waveq.method.parametrization import WaveParametrization
 from waveq.quantizers import make_quantizer
 
@@ -33,9 +34,15 @@ def weights(dtype: torch.dtype = torch.float32, *, std: float = 0.1) -> list[Ten
     return [(torch.randn(shape, generator=generator) * std).to(dtype) for shape in SHAPES]
 
 
-def layer(method: str, scale: Any, weight: Tensor, beta: float, *, rule: Any = "exact") -> WaveParametrization:
-    """A layer whose bits are learned, with a learned scale below the largest weight, so that its clip holds some."""
-    made = make_quantizer(method, weight.float(), scale=scale)
+def layer(
+    method: str, scale: Any, weight: Tensor, beta: float, *, rule: Any = "exact", outputs: Outputs | None = None
+) -> WaveParametrization:
+    """A layer whose bits are learned, with a learned scale below the largest weight, so that its clip holds some.
+
+    With ``outputs`` each of them has levels of its own.
+    """
+    granularity: Any = "layer" if outputs is None else "channel"
+    made = make_quantizer(method, weight.float(), scale=scale, granularity=granularity, outputs=outputs)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             parameter.mul_(1.0 if name == "softness" else 0.6)
@@ -59,6 +66,64 @@ def formulas(
     """All layers in one call, the wave with them."""
     layers = [layer(method, scale, weight, beta) for weight in those]
     return Formulas(layers, those, engine, rounds=rounds, wave=True, raw=raw)
+
+
+# of weights with a scale for each channel: outputs along either axis, depthwise, one weight a channel, long channels
+BY_CHANNEL = [
+    ((9, 7, 3, 3), Outputs()),
+    ((40, 1, 3, 3), Outputs()),
+    ((6, 4, 3, 2), Outputs(axis=1, groups=3)),
+    ((5, 1), Outputs()),
+    ((2, 4097), Outputs()),
+    ((7, 3), Outputs(axis=1)),
+]
+CHANNEL_METHODS = [(method, scale) for method, scale in METHODS if method != "dsq" and scale != "none"]
+
+
+def channel_weights(dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Channels of unequal sizes, one of them all zeros; one tensor in channels_last order."""
+    generator = torch.Generator().manual_seed(3)
+    found = []
+    for shape, outputs in BY_CHANNEL:
+        weight = torch.randn(shape, generator=generator)
+        sizes = torch.logspace(-3.0, 0.0, outputs.count(weight))
+        found.append((weight * outputs.spread(sizes, weight)).to(dtype))
+    found[0][3] = 0.0
+    found[0] = found[0].to(memory_format=torch.channels_last)
+    return found
+
+
+def check_channels(engine: Engine, method: str, scale: str, dtype: torch.dtype = torch.float32) -> None:
+    """All that an engine computes, where each channel has a row of numbers, against the closed forms."""
+    those, twin = channel_weights(dtype), TorchEngine()
+    layers = [layer(method, scale, w, 2.7, outputs=where) for w, (_, where) in zip(those, BY_CHANNEL, strict=True)]
+    formed, rows = Formulas(layers, those, engine, rounds=True, wave=True), 9 + 40 + 3 * 4 + 5 + 2 + 3
+    table, laid = formed.table, formed.laid_out(those)
+    assert len(table.rows) == rows
+    torch.testing.assert_close(engine.largest(laid, table.parts), twin.largest(laid, table.parts).float())
+    (made, sine), (want, expected) = engine.round(laid, table), twin.round(laid, table)
+    torch.testing.assert_close(sine, expected, rtol=1e-3, atol=1e-5)
+    generator = torch.Generator().manual_seed(4)
+    above = [torch.randn(each.shape, generator=generator).to(dtype) for each in laid]
+    slopes = torch.linspace(0.5, 2.0, rows)
+    (outs, sums), (pulls, totals) = (
+        engine.round_backward(laid, table, above, slopes),
+        twin.round_backward(laid, table, above, slopes),
+    )
+    for one, other in [*zip(made, want, strict=True), *zip(outs, pulls, strict=True)]:
+        assert one.dtype == dtype
+        # a weight within rounding noise of a boundary may fall to either side
+        apart = (one.double() - other.double()).abs() > 10 * TOLERANCE[dtype] * other.double().abs().max()
+        assert int(apart.sum()) <= 2
+    share = ((sums - totals).abs() > 1e-2 * totals.abs() + 1e-2 * totals.abs().mean(dim=0)).float().mean()
+    assert share < 0.02
+    lengths, wanted = engine.lengths(laid, table, above).float(), twin.lengths(laid, table, above)
+    torch.testing.assert_close(lengths[:, [0, 3]], wanted[:, [0, 3]], rtol=5e-3, atol=1e-5)
+    push = torch.linspace(-1.0, 1.0, rows)
+    engine.push_largest(laid, table, push, outs)
+    twin.push_largest(laid, table, push, pulls)
+    for one, other in zip(outs, pulls, strict=True):
+        assert int(((one - other).abs() > 10 * TOLERANCE[dtype] * other.abs().max()).sum()) <= 2
 
 
 def relative(value: Tensor, expected: Tensor) -> float:

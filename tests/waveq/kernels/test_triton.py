@@ -32,6 +32,9 @@ for dtype in (torch.bfloat16, torch.float16):
     cases.check_wave(engine, "dorefa", "max", 2.7, dtype)
 cases.check_rounding(engine, "dorefa", "max", 2.7, torch.bfloat16)
 cases.check_lengths(engine, "wrpn", "learned")
+for method, scale in (("dorefa", "max"), ("wrpn", "learned"), ("lsq", "learned")):
+    cases.check_channels(engine, method, scale)
+cases.check_channels(engine, "wrpn", "max", torch.bfloat16)
 cases.check_lengths(engine, "dorefa", "max")
 
 x = torch.randn(3, 50, 17)
@@ -47,13 +50,16 @@ with use_backend("triton"):
     assert engine_for(x).name == "triton"
 
 # whole steps, with the wave riding along, give the gradients of the formulas
-for method in ("lsq", "dorefa", EveryNumber, EveryNumberAsItIs):
+for method, by in (("lsq", "layer"), ("lsq", "channel"), ("dorefa", "layer"), (EveryNumber, "layer"),
+                   (EveryNumberAsItIs, "layer")):
     found = []
     for form in ("plain", "triton"):
         with use_backend(form):
             torch.manual_seed(0)
             model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
-            handle = waveq.attach(model, total_steps=10**6, schedule=lambda _step: (0.2, 0.02), quantizer=method)
+            handle = waveq.attach(
+                model, total_steps=10**6, schedule=lambda _step: (0.2, 0.02), quantizer=method, granularity=by
+            )
             for _ in range(2):
                 handle.step()
                 for layer in handle._layers.values():

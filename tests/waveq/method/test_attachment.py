@@ -84,8 +84,9 @@ def test_the_users_classes_and_functions_stay() -> None:
             return F.linear(x, self.weight) * 2
 
     model = nn.Sequential(Mine(4, 4), nn.BatchNorm1d(4))
+    waveq.attach(model, bits=4)
     with pytest.warns(UserWarning, match=r"layers with a forward of their own: 0 \(Mine\)"):
-        waveq.attach(model, bits=4)
+        model(torch.randn(3, 4))
     assert isinstance(model[0], Mine)
     assert not torch.nn.utils.parametrize.is_parametrized(model[1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
 
@@ -133,9 +134,41 @@ class Standardised(nn.Conv2d):
         return F.conv2d(x, w, self.bias)
 
 
-def test_a_forward_of_its_own_is_warned_of_by_name() -> None:
-    with pytest.warns(UserWarning, match=r"a forward of their own: 1 \(Standardised\)\. "):
-        waveq.attach(nn.Sequential(nn.Conv2d(3, 4, 3), Standardised(4, 4, 3)), bits=3)
+class Padding(nn.Conv2d):
+    """Pads for itself, as timm's Conv2dSame does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 1, 1)), self.weight.to(x.dtype), self.bias)
+
+
+class Added(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x.mean()
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (Padding, None),
+        (Added, r"a forward of their own: 1 \(Added\)\. "),
+        (Standardised, r"another formula before they are used: 1 \("),
+    ],
+)
+def test_a_forward_of_its_own_is_warned_of_by_name(kind: Any, told: str | None) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), kind(4, 4, 3))
+    waveq.attach(model, bits=3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model(torch.randn(2, 3, 8, 8))
+    assert len(caught) == (told is not None)
+    assert all(re.search(str(told), str(warning.message)) for warning in caught)
+
+
+def test_a_forward_of_its_own_that_no_pass_has_shown_is_warned_of_at_the_first_step() -> None:
+    wq = waveq.attach(nn.Sequential(nn.Conv2d(3, 4, 3), Added(4, 4, 3)), bits=3)
+    wq.penalty()
+    with pytest.warns(UserWarning, match=r"a forward of their own: 1 \(Added\)\. "):
+        wq.step()
 
 
 class Reads(nn.Module):

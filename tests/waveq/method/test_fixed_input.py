@@ -216,3 +216,20 @@ def test_attaching_again_replaces_it() -> None:
     wq = waveq.attach(model, bits=3)  # says nothing of inputs: they stay as they are
     wq.finalize()
     assert torch.equal(model(images()), finalised("lsq")(images()))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+def test_torchs_quick_encoder_does_not_pass_by_the_quantiser(padded: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, dim_feedforward=12, batch_first=True)
+    model, x = nn.TransformerEncoder(layer, 1), torch.randn(2, 5, 8)
+    mask = torch.tensor([[False] * 5, [False] * 3 + [True] * 2]) if padded else None
+    wq = waveq.attach(model, bits=8, activation_bits=2)
+    model(x)
+    with torch.no_grad():
+        before = model.eval()(x, src_key_padding_mask=mask)
+    wq.finalize()
+    with torch.no_grad():
+        torch.testing.assert_close(model(x, src_key_padding_mask=mask), before)
+        torch.testing.assert_close(copy.deepcopy(model)(x, src_key_padding_mask=mask), before)

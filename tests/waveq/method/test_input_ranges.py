@@ -177,3 +177,20 @@ def test_a_batch_in_evaluation_stands_in_until_training_begins() -> None:
 def test_the_nearest_range_of_one_bit_with_a_sign_is_the_mean_size() -> None:
     assert float(nearest_range(torch.tensor([-1.0, 3.0]), 1, signed=True)) == 2.0
     assert math.isfinite(float(nearest_range(torch.zeros(5), 4, signed=False)))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_small_inputs_and_large_ones_lie_on_the_same_levels(dtype: torch.dtype, signed: bool) -> None:
+    """Small ones are rounded in torch, large ones by the compiled loop."""
+    large = (3 * torch.randn(200_000, generator=torch.Generator().manual_seed(0))).to(dtype).requires_grad_()
+    ranged = make_activation_quantizer("range", 3)
+    ranged(large, signed=signed)
+    parts = torch.cat([ranged(part, signed=signed) for part in large.split(1000)])
+    whole = ranged(large, signed=signed)
+    assert torch.equal(parts, whole)
+    for made in (parts, whole):
+        (gradient,) = torch.autograd.grad(made.float().sum(), large, retain_graph=True)
+        values, end = large.detach().float(), ranged.range
+        inside = (values > (-end if signed else 0.0)) & (values < end)
+        assert torch.equal(gradient != 0, inside)

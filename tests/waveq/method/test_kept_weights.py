@@ -150,3 +150,16 @@ def test_copies_and_files_start_empty() -> None:
     assert kept._value is not None
     assert copy.deepcopy(kept)._value is None
     assert pickle.loads(pickle.dumps(kept))._value is None
+
+
+def test_a_kept_weight_is_copied_once_while_the_model_is_watched() -> None:
+    model, _ = network()
+    state = parametrization_of(model[0])
+    with torch.no_grad():
+        kept = model[0].weight
+        copied = state.watched._copy  # type: ignore[union-attr]
+        assert model[0].weight is kept
+    assert copied is not None
+    assert state.watched._copy is copied  # type: ignore[union-attr]
+    kept.data.mul_(2.0)
+    assert state.watched.was_written()  # type: ignore[union-attr]

@@ -59,7 +59,7 @@ def test_every_option_reaches_the_record() -> None:
         waveq.attach(mlp(), total_steps=7, forward="float", lambda_w=1, lambda_beta=2, beta_lr=3, **given)
     assert seen == given | {
         "total_steps": 7, "forward": "float", "lambda_w": 1.0, "lambda_beta": 2.0, "beta_lr": 3.0,
-        "scale_rule": "exact", "activation_signed": None,
+        "scale_rule": "exact", "activation_signed": None, "granularity": None, "freezing": None,
     }  # fmt: skip
 
 
@@ -71,6 +71,8 @@ def test_every_option_reaches_the_record() -> None:
         ({"lambda_beta": True}, "lambda_beta must be a finite number >= 0, not True"),
         ({"beta_lr": math.nan}, "beta_lr must be a finite number >= 0, not nan"),
         ({"forward": "floats"}, "forward must be \"quantized\" or \"float\", not 'floats'; did you mean 'float'"),
+        ({"freezing": 0.0}, 'freezing must be "off" or an exponent above 0, such as 0.5, not 0.0'),
+        ({"freezing": "of"}, "freezing must be \"off\" or an exponent above 0, such as 0.5, not 'of'"),
         ({"forward": None}, 'forward must be "quantized" or "float", not None'),
         (
             {"activation_signed": "yes"},

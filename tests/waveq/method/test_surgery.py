@@ -46,6 +46,29 @@ def test_wrapping_a_layer_is_no_replacement() -> None:
     wq.finalize()
 
 
+class Adapted(nn.Module):
+    """A layer with an update beside it, which peft's ``merge_and_unload`` puts into the weight."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.base_layer = layer
+        self.lora = nn.Linear(layer.in_features, layer.out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base_layer(x) + self.lora(x)  # type: ignore[no-any-return]
+
+
+def test_adapters_that_are_merged_into_a_computed_weight_are_said() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), Adapted(nn.Linear(6, 3)))
+    wq = waveq.attach(model, bits=3, skip=("1.lora",))
+    train(model, wq, torch.optim.SGD(model.parameters(), lr=0.05), batches(2))
+    adapted: Any = model[1]
+    adapted.base_layer.weight.data += adapted.lora.weight.data
+    model[1] = adapted.base_layer
+    with pytest.warns(UserWarning, match=r"are gone since attach\(\): 1.base_layer \(in a Adapted\)\. If they merged"):
+        wq.finalize()
+
+
 def _initialise(model: nn.Module) -> None:
     model.apply(lambda module: nn.init.normal_(module.weight) if isinstance(module, nn.Linear) else None)  # type: ignore
 

@@ -27,6 +27,7 @@ LOOKS: dict[str, Callable[[waveq.WaveQ], object]] = {
     "mean_bits": lambda wq: wq.mean_bits(),
     "wave": lambda wq: wq.wave(),
     "on_levels": lambda wq: wq.on_levels(),
+    "frozen_weights": lambda wq: wq.frozen_weights(),
     "forecast": lambda wq: wq.forecast(),
     "summary": lambda wq: wq.summary(),
     "diagnose": lambda wq: wq.diagnose(),

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
 import waveq
@@ -115,10 +116,70 @@ def test_sharded_weights_are_refused(one_rank: None) -> None:
 
     model = distribute_module(mlp(), init_device_mesh("cpu", (1,)))
     with pytest.raises(
-        TypeError, match=r"sharded \('0\.weight' is a DTensor\).*attach to the network itself.*fully_sha"
+        TypeError, match=r"sharded \('0\.weight' is a DTensor\).*train the network whole.*shard the plain network"
     ):
         waveq.attach(model, bits=3)
     assert type(model[0]) is nn.Linear  # type: ignore[index]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, on one rank
+def test_the_older_sharding_is_refused(one_rank: None) -> None:
+    sharded = FullyShardedDataParallel(nn.Linear(4, 4), device_id=torch.device("cpu"))
+    for model in (sharded, nn.Sequential(sharded, nn.ReLU(), nn.Linear(4, 2))):
+        before = everything(model)
+        with pytest.raises(TypeError, match=r"is a FullyShardedDataParallel, .*shard the plain network"):
+            waveq.attach(model, bits=3)
+        assert_same(before, everything(model))
+
+
+def test_an_engine_of_deepspeed_is_refused_by_its_name() -> None:
+    """A stand-in: the real one needs a launcher."""
+    kind = type("DeepSpeedEngine", (nn.Sequential,), {"__module__": "deepspeed.runtime.engine"})
+    model = kind(nn.Linear(4, 4))
+    before = everything(model)
+    with pytest.raises(TypeError, match=r"is a DeepSpeedEngine, .*deepspeed\.initialize\(model=network\)"):
+        waveq.attach(model, bits=3)
+    assert_same(before, everything(model))
+    assert waveq.attach(type("DeepSpeedEngine", (nn.Sequential,), {})(nn.Linear(4, 4)), bits=3).names == ("0",)
+
+
+def test_also_and_signs_take_names_from_a_wrapper() -> None:
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    with pytest.warns(UserWarning, match="3 names are those of a wrapped model.*'_orig_mod.2' is taken as '2'"):
+        wq = waveq.attach(
+            model,
+            bits=3,
+            also=("module.0",),
+            activation_bits={"_orig_mod.2": 4},
+            activation_signed={"module._orig_mod.2": True},
+        )
+    assert list(wq.bits()) == ["0", "1", "2"]
+    assert wq.policy().provenance["inputs"]["2"]["signed"]
+    with pytest.raises(ValueError, match=r"also names 'module\.7', which is no embedding"):
+        waveq.attach(mlp(), bits=3, also=("module.7",))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["penalty", "step", "finalize"])
+def test_weights_that_are_sharded_afterwards_are_refused(one_rank: None, call: str) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = mlp()
+    wq = waveq.attach(model, bits=3)
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    with pytest.raises(TypeError, match=r"layer '0' has been sharded since attach\(\).*shard the plain network"):
+        getattr(wq, call)()
+
+
+def test_parts_of_weights_are_refused_in_the_middle_of_a_run() -> None:
+    model = mlp()
+    wq = waveq.attach(model, bits=3)
+    wq.penalty()
+    chain = model[0].parametrizations["weight"]  # type: ignore[index,union-attr]
+    chain.original = nn.Parameter(chain.original.detach().flatten()[:5])  # as FSDP leaves it between calls
+    with pytest.raises(TypeError, match="layer '0' has been sharded since"):
+        wq.finalize()
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own

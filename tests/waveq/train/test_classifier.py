@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from waveq.method.distillation import distillation_loss
 from waveq.train.classifier import Classifier, measure, rate_at, seed_step
 from waveq.train.config import TrainConfig
 
@@ -71,3 +72,18 @@ def test_names_of_hooks_do_not_disturb_the_modules() -> None:
     module._current_fx_name = "on_train_start"
     assert module._current_fx_name == "on_train_start"
     assert [name for name, _ in module.named_parameters()] == ["network.weight", "network.bias"]
+
+
+def test_a_teacher_is_asked_and_nothing_else_is_done_with_it() -> None:
+    torch.manual_seed(0)
+    network, teacher = nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)).eval()
+    config = TrainConfig(distill=True, pretrain_epochs=1, distill_temperature=2.0)
+    module = Classifier(network, config, rate=0.1, total_steps=1, teacher=teacher)
+    x, y = torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0])
+    loss = module.train().training_step((x, y), 0)
+    torch.testing.assert_close(loss, distillation_loss(network(x), teacher(x), y, temperature=2.0))
+    assert torch.equal(module.task_loss, loss.detach())
+    loss.backward()
+    assert not teacher.training
+    assert teacher[0].weight.grad is None
+    assert list(module.state_dict()) == ["network.weight", "network.bias"]

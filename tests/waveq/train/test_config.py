@@ -60,6 +60,8 @@ def test_recipes_name_what_the_zoo_has(name: str) -> None:
         ({"batch_size": 33, "devices": 2}, r"^x: batch_size 33 cannot be shared by 2 devices; .* is 34$"),
         ({"epochs": 0}, r"^x: bits 'learn' needs epochs"),
         ({"bits": 3, "target": {"mean_bits": 3.0}}, r"^x: target is a budget for learned bits"),
+        ({"distill": True}, r"^x: distill needs a float network that can teach: pretrain_epochs"),
+        ({"distill_weight": 0.3}, r"^x: distill_weight is for distill, which is off"),
     ],
 )
 def test_errors_are_one_sentence(fields: dict[str, object], complaint: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,28 +56,33 @@ def run_until(config: TrainConfig, monkeypatch: pytest.MonkeyPatch, *, asked: in
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("changes", "steps"),
+    ("changes", "steps", "stops"),
     [
-        pytest.param({"target": {"mean_bits": 3.0}}, 10, id="sgd"),
+        pytest.param({"target": {"mean_bits": 3.0}}, 10, range(1, 11), id="sgd, at every step"),
         pytest.param(
             {"quantizer": "lsq", "activation_bits": 4, "optimizer": "adam", "accumulate": 2, "finetune_epochs": 1},
             9,
+            (1, 2, 4, 7),
             id="scales, inputs, adam in pieces",
         ),
         pytest.param(
-            {"model": "resnet20", "width": 0.25, "epochs": 1, "precision": "bf16", "search_share": 0.6}, 5, id="bf16"
+            {"model": "resnet20", "width": 0.25, "epochs": 1, "precision": "bf16", "search_share": 0.6},
+            5,
+            (2, 3, 4),
+            id="bf16",
         ),
-        pytest.param({"precision": "64", "epochs": 1}, 5, id="64"),
-        pytest.param({"forward": "float", "epochs": 1}, 5, id="float road"),
+        pytest.param({"precision": "64", "epochs": 1}, 5, (2, 3), id="64"),
+        pytest.param({"distill": True, "pretrain_epochs": 1, "epochs": 1}, 10, (5, 6, 8), id="taught"),
+        pytest.param({"forward": "float", "epochs": 1}, 5, (1, 2, 4), id="float road"),
     ],
 )
-def test_stopped_at_any_step_of_both_parts_and_resumed_is_never_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], steps: int
+def test_stopped_in_either_part_or_between_and_resumed_is_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], steps: int, stops: Iterable[int]
 ) -> None:
     whole = digits(tmp_path / "whole", **changes)
     result = train(whole, say=silent)
     assert sum(result.steps.values()) == steps
-    for step in range(1, steps + 1):
+    for step in stops:
         config = digits(tmp_path / f"stopped-{step}", **changes)
         run_until(config, monkeypatch, asked=step)
         again = train(config, say=silent)

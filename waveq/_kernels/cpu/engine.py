@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from waveq._kernels.cpu import inputs, loops
-from waveq._kernels.cpu.tables import addresses, by_layer, edges_of
+from waveq._kernels.cpu.tables import addresses, edges_of, layer_edges, sums_between
 from waveq._kernels.cpu.threads import count_chunks, share_chunks
 from waveq._kernels.engine import SUMS, Table
 from waveq._kernels.layout import dense, like, narrowed, widened
+from waveq._kernels.parts import Parts
 
 __all__ = ["NumbaEngine"]
 
@@ -32,12 +33,12 @@ class NumbaEngine:
         """float32: widened copies of all layers at once would be too many."""
         return dtype is torch.float32
 
-    def largest(self, weights: Sequence[Tensor]) -> Tensor:
+    def largest(self, weights: Sequence[Tensor], parts: Parts | None = None) -> Tensor:
         """One call for all layers."""
         runs = _runs(weights)
-        edges = edges_of(runs)
+        edges = edges_of(runs, parts)
         bits = np.empty(edges[-1], np.int32)
-        share_chunks(loops.largest_chunks, int(edges[-1]), edges, addresses(runs), bits)
+        share_chunks(loops.largest_chunks, int(edges[-1]), edges, addresses(runs, parts=parts), bits)
         return torch.from_numpy(np.maximum.reduceat(bits, edges[:-1]).view(np.float32))
 
     def tanh(self, values: Tensor) -> Tensor:
@@ -50,10 +51,10 @@ class NumbaEngine:
         """One call for all layers."""
         runs = _runs(weights)
         outs = [torch.empty_like(run) for run in runs] if table.rounds else []
-        edges, places = edges_of(runs), addresses(runs, outs)
+        edges, places = edges_of(runs, table.parts), addresses(runs, outs, parts=table.parts)
         partial = np.empty(edges[-1])
         share_chunks(loops.round_chunks, int(edges[-1]), _kind(table), edges, places, table.rows.numpy(), partial)
-        means = by_layer(partial, edges) / np.maximum(places[:, 3], 1)
+        means = sums_between(partial, layer_edges(edges, table.parts)) / [max(run.numel(), 1) for run in runs]
         made = [narrowed(out, weight) for out, weight in zip(outs, weights, strict=False)]
         return made, torch.from_numpy(means.astype(np.float32))
 
@@ -64,16 +65,18 @@ class NumbaEngine:
         runs = _runs(weights)
         outs = [torch.empty_like(run) for run in runs]
         gradients = _beside(above, runs) if table.rounds else []
-        edges, places = edges_of(runs), addresses(runs, outs, gradients)
+        edges, places = edges_of(runs, table.parts), addresses(runs, outs, gradients, table.parts)
         partial, rows = np.zeros((edges[-1], SUMS)), table.rows.numpy()
         share_chunks(loops.back_chunks, int(edges[-1]), _kind(table), edges, places, rows, slopes.numpy(), partial)
         made = [narrowed(out, weight) for out, weight in zip(outs, weights, strict=True)]
-        return made, torch.from_numpy(by_layer(partial, edges))
+        return made, torch.from_numpy(sums_between(partial, edges))
 
     def push_largest(self, weights: Sequence[Tensor], table: Table, push: Tensor, out: Sequence[Tensor]) -> None:
-        """Layer by layer."""
+        """Row by row."""
         runs, sums = _runs(weights), [widened(each) for each in out]
-        loops.push_largest_chunks(addresses(runs, sums), table.rows.numpy(), _kind(table), push.numpy())
+        loops.push_largest_chunks(
+            addresses(runs, sums, parts=table.parts), table.rows.numpy(), _kind(table), push.numpy()
+        )
         for each, wide in zip(out, sums, strict=True):
             if wide is not each:
                 each.copy_(wide)
@@ -82,10 +85,10 @@ class NumbaEngine:
         """One call for all layers."""
         runs = _runs(weights)
         gradients = _beside(tasks, runs)
-        edges, places = edges_of(runs), addresses(runs, (), gradients)
+        edges, places = edges_of(runs, table.parts), addresses(runs, (), gradients, table.parts)
         partial = np.empty((edges[-1], 4))
         share_chunks(loops.lengths_chunks, int(edges[-1]), _kind(table), edges, places, table.rows.numpy(), partial)
-        return torch.from_numpy(by_layer(partial, edges))
+        return torch.from_numpy(sums_between(partial, layer_edges(edges, table.parts)))
 
     def clip_round(self, x: Tensor, low: float, steps: float) -> Tensor:
         """Activations on their levels."""

@@ -1,5 +1,7 @@
 """The loops over weights: one chunk of one layer at a time, so that what is read stays in the first-level cache.
 
+Where levels belong to output channels, "layer" means one channel of a layer: there is a row for each of them.
+
 Every kernel takes the first and the last chunk of its share, the first chunk of each layer (``edges``), a row a layer
 of ``places`` (int64: the addresses of the weights, of what is written and of what comes in, the number of weights) and
 of ``rows`` (float32: ``engine.Column``), and a table of partial sums with one row a chunk, which the caller adds up in

@@ -8,18 +8,25 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
+import triton
 import triton.language as tl
 from torch import Tensor
 
+from waveq._kernels.closed_forms import TorchEngine
+from waveq._kernels.constants import constants
 from waveq._kernels.cuda import kernels
 from waveq._kernels.cuda.kernels import BLOCK
-from waveq._kernels.engine import SUMS, Column, Table, constants
+from waveq._kernels.engine import SUMS, Table
 from waveq._kernels.layout import dense, like
+from waveq._kernels.parts import Parts
 
 __all__ = ["TritonEngine"]
 
+_LEAST_BLOCK = 128  # weights of one program, which has as many threads
+_MANY = 1024  # numbers of partial sums that are joined at once
 _DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
 
@@ -36,9 +43,17 @@ class TritonEngine:
         """One launch for all layers, in every dtype."""
         return True
 
-    def largest(self, weights: Sequence[Tensor]) -> Tensor:
-        """A reduction for all layers and no copy of |w|."""
-        return torch.stack(torch._foreach_norm([weight.detach() for weight in weights], math.inf)).float()
+    def largest(self, weights: Sequence[Tensor], parts: Parts | None = None) -> Tensor:
+        """One launch for all layers; another one where they have parts."""
+        if parts is None:
+            return torch.stack(torch._foreach_norm([weight.detach() for weight in weights], math.inf)).float()
+        runs = [dense(weight.detach()) for weight in weights]
+        plan = _plan_of(runs, parts)
+        bits = torch.empty(len(plan.blocks), dtype=torch.int32, device=runs[0].device)
+        kernels.largest_blocks[(len(plan.blocks),)](
+            plan.blocks, _addresses(runs, runs, runs), bits, DTYPE=_DTYPES[runs[0].dtype], BLOCK=plan.block
+        )
+        return _joined(bits, plan.rows, largest=True).view(torch.float32)
 
     def tanh(self, values: Tensor) -> Tensor:
         """The loops' own."""
@@ -50,9 +65,10 @@ class TritonEngine:
         """One launch for all layers."""
         runs = [dense(weight.detach()) for weight in weights]
         outs = [torch.empty_like(run) for run in runs] if table.rounds else []
-        blocks, partial = _blocks_of(runs), table.rows.new_zeros(_count(runs))
-        kernels.round_blocks[(len(blocks),)](
-            blocks,
+        plan = _plan_of(runs, table.parts)
+        partial = table.rows.new_zeros(len(plan.blocks))
+        kernels.round_blocks[(len(plan.blocks),)](
+            plan.blocks,
             _addresses(runs, outs or runs, runs),
             table.rows,
             partial,
@@ -60,10 +76,10 @@ class TritonEngine:
             TANH=table.tanh,
             ROUND=table.rounds,
             WAVE=table.wave,
-            BLOCK=BLOCK,
+            BLOCK=plan.block,
         )
         sizes = constants(tuple(run.numel() for run in runs), torch.float32, partial.device)
-        return outs, _by_layer(partial, runs) / sizes
+        return outs, _joined(partial, plan.layers) / sizes
 
     def round_backward(
         self, weights: Sequence[Tensor], table: Table, above: Sequence[Tensor | None], slopes: Tensor
@@ -72,9 +88,10 @@ class TritonEngine:
         runs = [dense(weight.detach()) for weight in weights]
         outs = [torch.empty_like(run) for run in runs]
         gradients = _beside(above, runs) if table.rounds else runs
-        blocks, partial = _blocks_of(runs), table.rows.new_zeros((_count(runs), SUMS))
-        kernels.back_blocks[(len(blocks),)](
-            blocks,
+        plan = _plan_of(runs, table.parts)
+        partial = table.rows.new_zeros((len(plan.blocks), SUMS))
+        kernels.back_blocks[(len(plan.blocks),)](
+            plan.blocks,
             _addresses(runs, outs, gradients),
             table.rows,
             slopes.contiguous(),
@@ -84,33 +101,30 @@ class TritonEngine:
             CLOSED=table.closed,
             ROUND=table.rounds,
             WAVE=table.wave,
-            BLOCK=BLOCK,
+            BLOCK=plan.block,
         )
-        return outs, _by_layer(partial, runs)
+        return outs, _joined(partial, plan.rows)
 
     def push_largest(self, weights: Sequence[Tensor], table: Table, push: Tensor, out: Sequence[Tensor]) -> None:
         """Layer by layer, in torch."""
-        for weight, row, share, gradient in zip(weights, table.rows, push, out, strict=True):
-            wide = dense(weight.detach()).float()
-            at = torch.eq(wide.abs(), row[Column.LARGEST]).float()
-            bend = 1.0 - torch.tanh(wide).square() if table.tanh else 1.0
-            gradient.add_((share * at / at.sum() * wide.sign() * bend).to(gradient.dtype))
+        TorchEngine().push_largest(weights, table, push, out)
 
     def lengths(self, weights: Sequence[Tensor], table: Table, tasks: Sequence[Tensor]) -> Tensor:
         """One launch for all layers."""
         runs = [dense(weight.detach()) for weight in weights]
         gradients = _beside(tasks, runs)
-        blocks, partial = _blocks_of(runs), table.rows.new_zeros((_count(runs), 4))
-        kernels.lengths_blocks[(len(blocks),)](
-            blocks,
+        plan = _plan_of(runs, table.parts)
+        partial = table.rows.new_zeros((len(plan.blocks), 4))
+        kernels.lengths_blocks[(len(plan.blocks),)](
+            plan.blocks,
             _addresses(runs, runs, gradients),
             table.rows,
             partial,
             DTYPE=_DTYPES[runs[0].dtype],
             TANH=table.tanh,
-            BLOCK=BLOCK,
+            BLOCK=plan.block,
         )
-        return _by_layer(partial, runs)
+        return _joined(partial, plan.layers)
 
     def clip_round(self, x: Tensor, low: float, steps: float) -> Tensor:
         """Activations on their levels."""
@@ -131,25 +145,61 @@ def _blocks(size: int) -> int:
     return -(-size // BLOCK)
 
 
-def _count(runs: Sequence[Tensor]) -> int:
-    return sum(_blocks(run.numel()) for run in runs)
+class _Plan(NamedTuple):
+    """Which program does what.
+
+    Attributes:
+        block: weights of one program.
+        blocks: (programs, 4) int64, see ``kernels``.
+        rows: (R + 1,) int64, the first program of each row and the number of all; None where each row has one.
+        layers: (L + 1,), the same for layers.
+    """
+
+    block: int
+    blocks: Tensor
+    rows: Tensor | None
+    layers: Tensor | None
 
 
-def _blocks_of(runs: Sequence[Tensor]) -> Tensor:
-    """Which block belongs to which layer, (programs, 2)."""
-    return _table_of(tuple(run.numel() for run in runs), runs[0].device)
+def _plan_of(runs: Sequence[Tensor], parts: Parts | None) -> _Plan:
+    return _planned(tuple(run.numel() for run in runs), None if parts is None else parts.counts, runs[0].device)
 
 
 @functools.lru_cache(maxsize=64)
-def _table_of(sizes: tuple[int, ...], device: torch.device) -> Tensor:
-    places = [(layer, block) for layer, size in enumerate(sizes) for block in range(_blocks(size))]
+def _planned(sizes: tuple[int, ...], counts: tuple[int, ...] | None, device: torch.device) -> _Plan:
+    block = BLOCK
+    if counts is not None:  # channels are short, and a program takes one
+        longest = max(size // count for size, count in zip(sizes, counts, strict=True))
+        block = min(BLOCK, max(_LEAST_BLOCK, triton.next_power_of_2(longest)))
+    counts = counts or (1,) * len(sizes)
+    blocks, rows, layers = list[tuple[int, ...]](), [0], [0]
+    for layer, (size, count) in enumerate(zip(sizes, counts, strict=True)):
+        long = size // count
+        for part in range(count):
+            ends = range(part * long, (part + 1) * long, block)
+            blocks += [(len(rows) - 1, layer, start, min(start + block, ends.stop)) for start in ends]
+            rows.append(len(blocks))
+        layers.append(len(blocks))
     with torch.inference_mode(False):
-        return torch.tensor(places, dtype=torch.int32, device=device)
+        made = [torch.tensor(each, dtype=torch.int64, device=device) for each in (blocks, rows, layers)]
+    alone = [None if len(edges) == len(blocks) + 1 else edges for edges in made[1:]]
+    return _Plan(block, made[0], *alone)
+
+
+def _joined(partial: Tensor, edges: Tensor | None, *, largest: bool = False) -> Tensor:
+    """Sums of the programs from each edge to the next, in an order that is the same in every run; or the largest."""
+    if edges is None:
+        return partial
+    sums = 1 if partial.ndim == 1 else partial.shape[1]
+    out = partial.new_empty((len(edges) - 1, *partial.shape[1:]))
+    width = triton.next_power_of_2(sums)
+    kernels.join_blocks[(len(out),)](partial, edges, out, SUMS=sums, WIDTH=width, LARGEST=largest, MANY=_MANY // width)
+    return out
 
 
 def _addresses(runs: Sequence[Tensor], outs: Sequence[Tensor], above: Sequence[Tensor]) -> Tensor:
     entries = [
-        (run.data_ptr(), out.data_ptr(), gradient.data_ptr(), run.numel())
+        (run.data_ptr(), out.data_ptr(), gradient.data_ptr())
         for run, out, gradient in zip(runs, outs, above, strict=True)
     ]
     return torch.tensor(entries, dtype=torch.int64).to(runs[0].device, non_blocking=True)
@@ -161,9 +211,3 @@ def _beside(gradients: Sequence[Tensor | None], runs: Sequence[Tensor]) -> list[
         torch.zeros_like(run) if gradient is None else like(gradient.detach().to(run.dtype), run)
         for gradient, run in zip(gradients, runs, strict=True)
     ]
-
-
-def _by_layer(partial: Tensor, runs: Sequence[Tensor]) -> Tensor:
-    """Sums over each layer's blocks, in their order."""
-    counts = constants(tuple(_blocks(run.numel()) for run in runs), torch.int64, partial.device)
-    return torch.segment_reduce(partial, "sum", lengths=counts, axis=0)

@@ -1,7 +1,7 @@
-"""The loops on a GPU. One launch walks over all layers: a program looks up its layer and its place there in a table.
+"""The loops on a GPU. One launch walks over all layers: a program looks up its row, its layer and its place in a table.
 
-Each program writes its sums to its own place; they are added up in their order by a second small launch or by torch, so
-that the result is the same in every run (atomic additions would not be). Numbers are float32, whatever the weights are.
+Each program writes its sums to its own place; they are added up in their order by a second small launch, so that the
+result is the same in every run (atomic additions would not be). Numbers are float32, whatever the weights are.
 The polynomials are those of ``cpu.scalars``; a library's sine would reduce a range that is small already.
 """
 
@@ -17,6 +17,8 @@ __all__ = [
     "back_blocks",
     "clip_round_backward_blocks",
     "clip_round_blocks",
+    "join_blocks",
+    "largest_blocks",
     "lengths_blocks",
     "round_blocks",
     "tanh_blocks",
@@ -113,13 +115,52 @@ def tanh_blocks(values, out, size, BLOCK: tl.constexpr):
     tl.store(out + at, _tanh(tl.load(values + at, mask=at < size, other=0.0)), mask=at < size)
 
 
-# ``layers`` (programs, 2) int32: layer, block within it. ``addresses`` (L, 4) int64: weights, what is written, what
-# comes in, size. ``rows`` (L, COLUMNS) float32: ``engine.Column``.
+# ``blocks`` (programs, 4) int64: row, layer, first weight and the one after the last, counted within the layer. A row
+# is a layer, or one of its output channels. ``addresses`` (L, 3) int64: weights, what is written, what comes in.
+# ``rows`` (R, COLUMNS) float32: ``engine.Column``.
+
+
+@triton.jit
+def _place(blocks, program, BLOCK: tl.constexpr):
+    """The layer of a program, its row, its weights' places, and which of them there are."""
+    entry = blocks + 4 * program
+    at = tl.load(entry + 2) + tl.arange(0, BLOCK)
+    return tl.load(entry + 1), tl.load(entry), at, at < tl.load(entry + 3)
+
+
+@triton.jit
+def largest_blocks(blocks, addresses, partial, DTYPE: tl.constexpr, BLOCK: tl.constexpr):
+    """The bits of max|w|; without their sign, floats order as their bits do, a NaN above infinity."""
+    program = tl.program_id(0)
+    layer, _row, at, inside = _place(blocks, program, BLOCK)
+    w = _load(tl.load(addresses + 3 * layer), DTYPE, at, inside)
+    tl.store(partial + program, tl.max(w.to(tl.int32, bitcast=True) & 0x7FFFFFFF))
+
+
+@triton.jit
+def join_blocks(
+    partial, edges, out, SUMS: tl.constexpr, WIDTH: tl.constexpr, LARGEST: tl.constexpr, MANY: tl.constexpr
+):
+    """(programs, SUMS) partial sums, or largest ones, to one row for each run of programs from an edge to the next.
+
+    WIDTH is a power of two from SUMS on.
+    """
+    program = tl.program_id(0)
+    column = tl.arange(0, WIDTH)
+    first, last = tl.load(edges + program), tl.load(edges + program + 1)
+    joined = tl.zeros([MANY, WIDTH], dtype=partial.dtype.element_ty)
+    for start in range(first, last, MANY):
+        at = start + tl.arange(0, MANY)
+        inside = (at < last)[:, None] & (column < SUMS)[None, :]
+        found = tl.load(partial + at[:, None] * SUMS + column[None, :], mask=inside, other=0)
+        joined = tl.maximum(joined, found) if LARGEST else joined + found
+    result = tl.max(joined, axis=0) if LARGEST else tl.sum(joined, axis=0)
+    tl.store(out + program * SUMS + column, result, mask=column < SUMS)
 
 
 @triton.jit
 def round_blocks(
-    layers,
+    blocks,
     addresses,
     rows,
     partial,
@@ -131,10 +172,8 @@ def round_blocks(
 ):
     """Weights on their levels; ``partial`` (programs,) takes the sum of sin^2."""
     program = tl.program_id(0)
-    layer = tl.load(layers + 2 * program)
-    at = tl.load(layers + 2 * program + 1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    table, row = addresses + 4 * layer, rows + _COLUMNS * layer
-    inside = at < tl.load(table + 3)
+    layer, number, at, inside = _place(blocks, program, BLOCK)
+    table, row = addresses + 3 * layer, rows + _COLUMNS * number
     t = _load(tl.load(table), DTYPE, at, inside)
     if TANH:
         t = _tanh(t)
@@ -149,7 +188,7 @@ def round_blocks(
 
 @triton.jit
 def back_blocks(
-    layers,
+    blocks,
     addresses,
     rows,
     slopes,
@@ -163,10 +202,8 @@ def back_blocks(
 ):
     """The straight-through gradient and the wave's; ``partial`` (programs, 5) takes the engine's sums."""
     program = tl.program_id(0)
-    layer = tl.load(layers + 2 * program)
-    at = tl.load(layers + 2 * program + 1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    table, row = addresses + 4 * layer, rows + _COLUMNS * layer
-    inside = at < tl.load(table + 3)
+    layer, number, at, inside = _place(blocks, program, BLOCK)
+    table, row = addresses + 3 * layer, rows + _COLUMNS * number
     t = _load(tl.load(table), DTYPE, at, inside)
     if TANH:
         t = _tanh(t)
@@ -182,7 +219,7 @@ def back_blocks(
     if WAVE:
         v, sine, cosine, slope, free = _wave(t, row)
         double = 2.0 * sine * cosine
-        out += tl.load(slopes + layer) * double * slope
+        out += tl.load(slopes + number) * double * slope
         tl.store(partial + 5 * program + 3, tl.sum(tl.where(inside, v * double, 0.0)))
         tl.store(partial + 5 * program + 4, tl.sum(tl.where(inside, v * double * free, 0.0)))
     if TANH:
@@ -191,13 +228,11 @@ def back_blocks(
 
 
 @triton.jit
-def lengths_blocks(layers, addresses, rows, partial, DTYPE: tl.constexpr, TANH: tl.constexpr, BLOCK: tl.constexpr):
+def lengths_blocks(blocks, addresses, rows, partial, DTYPE: tl.constexpr, TANH: tl.constexpr, BLOCK: tl.constexpr):
     """Sums of pull^2 (for slope 1), of its twin^2, of task * pull and task^2; ``partial`` (programs, 4)."""
     program = tl.program_id(0)
-    layer = tl.load(layers + 2 * program)
-    at = tl.load(layers + 2 * program + 1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    table, row = addresses + 4 * layer, rows + _COLUMNS * layer
-    inside = at < tl.load(table + 3)
+    layer, number, at, inside = _place(blocks, program, BLOCK)
+    table, row = addresses + 3 * layer, rows + _COLUMNS * number
     t = _load(tl.load(table), DTYPE, at, inside)
     task = _load(tl.load(table + 2), DTYPE, at, inside)
     if TANH:

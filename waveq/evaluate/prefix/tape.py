@@ -221,7 +221,7 @@ def _compile(
 
 def _writes(node: fx.Node) -> bool:
     """Whether an operation changes one of its inputs."""
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+    return isinstance(node.target, torch._ops.OpOverload) and bool(node.target._schema.is_mutable)
 
 
 def _is_random(node: fx.Node) -> bool:
@@ -232,7 +232,7 @@ def _is_random(node: fx.Node) -> bool:
     for place, argument in enumerate(target._schema.arguments):
         if argument.name == "dropout_p":
             given = node.args[place] if place < len(node.args) else node.kwargs.get("dropout_p", argument.default_value)
-            return given != 0.0
+            return bool(given != 0.0)
     return True
 
 
