@@ -177,20 +177,12 @@ def _number(rank: Tensor) -> Tensor:
 def keep_input(module: nn.Module, fixed: FixedInput) -> None:
     """Have a layer quantise its input from now on; what it had before is dropped."""
     drop_input(module)
-    if _is_called not in fixed._forward_pre_hooks.values():
-        fixed.register_forward_pre_hook(_is_called)
     module.add_module(FIXED_INPUT, fixed.to(module.weight.device))  # type: ignore[arg-type]
     if "forward" in module.__dict__ or parametrize.is_parametrized(module):
         # somebody else has taken forward, or the class, and would take it back
         module.register_forward_pre_hook(_quantize_first, with_kwargs=True)
     else:
         module.__class__ = _class_with_input(type(module))  # type: ignore[arg-type]  # mypy: no Hashable
-
-
-def _is_called(self: FixedInput, input: tuple[Tensor]) -> None:  # noqa: A002
-    """Does nothing: TransformerEncoderLayer has a quick path that reads weights and calls no layers, and leaves it for
-    modules with hooks.
-    """
 
 
 def drop_input(module: nn.Module) -> FixedInput | None:
