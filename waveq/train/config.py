@@ -123,7 +123,8 @@ class TrainConfig(BaseModel):
     finetune_epochs: int = Field(default=0, ge=0)
     """Epochs with the bits fixed, afterwards."""
     distill: bool = False
-    """Whether the float network teaches the quantised one (`waveq.distillation_loss`), in all stages with WaveQ."""
+    """Whether the float network teaches the quantised one (`waveq.distillation_loss`), in all stages with WaveQ but the
+    search, whose price of a bit is meant for cross-entropy."""
     distill_temperature: float | None = _Rate
     """By default 4."""
     distill_weight: float | None = Field(default=None, gt=0, le=1)
