@@ -8,7 +8,8 @@ images that the first layer reads count 8 bits. LSQ quantises for everybody. Met
 - random: five draws that use the budget up, the same ones for every seed.
 - greedy, ilp: by the losses of one layer at a time, measured on training images; hawq: by curvature (weights alone).
 - interpolation (FracBits), steps (Uhlich et al.): bits learned without a wave in ``--share`` of the steps, then preset.
-- one run: WaveQ's bits and weights in one training; rewound: its bits from ``--share`` of the steps, then preset.
+- one run: WaveQ's bits and weights in one training; rewound: its bits from ``--share`` of the steps, then preset;
+  rewound, short: from half as many.
 - refined: rewound, but the betas begin at the ilp's bits.
 
 Batch norm's statistics are averaged anew over 50 training batches once the weights are rounded, for all.
@@ -41,10 +42,24 @@ LADDER: dict[str, tuple[tuple[int, int], ...]] = {
     "bitops": ((2, 2), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3), (4, 4)),
 }
 LIMITS: dict[str, tuple[float, ...]] = {"macs": (0.8, 0.95, 1.15), "bitops": (0.65, 0.85)}
-METHODS = ("rewound", "ilp", "random", "one run", "hawq", "refined", "interpolation", "steps", "greedy")
+METHODS = (
+    "rewound",
+    "rewound, short",
+    "ilp",
+    "random",
+    "one run",
+    "hawq",
+    "refined",
+    "interpolation",
+    "steps",
+    "greedy",
+)
 NETWORKS = ("depthwise", "resnet20")
 _DRAWS = 5
-_NAMED = {"rewound": "learned"}  # methods of benchmarks.lab.search under another name there
+_NAMED = {
+    "rewound": "learned",
+    "rewound, short": "learned",
+}  # methods of benchmarks.lab.search under another name there
 _BASE: dict[str, Any] = {"quantizer": "lsq", "lambda_w": 0.0, "reestimate_bn": 50}
 _INPUTS: dict[str, Any] = {"activation_quantizer": "lsq"}
 _UNIFORM = "uniform"
@@ -73,11 +88,12 @@ def jobs_of(row: Setting, objective: str, args: argparse.Namespace) -> Iterator[
                     for draw in range(args.draws):
                         yield job(seed, {**label, "policy": f"draw {draw}"}, {**allocation, "draw": draw})
                 else:
-                    searching = {"share": args.share} if method in _TRAINING else {}
+                    share = args.share / 2 if method == "rewound, short" else args.share
+                    searching = {"share": share} if method in _TRAINING else {}
                     yield job(seed, label, {**allocation, **searching})
 
 
-_TRAINING = ("rewound", "refined", "interpolation", "steps")
+_TRAINING = ("rewound", "rewound, short", "refined", "interpolation", "steps")
 
 
 def measure(args: argparse.Namespace) -> pd.DataFrame:
@@ -115,6 +131,7 @@ def setting_of(network: str, budget: str, dataset: str) -> Setting:
         batch=64 if quick else 128,
         pretrain_epochs=8 if quick else 10,
         epochs=3 if quick else 4,
+        scale_rate=0.1,
         flip=True,
     )
 
