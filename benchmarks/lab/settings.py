@@ -37,8 +37,8 @@ class Setting:
         lr: the jobs' peak rate.
         weight_decay: of SGD.
         momentum: of SGD.
-        scale_rate: rate of what quantisers learn (LSQ's steps) as a share of the weights'. At the full rate the step of a
-            layer with few weights can cross zero: that of 144 depthwise ones with 2 bits did so within ten steps.
+        scale_rate: rate of what quantisers learn (LSQ's steps) as a share of the weights'. At the full rate that of a
+            layer with few weights can cross zero: the one of 144 depthwise weights with 2 bits did in ten steps.
         init: a file of float weights that every seed starts from, as ``waveq train --init`` takes it; "" trains them.
         flip: mirror half of the training images left to right, anew in every epoch.
     """

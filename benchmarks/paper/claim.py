@@ -27,7 +27,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks._names import unknown
-from benchmarks.lab.choices import OBJECTIVES, choices_of
+from benchmarks.lab.choices import OBJECTIVES, REFERENCE_BITS, choices_of
 from benchmarks.lab.equal_cost import above_ladder, saved_at_equal_accuracy, spread_and_noise, verdict
 from benchmarks.lab.job import Job
 from benchmarks.lab.pool import add_options, run_within, where_of
@@ -66,7 +66,12 @@ _UNIFORM = "uniform"
 
 
 def jobs_of(row: Setting, objective: str, args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Job]]:
-    """Every training of one network and objective: the ladder, then method by method, all budgets and seeds of each."""
+    """Every training of one network and objective: the ladder, then method by method, all budgets and seeds of each.
+
+    Labels say what is "urgent": all but the ladder's steps beyond the one that tops every budget.
+    """
+    limits = args.limits or LIMITS[objective]
+    topped = min((_nominal(bits) for bits in LADDER[objective] if _nominal(bits) >= max(limits)), default=float("inf"))
     attach = _BASE if objective == "macs" else {**_BASE, **_INPUTS}
 
     def job(seed: int, label: dict[str, Any], allocation: dict[str, Any]) -> tuple[dict[str, Any], Job]:
@@ -76,14 +81,15 @@ def jobs_of(row: Setting, objective: str, args: argparse.Namespace) -> Iterator[
     for bits in LADDER[objective]:
         for seed in args.seeds:
             name = f"{_UNIFORM} {bits[0]}" + (f"/{bits[1]}" if bits[1] else "")
-            yield job(seed, {"method": _UNIFORM, "policy": name}, {"method": _UNIFORM, "bits": list(bits)})
+            label = {"method": _UNIFORM, "policy": name, "urgent": _nominal(bits) <= topped}
+            yield job(seed, label, {"method": _UNIFORM, "bits": list(bits)})
     for method in args.methods:
         if method == "hawq" and objective == "bitops":
             continue
-        for limit in args.limits or LIMITS[objective]:
+        for limit in limits:
             for seed in args.seeds:
                 allocation = {"method": _NAMED.get(method, method), "limit": limit}
-                label = {"method": method, "limit": limit}
+                label = {"method": method, "limit": limit, "urgent": True}
                 if method == "random":
                     for draw in range(args.draws):
                         yield job(seed, {**label, "policy": f"draw {draw}"}, {**allocation, "draw": draw})
@@ -91,6 +97,11 @@ def jobs_of(row: Setting, objective: str, args: argparse.Namespace) -> Iterator[
                     share = args.share / 2 if method == "rewound, short" else args.share
                     searching = {"share": share} if method in _TRAINING else {}
                     yield job(seed, label, {**allocation, **searching})
+
+
+def _nominal(bits: tuple[int, int]) -> float:
+    """A ladder step's share of 3 bits everywhere, the images aside."""
+    return bits[0] * (bits[1] or REFERENCE_BITS) / REFERENCE_BITS**2
 
 
 _TRAINING = ("rewound", "rewound, short", "refined", "interpolation", "steps")
@@ -105,6 +116,7 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
         for network in args.networks
         for each in jobs_of(setting_of(network, args.budget, dataset), objective, args)
     ]
+    listed.sort(key=lambda each: not each[0].pop("urgent"))
     results = run_within([job for _, job in listed], where_of(args), processes=args.processes, minutes=args.minutes)
     return pd.DataFrame([_row(label, results[job.key()]) for label, job in listed if job.key() in results])
 
