@@ -48,7 +48,7 @@ def quantize_inputs(model: nn.Module, method: Method, x: Tensor) -> dict[str, in
     if "learn" in (given.values() if isinstance(given, Mapping) else (given,)):
         raise ValueError(f"activation_bits={given!r}: policies are evaluated with bits, 1 to 8, or those of a Policy")
     # the float road reads float weights; what it would do to them later needs steps, which are never taken
-    asked = replace(method, quantizer="dorefa", bits=8, scale="max", forward="float", fit_range=False)
+    asked = replace(method, quantizer="dorefa", bits=8, scale="max", forward="float", fit_range=False, freezing="off")
     wq = attach_method(model, replace(asked, schedule="constant", lambda_w=0.0))
     calibrate(model, [x])
     found = wq.policy()

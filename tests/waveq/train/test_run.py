@@ -202,7 +202,7 @@ def test_shares_and_forecast_come_before_the_search(finished: tuple[TrainConfig,
     told, _, forecast = lines[1].partition("\n")
     assert told == f"search: {share_sentence(24, 96)}"
     assert forecast == result.forecast
-    found = ", ".join(f"{name} {bits}" for name, bits in result.bits.items())
+    found = "; ".join(f"{name} {bits}" for name, bits in result.bits.items())
     assert f"bits found: {found}; the float weights are trained with them: 96 steps" in lines
     assert [f"warning: {w}" for w in result.warnings] == [line for line in lines if line.startswith("warning")]
 
