@@ -75,7 +75,7 @@ def by_hand(config: TrainConfig) -> dict[str, Tensor]:
     network = make_network(config, dataset)
     loader = make_loader(config, dataset, "wave")
     total = config.epochs * len(loader)
-    wq = waveq.attach(network, total_steps=total)
+    wq = attach_method(network, config.method("learn", total))
     optimizer = torch.optim.SGD(network.parameters(), lr=config.lr, momentum=0.9, weight_decay=1e-4)
     step = 0
     for epoch in range(config.epochs):
