@@ -28,6 +28,10 @@ def register(app: typer.Typer) -> None:
 def enumerate_policies(
     run: FinishedRun,
     bits: Annotated[str, typer.Option(help="Bits that every layer may take.")] = "2,3,4,5,8",
+    activation_bits: Annotated[
+        str | None,
+        typer.Option(help="Bits that the inputs of every layer may take too (default: they keep the run's)."),
+    ] = None,
     hardware: Hardware = "stripes",
     part: Part = None,
     finetune_epochs: TuningEpochs = None,
@@ -48,17 +52,19 @@ def enumerate_policies(
     few epochs where asked.
     """
     from stripes_sim import load_hardware
-    from waveq.codesign.space import STORE, TABLE, enumerate_run
+    from waveq.codesign.space import INPUTS_STORE, STORE, TABLE, enumerate_run
     from waveq.train.trained_run import TrainedRun
 
     check_numbers({"sample": sample, "workers": workers})
     trained = TrainedRun(run)
     options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
-    with resumable(f"What was evaluated is in {store or run / STORE}; the same command goes on from there."):
+    usual = STORE if activation_bits is None else INPUTS_STORE
+    with resumable(f"What was evaluated is in {store or run / usual}; the same command goes on from there."):
         frame = enumerate_run(
             trained,
             load_hardware(hardware),
             choices=parse_bits(bits),
+            input_choices=None if activation_bits is None else parse_bits(activation_bits),
             protocol=changed_protocol(None, part, finetune_epochs, finetune_lr),
             sample=sample,
             seed=seed,

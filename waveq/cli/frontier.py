@@ -38,7 +38,7 @@ def frontier(
     from pareto import frontier as efficient_rows
     from waveq._files import whole, write_frame
     from waveq.codesign.pictures import frontier_figure, save_figure
-    from waveq.codesign.placement import FRONT, SENSE, place_run
+    from waveq.codesign.placement import FRONT, SENSE, own_bits, place_run
     from waveq.codesign.report import OWN_LABEL, placement_sentence
     from waveq.codesign.space import TABLE, read_table
     from waveq.policy import Policy
@@ -50,8 +50,9 @@ def frontier(
     front = efficient_rows(frame, sense=chosen)
     folder = out or (source if is_run else source.parent)
     write_frame(folder / FRONT, front)
-    mark = {} if own is None else {OWN_LABEL if policy is None else policy.stem: dict(own)}
-    layers = None if own is None else list(own)
+    bits = None if own is None else own_bits(own, frame.columns)
+    mark = {} if bits is None else {OWN_LABEL if policy is None else policy.stem: bits}
+    layers = None if bits is None else list(bits)
     figure = frontier_figure(frame, sense=chosen, mark=mark, budgets=budget or (), layers=layers)
     save_figure(figure, folder / "frontier.png")
     pictures = ["frontier.png"]
@@ -67,7 +68,7 @@ def frontier(
     if is_run and policy is None and chosen == SENSE:
         from waveq.train.trained_run import TrainedRun
 
-        placed = place_run(TrainedRun(source), frame, [name for name in own or () if name in frame.columns]).summary()
+        placed = place_run(TrainedRun(source), frame).summary()
         lines.append(placement_sentence(placed))
         data["placement"] = placed
     lines.append(f"written to {folder}: {FRONT}, {', '.join(pictures)}")

@@ -104,7 +104,7 @@ def codesign(
     with watch("enumerate", "every policy of the design space"):
         frame = enumerate_run(run, machine, choices=choices, protocol=protocol, engine=engine, progress=config.progress)
     with watch("frontier", "the best accuracy for every energy"):
-        placement = place_run(run, frame, list(run.policy))
+        placement = place_run(run, frame)
     with watch("sensitivity", "one layer at a time, one bit less and one more"):
         sensitivity = run_sensitivity(run, protocol=protocol)
     with watch("report", "pictures and report.md"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 
 from waveq._files import write_frame, write_json
+from waveq.method.operand_names import input_name
+from waveq.policy import Policy
 from waveq.train.trained_run import TrainedRun
 
-__all__ = ["FRONT", "SENSE", "Placement", "place", "place_run"]
+__all__ = ["FRONT", "SENSE", "Placement", "own_bits", "place", "place_run"]
 
 SENSE = {"accuracy": "max", "energy_pj": "min"}
 FRONT = "frontier.csv"
@@ -45,12 +47,27 @@ class Placement:
         }
 
 
-def place_run(run: TrainedRun, frame: pd.DataFrame, names: Sequence[str]) -> Placement:
+def own_bits(policy: Policy, columns: Iterable[str]) -> dict[str, int]:
+    """A policy's bits in the columns of a table of policies: of layers, and of inputs ("conv1 (inputs)").
+
+    Args:
+        policy: of the run.
+        columns: any; those that are neither are left out.
+
+    Example:
+        >>> own_bits(Policy({"a": 3, "b": 4}, activation_bits={"b": 2}), ["a", "b", "b (inputs)", "accuracy"])
+        {'a': 3, 'b': 4, 'b (inputs)': 2}
+    """
+    known = dict(policy) | {input_name(name): bits for name, bits in policy.activation_bits.items()}
+    return {name: known[name] for name in columns if name in known}
+
+
+def place_run(run: TrainedRun, frame: pd.DataFrame) -> Placement:
     """The frontier of accuracy and energy, and the run's policy against it; written to RUN/frontier.csv and .json."""
     from pareto import frontier
 
     front = frontier(frame, sense=SENSE)
-    placement = place(frame, front, {name: run.policy[name] for name in names})
+    placement = place(frame, front, own_bits(run.policy, frame.columns))
     write_frame(run.path / FRONT, front)
     write_json(run.path / "frontier.json", placement.summary())
     return placement

@@ -16,6 +16,7 @@ from waveq.train.trained_run import PARTS, TrainedRun
 if TYPE_CHECKING:
     from waveq.evaluate.evaluator import PolicyEvaluator
     from waveq.evaluate.finetune import PolicyFinetuner
+    from waveq.evaluate.pairs import PairEvaluator
 
 __all__ = ["Evaluation", "Protocol", "evaluation"]
 
@@ -70,13 +71,13 @@ class Evaluation:
     """A protocol on a run's network and images; small enough to be sent to worker processes.
 
     Attributes:
-        names: the quantised layers, the columns of a policy array.
+        names: the quantised layers, the columns of a policy array; then their inputs, where those are varied.
         labels: (S,) int64 class numbers of the images.
     """
 
     def __init__(
         self,
-        evaluator: PolicyEvaluator | PolicyFinetuner,
+        evaluator: PolicyEvaluator | PolicyFinetuner | PairEvaluator,
         correct: Callable[[Policies], npt.NDArray[np.bool_]],
         labels: npt.NDArray[np.int64],
         threads: int | None,
@@ -102,47 +103,60 @@ class Evaluation:
             return np.asarray(self._correct(policies))
 
 
-def evaluation(run: TrainedRun, protocol: Protocol) -> Evaluation:
-    """The protocol, ready to evaluate policies of the run; inputs are quantised where the run quantises them."""
-    config, skipped, threads = run.config, tuple(run.policy.skipped), run.config.threads
-    images = run.images(protocol.part)
-    labels = images.split.labels.numpy()
-    inputs, input_quantizer = dict(run.policy.activation_bits) or None, input_quantizer_of(run)
+def evaluation(run: TrainedRun, protocol: Protocol, *, inputs: bool = False) -> Evaluation:
+    """The protocol, ready to evaluate policies of the run; inputs are quantised where the run quantises them.
+
+    Args:
+        run: a finished run.
+        protocol: how an accuracy is measured.
+        inputs: whether policies have columns for the bits of these inputs; by default they keep the run's.
+    """
+    threads, own = run.config.threads, dict(run.policy.activation_bits)
+    labels = run.images(protocol.part).split.labels.numpy()
+    if inputs:
+        if not own:
+            raise ValueError(f"{run.path}: its inputs are in floating point, so that their bits cannot be varied")
+        from waveq.evaluate.pairs import PairEvaluator
+
+        pairs = PairEvaluator(functools.partial(_evaluator, run, protocol), list(own))
+        return Evaluation(pairs, pairs.correct, labels, threads)
+    evaluator: Any = _evaluator(run, protocol, own or None)
     if protocol.finetune_epochs:
-        from waveq.evaluate.finetune import PolicyFinetuner
-
-        tuner = PolicyFinetuner(
-            run.float_network(),
-            run.images("train"),
-            images,
-            quantizer=config.quantizer,
-            scale=scale_of(run),
-            granularity=granularity_of(run),
-            skip=skipped,
-            also=config.also,
-            activation_bits=inputs,
-            activation_quantizer=input_quantizer,
-            epochs=protocol.finetune_epochs,
-            batch_size=protocol.batch_size,
-            lr=protocol.finetune_lr,
-            seed=config.seed,
-            together=_TOGETHER,
-        )
-        return Evaluation(tuner, tuner.correct, labels, threads)
-    from waveq.evaluate.evaluator import PolicyEvaluator
-
-    evaluator = PolicyEvaluator(
-        run.float_network(),
-        images,
-        quantizer=config.quantizer,
-        scale=scale_of(run),
-        granularity=granularity_of(run),
-        skip=skipped,
-        also=config.also,
-        activation_bits=inputs,
-        activation_quantizer=input_quantizer,
-    )
+        return Evaluation(evaluator, evaluator.correct, labels, threads)
     return Evaluation(evaluator, functools.partial(evaluator.correct, each=True), labels, threads)
+
+
+def _evaluator(
+    run: TrainedRun, protocol: Protocol, inputs: Mapping[str, int] | None
+) -> PolicyEvaluator | PolicyFinetuner:
+    """What evaluates policies with these bits of inputs."""
+    config, images = run.config, run.images(protocol.part)
+    common: dict[str, Any] = {
+        "quantizer": config.quantizer,
+        "scale": scale_of(run),
+        "granularity": granularity_of(run),
+        "skip": tuple(run.policy.skipped),
+        "also": config.also,
+        "activation_bits": inputs,
+        "activation_quantizer": input_quantizer_of(run),
+    }
+    if not protocol.finetune_epochs:
+        from waveq.evaluate.evaluator import PolicyEvaluator
+
+        return PolicyEvaluator(run.float_network(), images, **common)
+    from waveq.evaluate.finetune import PolicyFinetuner
+
+    return PolicyFinetuner(
+        run.float_network(),
+        run.images("train"),
+        images,
+        **common,
+        epochs=protocol.finetune_epochs,
+        batch_size=protocol.batch_size,
+        lr=protocol.finetune_lr,
+        seed=config.seed,
+        together=_TOGETHER,
+    )
 
 
 def granularity_of(run: TrainedRun) -> Any:

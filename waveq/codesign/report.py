@@ -13,7 +13,7 @@ import pandas as pd
 
 from waveq._files import write_text
 from waveq.codesign.pictures import frontier_figure, save_figure, save_learning
-from waveq.codesign.placement import FRONT, SENSE
+from waveq.codesign.placement import FRONT, SENSE, own_bits
 from waveq.codesign.space import SENSITIVITY, TABLE, read_table
 from waveq.train.result import share_sentence
 from waveq.train.trained_run import TrainedRun
@@ -71,9 +71,8 @@ def draw_pictures(run: TrainedRun) -> set[str]:
 
 def _draw_frontier(run: TrainedRun) -> None:
     frame = read_table(run.path / TABLE)
-    names = [name for name in run.policy if name in frame.columns]
-    own = {name: run.policy[name] for name in names}
-    figure = frontier_figure(frame, sense=SENSE, mark={OWN_LABEL: own}, layers=names)
+    own = own_bits(run.policy, frame.columns)
+    figure = frontier_figure(frame, sense=SENSE, mark={OWN_LABEL: own}, layers=list(own))
     save_figure(figure, run.path / "frontier.png")
 
 
@@ -134,10 +133,12 @@ def _learned(run: TrainedRun, pictures: set[str]) -> str:
             bits,
             f"{betas[name]:.2f}" if name in betas else "",
             f"{policy.weight_counts.get(name, 0):,}",
+            *((policy.activation_bits.get(name, "float"),) if policy.activation_bits else ()),
         )
         for name, bits in policy.items()
     ]
-    lines = ["## Policy", markdown_table(("layer", "bits", "β", "weights"), rows)]
+    head = ("layer", "bits", "β", "weights", *(("bits of inputs",) if policy.activation_bits else ()))
+    lines = ["## Policy", markdown_table(head, rows)]
     if "search" in steps:
         sentence = share_sentence(steps["search"], steps["wave"])
         before = _percent(run.result["search_validation_accuracy"])
@@ -168,7 +169,7 @@ def _place(run: TrainedRun, pictures: set[str]) -> str:
     if placed is None or how is None:
         return f"## Frontier\n\nNot placed yet: `waveq frontier {run.path}`"
     frame = read_table(run.path / TABLE)
-    names = list(run.policy)
+    names = list(own_bits(run.policy, frame.columns))
     scale = f"{how['scale']}{' by channel' if how['granularity'] == 'channel' else ''}"
     what = (
         f"{placed['policies']:,} policies, every one evaluated: {how['how']} ({how['quantizer']}, scale "

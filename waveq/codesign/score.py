@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from waveq.method.operand_names import input_name
 from waveq.train.trained_run import FLOAT_BITS, TrainedRun
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def price_policies(
     Args:
         run: a finished run.
         hardware: the machine.
-        names: the L layers that the policies give bits to; all others count `FLOAT_BITS`.
+        names: what the policies give bits to: layers, all others of which count `FLOAT_BITS`, and inputs
+            ("conv1 (inputs)"), all others of which keep the run's.
         policies: (N, L) uint8 total bits.
 
     Returns:
@@ -41,12 +43,35 @@ def price_policies(
     """
     from stripes_sim import cost_table
 
+    weights = [name for name in names if name in run.policy]
+    inputs = {name: input_name(name) for name in run.policy if input_name(name) in names}
     bits = sorted({int(width) for width in np.unique(policies)} | {FLOAT_BITS})
-    table = cost_table(run.layers, hardware, bits=bits, activation_bits=run.activation_bits())
-    rows = np.full((len(policies), len(table.names)), FLOAT_BITS, dtype=np.uint8)
-    for column, name in enumerate(names):
-        rows[:, table.names.index(name)] = policies[:, column]
-    return table.score(rows, objectives=OBJECTIVES)
+    column = {name: place for place, name in enumerate(names)}
+    streamed = run.activation_bits()
+    if not inputs:
+        table = cost_table(run.layers, hardware, bits=bits, activation_bits=streamed)
+        return table.score(
+            _rows(table.names, {n: policies[:, column[n]] for n in weights}, policies), objectives=OBJECTIVES
+        )
+    pairs = cost_table(run.layers, hardware, bits=bits, activation_bits=sorted({*bits, *streamed.values()}))
+    own = {name: np.full(len(policies), streamed[name]) for name in pairs.names}
+    varied = {name: policies[:, column[operand]] for name, operand in inputs.items()}
+    return pairs.score(
+        _rows(pairs.names, {name: policies[:, column[name]] for name in weights}, policies),
+        _rows(pairs.names, own | varied, policies),
+        objectives=OBJECTIVES,
+    )
+
+
+def _rows(
+    names: Sequence[str], given: Mapping[str, npt.NDArray[Any]], policies: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.uint8]:
+    """(N, number of names); what nobody gives counts `FLOAT_BITS`."""
+    rows = np.full((len(policies), len(names)), FLOAT_BITS, dtype=np.uint8)
+    for place, name in enumerate(names):
+        if name in given:
+            rows[:, place] = given[name]
+    return rows
 
 
 def trace_config(config: TrainConfig) -> list[LayerShape]:

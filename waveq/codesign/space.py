@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from waveq._files import write_frame, write_json
+from waveq.codesign.placement import own_bits
 from waveq.codesign.protocol import (
     Evaluation,
     Protocol,
@@ -35,6 +36,7 @@ __all__ = ["CHOICES", "SENSITIVITY", "STORE", "TABLE", "enumerate_run", "read_ta
 Policies = npt.NDArray[np.uint8]
 CHOICES = (2, 3, 4, 5, 8)
 STORE, TABLE, SENSITIVITY = "enumeration.sqlite", "policies.csv", "sensitivity.csv"
+INPUTS_STORE = "enumeration-inputs.sqlite"
 UNIT_ROWS = 256  # policies between two commits: what a kill can lose, and what a walk over prefixes can share
 TUNED_ROWS = 16  # the same where each of them is trained
 _LARGEST_SPACE = 1_000_000
@@ -69,6 +71,7 @@ def enumerate_run(
     hardware: Accelerator,
     *,
     choices: Sequence[int] = CHOICES,
+    input_choices: Sequence[int] | None = None,
     protocol: Protocol | None = None,
     sample: int | None = None,
     seed: int = 0,
@@ -83,10 +86,12 @@ def enumerate_run(
         run: a finished run.
         hardware: the machine that prices them.
         choices: bits that every quantised layer may take.
+        input_choices: bits that the inputs which the run quantises may take; None leaves them at the run's.
         protocol: how an accuracy is measured; by default rounding without training, on the validation images.
         sample: evaluate so many policies, drawn at random, instead of all.
         seed: of the sample.
-        store: where accuracies are kept; by default RUN/enumeration.sqlite.
+        store: where accuracies are kept; by default RUN/enumeration.sqlite, or RUN/enumeration-inputs.sqlite with
+            ``input_choices``.
         engine, engine_options: see `pareto.run_campaign`.
         progress: whether a bar is drawn on standard error.
 
@@ -100,12 +105,15 @@ def enumerate_run(
     from pareto import DesignSpace, Store, run_campaign
 
     chosen = protocol or Protocol()
-    evaluate = evaluation(run, chosen)
+    evaluate = evaluation(run, chosen, inputs=input_choices is not None)
     names = evaluate.names
-    wanted = np.vstack([_rows(DesignSpace(dict.fromkeys(names, tuple(choices))), sample, seed), _own_row(run, names)])
+    own = own_bits(run.policy, names)
+    space = {name: tuple(choices if name in run.policy else input_choices or ()) for name in names}
+    wanted = np.vstack([_rows(DesignSpace(space), sample, seed), np.array([list(own.values())], dtype=np.uint8)])
     identity = fingerprint(run, evaluate, chosen)
     unit_rows = TUNED_ROWS if chosen.finetune_epochs else UNIT_ROWS
-    with Store(store or run.path / STORE, layers=names, fingerprint=identity) as results:
+    usual = STORE if input_choices is None else INPUTS_STORE
+    with Store(store or run.path / usual, layers=names, fingerprint=identity) as results:
         frame = run_campaign(
             wanted, evaluate, results, engine=engine, progress=progress, unit_rows=unit_rows, **engine_options
         )
@@ -114,6 +122,7 @@ def enumerate_run(
     frame = pd.concat([frame, costs], axis=1)
     write_frame(run.path / TABLE, frame)
     described = {"how": str(chosen), "hardware": hardware.name, "choices": list(choices), "sample": sample, **identity}
+    described |= {} if input_choices is None else {"input_choices": list(input_choices)}
     write_json(run.path / "enumeration.json", described)
     return frame
 
@@ -137,10 +146,6 @@ def _rows(space: DesignSpace, sample: int | None, seed: int) -> Policies:
     return space.policies()
 
 
-def _own_row(run: TrainedRun, names: Sequence[str]) -> Policies:
-    return np.array([[run.policy[name] for name in names]], dtype=np.uint8)
-
-
 def _only(frame: pd.DataFrame, wanted: Policies, names: Sequence[str]) -> pd.DataFrame:
     """The wanted policies; the store may hold those of an earlier, larger space too."""
     keys = {row.tobytes() for row in wanted}
@@ -153,6 +158,8 @@ def run_sensitivity(
 ) -> pd.DataFrame:
     """One layer of the run's policy at a time with fewer or more bits; written to RUN/sensitivity.csv.
 
+    Where the run has learned bits of inputs, those change one at a time too.
+
     Args:
         run: a finished run.
         protocol: how an accuracy is measured; by default as the run's enumeration measured it.
@@ -160,9 +167,11 @@ def run_sensitivity(
     """
     from pareto import sensitivity
 
-    evaluate = evaluation(run, protocol or run_protocol(run))
-    policy = {name: run.policy[name] for name in evaluate.names}
-    table = sensitivity(policy, evaluate.correct, steps=steps, min_bits=1, max_bits=9)
+    evaluate = evaluation(run, protocol or run_protocol(run), inputs=run.config.learns_inputs)
+    policy = own_bits(run.policy, evaluate.names)
+    least, most = (2, 8) if run.config.learns_inputs else (1, 9)  # what learned bits of inputs may be
+    least, most = min(least, *policy.values()), max(most, *policy.values())
+    table = sensitivity(policy, evaluate.correct, steps=steps, min_bits=least, max_bits=most)
     write_frame(run.path / SENSITIVITY, table)
     return table
 

@@ -148,12 +148,6 @@ class WaveParametrization(nn.Module):
         return None if self.activation is None else self.activation.bits
 
     @property
-    def held(self) -> Frozen:
-        """The weights that stay, where freezing is asked for."""
-        assert self.frozen is not None
-        return self.frozen
-
-    @property
     def ran(self) -> bool:
         """Whether anybody has read the weight so far, in training or evaluation."""
         return self.compiled or self.reads > 0 or self.ran_somewhere
@@ -198,7 +192,7 @@ class WaveParametrization(nn.Module):
             self._mirror()
         if not (self.settled and self.signed_now == 0 and self.quantizes_inputs):
             return False
-        if self.inputs is not None and self.inputs.waits:
+        if self.inputs is not None and not self.inputs.settled:
             return False
         return cast(ActivationQuantizer, self.activation).replaces(rectifier)
 

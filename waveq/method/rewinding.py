@@ -86,6 +86,7 @@ def rewind(
     resolve_schedule(method, get_preset(method.preset), learning=False)  # refuses while the run is as it was
     search = {name: wq.settings.described[name] for name in ("schedule", "total_steps", "target")}
     search |= {"steps": wq.steps, "betas": dict(policy.betas)}
+    search |= {"input_betas": found} if (found := wq.input_betas()) else {}
     wq.remove()
     model.load_state_dict(weights)
     rewound = attach_method(model, method, search=search)
