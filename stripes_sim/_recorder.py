@@ -94,25 +94,18 @@ class Recorder(TorchDispatchMode):
     # which tensors are weights
 
     def _find_weights(self, model: nn.Module) -> None:
-        names: dict[int, list[str]] = {}
+        named: dict[int, dict[str, int]] = {}
         elements: dict[int, int] = {}
-        lookups = set()
         for module_name, module in model.named_modules(remove_duplicate=False):
             for tensor_name, tensor in module._parameters.items():
                 if tensor is None:
                     continue
-                name = f"{module_name}.{tensor_name}".removesuffix(".weight").removeprefix(".")
                 self.alive.append(tensor)
-                names.setdefault(_home(tensor), []).append(name)
-                elements[_home(tensor)] = max(tensor.numel(), elements.get(_home(tensor), 0))
-                if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-                    lookups.add(name)
-        for home, found in names.items():
-            # a table that is tied to a layer gets its bits from the layer
-            multiplied = [name for name in found if name not in lookups]
-            self.weights[home] = _Weight(
-                tuple(multiplied + [name for name in found if name in lookups]), elements[home]
-            )
+                home = _home(tensor)
+                named.setdefault(home, {}).setdefault(_name(module_name, tensor_name), _rank(module, tensor_name))
+                elements[home] = max(tensor.numel(), elements.get(home, 0))
+        for home, ranks in named.items():
+            self.weights[home] = _Weight(tuple(sorted(ranks, key=lambda name: ranks[name])), elements[home])
 
     def _weight(self, tensor: object) -> _Weight | None:
         return self.weights.get(_home(tensor)) if isinstance(tensor, Tensor) else None
@@ -298,6 +291,22 @@ def running_modules(model: nn.Module) -> Iterator[list[str]]:
     yield stack
     for handle in handles:
         handle.remove()
+
+
+def _name(module: str, tensor: str) -> str:
+    """As `waveq.attach` names a weight; of a parametrised one, where it stands in its module."""
+    if ".parametrizations." in f".{module}" and tensor.startswith("original"):
+        module, _, tensor = module.rpartition("parametrizations.")
+        module = module.removesuffix(".")
+    return f"{module}.{tensor}".removesuffix(".weight").removeprefix(".")
+
+
+def _rank(module: nn.Module, tensor: str) -> int:
+    """Of several names of one weight the layer's comes first, as it gets the bits; a table's comes last."""
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return 2
+    layer = tensor == "weight" or isinstance(module, nn.MultiheadAttention | nn.RNNBase | nn.RNNCellBase)
+    return 0 if layer else 1
 
 
 def _home(tensor: Any) -> int:

@@ -221,8 +221,8 @@ def cost_table(
     >>> cost_table([fc], Stripes(), bits=(2, 4, 8)).compute_cycles
     array([[ 4.,  8., 16.]])
     >>> cost_table([fc], Loom(), bits=(2, 4), activation_bits=(2, 4)).compute_cycles
-    array([[[ 4.,  8.],
-            [ 8., 16.]]])
+    array([[[ 65.,  67.],
+            [129., 131.]]])
     """
     choices = _choices(bits, "bits")
     names = list(dict.fromkeys(layer.name for layer in layers if layer.has_weights))

@@ -78,7 +78,7 @@ class PairCostTable:
         >>> fc = LayerShape(name="fc", kind="linear", in_channels=512, out_channels=256)
         >>> table = cost_table([fc], Loom(), bits=(2, 4), activation_bits=(2, 4))
         >>> table.score([[2], [4]], [[2], [4]], objectives=["compute_cycles"])["compute_cycles"].tolist()
-        [4.0, 16.0]
+        [65.0, 131.0]
         """
         rows = self._places(policies, self.bits, "policies")
         columns = self._places(inputs, self.activation_bits, "inputs")

@@ -1,4 +1,4 @@
-"""Workloads as files: CSV for spreadsheets, JSON for tools; neither needs torch.
+"""Workloads as files: CSV for spreadsheets, JSON for tools, ONNX to read (`stripes_sim.onnx`); none needs torch.
 
 One row (object) a layer, columns (keys) as the fields of `LayerShape`. Sizes over several axes are written ``3x3`` in
 CSV and ``[3, 3]`` in JSON. Columns may be left out where `LayerShape` has a default; blank lines are skipped.
@@ -16,6 +16,7 @@ from typing import Any
 
 from stripes_sim.bits import nearest
 from stripes_sim.layers import LayerShape
+from stripes_sim.onnx import read_onnx
 
 __all__ = ["read_workload", "write_workload"]
 
@@ -25,13 +26,15 @@ _REQUIRED = ("name", "kind", "in_channels", "out_channels")
 
 
 def read_workload(path: str | Path) -> list[LayerShape]:
-    """The layers of a ``.csv`` or ``.json`` file.
+    """The layers of a ``.csv``, ``.json`` or ``.onnx`` file.
 
     Raises:
         ValueError: the file cannot be read, has an unknown or missing column, or a value that is no size; the message
             names file, line, column and value.
     """
     file = Path(path)
+    if file.suffix.lower() == ".onnx":
+        return read_onnx(file)
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -42,7 +45,7 @@ def read_workload(path: str | Path) -> list[LayerShape]:
     elif file.suffix.lower() == ".csv":
         rows = _csv_rows(file, text)
     else:
-        raise ValueError(f"workload {file}: the name must end in .csv or .json")
+        raise ValueError(f"workload {file}: the name must end in .csv or .json, or in .onnx")
     if not rows:
         raise ValueError(f"workload {file}: no layers in it")
     return [_layer(place, row) for place, row in rows]

@@ -50,9 +50,8 @@ def measure(seed: int, label: str, changes: Mapping[str, Any], args: argparse.Na
     shared = {"seed": seed, "threads": args.threads, "data_dir": args.data_dir, "progress": False}
     first = label == "dorefa-max 4"
     start = epochs if first else {"init": folder / "dorefa-max-4", "epochs": epochs["epochs"], "pretrain_epochs": 0}
-    config = load_recipe(
-        "fashion-mnist", **shared, **start, **changes, run_dir=folder / label.replace(" ", "-"), log_every=100
-    )
+    where = {"run_dir": folder / label.replace(" ", "-"), "log_every": 100}
+    config = load_recipe("fashion-mnist", **shared, **start, **changes, **where, rewind=False)  # bits in the same run
     result = train(config, say=lambda _text: None)
     score = score_run(TrainedRun(result.run_dir), Stripes())
     return {

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 PARTS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "alike": (150, ("alike",)),
+    "alike": (220, ("alike",)),
     "step": (240, ("step", "--rounds", "15")),
     "penalty": (90, ("penalty", "--sizes", "100000", "1000000", "11000000", "100000000")),
 }  # name -> (seconds at most, arguments of ``python -m benchmarks``)

@@ -252,6 +252,16 @@ class Cross(nn.Module):
         return self.attention(x, x[:, :3].relu(), x[:, :3].relu(), need_weights=False)[0]
 
 
+class Apart(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(WIDTH, 2, kdim=6, vdim=4, batch_first=True)
+        self.k, self.v = nn.Linear(WIDTH, 6), nn.Linear(WIDTH, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attention(x, self.k(x), self.v(x), need_weights=False)[0]
+
+
 class Last(nn.Module):
     def __init__(self, cell: nn.Module) -> None:
         super().__init__()
@@ -261,7 +271,26 @@ class Last(nn.Module):
         return self.cell(x)[0]
 
 
+class Raw(nn.Module):
+    """A weight that a module of the user's own holds, too, and comes first in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw, self.fc = nn.Module(), nn.Linear(WIDTH, WIDTH)
+        self.raw.kernel = self.fc.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(self.fc(x), self.raw.kernel) @ self.fc.weight  # and transposed
+
+
+def test_a_weight_that_is_computed_by_a_parametrisation_is_named_after_its_module() -> None:
+    normed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(WIDTH, 3)))
+    assert [(layer.name, layer.weight_count) for layer in trace(normed, (WIDTH,))] == [("0", 3 * WIDTH)]
+
+
 MODELS = {
+    "held elsewhere": Raw,
+    "keys of their own": lambda: nn.Sequential(Apart()),
     "encoder layer": lambda: nn.Sequential(nn.TransformerEncoderLayer(WIDTH, 2, 32, batch_first=True)),
     "decoder over keys": Cross,
     "LSTM": lambda: Last(nn.LSTM(WIDTH, 6, num_layers=2, bidirectional=True, batch_first=True)),

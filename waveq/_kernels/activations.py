@@ -90,7 +90,8 @@ _SMALL = 1 << 15  # values; below, an engine's call costs more than the passes o
 
 def fused_round_fixed(engine: Engine | None, x: Tensor, levels: FixedLevels) -> Tensor:
     """s round(clip(x / s, low, high)) with the gradient between the outermost levels; without an engine in torch."""
-    result: Tensor = _FusedRoundFixed.apply(None if x.is_cpu and x.numel() <= _SMALL else engine, levels, x)
+    small = x.is_cpu and x.numel() <= _SMALL and not x.is_nested  # which torch does not round
+    result: Tensor = _FusedRoundFixed.apply(None if small else engine, levels, x)
     return result
 
 

@@ -45,7 +45,7 @@ ModelName = Annotated[
     ),
 ]
 WorkloadFile = Annotated[
-    Path | None, typer.Option("--workload", help="Layer shapes from a CSV or JSON file instead of --model.")
+    Path | None, typer.Option("--workload", help="Layer shapes from a CSV, JSON or ONNX file instead of --model.")
 ]
 InputSize = Annotated[int | None, typer.Option("--input-size", help="Side of its images in pixels.")]
 InChannels = Annotated[int | None, typer.Option("--in-channels", help="Channels of its images.")]

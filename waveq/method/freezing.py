@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from waveq.method.float_road import distances
+from waveq.method.frozen import Frozen
 from waveq.method.settings import Settings, WaveLayer
 
 __all__ = ["forecast_freezing", "freeze_nearest", "keep_frozen"]
@@ -31,7 +32,7 @@ def keep_frozen(layers: Sequence[WaveLayer], settings: Settings, step: int) -> N
     if course is None or step <= course.begin:
         return
     for layer in layers:
-        layer.state.held.hold(layer.weight)
+        _frozen(layer).hold(layer.weight)
         if course.is_due(step):
             freeze_nearest(layer, course.share(step))
 
@@ -55,7 +56,12 @@ def freeze_nearest(layer: WaveLayer, share: float) -> None:
         agreed = stays.to(torch.int8)
         dist.broadcast(agreed, src=0)
         stays = agreed.bool()
-    layer.state.held.put(weight, stays, layer.state.quantize(weight))
+    _frozen(layer).put(weight, stays, layer.state.quantize(weight))
+
+
+def _frozen(layer: WaveLayer) -> Frozen:
+    assert layer.state.frozen is not None  # made by attach wherever there is a course
+    return layer.state.frozen
 
 
 def forecast_freezing(settings: Settings) -> str:

@@ -148,12 +148,6 @@ class WaveParametrization(nn.Module):
         return None if self.activation is None else self.activation.bits
 
     @property
-    def held(self) -> Frozen:
-        """The weights that stay, where freezing is asked for."""
-        assert self.frozen is not None
-        return self.frozen
-
-    @property
     def ran(self) -> bool:
         """Whether anybody has read the weight so far, in training or evaluation."""
         return self.compiled or self.reads > 0 or self.ran_somewhere

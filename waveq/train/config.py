@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from waveq._names import suggestion
 from waveq._policy_file import read_policy_file
+from waveq.functional import MAX_TOTAL_BITS
 from waveq.method.options import USUAL_QUANTIZER, Bits, Method, option_names
 from waveq.train.user_modules import import_modules, module_name
 
@@ -122,7 +123,8 @@ class TrainConfig(BaseModel):
     finetune_epochs: int = Field(default=0, ge=0)
     """Epochs with the bits fixed, afterwards."""
     distill: bool = False
-    """Whether the float network teaches the quantised one (`waveq.distillation_loss`), in all stages with WaveQ."""
+    """Whether the float network teaches the quantised one (`waveq.distillation_loss`), in all stages with WaveQ but the
+    search, whose price of a bit is meant for cross-entropy."""
     distill_temperature: float | None = _Rate
     """By default 4."""
     distill_weight: float | None = Field(default=None, gt=0, le=1)
@@ -213,6 +215,12 @@ class TrainConfig(BaseModel):
                 f"batch_size {self.batch_size} cannot be shared by {self.devices} devices; "
                 f"the next one that can is {-(-self.batch_size // self.devices) * self.devices}"
             )
+        for name in ("bits", "first_last", "activation_bits"):
+            # before float training is done, and by name; quantizers check again
+            given, most = getattr(self, name), 8 if name == "activation_bits" else MAX_TOTAL_BITS
+            for value in given.values() if isinstance(given, dict) else (given,):
+                if isinstance(value, int) and value > most:
+                    raise ValueError(f"{name} must be from 1 to {most}, not {value}")
         if self.learns and self.epochs == 0:
             raise ValueError("bits 'learn' needs epochs: at least 1, rather 10")
         if self.target is not None and not self.learns:

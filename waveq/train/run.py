@@ -167,7 +167,7 @@ class _Run:
             total_steps=total_steps,
             rate=rate,
             stop=self.stop,
-            teacher=self.teacher,
+            teacher=None if name == "search" else self.teacher,  # the price of a bit is meant for cross-entropy
         )
 
     def _float(self, network: nn.Module) -> None:

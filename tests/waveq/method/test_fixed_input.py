@@ -233,3 +233,15 @@ def test_torchs_quick_encoder_does_not_pass_by_the_quantiser(padded: bool) -> No
     with torch.no_grad():
         torch.testing.assert_close(model(x, src_key_padding_mask=mask), before)
         torch.testing.assert_close(copy.deepcopy(model)(x, src_key_padding_mask=mask), before)
+
+
+def test_torchs_quick_path_of_encoder_layers_is_left_to_plain_ones() -> None:
+    """In evaluation without gradients it takes the weights and calls no layer, past every input quantiser."""
+    torch.manual_seed(0)
+    model, x = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), torch.randn(5, 6, 8)
+    wq = waveq.attach(model, bits=3, activation_bits=2)
+    waveq.calibrate(model, [x])
+    wq.finalize()
+    expected = model.eval()(x).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected)

@@ -28,7 +28,7 @@ def weight_of(model: nn.Module, name: str = "0") -> Tensor:
 
 
 def stays(model: nn.Module, name: str = "0") -> Tensor:
-    return parametrization_of(model.get_submodule(name)).held.stays.bool()
+    return parametrization_of(model.get_submodule(name)).frozen.stays.bool()  # type: ignore[union-attr]
 
 
 def attached(steps: int = 60, **options: Any) -> tuple[nn.Sequential, waveq.WaveQ]:

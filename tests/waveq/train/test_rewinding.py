@@ -143,6 +143,17 @@ def test_both_parts_are_told(rewound: tuple[TrainConfig, Any]) -> None:
 
 
 @pytest.mark.slow
+def test_a_search_has_no_teacher(tmp_path: Path, rewound: tuple[TrainConfig, Any]) -> None:
+    """Its bits are those without one; the training that follows is another one."""
+    config, _ = rewound
+    taught = digits(tmp_path / "run", init=config.folder, target={"mean_bits": 3.0}, distill=True)
+    train(taught, say=silent)
+    states = [load_weights(each.folder / "search" / "state.pt") for each in (config, taught)]
+    assert same(*states)
+    assert not same(*(load_weights(each.folder / "weights.pt") for each in (config, taught)))
+
+
+@pytest.mark.slow
 def test_without_rewinding_bits_and_weights_are_learned_in_one_run(tmp_path: Path) -> None:
     result = train(digits(tmp_path / "run", rewind=False, search_share=None), say=silent)
     assert result.steps == {"wave": 10}
