@@ -108,7 +108,7 @@ def _wave(
 ) -> Policy:
     """WaveQ's own short run; ``start`` puts the betas there instead of at the most bits."""
     wanted = dict(job.allocation or {})
-    arguments = {key: value for key, value in job.attach.items() if key != "lambda_w"}
+    arguments = {key: value for key, value in job.attach.items() if key not in ("lambda_w", "reestimate_bn")}
     handle = waveq.attach(network, total_steps=steps, **{**arguments, **learning(choices, wanted["limit"])})
     if start is not None:
         _put_betas(network, start)

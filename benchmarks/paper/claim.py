@@ -7,9 +7,11 @@ images that the first layer reads count 8 bits. LSQ quantises for everybody. Met
 - uniform: the ladder that all others are compared with, at their own cost, by interpolation between its steps.
 - random: five draws that use the budget up, the same ones for every seed.
 - greedy, ilp: by the losses of one layer at a time, measured on training images; hawq: by curvature (weights alone).
-- interpolation (FracBits), steps (Uhlich et al.): bits learned without a wave in a fifth of the steps, then preset.
-- one run: WaveQ's bits and weights in one training; rewound: its bits from a fifth of the steps, then preset.
+- interpolation (FracBits), steps (Uhlich et al.): bits learned without a wave in ``--share`` of the steps, then preset.
+- one run: WaveQ's bits and weights in one training; rewound: its bits from ``--share`` of the steps, then preset.
 - refined: rewound, but the betas begin at the ilp's bits.
+
+Batch norm's statistics are averaged anew over 50 training batches once the weights are rounded, for all.
 
 The test part is read once a training, after it, and chooses nothing. ``--minutes`` stops in time with what is done, the
 first table first.
@@ -42,9 +44,8 @@ LIMITS: dict[str, tuple[float, ...]] = {"macs": (0.8, 0.95, 1.15), "bitops": (0.
 METHODS = ("rewound", "ilp", "random", "one run", "hawq", "refined", "interpolation", "steps", "greedy")
 NETWORKS = ("depthwise", "resnet20")
 _DRAWS = 5
-_SHARE = 0.2  # of the steps, for whoever searches by training
 _NAMED = {"rewound": "learned"}  # methods of benchmarks.lab.search under another name there
-_BASE: dict[str, Any] = {"quantizer": "lsq", "lambda_w": 0.0}
+_BASE: dict[str, Any] = {"quantizer": "lsq", "lambda_w": 0.0, "reestimate_bn": 50}
 _INPUTS: dict[str, Any] = {"activation_quantizer": "lsq"}
 _UNIFORM = "uniform"
 
@@ -72,7 +73,7 @@ def jobs_of(row: Setting, objective: str, args: argparse.Namespace) -> Iterator[
                     for draw in range(args.draws):
                         yield job(seed, {**label, "policy": f"draw {draw}"}, {**allocation, "draw": draw})
                 else:
-                    searching = {"share": _SHARE} if method in _TRAINING else {}
+                    searching = {"share": args.share} if method in _TRAINING else {}
                     yield job(seed, label, {**allocation, **searching})
 
 
@@ -189,6 +190,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--limits", type=float, nargs="+", default=None, help="shares of the cost of 3 bits everywhere")
     parser.add_argument("--draws", type=int, default=_DRAWS, help="random policies of each budget")
+    parser.add_argument("--share", type=float, default=0.2, help="of the steps, for those that search by training")
     parser.add_argument("--minutes", type=float, default=None, help="begin no further training after so many")
     parser.add_argument("--name", default="claim", help="of the files that are written")
     add_options(parser)
