@@ -11,6 +11,7 @@ import argparse
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> int:
     return int(any(not row["apart"] <= _FARTHEST for row in rows))
 
 
-def _measured(name: str, bits: int | None, part: Part) -> dict[str, float | str]:
+def _measured(name: str, bits: int | None, part: Part) -> dict[str, Any]:
     ends, times_ms = [], []
     for train in (train_in_loop, train_by_graph):
         torch.manual_seed(0)
