@@ -5,7 +5,6 @@ No torch here, so that checking a recipe costs nothing.
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from waveq._names import suggestion
 from waveq._policy_file import read_policy_file
+from waveq._reading import parse_json, read_text
 from waveq.functional import MAX_TOTAL_BITS
 from waveq.method.options import USUAL_QUANTIZER, Bits, Method, option_names
 from waveq.train.user_modules import import_modules, module_name
@@ -381,10 +381,15 @@ def load_recipe(name: str | Path, **changes: Any) -> TrainConfig:
         96
     """
     text, where = _recipe_text(name)
-    try:
-        fields = json.loads(text) if where.endswith(".json") else tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{where}: damaged ({error})") from None
+    if where.endswith(".json"):
+        fields = parse_json(text, where=where)
+        if not isinstance(fields, dict):
+            raise ValueError(f"{where}: a JSON object is expected, not {type(fields).__name__}")
+    else:
+        try:
+            fields = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits is no TOMLDecodeError
+            raise ValueError(f"{where}: damaged ({error})") from None
     return parse_config({**fields, **changes}, where=where)
 
 
@@ -392,8 +397,8 @@ def _recipe_text(name: str | Path) -> tuple[str, str]:
     if str(name) in recipe_names():
         return resources.files("waveq.zoo.recipes").joinpath(f"{name}.toml").read_text("utf-8"), f"recipe {name}"
     path = Path(name)
-    if path.suffix in (".toml", ".json") and path.is_file():
-        return path.read_text("utf-8"), str(path)
+    if path.suffix in (".toml", ".json") and path.exists():
+        return read_text(path), str(path)
     known = recipe_names()
     hint = suggestion(name, known)
     raise ValueError(f"recipe: {name} is neither a recipe nor a file{hint} (known: {', '.join(known)})")
