@@ -61,7 +61,7 @@ class Interrupted(Exception):  # noqa: N818  (it is none)
 
 @contextmanager
 def resumable(hint: str) -> Iterator[None]:
-    """Add to a Ctrl-C what to call to go on.
+    """Add to a Ctrl-C what to call to go on, unless it says so itself.
 
     Example:
         >>> with resumable("go on with: waveq demo"):
@@ -69,8 +69,8 @@ def resumable(hint: str) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted(hint) from None
+    except KeyboardInterrupt as stop:
+        raise Interrupted(str(stop) or hint) from None
 
 
 def say(text: str) -> None:

@@ -132,8 +132,9 @@ class Checkpoints(Callback):
     With several processes all of them agree on the step.
     """
 
-    def __init__(self, path: Path, *, seconds: float, stop: Callable[[], bool]) -> None:
+    def __init__(self, path: Path, *, seconds: float, stop: Callable[[], bool], check: Callable[[int], None]) -> None:
         self._path = path
+        self._check = check  # raises where the weights after that step are not worth keeping
         self._seconds = seconds
         self._stop = stop
         self._last_time = time.monotonic()
@@ -181,6 +182,7 @@ class Checkpoints(Callback):
         return bool(flags[0]), bool(flags[1])
 
     def _save(self, trainer: Trainer) -> None:
+        self._check(trainer.global_step)
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(self._path, weights_only=False)  # all gather, the first writes: `CheckpointFiles`

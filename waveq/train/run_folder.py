@@ -158,6 +158,8 @@ class RunFolder:
                 )
         folder.path.mkdir(parents=True, exist_ok=True)
         write_text(folder.config_file, config.to_json())
+        if differing := folder.differences(config):  # what cannot be read back could never be gone on with
+            raise ValueError(f"{folder.config_file}: reads back with {', '.join(differing)}")
         return folder
 
     @property

@@ -19,6 +19,7 @@ from waveq.train.callbacks import Checkpoints, LastStep, Recorder, StepDisciplin
 from waveq.train.checkpoint_files import LOADER_STATE, CheckpointFiles, read_newest
 from waveq.train.classifier import Classifier
 from waveq.train.config import TrainConfig
+from waveq.train.divergence import StopsWhenDiverged, require_numbers
 from waveq.train.logs import MetricsCsv, quiet_lightning
 from waveq.train.progress_bar import Bar
 from waveq.train.run_folder import StageFolder
@@ -85,6 +86,8 @@ class Stage:
 
         Raises:
             StopRequested: the checkpoint is written; another `run` with the same arguments goes on.
+            Diverged: a loss or a weight is NaN or infinite; the checkpoints are of before.
+            ValueError: the newest checkpoint is damaged.
         """
         wave = None if wq is None else WaveQCallback(wq)
         module = Classifier(network, self.config, rate=self.rate, total_steps=self.total_steps, teacher=self.teacher)
@@ -92,13 +95,20 @@ class Stage:
         discipline = StepDiscipline(mixed_seed(self.config.seed, *self.name.encode()))
         validation = self.dataset.loader("validation")
         recorder = Recorder(discipline, wave, validation, every=self.config.log_every)
-        saver = Checkpoints(self.folder.checkpoint, seconds=self.config.checkpoint_seconds, stop=self.stop)
-        callbacks = [discipline, *([wave] if wave else []), LastStep(self.total_steps), recorder, saver]
+        watch = StopsWhenDiverged(self.name, every=self.config.log_every)  # after the wave, which adds to the loss
+        saver = Checkpoints(
+            self.folder.checkpoint,
+            seconds=self.config.checkpoint_seconds,
+            stop=self.stop,
+            check=lambda step: require_numbers(network, stage=self.name, step=step),
+        )
+        callbacks = [discipline, *([wave] if wave else []), watch, LastStep(self.total_steps), recorder, saver]
         if self.config.progress:
             callbacks.append(Bar(self.name, self.total_steps, wave))
         with quiet_lightning():
             trainer = self._trainer(callbacks, self._loggers(wq, from_step))
             trainer.fit(module, self.loader, ckpt_path=checkpoint, weights_only=True)
+        require_numbers(network, stage=self.name, step=self.total_steps)
         return recorder.last or recorder.accuracy(network)  # a checkpoint of the last step leaves nothing to train
 
     def _go_on_from(self) -> tuple[Path | None, int]:
