@@ -1,7 +1,7 @@
 """Reading what people and earlier runs left: regular files of a bounded size, UTF-8, JSON that says one thing.
 
-Whatever is wrong with a file ends in one sentence that names it. `stripes_sim._reading` is the same for the package
-that does not know this one.
+Whatever is wrong with a file ends in one sentence that names it, a field that is asked for and is not there too.
+`stripes_sim._reading` is the same for the package that does not know this one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -73,8 +73,19 @@ def read_json(path: Path | str) -> Any:
     return parse_json(read_text(path), where=str(path))
 
 
+class _Fields(dict[str, Any]):
+    """An object of a file; who asks for a field that it does not have is told which file."""
+
+    def __init__(self, pairs: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), where: str = "a copy") -> None:
+        super().__init__(pairs)
+        self._where = where
+
+    def __missing__(self, key: str) -> Any:
+        raise ValueError(f"{self._where}: damaged: field {key!r} is missing")
+
+
 def read_object(path: Path | str) -> dict[str, Any]:
-    """A JSON file that holds an object.
+    """A JSON file that holds an object; asking it for a field that is missing is a ValueError that names the file.
 
     Raises:
         ValueError: it cannot be read, or holds something else.
@@ -82,7 +93,10 @@ def read_object(path: Path | str) -> dict[str, Any]:
     found = read_json(path)
     if not isinstance(found, dict):
         raise ValueError(f"{path}: damaged: a JSON object is expected, not {type(found).__name__}")
-    return found
+    return _Fields(
+        {key: _Fields(value, str(path)) if isinstance(value, dict) else value for key, value in found.items()},
+        str(path),
+    )
 
 
 def parse_json(text: str, *, where: str) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 
 import pytest
 
+import stripes_sim._reading
 from waveq import _reading
 
 
@@ -59,3 +61,19 @@ def test_an_object_is_wanted(tmp_path: Path) -> None:
         _reading.read_object(tmp_path / "a.json")
     (tmp_path / "a.json").write_text('\ufeff{"a": 1.5}', encoding="utf-8")
     assert _reading.read_object(tmp_path / "a.json") == {"a": 1.5}
+    assert _reading.read_object(tmp_path / "a.json").get("b") is None
+
+
+def test_a_missing_field_is_told_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": {"b": 1}}')
+    found = _reading.read_object(tmp_path / "a.json")
+    with pytest.raises(ValueError, match=r"a\.json: damaged: field 'c' is missing"):
+        found["c"]
+    with pytest.raises(ValueError, match=r"a\.json: damaged: field 'c' is missing"):
+        found["a"]["c"]
+
+
+@pytest.mark.parametrize("name", stripes_sim._reading.__all__)
+def test_both_packages_read_alike(name: str) -> None:
+    theirs, ours = getattr(stripes_sim._reading, name), getattr(_reading, name)
+    assert theirs == ours if isinstance(ours, int) else inspect.getsource(theirs) == inspect.getsource(ours)

@@ -112,7 +112,8 @@ def train(
     given |= {"target": budget, "run_dir": run}
     changes = {name: given[name] for name in TrainConfig.model_fields if given.get(name) not in (None, [])}
     silent = quiet or as_json
-    config = _config(recipe, {**changes, **_settings(setting or []), "resume": resume, "progress": not silent})
+    changes |= _settings(setting or []) | {"resume": resume, "progress": not silent}
+    config = _config(recipe, _typed(changes))
     shares = [name for name in budget or {} if name not in ("mean_bits", "bitops")]
     if hardware is not None and "bitops" in (config.target or {}):
         raise ValueError("--hardware contradicts the target bitops, which counts multiplications on no accelerator")
@@ -196,6 +197,18 @@ def _settings(pairs: list[str]) -> dict[str, str]:
             raise ValueError(f"--set must be NAME=VALUE, such as momentum=0.95, not {pair!r}")
         fields[name.strip().replace("-", "_")] = value.strip()
     return fields
+
+
+def _typed(changes: dict[str, Any]) -> dict[str, Any]:
+    """Numbers where a field takes numbers: a command line has texts alone."""
+    from waveq.train.config import TrainConfig
+    from waveq.train.strict import as_typed
+
+    known = TrainConfig.model_fields
+    return {
+        name: as_typed(value, known[name].annotation) if isinstance(value, str) and name in known else value
+        for name, value in changes.items()
+    }
 
 
 def _nothing(_line: str) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 
 from waveq._files import write_text
+from waveq._reading import read_text
+from waveq.codesign.frames import read_frame
 from waveq.codesign.pictures import frontier_figure, save_figure, save_learning
 from waveq.codesign.placement import FRONT, SENSE, own_bits
 from waveq.codesign.space import SENSITIVITY, TABLE, read_table
@@ -61,7 +63,7 @@ def draw_pictures(run: TrainedRun) -> set[str]:
     if (run.path / SENSITIVITY).exists():
         from pareto import plot_sensitivity
 
-        table = pd.read_csv(run.path / SENSITIVITY)
+        table = read_frame(run.path / SENSITIVITY)
         save_figure(
             plot_sensitivity(table, title="One layer at a time, all others as learned"), run.path / "sensitivity.png"
         )
@@ -156,7 +158,7 @@ def _cost(run: TrainedRun, pictures: set[str]) -> str:
     path = run.path / "score.txt"
     if not path.exists():
         return f"## Cost\n\nNot scored yet: `waveq score {run.path} --breakdown`"
-    lines = ["## Cost", f"```text\n{path.read_text('utf-8').rstrip()}\n```"]
+    lines = ["## Cost", f"```text\n{read_text(path).rstrip()}\n```"]
     if "breakdown.png" in pictures:
         lines.append("![energy by layer and part](breakdown.png)")
     return "\n\n".join(lines)
@@ -217,7 +219,7 @@ def _sensitivity(run: TrainedRun, pictures: set[str]) -> str:
     path = run.path / SENSITIVITY
     if not path.exists():
         return f"## Sensitivity\n\nNot measured yet: `waveq sensitivity {run.path}`"
-    table = pd.read_csv(path)
+    table = read_frame(path)
     rows = [
         (
             row["layer"],
