@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import waveq
 from benchmarks.lab.data import Part, drawn_pass, taken
 from benchmarks.lab.job import Job
+from benchmarks.lab.optimizer import weights_and_scales
 from benchmarks.lab.search import ONE_RUN
 from benchmarks.lab.settings import Setting
 
@@ -65,7 +66,7 @@ def cosine(lr: float, step: int, steps: int) -> float:
 
 @torch.no_grad()
 def sgd_step(
-    weights: list[Tensor], velocities: list[Tensor], rate: Tensor, *, momentum: float, weight_decay: float
+    weights: Sequence[Tensor], velocities: Sequence[Tensor], rate: Tensor, *, momentum: float, weight_decay: float
 ) -> None:
     """torch.optim.SGD's step with the rate in a tensor (0-dim), which a recorded step reads anew."""
     gradients = torch._foreach_add([weight.grad for weight in weights], weights, alpha=weight_decay)  # type: ignore[arg-type]
@@ -128,8 +129,8 @@ class Recorded:
         self._rows = torch.zeros(setting.batch, dtype=torch.int64, device=device)
         self._mirrored = torch.zeros(setting.batch, dtype=torch.bool, device=device)
         self._rate = torch.zeros((), device=device)
-        self._weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self._velocities = [torch.zeros_like(weight) for weight in self._weights]
+        self._weights, self._scales = weights_and_scales(network)
+        self._velocities = [[torch.zeros_like(each) for each in group] for group in (self._weights, self._scales)]
         self._batches = self._drawn(torch.Generator().manual_seed(seed))
         self._graph: torch.cuda.CUDAGraph | None = None
         self._stream = torch.cuda.Stream() if part[1].is_cuda else None
@@ -177,11 +178,14 @@ class Recorded:
         x, y = self._part
         images = taken(x, self._rows, self._mirrored) if self._setting.flip else x[self._rows]
         loss = F.cross_entropy(self._network(images), y[self._rows])
-        for weight in self._weights:
-            weight.grad = None
+        for parameter in (*self._weights, *self._scales):
+            parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        momentum, decay = self._setting.momentum, self._setting.weight_decay
-        sgd_step(self._weights, self._velocities, self._rate, momentum=momentum, weight_decay=decay)
+        rates = (self._rate, self._rate * self._setting.scale_rate)
+        for group, velocities, rate in zip((self._weights, self._scales), self._velocities, rates, strict=True):
+            if group:
+                momentum, decay = self._setting.momentum, self._setting.weight_decay
+                sgd_step(group, velocities, rate, momentum=momentum, weight_decay=decay)
 
 
 def main() -> int:

@@ -26,6 +26,7 @@ from waveq.threads import torch_threads
 from waveq.train.batches import mixed_seed
 from waveq.train.classifier import measure
 from waveq.train.config import TrainConfig
+from waveq.train.doubts import Doubts
 from waveq.train.processes import is_worker, launch
 from waveq.train.result import TrainResult, share_sentence
 from waveq.train.run_folder import STAGES, RunFolder, load_weights, save_weights
@@ -152,11 +153,11 @@ class _Run:
         self._float(network)
         float_weights = {key: value.clone() for key, value in network.state_dict().items()}
         self.teacher = self._frozen(float_weights) if self.config.distill else None
-        wq, forecast, warnings = self._wave(network, float_weights)
+        wq, forecast, doubts = self._wave(network, float_weights)
         if self.config.finetune_epochs:
             network, wq = self._finetune(wq)
         if self.leads:
-            self._judge(network, wq, float_weights, forecast, warnings)
+            self._judge(network, wq, float_weights, forecast, doubts)
         _meet()
 
     def _network(self) -> nn.Module:
@@ -194,7 +195,7 @@ class _Run:
             self._run(stage, network, None, announced)
             _load_into(network, stage.folder.weights)
 
-    def _wave(self, network: nn.Module, start: dict[str, Tensor]) -> tuple[WaveQ, str, list[str]]:
+    def _wave(self, network: nn.Module, start: dict[str, Tensor]) -> tuple[WaveQ, str, Doubts]:
         """Bits and weights in one run; or the bits in a search, and then the weights, from the start."""
         c = self.config
         search, rest = c.parts(self._steps(c.epochs))
@@ -205,11 +206,11 @@ class _Run:
             announced = f"search: {share_sentence(search, rest)}\n{forecast}"
         self._run(stage, network, wq, announced)
         _load_into(network, stage.folder.state)
-        warnings = self._doubts(wq)
+        doubts = self._doubts(wq)
         if search:
             wq = self._rewound(wq, network, start, rest)
-            warnings += self._doubts(wq)
-        return wq, forecast, warnings
+            doubts = doubts.and_then(self._doubts(wq))
+        return wq, forecast, doubts
 
     def _rewound(self, wq: WaveQ, network: nn.Module, start: dict[str, Tensor], total_steps: int) -> WaveQ:
         from waveq.method.rewinding import rewind
@@ -225,11 +226,12 @@ class _Run:
         _load_into(network, stage.folder.state)
         return wq
 
-    def _doubts(self, wq: WaveQ) -> list[str]:
-        warnings = wq.diagnose()
-        for warning in warnings:
+    def _doubts(self, wq: WaveQ) -> Doubts:
+        """What is doubtful whatever comes out is said at once."""
+        doubts = Doubts(wq.diagnose(task_kept=True), wq.diagnose())
+        for warning in doubts.anyway:
             self.say(f"warning: {warning}")
-        return warnings
+        return doubts
 
     def _finetune(self, wq: WaveQ) -> tuple[nn.Module, WaveQ]:
         c = self.config
@@ -280,7 +282,7 @@ class _Run:
         return Policy.load(self.config.bits)
 
     def _judge(
-        self, network: nn.Module, wq: WaveQ, float_weights: dict[str, Tensor], forecast: str, warnings: list[str]
+        self, network: nn.Module, wq: WaveQ, float_weights: dict[str, Tensor], forecast: str, doubts: Doubts
     ) -> None:
         """Final weights on their grids; validation images once more, then the test images, for the only time."""
         from waveq.method.round_once import round_once
@@ -313,6 +315,10 @@ class _Run:
                 "rounded_once_validation_accuracy": measure(reference, validation)["accuracy"],
                 "rounded_once_test_accuracy": measure(reference, test)["accuracy"],
             }
+        warnings = doubts.left(accuracies, images=len(self.dataset.validation))
+        for warning in warnings:
+            if warning not in doubts.anyway:
+                self.say(f"warning: {warning}")
         self.folder.finish(
             {
                 "bits": dict(policy),

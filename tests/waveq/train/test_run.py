@@ -75,7 +75,7 @@ def by_hand(config: TrainConfig) -> dict[str, Tensor]:
     network = make_network(config, dataset)
     loader = make_loader(config, dataset, "wave")
     total = config.epochs * len(loader)
-    wq = waveq.attach(network, total_steps=total)
+    wq = attach_method(network, config.method("learn", total))
     optimizer = torch.optim.SGD(network.parameters(), lr=config.lr, momentum=0.9, weight_decay=1e-4)
     step = 0
     for epoch in range(config.epochs):
@@ -202,7 +202,7 @@ def test_shares_and_forecast_come_before_the_search(finished: tuple[TrainConfig,
     told, _, forecast = lines[1].partition("\n")
     assert told == f"search: {share_sentence(24, 96)}"
     assert forecast == result.forecast
-    found = ", ".join(f"{name} {bits}" for name, bits in result.bits.items())
+    found = "; ".join(f"{name} {bits}" for name, bits in result.bits.items())
     assert f"bits found: {found}; the float weights are trained with them: 96 steps" in lines
     assert [f"warning: {w}" for w in result.warnings] == [line for line in lines if line.startswith("warning")]
 
