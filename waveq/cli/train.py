@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -233,7 +234,9 @@ def result_text(result: TrainResult) -> str:
         bits += f"\n\n{share_sentence(result.steps['search'], result.steps['wave'])}"
     table = aligned(("accuracy %", "validation", "test"), rows)
     notes = "".join(f"\nwarning: {warning}" for warning in result.warnings)
-    return f"{bits}\n\n{table}{notes}\n\nwritten to {result.run_dir}; next: waveq score {result.run_dir}"
+    return (
+        f"{bits}\n\n{table}{notes}\n\nwritten to {result.run_dir}; next: waveq score {shlex.quote(str(result.run_dir))}"
+    )
 
 
 def _bits_table(result: TrainResult) -> str:

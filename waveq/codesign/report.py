@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import importlib.metadata
 import json
 import platform
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,8 +90,14 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         | conv1 | 3 |
     """
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    r"""A cell that stays one, whatever a layer is called: neither a new column or row nor HTML."""
+    text = html.escape(str(value), quote=False).replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
+    return " ".join(text.split())
 
 
 def versions() -> dict[str, str]:
@@ -157,7 +165,7 @@ def _learned(run: TrainedRun, pictures: set[str]) -> str:
 def _cost(run: TrainedRun, pictures: set[str]) -> str:
     path = run.path / "score.txt"
     if not path.exists():
-        return f"## Cost\n\nNot scored yet: `waveq score {run.path} --breakdown`"
+        return f"## Cost\n\nNot scored yet: `waveq score {shlex.quote(str(run.path))} --breakdown`"
     lines = ["## Cost", f"```text\n{read_text(path).rstrip()}\n```"]
     if "breakdown.png" in pictures:
         lines.append("![energy by layer and part](breakdown.png)")
@@ -166,10 +174,10 @@ def _cost(run: TrainedRun, pictures: set[str]) -> str:
 
 def _place(run: TrainedRun, pictures: set[str]) -> str:
     if not (run.path / TABLE).exists():
-        return f"## Frontier\n\nNot enumerated yet: `waveq enumerate {run.path}`"
+        return f"## Frontier\n\nNot enumerated yet: `waveq enumerate {shlex.quote(str(run.path))}`"
     placed, how = run.read_json("frontier.json"), run.read_json("enumeration.json")
     if placed is None or how is None:
-        return f"## Frontier\n\nNot placed yet: `waveq frontier {run.path}`"
+        return f"## Frontier\n\nNot placed yet: `waveq frontier {shlex.quote(str(run.path))}`"
     frame = read_table(run.path / TABLE)
     names = list(own_bits(run.policy, frame.columns))
     scale = f"{how['scale']}{' by channel' if how['granularity'] == 'channel' else ''}"
@@ -218,7 +226,7 @@ def _figures(row: Any) -> tuple[str, str, str]:
 def _sensitivity(run: TrainedRun, pictures: set[str]) -> str:
     path = run.path / SENSITIVITY
     if not path.exists():
-        return f"## Sensitivity\n\nNot measured yet: `waveq sensitivity {run.path}`"
+        return f"## Sensitivity\n\nNot measured yet: `waveq sensitivity {shlex.quote(str(run.path))}`"
     table = read_frame(path)
     rows = [
         (

@@ -5,6 +5,7 @@ One protocol for all policies (see `protocol`): the learned policy gets no other
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,5 +193,7 @@ def read_table(path: Path) -> pd.DataFrame:
         return read_frame(path)
     except FileNotFoundError:
         if path.name == TABLE:
-            raise ValueError(f"{path} is not there; make it with: waveq enumerate {path.parent}") from None
+            raise ValueError(
+                f"{path} is not there; make it with: waveq enumerate {shlex.quote(str(path.parent))}"
+            ) from None
         raise ValueError(f"{path} is not there: no run folder, no table of policies{nearest_run(path)}") from None

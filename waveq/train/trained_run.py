@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +48,7 @@ class TrainedRun:
         if self.folder.result() is None:
             raise ValueError(
                 f"{self.path} holds a run that is not finished; go on with: waveq train --recipe "
-                f"{self.path / 'config.json'} --run {self.path}"
+                f"{shlex.quote(str(self.path / 'config.json'))} --run {shlex.quote(str(self.path))}"
             )
 
     @property
