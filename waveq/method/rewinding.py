@@ -13,11 +13,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from waveq._archive import load_archive
 from waveq._names import nearest
 from waveq.method.arguments import resolve_schedule
 from waveq.method.attachment import attach_method
@@ -120,11 +120,9 @@ def _read(start: Mapping[str, Any] | str | PathLike[str]) -> Mapping[str, Any]:
     if not isinstance(start, str | PathLike):
         raise TypeError(f"start must be the model, a state_dict or a file of one, not {type(start).__name__}")
     try:
-        content = torch.load(Path(start), map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"start: there is no file {start}") from None
-    except Exception as error:  # the unpickler raises whatever the damage leads to
-        raise ValueError(f"start: {start} is truncated or no file of weights ({type(error).__name__})") from None
+        content = load_archive(Path(start))
+    except ValueError as error:
+        raise ValueError(f"start: {error}") from None
     if not isinstance(content, Mapping):
         raise ValueError(f"start: {start} holds no state_dict")
     return content
