@@ -94,6 +94,19 @@ class TrainedRun:
             network.load_state_dict(load_weights(source))
         return network.eval()
 
+    def final_network(self) -> nn.Module:
+        """The network that training ended with, its weights on their grids and its inputs quantised, in evaluation
+        mode."""
+        from waveq.method.fixed_input import FIXED_INPUT
+        from waveq.method.input_quantizers import restore_inputs
+        from waveq.train.run import make_network
+
+        network, weights = make_network(self.config, self.dataset), load_weights(self.folder.weights)
+        if any(f".{FIXED_INPUT}." in key for key in weights):
+            restore_inputs(network, weights)
+        network.load_state_dict(weights)
+        return network.eval()
+
     def _float_weights(self) -> Path | None:
         config = self.config
         if config.init is not None:
