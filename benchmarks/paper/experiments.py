@@ -32,6 +32,7 @@ EXPERIMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "float_road": ("float_road", ()),
     "defaults": ("defaults", ()),
 }
+APART = ("claim", "table2_simplenet5")  # on CIFAR10, and for hours: by themselves, in pieces (``--minutes``)
 
 
 def main(argv: list[str]) -> int:
