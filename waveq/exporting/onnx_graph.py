@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from waveq.exporting.input_grids import InputGrid, input_grid
 from waveq.method.fixed_input import FIXED_INPUT, FixedInput
 
-__all__ = ["MARKER", "load_package", "marked_graph"]
+__all__ = ["MARKER", "OPSET", "load_package", "marked_graph"]
 
+OPSET = 18  # torch's exporter begins with it
 MARKER = "waveq"
 """The domain of the markers; each has the attribute ``layer``."""
 
@@ -51,13 +52,13 @@ class _Marked(nn.Module):
         return marked
 
 
-def marked_graph(model: nn.Module, example: tuple[Tensor, ...], opset: int) -> tuple[Any, dict[str, InputGrid]]:
+def marked_graph(model: nn.Module, example: tuple[Tensor, ...], *, any_batch: bool) -> tuple[Any, dict[str, InputGrid]]:
     """The graph, an ``onnx.ModelProto``, and the grids that its markers stand for, by layer.
 
     Args:
         model: finalised; unchanged. It is exported as it is in evaluation mode.
-        example: its inputs; the first axis of each may have any length afterwards.
-        opset: of ONNX.
+        example: its inputs.
+        any_batch: whether the first axis of each may have any length afterwards.
 
     Raises:
         ValueError: inputs on a grid that is no multiple of a scale.
@@ -77,8 +78,8 @@ def marked_graph(model: nn.Module, example: tuple[Tensor, ...], opset: int) -> t
             example,
             dynamo=True,
             optimize=False,
-            opset_version=opset,
-            dynamic_shapes=tuple({0: torch.export.Dim.AUTO} for _ in example),
+            opset_version=OPSET,
+            dynamic_shapes=tuple({0: torch.export.Dim.AUTO} for _ in example) if any_batch else None,
             verbose=False,
         )
     return program.model_proto, grids
