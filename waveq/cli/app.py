@@ -5,6 +5,7 @@ Nothing heavy is imported here or at the top of the verbs' files: ``waveq --help
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -52,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a locale without µ and β ends nothing
     try:
         outcome = app(args=words, standalone_mode=False, prog_name="waveq")
     except typer.Exit as end:

@@ -88,8 +88,13 @@ def _check_weight(name: str, module: nn.Module, tensor: str) -> None:
 
 
 def share_weights(layers: Mapping[str, WeightSite]) -> dict[str, tuple[str, ...]]:
-    """Layers by weight: the first name with each distinct parameter, and all names that use it."""
+    """Layers by weight: the name that it gets its bits under, and all names that use it, that one first.
+
+    A layer's name goes before a table's or a loose parameter's: a layer is what multiplies with the weight, and what
+    machines price.
+    """
     groups: dict[int, list[str]] = {}
     for name, site in layers.items():
         groups.setdefault(id(site.module._parameters[site.tensor]), []).append(name)
-    return {names[0]: tuple(names) for names in groups.values()}
+    ordered = {names[0]: names for names in (sorted(each, key=lambda n: layers[n].asked) for each in groups.values())}
+    return {name: tuple(ordered[name]) for name in layers if name in ordered}

@@ -43,13 +43,14 @@ class BetaRecord:
     stray: float = 0.0
 
 
-def diagnose_bits(progress: Progress, settings: Settings, *, unpriced: str = "") -> list[str]:
+def diagnose_bits(progress: Progress, settings: Settings, *, unpriced: str = "", task_kept: bool = False) -> list[str]:
     """``diagnose`` for a run as it stands, frozen or not, within its budget or not.
 
     Args:
         progress: where the run stands.
         settings: what ``attach`` decided.
         unpriced: that the penalty took no part in training, where it did not; it explains all else.
+        task_kept: see ``diagnose``.
     """
     if unpriced or not progress.learned:
         return [unpriced] if unpriced else []
@@ -57,7 +58,11 @@ def diagnose_bits(progress: Progress, settings: Settings, *, unpriced: str = "")
     records = _records(progress, settings)
     used = 0.0 if budget is None else progress.cost() / budget.limit
     findings = diagnose(
-        records, progress.phase2_steps, budget_is_used=used > 0.9, task_moves_beta=preset.task_moves_beta
+        records,
+        progress.phase2_steps,
+        budget_is_used=used > 0.9,
+        task_moves_beta=preset.task_moves_beta,
+        task_kept=task_kept,
     )
     if budget is not None and not progress.learning and progress.dual < 0.0:
         findings += diagnose_loose_budget(records, f"{budget.objective} <= {budget.limit:g}")
@@ -131,6 +136,7 @@ def diagnose(
     *,
     budget_is_used: bool = False,
     task_moves_beta: bool = False,
+    task_kept: bool = False,
 ) -> list[str]:
     """One sentence for each thing that makes the learned bits doubtful; empty when there is none.
 
@@ -141,13 +147,15 @@ def diagnose(
             either end of the range, which are no sign of collapse or lock.
         task_moves_beta: whether the task loss holds beta up. Then a layer at the lower limit is one that the task can
             do without more bits for; only when most layers are there is the price too high.
+        task_kept: whether the network is known to be as good with these bits as it was in floating point. Then layers
+            at the lower limit need no more bits, however many they are.
 
     Example:
         >>> diagnose({"conv1": BetaRecord(start=7.0, end=7.0, bits=8)}, 100)[0][:44]
         'beta did not move from 7 in: conv1. The weig'
     """
     collapsed = [name for name, r in records.items() if r.end <= BETA_MIN + _EDGE and not budget_is_used]
-    if task_moves_beta and 2 * len(collapsed) <= len(records):
+    if task_kept or (task_moves_beta and 2 * len(collapsed) <= len(records)):
         collapsed = []
     locked = [name for name, r in records.items() if abs(r.end - r.start) < _LOCK and not budget_is_used]
     cut = [name for name, r in records.items() if r.bits and r.end - (r.bits - 1) > 1.0 + _EDGE]

@@ -27,6 +27,7 @@ class WeightSite:
         called: whether the module is called with the inputs that the weight is multiplied with, so that a hook can
             quantise them. MultiheadAttention reads its output layer's weight and never calls it.
         stacked: whether each slice along the first axis is a weight of its own (experts).
+        asked: whether it is quantised only because ``also`` or the bits name it.
         order: the module's parameters as they stood, for when it becomes a plain one again.
     """
 
@@ -34,6 +35,7 @@ class WeightSite:
     tensor: str = "weight"
     called: bool = True
     stacked: bool = False
+    asked: bool = False
     order: tuple[str, ...] = ()
 
     @property
@@ -88,6 +90,7 @@ def weight_sites(model: nn.Module, also: Iterable[str] = (), bits: object = None
                 tensor,
                 called=is_layer(module) and tensor == "weight" and id(module) not in uncalled,
                 stacked=tensor not in usual and _axes(module, tensor) > 2,
+                asked=tensor not in usual,
                 order=tuple(module._parameters),
             )
             (found if tensor in usual else asked)[site_name(name, tensor)] = site

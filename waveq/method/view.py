@@ -163,11 +163,16 @@ class View:
     def _totals(self) -> Summary:
         return summarize(self._model, self._all, self.settings, distances=False)
 
-    def diagnose(self) -> list[str]:
-        """After training: one sentence for each thing that makes the result doubtful."""
+    def diagnose(self, *, task_kept: bool = False) -> list[str]:
+        """After training: one sentence for each thing that makes the result doubtful.
+
+        Args:
+            task_kept: whether held-out images say that the network is as good as it was in floating point. Then bits at
+                their lower limit are enough, and no sign that the price of a bit is too high.
+        """
         idle = never_ran(self._all, self.steps)
         return (
-            diagnose_bits(self._progress, self.settings, unpriced=self._guards.finding)
+            diagnose_bits(self._progress, self.settings, unpriced=self._guards.finding, task_kept=task_kept)
             + idle
             + self._doubts_of_weights()
         )

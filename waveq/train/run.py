@@ -14,21 +14,24 @@ import gc
 import itertools
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from waveq._lock import alone_in
 from waveq.threads import torch_threads
 from waveq.train.batches import mixed_seed
 from waveq.train.classifier import measure
 from waveq.train.config import TrainConfig
+from waveq.train.doubts import Doubts
 from waveq.train.processes import is_worker, launch
 from waveq.train.result import TrainResult, share_sentence
 from waveq.train.run_folder import STAGES, RunFolder, load_weights, save_weights
 from waveq.train.stage import Stage, make_loader, rank_and_world, steps_per_epoch
-from waveq.train.stopping import StopRequested, signals_noted
+from waveq.train.stopping import StoppedAtOnce, StopRequested, signals_noted
 from waveq.zoo import Dataset, build, load_data, network
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ Say = Callable[[str], None]
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, after everything that is needed to go on was written; its text says how."""
+    """Ctrl-C, SIGTERM or SIGHUP; its text says what was written, and how to go on."""
 
 
 def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
@@ -55,30 +58,42 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
         What came out; a finished run folder is read and nothing is trained.
 
     Raises:
-        ValueError: a wrong field, a missing dataset, a damaged file, a run folder of another config.
-        TrainingInterrupted: Ctrl-C or SIGTERM; the same call goes on.
+        ValueError: a wrong field, a missing dataset, a damaged file, a run folder of another config, or one that
+            another process is training in.
+        Diverged: a loss or a weight is NaN or infinite; the same call goes on from the last checkpoint, which is good.
+        RuntimeError: one of several processes failed or was killed.
+        TrainingInterrupted: Ctrl-C, SIGTERM or SIGHUP; the same call goes on.
     """
     speak = say or _say
-    folder = RunFolder(config.folder) if is_worker() else RunFolder.open(config)
-    finished = folder.result()
-    if finished is not None:
-        speak(f"{folder.path} holds this run, finished.")
-        return TrainResult.of(folder.path, finished)
-    if config.devices > 1 and not is_worker():
-        with signals_noted() as stop:
-            complete = launch(config, stop)
-        if not complete:
-            raise TrainingInterrupted(_how_to_go_on(folder))
-    else:
-        with signals_noted() as stop, torch_threads(config.threads):
-            try:
-                _Run(config, folder, speak, stop).all_stages()
-            except StopRequested:
-                raise TrainingInterrupted(_how_to_go_on(folder)) from None
-    finished = folder.result()
+    with nullcontext() if is_worker() else alone_in(config.folder) as lock:
+        folder = RunFolder(config.folder) if is_worker() else RunFolder.open(config)
+        finished = folder.result()
+        if finished is not None:
+            speak(f"{folder.path} holds this run, finished.")
+            return TrainResult.of(folder.path, finished)
+        try:
+            _train(config, folder, speak, () if lock is None else (lock,))
+        except StopRequested:
+            raise TrainingInterrupted(_how_to_go_on(folder)) from None
+        except StoppedAtOnce:
+            raise TrainingInterrupted(
+                f"No checkpoint was written of the last steps; the same command goes on in {folder.path} "
+                "from the one before them, or from the start of the stage."
+            ) from None
+        finished = folder.result()
     if finished is None:
         raise TrainingInterrupted(_how_to_go_on(folder))  # one of several processes, and not the first
     return TrainResult.of(folder.path, finished)
+
+
+def _train(config: TrainConfig, folder: RunFolder, say: Say, held: tuple[int, ...]) -> None:
+    """In this process, or in several."""
+    with signals_noted() as stop:
+        if config.devices == 1 or is_worker():
+            with torch_threads(config.threads):
+                _Run(config, folder, say, stop).all_stages()
+        elif not launch(config, stop, held=held):
+            raise StopRequested
 
 
 def make_dataset(config: TrainConfig) -> Dataset:
@@ -138,11 +153,11 @@ class _Run:
         self._float(network)
         float_weights = {key: value.clone() for key, value in network.state_dict().items()}
         self.teacher = self._frozen(float_weights) if self.config.distill else None
-        wq, forecast, warnings = self._wave(network, float_weights)
+        wq, forecast, doubts = self._wave(network, float_weights)
         if self.config.finetune_epochs:
             network, wq = self._finetune(wq)
         if self.leads:
-            self._judge(network, wq, float_weights, forecast, warnings)
+            self._judge(network, wq, float_weights, forecast, doubts)
         _meet()
 
     def _network(self) -> nn.Module:
@@ -180,7 +195,7 @@ class _Run:
             self._run(stage, network, None, announced)
             _load_into(network, stage.folder.weights)
 
-    def _wave(self, network: nn.Module, start: dict[str, Tensor]) -> tuple[WaveQ, str, list[str]]:
+    def _wave(self, network: nn.Module, start: dict[str, Tensor]) -> tuple[WaveQ, str, Doubts]:
         """Bits and weights in one run; or the bits in a search, and then the weights, from the start."""
         c = self.config
         search, rest = c.parts(self._steps(c.epochs))
@@ -191,11 +206,11 @@ class _Run:
             announced = f"search: {share_sentence(search, rest)}\n{forecast}"
         self._run(stage, network, wq, announced)
         _load_into(network, stage.folder.state)
-        warnings = self._doubts(wq)
+        doubts = self._doubts(wq)
         if search:
             wq = self._rewound(wq, network, start, rest)
-            warnings += self._doubts(wq)
-        return wq, forecast, warnings
+            doubts = doubts.and_then(self._doubts(wq))
+        return wq, forecast, doubts
 
     def _rewound(self, wq: WaveQ, network: nn.Module, start: dict[str, Tensor], total_steps: int) -> WaveQ:
         from waveq.method.rewinding import rewind
@@ -211,11 +226,12 @@ class _Run:
         _load_into(network, stage.folder.state)
         return wq
 
-    def _doubts(self, wq: WaveQ) -> list[str]:
-        warnings = wq.diagnose()
-        for warning in warnings:
+    def _doubts(self, wq: WaveQ) -> Doubts:
+        """What is doubtful whatever comes out is said at once."""
+        doubts = Doubts(wq.diagnose(task_kept=True), wq.diagnose())
+        for warning in doubts.anyway:
             self.say(f"warning: {warning}")
-        return warnings
+        return doubts
 
     def _finetune(self, wq: WaveQ) -> tuple[nn.Module, WaveQ]:
         c = self.config
@@ -266,7 +282,7 @@ class _Run:
         return Policy.load(self.config.bits)
 
     def _judge(
-        self, network: nn.Module, wq: WaveQ, float_weights: dict[str, Tensor], forecast: str, warnings: list[str]
+        self, network: nn.Module, wq: WaveQ, float_weights: dict[str, Tensor], forecast: str, doubts: Doubts
     ) -> None:
         """Final weights on their grids; validation images once more, then the test images, for the only time."""
         from waveq.method.round_once import round_once
@@ -299,6 +315,10 @@ class _Run:
                 "rounded_once_validation_accuracy": measure(reference, validation)["accuracy"],
                 "rounded_once_test_accuracy": measure(reference, test)["accuracy"],
             }
+        warnings = doubts.left(accuracies, images=len(self.dataset.validation))
+        for warning in warnings:
+            if warning not in doubts.anyway:
+                self.say(f"warning: {warning}")
         self.folder.finish(
             {
                 "bits": dict(policy),
@@ -341,7 +361,7 @@ def _meet() -> None:
 
 
 def _how_to_go_on(folder: RunFolder) -> str:
-    return f"stopped; everything is in {folder.path}, and the same command goes on from there"
+    return f"Everything is in {folder.path}, and the same command goes on from there."
 
 
 def _say(text: str) -> None:

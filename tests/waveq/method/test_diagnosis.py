@@ -70,6 +70,14 @@ def test_a_layer_that_the_task_lets_go_is_no_collapse_but_most_layers_are() -> N
     assert finding.startswith("beta collapsed to its lower limit in: a, b.")
 
 
+def test_bits_that_are_enough_are_no_collapse_however_many_layers_have_few() -> None:
+    low, cut = record(end=1.0, bits=2), record(end=5.0, bits=4)
+    assert diagnose({"a": low, "b": low}, 1000, task_kept=True) == []
+    assert diagnose({"a": low}, 1000, task_kept=True, task_moves_beta=True) == []
+    (finding,) = diagnose({"a": low, "b": cut}, 1000, task_kept=True)
+    assert finding.startswith("the budget was met by force")
+
+
 def test_a_run_that_stops_early_says_that_its_bits_are_free() -> None:
     wq = waveq.attach(mlp(), total_steps=100)
     assert wq.diagnose()[-1] == "the bits are not frozen: step 0 of 100, phase 1; phase 3 begins at step 35."

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import waveq
+from stripes_sim import trace
 from tests.training import mlp
 
 
@@ -72,6 +73,15 @@ def test_the_summary_names_all_holders() -> None:
     row = waveq.attach(Named(), bits=2).summary()[0]
     assert {row.name, *row.tied} == {"table", "embed.weight", "head.weight"}
     assert row.layer == "head"
+
+
+@pytest.mark.parametrize("also", [("embed",), ("table",), ("*",)])
+def test_a_weight_that_is_asked_for_is_named_by_the_layer_that_has_it_too(also: tuple[str, ...]) -> None:
+    model = Named()
+    layers = trace(model, (5,), dtype="int64")
+    wq = waveq.attach(model, bits={"inner": 4, "head": 3}, also=also)
+    assert wq.names == ("inner", "head")
+    assert {layer.name for layer in layers if layer.has_weights} == set(wq.policy())
 
 
 def test_a_holder_in_skip_is_refused_and_both_are_named() -> None:
