@@ -24,7 +24,7 @@ MARKER = "waveq"
 
 
 def load_package(name: str) -> Any:
-    """A package of the extra ``waveq[export]``.
+    """A package of the extra ``waveq[export]``, or one that stands beside it (qonnx).
 
     Raises:
         ImportError: not installed; the message says how.
@@ -32,7 +32,9 @@ def load_package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"this target needs the package {name}: pip install 'waveq[export]'") from error
+        package = name.partition(".")[0]
+        beside = " qonnx" if package == "qonnx" else ""
+        raise ImportError(f"this target needs the package {package}: pip install 'waveq[export]'{beside}") from error
 
 
 class _Marked(nn.Module):
@@ -82,7 +84,17 @@ def marked_graph(model: nn.Module, example: tuple[Tensor, ...], *, any_batch: bo
             dynamic_shapes=tuple({0: torch.export.Dim.AUTO} for _ in example) if any_batch else None,
             verbose=False,
         )
-    return program.model_proto, grids
+    return _plain(program.model_proto), grids
+
+
+def _plain(graph: Any) -> Any:
+    """Without what the exporter notes of every node: stack traces, with this machine's paths, fill more bytes than the
+    weights of a small network."""
+    noted = [graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.graph.input, *graph.graph.output]
+    for each in [*noted, *graph.graph.initializer]:
+        del each.metadata_props[:]
+        each.doc_string = ""
+    return graph
 
 
 @contextlib.contextmanager

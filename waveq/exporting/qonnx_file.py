@@ -1,4 +1,4 @@
-"""QONNX: float weights and inputs behind Quant nodes of any number of bits, as Brevitas writes and hls4ml reads them."""
+"""QONNX: float weights and inputs behind Quant nodes of any number of bits, which hls4ml and FINN read."""
 
 from __future__ import annotations
 

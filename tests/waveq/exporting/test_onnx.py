@@ -102,6 +102,33 @@ def test_qonnx_says_every_bit_and_its_executor_agrees(onnx: Any, options: Any, t
     assert sum(node.op_type == "Quant" for node in graph.node) == len(bits) + 4 * ("activation_bits" in options)
 
 
+class Attentive(nn.Module):
+    """Tokens to classes: an embedding, attention, linear layers on three axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(50, 32)
+        self.encoder = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.head(self.encoder(self.tokens(x)).mean(dim=1))
+        return found
+
+
+@pytest.mark.parametrize("options", [{"quantizer": "lsq", "also": ("tokens",)}, {"quantizer": "wrpn", "scale": "max"}])
+def test_attention_and_embeddings(onnx: Any, options: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = Attentive(), torch.randint(0, 50, (4, 7))
+    policy = finalised(model, x, 4, granularity="channel" if "scale" in options else None, **options)
+    made = waveq.export(model, policy, to="onnx", path=tmp_path / "net.onnx", example=x)
+    assert made.difference <= 1e-5 * made.largest
+    assert "encoder.self_attn.in_proj_weight" in made.carriers
+    found = weights_in(onnx, tmp_path / "net.onnx")
+    assert np.array_equal(found["encoder.linear1.weight"], model.encoder.linear1.weight.detach().numpy())
+    assert str(Path(__file__).parent).encode() not in (tmp_path / "net.onnx").read_bytes()  # no paths of this machine
+
+
 def test_metadata_types_and_opset(onnx: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(4, 8)
