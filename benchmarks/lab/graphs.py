@@ -1,7 +1,5 @@
 """A whole training step as one CUDA graph: small networks are trained at the speed of their kernels, not of Python's.
 
-    python -m benchmarks.lab.graphs        # on a GPU: does a graph train as the ordinary loop does, and how fast is it
-
 A step that is recorded once and replayed cannot branch on values, so that only float training and preset bits without a
 wave go this way. The weights are rounded by the plain formulas meanwhile: the compiled kernels are sent a table of
 addresses in each step, which a recording does not repeat.
@@ -10,8 +8,6 @@ addresses in each step, which a recording does not repeat.
 from __future__ import annotations
 
 import math
-import sys
-import time
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -21,6 +17,7 @@ from torch import Tensor, nn
 import waveq
 from benchmarks.lab.data import Part, drawn_pass, taken
 from benchmarks.lab.job import Job
+from benchmarks.lab.optimizer import weights_and_scales
 from benchmarks.lab.search import ONE_RUN
 from benchmarks.lab.settings import Setting
 
@@ -65,7 +62,7 @@ def cosine(lr: float, step: int, steps: int) -> float:
 
 @torch.no_grad()
 def sgd_step(
-    weights: list[Tensor], velocities: list[Tensor], rate: Tensor, *, momentum: float, weight_decay: float
+    weights: Sequence[Tensor], velocities: Sequence[Tensor], rate: Tensor, *, momentum: float, weight_decay: float
 ) -> None:
     """torch.optim.SGD's step with the rate in a tensor (0-dim), which a recorded step reads anew."""
     gradients = torch._foreach_add([weight.grad for weight in weights], weights, alpha=weight_decay)  # type: ignore[arg-type]
@@ -128,8 +125,8 @@ class Recorded:
         self._rows = torch.zeros(setting.batch, dtype=torch.int64, device=device)
         self._mirrored = torch.zeros(setting.batch, dtype=torch.bool, device=device)
         self._rate = torch.zeros((), device=device)
-        self._weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self._velocities = [torch.zeros_like(weight) for weight in self._weights]
+        self._weights, self._scales = weights_and_scales(network)
+        self._velocities = [[torch.zeros_like(each) for each in group] for group in (self._weights, self._scales)]
         self._batches = self._drawn(torch.Generator().manual_seed(seed))
         self._graph: torch.cuda.CUDAGraph | None = None
         self._stream = torch.cuda.Stream() if part[1].is_cuda else None
@@ -177,63 +174,11 @@ class Recorded:
         x, y = self._part
         images = taken(x, self._rows, self._mirrored) if self._setting.flip else x[self._rows]
         loss = F.cross_entropy(self._network(images), y[self._rows])
-        for weight in self._weights:
-            weight.grad = None
+        for parameter in (*self._weights, *self._scales):
+            parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        momentum, decay = self._setting.momentum, self._setting.weight_decay
-        sgd_step(self._weights, self._velocities, self._rate, momentum=momentum, weight_decay=decay)
-
-
-def main() -> int:
-    """0 where graphs train as the ordinary loop does: after 12 steps apart by a third of the way at most."""
-    from benchmarks.lab import networks as networks  # registers them
-    from benchmarks.lab.training import train_in_loop
-    from waveq.zoo import build
-
-    setting = Setting(
-        network="depthwise",
-        channels=3,
-        size=32,
-        width=1.0,
-        images=0,
-        test_images=0,
-        pretrain_epochs=1,
-        epochs=1,
-        flip=True,
-    )
-    x = torch.randn(2048, 3, 32, 32, generator=torch.Generator().manual_seed(0)).cuda()
-    part, worst = (x, x.mean((2, 3)).argmax(1)), 0.0
-    for name, bits in (("depthwise", None), ("depthwise", 3), ("resnet20", 3)):
-        ends, speeds = [], []
-        for train in (train_in_loop, train_by_graph):
-            torch.manual_seed(0)
-            network, handle = build(name, num_classes=10, in_channels=3, input_size=32).cuda(), None
-            if bits is not None:
-                inputs = {"activation_bits": bits, "activation_quantizer": "lsq"}
-                handle = waveq.attach(network, quantizer="lsq", bits=bits, lambda_w=0.0, **inputs)  # type: ignore[arg-type]
-            start = _all_weights(network)
-            train(network, handle, part, 12, 0.01, setting, 0)
-            ends.append(_all_weights(network))
-            torch.cuda.synchronize()
-            began = time.perf_counter()
-            train(network, handle, part, 100, 0.01, setting, 1)
-            torch.cuda.synchronize()
-            speeds.append(10 * (time.perf_counter() - began))
-        apart = float((ends[0] - ends[1]).norm() / (ends[0] - start).norm())
-        worst = max(worst, apart) if math.isfinite(apart) else math.inf
-        print(f"{name}, {bits or 32} bits: loop {speeds[0]:.2f} ms a step, graph {speeds[1]:.2f}, apart by {apart:.1e}")
-    several = [Recorded(build("depthwise").cuda(), None, part, 200, 0.01, setting, seed) for seed in range(6)]
-    began = time.perf_counter()
-    train_side_by_side(several)
-    torch.cuda.synchronize()
-    print(f"six float depthwise at a time: {1000 * (time.perf_counter() - began) / 200 / 6:.2f} ms a step of each")
-    return int(worst > 1 / 3)
-
-
-def _all_weights(network: nn.Module) -> Tensor:
-    """Without vectors and scalars: learned scales have no value before the first batch."""
-    return torch.cat([weight.detach().flatten().double() for weight in network.parameters() if weight.ndim > 1])
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        rates = (self._rate, self._rate * self._setting.scale_rate)
+        for group, velocities, rate in zip((self._weights, self._scales), self._velocities, rates, strict=True):
+            if group:
+                momentum, decay = self._setting.momentum, self._setting.weight_decay
+                sgd_step(group, velocities, rate, momentum=momentum, weight_decay=decay)

@@ -21,6 +21,7 @@ from benchmarks.lab.choices import FLOAT_INPUTS, Choices, Policy, choices_of
 from benchmarks.lab.data import Part, endless
 from benchmarks.lab.job import Job
 from benchmarks.lab.losses import Losses
+from benchmarks.lab.optimizer import sgd
 from benchmarks.lab.relaxed import WAYS, learned_bits
 from stripes_sim import LayerShape
 from waveq.method.parametrization import parametrization_of
@@ -108,13 +109,11 @@ def _wave(
 ) -> Policy:
     """WaveQ's own short run; ``start`` puts the betas there instead of at the most bits."""
     wanted = dict(job.allocation or {})
-    arguments = {key: value for key, value in job.attach.items() if key != "lambda_w"}
+    arguments = {key: value for key, value in job.attach.items() if key not in ("lambda_w", "reestimate_bn")}
     handle = waveq.attach(network, total_steps=steps, **{**arguments, **learning(choices, wanted["limit"])})
     if start is not None:
         _put_betas(network, start)
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=lr, momentum=job.setting.momentum, weight_decay=job.setting.weight_decay
-    )
+    optimizer = sgd(network, lr, job.setting)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     network.train()
     for x, y in stream:

@@ -37,6 +37,8 @@ class Setting:
         lr: the jobs' peak rate.
         weight_decay: of SGD.
         momentum: of SGD.
+        scale_rate: rate of what quantisers learn (LSQ's steps) as a share of the weights'. At the full rate that of a
+            layer with few weights can cross zero: the one of 144 depthwise weights with 2 bits did in ten steps.
         init: a file of float weights that every seed starts from, as ``waveq train --init`` takes it; "" trains them.
         flip: mirror half of the training images left to right, anew in every epoch.
     """
@@ -55,6 +57,7 @@ class Setting:
     lr: float = 0.02
     weight_decay: float = 1e-4
     momentum: float = 0.9
+    scale_rate: float = 1.0
     init: str = ""
     flip: bool = False
 

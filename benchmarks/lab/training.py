@@ -23,6 +23,7 @@ from benchmarks.lab.data import Images, Part, batches, endless, images_of
 from benchmarks.lab.graphs import Recorded, can_be_recorded, train_by_graph, train_side_by_side
 from benchmarks.lab.job import Job, Where
 from benchmarks.lab.losses import Losses, read_or_measure
+from benchmarks.lab.optimizer import sgd
 from benchmarks.lab.search import ONE_RUN, learning, needs_losses, search
 from benchmarks.lab.settings import Setting
 from stripes_sim import LayerShape, Stripes, cost_table, trace
@@ -268,9 +269,7 @@ def train_in_loop(
     observe: Observer | None = None,
 ) -> None:
     """The loop that users write: the penalty beside the loss, a step of the handle after the optimizer's."""
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=lr, momentum=setting.momentum, weight_decay=setting.weight_decay
-    )
+    optimizer = sgd(network, lr, setting)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     torch.manual_seed(seed)  # dropout
     generator = torch.Generator().manual_seed(seed)

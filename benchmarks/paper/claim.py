@@ -7,9 +7,12 @@ images that the first layer reads count 8 bits. LSQ quantises for everybody. Met
 - uniform: the ladder that all others are compared with, at their own cost, by interpolation between its steps.
 - random: five draws that use the budget up, the same ones for every seed.
 - greedy, ilp: by the losses of one layer at a time, measured on training images; hawq: by curvature (weights alone).
-- interpolation (FracBits), steps (Uhlich et al.): bits learned without a wave in a fifth of the steps, then preset.
-- one run: WaveQ's bits and weights in one training; rewound: its bits from a fifth of the steps, then preset.
+- interpolation (FracBits), steps (Uhlich et al.): bits learned without a wave in ``--share`` of the steps, then preset.
+- one run: WaveQ's bits and weights in one training; rewound: its bits from ``--share`` of the steps, then preset;
+  rewound, short: from half as many.
 - refined: rewound, but the betas begin at the ilp's bits.
+
+Batch norm's statistics are averaged anew over 50 training batches once the weights are rounded, for all.
 
 The test part is read once a training, after it, and chooses nothing. ``--minutes`` stops in time with what is done, the
 first table first.
@@ -24,7 +27,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks._names import unknown
-from benchmarks.lab.choices import OBJECTIVES, choices_of
+from benchmarks.lab.choices import OBJECTIVES, REFERENCE_BITS, choices_of
 from benchmarks.lab.equal_cost import above_ladder, saved_at_equal_accuracy, spread_and_noise, verdict
 from benchmarks.lab.job import Job
 from benchmarks.lab.pool import add_options, run_within, where_of
@@ -39,18 +42,36 @@ LADDER: dict[str, tuple[tuple[int, int], ...]] = {
     "bitops": ((2, 2), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3), (4, 4)),
 }
 LIMITS: dict[str, tuple[float, ...]] = {"macs": (0.8, 0.95, 1.15), "bitops": (0.65, 0.85)}
-METHODS = ("rewound", "ilp", "random", "one run", "hawq", "refined", "interpolation", "steps", "greedy")
+METHODS = (
+    "rewound",
+    "rewound, short",
+    "ilp",
+    "random",
+    "one run",
+    "hawq",
+    "refined",
+    "interpolation",
+    "steps",
+    "greedy",
+)
 NETWORKS = ("depthwise", "resnet20")
 _DRAWS = 5
-_SHARE = 0.2  # of the steps, for whoever searches by training
-_NAMED = {"rewound": "learned"}  # methods of benchmarks.lab.search under another name there
-_BASE: dict[str, Any] = {"quantizer": "lsq", "lambda_w": 0.0}
+_NAMED = {
+    "rewound": "learned",
+    "rewound, short": "learned",
+}  # methods of benchmarks.lab.search under another name there
+_BASE: dict[str, Any] = {"quantizer": "lsq", "lambda_w": 0.0, "reestimate_bn": 50}
 _INPUTS: dict[str, Any] = {"activation_quantizer": "lsq"}
 _UNIFORM = "uniform"
 
 
 def jobs_of(row: Setting, objective: str, args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Job]]:
-    """Every training of one network and objective: the ladder, then method by method, all budgets and seeds of each."""
+    """Every training of one network and objective: the ladder, then method by method, all budgets and seeds of each.
+
+    Labels say what is "urgent": all but the ladder's steps beyond the one that tops every budget.
+    """
+    limits = args.limits or LIMITS[objective]
+    topped = min((_nominal(bits) for bits in LADDER[objective] if _nominal(bits) >= max(limits)), default=float("inf"))
     attach = _BASE if objective == "macs" else {**_BASE, **_INPUTS}
 
     def job(seed: int, label: dict[str, Any], allocation: dict[str, Any]) -> tuple[dict[str, Any], Job]:
@@ -60,23 +81,30 @@ def jobs_of(row: Setting, objective: str, args: argparse.Namespace) -> Iterator[
     for bits in LADDER[objective]:
         for seed in args.seeds:
             name = f"{_UNIFORM} {bits[0]}" + (f"/{bits[1]}" if bits[1] else "")
-            yield job(seed, {"method": _UNIFORM, "policy": name}, {"method": _UNIFORM, "bits": list(bits)})
+            label = {"method": _UNIFORM, "policy": name, "urgent": _nominal(bits) <= topped}
+            yield job(seed, label, {"method": _UNIFORM, "bits": list(bits)})
     for method in args.methods:
         if method == "hawq" and objective == "bitops":
             continue
-        for limit in args.limits or LIMITS[objective]:
+        for limit in limits:
             for seed in args.seeds:
                 allocation = {"method": _NAMED.get(method, method), "limit": limit}
-                label = {"method": method, "limit": limit}
+                label = {"method": method, "limit": limit, "urgent": True}
                 if method == "random":
                     for draw in range(args.draws):
                         yield job(seed, {**label, "policy": f"draw {draw}"}, {**allocation, "draw": draw})
                 else:
-                    searching = {"share": _SHARE} if method in _TRAINING else {}
+                    share = args.share / 2 if method == "rewound, short" else args.share
+                    searching = {"share": share} if method in _TRAINING else {}
                     yield job(seed, label, {**allocation, **searching})
 
 
-_TRAINING = ("rewound", "refined", "interpolation", "steps")
+def _nominal(bits: tuple[int, int]) -> float:
+    """A ladder step's share of 3 bits everywhere, the images aside."""
+    return bits[0] * (bits[1] or REFERENCE_BITS) / REFERENCE_BITS**2
+
+
+_TRAINING = ("rewound", "rewound, short", "refined", "interpolation", "steps")
 
 
 def measure(args: argparse.Namespace) -> pd.DataFrame:
@@ -88,6 +116,7 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
         for network in args.networks
         for each in jobs_of(setting_of(network, args.budget, dataset), objective, args)
     ]
+    listed.sort(key=lambda each: not each[0].pop("urgent"))
     results = run_within([job for _, job in listed], where_of(args), processes=args.processes, minutes=args.minutes)
     return pd.DataFrame([_row(label, results[job.key()]) for label, job in listed if job.key() in results])
 
@@ -114,6 +143,7 @@ def setting_of(network: str, budget: str, dataset: str) -> Setting:
         batch=64 if quick else 128,
         pretrain_epochs=8 if quick else 10,
         epochs=3 if quick else 4,
+        scale_rate=0.1,
         flip=True,
     )
 
@@ -189,6 +219,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--limits", type=float, nargs="+", default=None, help="shares of the cost of 3 bits everywhere")
     parser.add_argument("--draws", type=int, default=_DRAWS, help="random policies of each budget")
+    parser.add_argument("--share", type=float, default=0.2, help="of the steps, for those that search by training")
     parser.add_argument("--minutes", type=float, default=None, help="begin no further training after so many")
     parser.add_argument("--name", default="claim", help="of the files that are written")
     add_options(parser)

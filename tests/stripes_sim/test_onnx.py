@@ -153,3 +153,17 @@ def test_numbers_of_the_wire_format() -> None:
     assert fields(field(3, 300) + field(3, -1)) == {3: [300, 2**64 - 1]}
     assert integers([field(0, 5)[1:], 2**64 - 1]) == [5, -1]
     assert fields(b"\x0d\x00\x00\x80\x3f\x11" + bytes(8)) == {1: [b"\x00\x00\x80\x3f"], 2: [bytes(8)]}
+
+
+def test_a_weight_on_the_left_and_a_lookup_along_another_axis(tmp_path: Path) -> None:
+    file = saved(
+        tmp_path,
+        typed("x", 4, 9),
+        weight("fc.weight", 6, 4),
+        node("MatMul", ["fc.weight", "x"], "y"),
+        weight("table", 5, 3),
+        typed("i", 2),
+        node("Gather", ["table", "i"], "g", axis=1),  # picks columns: no lookup of rows
+    )
+    (layer,) = read_workload(file)
+    assert layer == LayerShape(name="fc", kind="linear", in_channels=4, out_channels=6, tokens=9)

@@ -32,6 +32,11 @@ class InputBits(nn.Module):
     Buffers: ``beta`` float32, 0-dim, a leaf; ``total_bits`` int64, 0 while learned; ``velocity`` float32 and ``trend``
     (8,) float32 as a weight's; ``restarts`` int8, whether the range waits for a batch; ``seal`` int64, see ``seal``.
 
+    Attributes:
+        settled: whether bits and range were fixed when the step began: only then may a ReLU before the layer be left
+            out, and not in the middle of a step, because a backward pass that computes its forward pass again must find
+            the ReLU as it was.
+
     Args:
         activation: the quantiser, which lives in the layer's parametrisation.
         beta: where it begins.
@@ -70,6 +75,7 @@ class InputBits(nn.Module):
         ):
             self.register_buffer(name, torch.tensor(value, dtype=dtype, device=device))
         self.bits_now, self._restarts_now = 0, False
+        self.settled = False
         self._seal_now = int(self.seal)
         self._mirror()
 
@@ -82,11 +88,6 @@ class InputBits(nn.Module):
     def learns(self) -> bool:
         """Whether the bits are still free."""
         return self.bits_now == 0
-
-    @property
-    def waits(self) -> bool:
-        """Whether the quantiser is not as it will be: bits are learned, or its range waits for a batch."""
-        return self.bits_now == 0 or self._restarts_now
 
     def bits(self) -> Tensor:
         """Total bits less one as they are or would be fixed now, 0-dim, no gradient."""
@@ -133,6 +134,7 @@ class InputBits(nn.Module):
         """Free beta's gradient."""
         kept: dict[str, Any] = self._buffers
         kept["beta"].grad = None
+        self.settled = not (self.learns or self._restarts_now)
 
     def notice(self) -> None:
         """Go on from what a checkpoint or an average of models has put into the buffers."""

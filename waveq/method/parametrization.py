@@ -192,7 +192,7 @@ class WaveParametrization(nn.Module):
             self._mirror()
         if not (self.settled and self.signed_now == 0 and self.quantizes_inputs):
             return False
-        if self.inputs is not None and self.inputs.waits:
+        if self.inputs is not None and not self.inputs.settled:
             return False
         return cast(ActivationQuantizer, self.activation).replaces(rectifier)
 

@@ -92,7 +92,7 @@ def test_a_range_restarts_with_the_next_training_batch_after_a_change_of_bits() 
     state(x, signed=False)
     at_eight = float(activation.range)  # type: ignore[arg-type]
     state.follow_bits(3, signed=False)
-    assert (activation.bits, state.waits, bool(state.restarts)) == (3, True, True)
+    assert (activation.bits, bool(state.restarts)) == (3, True)
     state.eval()(2 * x, signed=False)
     assert float(activation.range) == at_eight  # type: ignore[arg-type]
     state.train()(torch.zeros_like(x), signed=False)  # says nothing
@@ -131,9 +131,9 @@ def test_frozen_bits_have_no_stretch() -> None:
     state(x, signed=False)
     state.freeze(4, signed=False)
     assert not state.learns
-    assert state.waits
+    assert bool(state.restarts)
     assert torch.equal(state(x, signed=False), activation(x))
-    assert not state.waits
+    assert not bool(state.restarts)
     assert not state.beta.requires_grad
     assert float(state.beta) == pytest.approx(2.6)
     assert int(state.bits()) + 1 == 4

@@ -11,7 +11,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import waveq
 from tests.training import OPTIMIZERS, FunctionalNet, batches, mlp, train
@@ -341,3 +343,19 @@ def test_a_search_is_rewound_with_both() -> None:
     assert ROOT_COUNTS not in model._buffers
     train(model, wq, OPTIMIZERS["sgd"](model.parameters()), data[30:])
     assert dict(wq.policy().activation_bits) == found[1]
+
+
+@pytest.mark.slow
+def test_forward_passes_that_are_computed_again() -> None:
+    models, data = [mlp(), mlp()], batches(40)
+    for model, again in zip(models, (False, True), strict=True):
+        wq = waveq.attach(model, **BOTH, total_steps=40, target={"bitops": 0.4})
+        optimizer = OPTIMIZERS["sgd"](model.parameters())
+        for x, y in data:
+            scores = checkpoint(model, x, use_reentrant=False) if again else model(x)
+            loss = F.cross_entropy(scores, y) + wq.penalty()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            wq.step()
+    assert all(torch.equal(a, b) for a, b in zip(*(m.state_dict().values() for m in models), strict=True))

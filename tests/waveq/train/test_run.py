@@ -75,7 +75,7 @@ def by_hand(config: TrainConfig) -> dict[str, Tensor]:
     network = make_network(config, dataset)
     loader = make_loader(config, dataset, "wave")
     total = config.epochs * len(loader)
-    wq = waveq.attach(network, total_steps=total)
+    wq = attach_method(network, config.method("learn", total))
     optimizer = torch.optim.SGD(network.parameters(), lr=config.lr, momentum=0.9, weight_decay=1e-4)
     step = 0
     for epoch in range(config.epochs):
@@ -202,7 +202,7 @@ def test_shares_and_forecast_come_before_the_search(finished: tuple[TrainConfig,
     told, _, forecast = lines[1].partition("\n")
     assert told == f"search: {share_sentence(24, 96)}"
     assert forecast == result.forecast
-    found = ", ".join(f"{name} {bits}" for name, bits in result.bits.items())
+    found = "; ".join(f"{name} {bits}" for name, bits in result.bits.items())
     assert f"bits found: {found}; the float weights are trained with them: 96 steps" in lines
     assert [f"warning: {w}" for w in result.warnings] == [line for line in lines if line.startswith("warning")]
 
@@ -320,8 +320,34 @@ def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     config = digits(tmp_path / "run", epochs=1)
     checkpoint = RunFolder(config.folder).stage("wave").checkpoint
     checkpoint.write_bytes(b"PK\x03\x04 half a file")
-    with pytest.raises(ValueError, match=r"last\.ckpt: truncated or not a checkpoint"):
+    with pytest.raises(ValueError, match=r"last\.ckpt: truncated or not.*; no other checkpoint of this stage is good"):
         train(config, say=lambda _line: None)
+
+
+@pytest.mark.slow
+def test_of_two_checkpoints_the_good_one_is_named_and_gone_on_from(tmp_path: Path) -> None:
+    """Stopped with the last two kept; the newest is damaged, removed, and the run still ends where it would have."""
+    config = digits(tmp_path, epochs=1, checkpoint_seconds=0)
+    whole = run_stage(config, tmp_path / "whole")
+    with pytest.raises(StopRequested):
+        run_stage(config, tmp_path / "stopped", stop_at=3)
+    last, previous = StageFolder(tmp_path / "stopped").checkpoints()
+    assert (last.name, previous.name) == ("last.ckpt", "previous.ckpt")
+    damaged = bytearray(last.read_bytes())
+    damaged[len(damaged) // 2] ^= 4
+    last.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"last\.ckpt: damaged.*; remove it, .* from previous\.ckpt, of step 2"):
+        run_stage(config, tmp_path / "stopped")
+    last.unlink()
+    assert same(run_stage(config, tmp_path / "stopped"), whole)
+
+
+@pytest.mark.slow
+def test_checkpoints_need_no_folder_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(StopRequested):
+        run_stage(digits(tmp_path, epochs=1), tmp_path / "stopped", stop_at=2)
+    assert (tmp_path / "stopped" / "last.ckpt").exists()
 
 
 def test_images_are_brought_to_the_least_that_the_network_takes() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from waveq.train.user_modules import import_modules
+from waveq.train.user_modules import import_modules, user_object
 
 
 @pytest.mark.usefixtures("as_new")
@@ -46,3 +46,15 @@ def test_what_a_module_misses_itself_is_told_as_it_is(
         import_modules(["my_own"])
     with pytest.raises(ValueError, match=r"no module 'my_other\.part' in the current folder"):
         import_modules(["my_other.part"])
+
+
+def test_an_object_of_ones_own_is_a_function_of_a_module() -> None:
+    assert user_object("json:loads")("[1]") == [1]
+    for name, message in (
+        ("json", "named as PACKAGE.MODULE:FUNCTION, not 'json'"),
+        ("json:", "named as PACKAGE.MODULE:FUNCTION, not 'json:'"),
+        ("json:__doc__", "json:__doc__ must be a function"),
+        ("json:dunps", "did you mean 'dumps'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            user_object(name)
