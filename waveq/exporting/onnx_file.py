@@ -67,9 +67,7 @@ def write_onnx(
 
 def _initializer_names(model: nn.Module, found: Mapping[str, Integers]) -> dict[str, str]:
     sites: Mapping[str, WeightSite] = weight_sites(model, bits=found)
-    return {
-        name: name if sites[name].tensor != "weight" else f"{name}.weight" if name else "weight" for name in found
-    }
+    return {name: name if sites[name].tensor != "weight" else f"{name}.weight" if name else "weight" for name in found}
 
 
 def _replace_weight(onnx: Any, graph: Any, name: str, key: str, each: Integers, opset: int) -> None:
