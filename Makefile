@@ -2,6 +2,7 @@
 # make quick  the tests that take 0.15 s of processor time at most: under a minute on two cores
 # make test   everything CI runs: format, lint, types, import borders, tests, kernels uncompiled, coverage
 # make models networks and training loops of other packages (timm, transformers, accelerate): what docs/models.md shows
+# make fuzz   ten minutes of damaged files against their readers, with a table of counts (docs/reliability.md)
 # make lowest the formulas' tests with the oldest torch and the oldest other packages that pyproject.toml allows
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo quick test lint types borders unit kernels coverage models lowest formulas format clean
+.PHONY: demo quick test lint types borders unit kernels coverage models fuzz lowest formulas format clean
 
 demo: $(READY)
 	$(BIN)/waveq demo
@@ -43,6 +44,9 @@ coverage: $(READY)
 models: $(READY)
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[test,models]"
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/benchmarks/reach
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --seconds 600 --seed $(or $(SEED),0)
 
 lowest:
 	$(MAKE) VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt formulas

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,7 +85,9 @@ def hover_texts(data: pd.DataFrame, frame: pd.DataFrame, front: pd.DataFrame) ->
         source = bits.get("front" if kind in ("front", "budget best") else "frame")
         if source is not None and row is not None:
             place = np.atleast_1d(source[1].loc[row])[0]
-            lines += [f"{name}: {width:g}" for name, width in zip(layers, source[0][place], strict=True)]
+            lines += [
+                f"{html.escape(str(name))}: {width:g}" for name, width in zip(layers, source[0][place], strict=True)
+            ]
         texts.append("<br>".join(lines))
     return texts
 

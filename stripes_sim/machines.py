@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from stripes_sim._reading import read_text
 from stripes_sim.bits import nearest
 from stripes_sim.energy import area_mm2, leakage_w
 from stripes_sim.hardware import UNITS, Accelerator, BitFusion, DaDianNao, Loom, Stripes
@@ -106,13 +107,13 @@ def load_machine(name_or_path: str | Path) -> Machine:
     text, origin = _read(name_or_path)
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is no TOMLDecodeError
         raise ValueError(f"{origin}: not valid TOML: {error}") from None
     sources = data.pop("sources", {})
     base = data.pop("base", "stripes")
-    if base not in _PRESETS:
+    if not isinstance(base, str) or base not in _PRESETS:
         raise ValueError(
-            f"{origin}: base must be one of {tuple(_PRESETS)}, but it is {base!r}{nearest(base, [*_PRESETS])}"
+            f"{origin}: base must be one of {tuple(_PRESETS)}, but it is {base!r}{nearest(str(base), [*_PRESETS])}"
         )
     known = [field.name for field in fields(Accelerator)]
     for key in data:
@@ -137,10 +138,9 @@ def _read(name_or_path: str | Path) -> tuple[str, str]:
     if isinstance(name_or_path, Path) or text.endswith(".toml"):
         path = Path(name_or_path)
         try:
-            return path.read_text(encoding="utf-8"), str(path)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise ValueError(f"hardware file {text}: cannot be read ({reason})") from None
+            return read_text(path), str(path)
+        except FileNotFoundError as error:
+            raise ValueError(f"hardware file {text}: cannot be read ({error.strerror})") from None
     name = text.lower().replace("-", "_")
     if name not in hardware_names():
         raise ValueError(

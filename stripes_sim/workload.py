@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from stripes_sim._reading import parse_json, read_text, require_regular
 from stripes_sim.bits import nearest
 from stripes_sim.layers import LayerShape
 from stripes_sim.onnx import read_onnx
@@ -33,13 +34,13 @@ def read_workload(path: str | Path) -> list[LayerShape]:
             names file, line, column and value.
     """
     file = Path(path)
-    if file.suffix.lower() == ".onnx":
-        return read_onnx(file)
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ValueError(f"workload {file}: cannot be read ({reason})") from None
+        if file.suffix.lower() == ".onnx":
+            require_regular(file)
+            return read_onnx(file)
+        text = read_text(file)
+    except FileNotFoundError as error:
+        raise ValueError(f"workload {file}: cannot be read ({error.strerror})") from None
     if file.suffix.lower() == ".json":
         rows = _json_rows(file, text)
     elif file.suffix.lower() == ".csv":
@@ -82,7 +83,7 @@ def _csv_rows(file: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
     _check_columns(f"workload {file}, header", header)
     reader.fieldnames = header
     rows = []
-    for row in reader:
+    for row in _csv_lines(file, reader):
         place = f"workload {file}, line {reader.line_num}"
         if None in row:
             raise ValueError(f"{place}: more cells than the header has columns ({len(header)})")
@@ -92,11 +93,15 @@ def _csv_rows(file: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
-def _json_rows(file: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
+def _csv_lines(file: Path, reader: csv.DictReader[str]) -> Iterator[dict[str, Any]]:
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"workload {file}, line {error.lineno}: not valid JSON ({error.msg})") from None
+        yield from reader
+    except csv.Error as error:
+        raise ValueError(f"workload {file}, line {reader.line_num}: no CSV ({error})") from None
+
+
+def _json_rows(file: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
+    data = parse_json(text, where=f"workload {file}")
     if not isinstance(data, list) or not all(isinstance(row, Mapping) for row in data):
         raise ValueError(f"workload {file}: must be a list of objects, one a layer")
     rows = [(f"workload {file}, layer {number}", dict(row)) for number, row in enumerate(data, start=1)]
@@ -107,6 +112,8 @@ def _json_rows(file: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
 
 def _check_columns(place: str, columns: Sequence[str]) -> None:
     for column in columns:
+        if columns.count(column) > 1:
+            raise ValueError(f"{place}: the column {column!r} is given twice")
         if column not in _FIELDS:
             raise ValueError(
                 f"{place}: unknown column {column!r}{nearest(column, [*_FIELDS])} (known: {', '.join(_FIELDS)})"

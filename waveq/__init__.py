@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from waveq._kernels.backends import backend as backend
     from waveq._kernels.backends import use_backend as use_backend
     from waveq.evaluate import PolicyEvaluator as PolicyEvaluator
+    from waveq.exporting.door import export as export
+    from waveq.exporting.integers import integers as integers
     from waveq.method.attachment import WaveQ as WaveQ
     from waveq.method.attachment import attach as attach
     from waveq.method.batch_norm import reestimate_batch_norm as reestimate_batch_norm
@@ -32,7 +34,9 @@ __all__ = [
     "backend",
     "calibrate",
     "distillation_loss",
+    "export",
     "fold_batch_norm",
+    "integers",
     "reestimate_batch_norm",
     "restore_inputs",
     "rewind",
@@ -53,6 +57,8 @@ __getattr__, __dir__ = lazy_names(
         "fold_batch_norm": "waveq.method.folding",
         "distillation_loss": "waveq.method.distillation",
         "reestimate_batch_norm": "waveq.method.batch_norm",
+        "export": "waveq.exporting.door",
+        "integers": "waveq.exporting.integers",
         "restore_inputs": "waveq.method.input_quantizers",
         "rewind": "waveq.method.rewinding",
     },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import reprlib
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 
 from waveq._names import suggestion
+from waveq._reading import read_json
 
 __all__ = ["read_policy_file"]
 
@@ -35,12 +35,7 @@ class _PlainPolicy(BaseModel):
 
 def read_policy_file(path: Path) -> dict[str, Any]:
     """The arguments of ``Policy`` that a file holds."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
-    except _TwiceError as error:
-        raise ValueError(f"{path} names {error} twice") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a policy: it is not valid JSON ({error})") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a policy: expected a JSON object, found {type(content).__name__}")
     try:
@@ -49,19 +44,6 @@ def read_policy_file(path: Path) -> dict[str, Any]:
         return _PlainPolicy.model_validate({"bits": content}).model_dump()
     except ValidationError as error:
         raise ValueError(f"{path}: {_first_problem(error)}") from None
-
-
-class _TwiceError(Exception):
-    pass
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON allows a name twice and keeps the last: here one of the two would be lost without a word."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _TwiceError(repr(next(name for name in names if names.count(name) > 1)))
-    return found
 
 
 def _first_problem(error: ValidationError) -> str:

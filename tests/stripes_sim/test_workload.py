@@ -61,7 +61,7 @@ def test_a_bad_csv_is_named_with_its_line(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "net.json, line 1: not valid JSON"),
+        ("{", "net.json: damaged: not valid JSON"),
         ("{}", "net.json: must be a list of objects"),
         ('[{"name": "a", "kind": "linear", "in_channels": 3}]', "net.json, layer 1: column 'out_channels' is missing"),
         (

@@ -63,7 +63,7 @@ class Given:
 
 @dataclass(slots=True, kw_only=True)
 class Levels:
-    """w_q = gain * pitch * (round(clip(u / pitch, low, high) - shift) + shift) with u = clip(f(w) / divisor, bounds).
+    """w_q = (gain * pitch) * (round(clip(u / pitch, low, high) - shift) + shift) with u = clip(f(w) / divisor, bounds).
 
     f is the quantiser's ``squash``, the shift its grid's. Pitch, gain and both divisors may carry gradients, to beta
     (through ``Given.stretch``), to learned parameters and to ``Given.reach``; all else is constant.
@@ -149,8 +149,9 @@ def rounded(squashed: Tensor, levels: Levels, shift: float) -> Tensor:
         index = torch.where(x >= levels.high, levels.high, torch.where(x <= levels.low, levels.low, x))
     whole = torch.round(index - shift) + shift
     # summed in this order the index is exactly a whole or half number: weights lie on the grid to the last bit
-    steps = (whole.detach() + (index - index.detach())) * levels.pitch
-    return steps if _is_one(levels.gain) else levels.gain * steps
+    steps = whole.detach() + (index - index.detach())
+    # and multiplied once, by one number: what is written is the product of a scale and a code (``waveq.integers``)
+    return steps * (levels.pitch if _is_one(levels.gain) else levels.gain * levels.pitch)
 
 
 def wave_coordinate(squashed: Tensor, levels: Levels) -> Tensor:

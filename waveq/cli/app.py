@@ -5,6 +5,7 @@ Nothing heavy is imported here or at the top of the verbs' files: ``waveq --help
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -13,7 +14,7 @@ from typing import Any
 
 import typer
 
-from waveq.cli import data, demo, explore, frontier, hardware, report, score, sensitivity, train
+from waveq.cli import data, demo, explore, export, frontier, hardware, report, score, sensitivity, train
 from waveq.cli import enumerate as enumeration
 from waveq.cli.common import Interrupted, say
 
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help is quicker, and pipes well
 )
-for verb in (demo, train, score, hardware, explore, enumeration, frontier, sensitivity, report, data):
+for verb in (demo, train, score, hardware, explore, enumeration, frontier, sensitivity, report, export, data):
     verb.register(app)
 
 
@@ -52,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a locale without µ and β ends nothing
     try:
         outcome = app(args=words, standalone_mode=False, prog_name="waveq")
     except typer.Exit as end:

@@ -26,6 +26,7 @@ __all__ = [
     "aligned",
     "cell",
     "emit",
+    "printable",
     "resumable",
     "say",
     "say_progress",
@@ -52,6 +53,13 @@ TuningEpochs = Annotated[int | None, typer.Option(help="Fine-tune every policy f
 TuningRate = Annotated[float | None, typer.Option(help="Learning rate of the fine-tuning.")]
 
 
+_STEERING = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+"""Control characters but tab and newline, and those that turn the direction of writing."""
+
+
 class Interrupted(Exception):  # noqa: N818  (it is none)
     """Ctrl-C in the middle of something that can be resumed; its text says how.
 
@@ -61,7 +69,7 @@ class Interrupted(Exception):  # noqa: N818  (it is none)
 
 @contextmanager
 def resumable(hint: str) -> Iterator[None]:
-    """Add to a Ctrl-C what to call to go on.
+    """Add to a Ctrl-C what to call to go on, unless it says so itself.
 
     Example:
         >>> with resumable("go on with: waveq demo"):
@@ -69,13 +77,23 @@ def resumable(hint: str) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted(hint) from None
+    except KeyboardInterrupt as stop:
+        raise Interrupted(str(stop) or hint) from None
+
+
+def printable(text: str) -> str:
+    r"""Names from files may hold anything: what would steer a terminal is shown instead.
+
+    Example:
+        >>> printable("conv\x1b[2J1")
+        'conv\\x1b[2J1'
+    """
+    return text.translate(_STEERING)
 
 
 def say(text: str) -> None:
     """One line for people, on standard error, so that standard output stays for results."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def say_progress(text: str) -> None:
@@ -86,7 +104,7 @@ def say_progress(text: str) -> None:
 
 def emit(text: str, data: Mapping[str, Any], *, as_json: bool) -> None:
     """Print a result: the text, or the same as one JSON object."""
-    print(json.dumps(data, indent=2, default=_plain) if as_json else text, flush=True)
+    print(json.dumps(data, indent=2, default=_plain) if as_json else printable(text), flush=True)
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,7 +80,7 @@ def enumerate_policies(
     text = (
         f"{len(frame):,} policies: accuracy {frame['accuracy'].min():.2f} to {frame['accuracy'].max():.2f} %, energy "
         f"{frame['energy_pj'].min() / 1e6:.4g} to {frame['energy_pj'].max() / 1e6:.4g} µJ\n"
-        f"written to {run / TABLE}; next: waveq frontier {run}"
+        f"written to {run / TABLE}; next: waveq frontier {shlex.quote(str(run))}"
     )
     data = {"run": str(run), "policies": len(frame), "table": str(run / TABLE), "best": best.to_dict()}
     emit(text, data, as_json=as_json)

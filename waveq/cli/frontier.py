@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from waveq.cli.parsing import parse_sense
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["frontier", "register"]
+__all__ = ["efficient_of", "frontier", "register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +36,6 @@ def frontier(
     as_json: AsJson = False,
 ) -> None:
     """The policies that no other one beats, as a table and a picture, with the learned policy marked."""
-    from pareto import frontier as efficient_rows
     from waveq._files import whole, write_frame
     from waveq.codesign.pictures import frontier_figure, save_figure
     from waveq.codesign.placement import FRONT, SENSE, own_bits, place_run
@@ -44,10 +44,11 @@ def frontier(
     from waveq.policy import Policy
 
     is_run = source.is_dir()
-    frame = read_table(source / TABLE if is_run else source)
+    table = source / TABLE if is_run else source
+    frame = read_table(table)
     chosen = parse_sense(sense)
     own = Policy.load(policy) if policy else Policy.load(source / "policy.json") if is_run else None
-    front = efficient_rows(frame, sense=chosen)
+    front = efficient_of(table, frame, chosen)
     folder = out or (source if is_run else source.parent)
     write_frame(folder / FRONT, front)
     bits = None if own is None else own_bits(own, frame.columns)
@@ -73,6 +74,20 @@ def frontier(
         data["placement"] = placed
     lines.append(f"written to {folder}: {FRONT}, {', '.join(pictures)}")
     emit("\n".join(lines), data, as_json=as_json)
+
+
+def efficient_of(path: Path, frame: pd.DataFrame, sense: Mapping[str, str]) -> pd.DataFrame:
+    """The efficient rows of a table; what is wrong with it is told with the file's name.
+
+    Raises:
+        ValueError: a column that is missing, or no numbers in it.
+    """
+    from pareto import frontier as efficient_rows
+
+    try:
+        return efficient_rows(frame, sense=sense)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _table(front: pd.DataFrame, *, longest: int = 30) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,7 +113,8 @@ def train(
     given |= {"target": budget, "run_dir": run}
     changes = {name: given[name] for name in TrainConfig.model_fields if given.get(name) not in (None, [])}
     silent = quiet or as_json
-    config = _config(recipe, {**changes, **_settings(setting or []), "resume": resume, "progress": not silent})
+    changes |= _settings(setting or []) | {"resume": resume, "progress": not silent}
+    config = _config(recipe, _typed(changes))
     shares = [name for name in budget or {} if name not in ("mean_bits", "bitops")]
     if hardware is not None and "bitops" in (config.target or {}):
         raise ValueError("--hardware contradicts the target bitops, which counts multiplications on no accelerator")
@@ -198,6 +200,18 @@ def _settings(pairs: list[str]) -> dict[str, str]:
     return fields
 
 
+def _typed(changes: dict[str, Any]) -> dict[str, Any]:
+    """Numbers where a field takes numbers: a command line has texts alone."""
+    from waveq.train.config import TrainConfig
+    from waveq.train.strict import as_typed
+
+    known = TrainConfig.model_fields
+    return {
+        name: as_typed(value, known[name].annotation) if isinstance(value, str) and name in known else value
+        for name, value in changes.items()
+    }
+
+
 def _nothing(_line: str) -> None:
     """Say nothing."""
 
@@ -220,7 +234,9 @@ def result_text(result: TrainResult) -> str:
         bits += f"\n\n{share_sentence(result.steps['search'], result.steps['wave'])}"
     table = aligned(("accuracy %", "validation", "test"), rows)
     notes = "".join(f"\nwarning: {warning}" for warning in result.warnings)
-    return f"{bits}\n\n{table}{notes}\n\nwritten to {result.run_dir}; next: waveq score {result.run_dir}"
+    return (
+        f"{bits}\n\n{table}{notes}\n\nwritten to {result.run_dir}; next: waveq score {shlex.quote(str(result.run_dir))}"
+    )
 
 
 def _bits_table(result: TrainResult) -> str:

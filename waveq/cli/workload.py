@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from waveq._reading import read_json, read_object
 from waveq.cli.parsing import check_numbers, parse_shapes
 from waveq.train.user_modules import user_object
 
@@ -137,7 +137,7 @@ class Network(NamedTuple):
         from stripes_sim import llm_workload
 
         name = str(self.llm)
-        config = json.loads(Path(name).read_text(encoding="utf-8")) if name.endswith(".json") else name
+        config = read_object(name) if name.endswith(".json") else name
         return llm_workload(
             config,
             context=_CONTEXT if self.context is None else self.context,
@@ -231,7 +231,7 @@ def read_activation_bits(text: str) -> int | dict[str, int]:
         check_numbers({"activation-bits": int(text)}, most=16)
         return int(text)
     try:
-        data = json.loads(Path(text).read_text(encoding="utf-8"))
+        data = read_json(text)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"--activation-bits must be a number or a JSON file of bits by layer, not {text}: {error}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from waveq._files import whole
+from waveq.codesign.frames import read_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,7 @@ def frontier_figure(
 
 def learning_data(metrics: Path) -> pd.DataFrame:
     """Total bits (beta + 1) of every layer by step, from a stage's metrics.csv; index step, one column a layer."""
-    frame = pd.read_csv(metrics)
+    frame = read_frame(metrics)
     betas = [column for column in frame.columns if column.startswith("beta/")]
     rows = frame.dropna(subset=betas).drop_duplicates("step", keep="last").set_index("step")
     data = (rows[betas] + 1.0).rename(columns=lambda column: column.removeprefix("beta/"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import importlib.metadata
 import json
 import platform
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 import pandas as pd
 
 from waveq._files import write_text
+from waveq._reading import read_text
+from waveq.codesign.frames import read_frame
 from waveq.codesign.pictures import frontier_figure, save_figure, save_learning
 from waveq.codesign.placement import FRONT, SENSE, own_bits
 from waveq.codesign.space import SENSITIVITY, TABLE, read_table
@@ -61,7 +65,7 @@ def draw_pictures(run: TrainedRun) -> set[str]:
     if (run.path / SENSITIVITY).exists():
         from pareto import plot_sensitivity
 
-        table = pd.read_csv(run.path / SENSITIVITY)
+        table = read_frame(run.path / SENSITIVITY)
         save_figure(
             plot_sensitivity(table, title="One layer at a time, all others as learned"), run.path / "sensitivity.png"
         )
@@ -86,8 +90,14 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         | conv1 | 3 |
     """
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    r"""A cell that stays one, whatever a layer is called: neither a new column or row nor HTML."""
+    text = html.escape(str(value), quote=False).replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
+    return " ".join(text.split())
 
 
 def versions() -> dict[str, str]:
@@ -155,8 +165,8 @@ def _learned(run: TrainedRun, pictures: set[str]) -> str:
 def _cost(run: TrainedRun, pictures: set[str]) -> str:
     path = run.path / "score.txt"
     if not path.exists():
-        return f"## Cost\n\nNot scored yet: `waveq score {run.path} --breakdown`"
-    lines = ["## Cost", f"```text\n{path.read_text('utf-8').rstrip()}\n```"]
+        return f"## Cost\n\nNot scored yet: `waveq score {shlex.quote(str(run.path))} --breakdown`"
+    lines = ["## Cost", f"```text\n{read_text(path).rstrip()}\n```"]
     if "breakdown.png" in pictures:
         lines.append("![energy by layer and part](breakdown.png)")
     return "\n\n".join(lines)
@@ -164,10 +174,10 @@ def _cost(run: TrainedRun, pictures: set[str]) -> str:
 
 def _place(run: TrainedRun, pictures: set[str]) -> str:
     if not (run.path / TABLE).exists():
-        return f"## Frontier\n\nNot enumerated yet: `waveq enumerate {run.path}`"
+        return f"## Frontier\n\nNot enumerated yet: `waveq enumerate {shlex.quote(str(run.path))}`"
     placed, how = run.read_json("frontier.json"), run.read_json("enumeration.json")
     if placed is None or how is None:
-        return f"## Frontier\n\nNot placed yet: `waveq frontier {run.path}`"
+        return f"## Frontier\n\nNot placed yet: `waveq frontier {shlex.quote(str(run.path))}`"
     frame = read_table(run.path / TABLE)
     names = list(own_bits(run.policy, frame.columns))
     scale = f"{how['scale']}{' by channel' if how['granularity'] == 'channel' else ''}"
@@ -216,8 +226,8 @@ def _figures(row: Any) -> tuple[str, str, str]:
 def _sensitivity(run: TrainedRun, pictures: set[str]) -> str:
     path = run.path / SENSITIVITY
     if not path.exists():
-        return f"## Sensitivity\n\nNot measured yet: `waveq sensitivity {run.path}`"
-    table = pd.read_csv(path)
+        return f"## Sensitivity\n\nNot measured yet: `waveq sensitivity {shlex.quote(str(run.path))}`"
+    table = read_frame(path)
     rows = [
         (
             row["layer"],

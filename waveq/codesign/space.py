@@ -5,6 +5,7 @@ One protocol for all policies (see `protocol`): the learned policy gets no other
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from waveq._files import write_frame, write_json
+from waveq.codesign.frames import read_frame
 from waveq.codesign.placement import own_bits
 from waveq.codesign.protocol import (
     Evaluation,
@@ -130,7 +132,12 @@ def enumerate_run(
 def run_protocol(run: TrainedRun) -> Protocol:
     """The protocol of the run's enumeration, or the default one before there is any."""
     described = run.read_json("enumeration.json")
-    return Protocol() if described is None else Protocol.from_dict(described["protocol"])
+    if described is None:
+        return Protocol()
+    try:
+        return Protocol.from_dict(described["protocol"])
+    except TypeError as error:
+        raise ValueError(f"{run.path / 'enumeration.json'}: damaged: protocol is none ({error})") from None
 
 
 def _rows(space: DesignSpace, sample: int | None, seed: int) -> Policies:
@@ -183,11 +190,10 @@ def read_table(path: Path) -> pd.DataFrame:
         ValueError: not there, or no table.
     """
     try:
-        frame = pd.read_csv(path)
+        return read_frame(path)
     except FileNotFoundError:
         if path.name == TABLE:
-            raise ValueError(f"{path} is not there; make it with: waveq enumerate {path.parent}") from None
+            raise ValueError(
+                f"{path} is not there; make it with: waveq enumerate {shlex.quote(str(path.parent))}"
+            ) from None
         raise ValueError(f"{path} is not there: no run folder, no table of policies{nearest_run(path)}") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no table of policies: {error}") from None
-    return frame

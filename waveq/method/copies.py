@@ -14,6 +14,7 @@ from waveq.method.multiplications import CountCalls
 from waveq.method.parametrization import WaveParametrization, quantize_input
 from waveq.method.relus import Leaning
 from waveq.method.settings import WaveLayer
+from waveq.method.start import Start
 from waveq.method.wave_layer import KeptOrder, make_plain
 
 __all__ = ["finalize_copy"]
@@ -89,3 +90,6 @@ def _drop_hooks(module: nn.Module) -> None:
         function = getattr(hook, "hook", hook)
         if getattr(function, "func", function) in (accept_plain_root, accept_plain_weight):
             del module._load_state_dict_pre_hooks[key]
+    for key, hook in list(module._load_state_dict_post_hooks.items()):
+        if isinstance(getattr(hook, "__self__", None), Start):
+            del module._load_state_dict_post_hooks[key]

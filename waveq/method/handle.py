@@ -21,6 +21,7 @@ from waveq.method.penalty import Strengths, penalty
 from waveq.method.phases import enter_phase, freeze_bits
 from waveq.method.ran import agree_on_layers
 from waveq.method.settings import Settings, WaveLayer
+from waveq.method.start import Start
 from waveq.method.surgery import require_same_weights
 from waveq.method.task_gradients import TaskGradients
 from waveq.method.view import View
@@ -40,13 +41,15 @@ class WaveQ(View):
     Attributes:
         names: the quantised layers, in ``named_modules()`` order.
         settings: everything that ``attach`` decided.
+        start: the float weights from before, where bits are learned.
     """
 
     def __init__(
         self, model: nn.Module, layers: Mapping[str, WaveLayer], settings: Settings, hooks: Sequence[Any]
     ) -> None:
         super().__init__(model, layers, settings)
-        self._hooks = [*hooks, self._guards.probe]
+        self.start = Start(self) if self.learning else None
+        self._hooks = [*hooks, self._guards.probe, *([] if self.start is None else [self.start])]
         self._pending = 0  # penalties since the last step
         self._gradients = TaskGradients(self._all, settings)
         enter_phase(self._all, settings, self.phase)  # schedules without a first phase quantise from the first step on

@@ -13,24 +13,29 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from waveq._archive import load_archive
 from waveq._names import nearest
 from waveq.method.arguments import resolve_schedule
 from waveq.method.attachment import attach_method
-from waveq.method.checkpoint import ROOT_COUNTS, ROOT_SEAL, ROOT_STATE
+from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE
 from waveq.method.handle import WaveQ
 from waveq.method.presets import get_preset
+from waveq.method.start import plain_state
 from waveq.method.wrappers import unwrapped
 
 __all__ = ["rewind"]
 
 
 def rewind(
-    wq: WaveQ, start: Mapping[str, Any] | str | PathLike[str], *, total_steps: int | None = None, **changes: Any
+    wq: WaveQ,
+    start: nn.Module | Mapping[str, Any] | str | PathLike[str],
+    *,
+    total_steps: int | None = None,
+    **changes: Any,
 ) -> WaveQ:
     """End the search for bits: the model has its float weights again, with the bits that were learned as preset ones.
 
@@ -44,8 +49,9 @@ def rewind(
 
     Args:
         wq: the handle of the search; it says afterwards where the search stood, and can do nothing more.
-        start: the float model's ``state_dict`` from before ``attach``, as copies
-            (``copy.deepcopy(model.state_dict())``), or a file of it. Nobody else keeps the float weights.
+        start: the model itself, whose weights ``attach`` has copied to main memory where bits are learned (or the
+            ones that were loaded into it before the first step); or the float model's ``state_dict`` from before
+            ``attach``, as copies, or a file of it, which a resumed search needs: its process never saw the start.
         total_steps: optimiser steps of the run that follows; needed wherever a schedule depends on it.
         changes: options of ``attach`` that shall differ from the search's: ``schedule="constant"``.
 
@@ -53,26 +59,25 @@ def rewind(
         The handle of the run that follows.
 
     Raises:
-        ValueError: a start that does not fit, or that is the model's own memory; a wrong option. The run is then as it
-            was. What ``attach`` refuses of the float weights themselves (NaN) leaves them in the plain model.
+        ValueError: a start that does not fit, is not known, or is the model's own memory; a wrong option. The run is
+            then as it was. What ``attach`` refuses of the float weights (NaN) leaves them in the plain model.
         TypeError: the model is inside DistributedDataParallel or the like; take it out, and wrap it again afterwards.
         RuntimeError: the search was finalised or removed.
 
     Example:
-        >>> import copy
         >>> from waveq import attach
         >>> net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
-        >>> start = copy.deepcopy(net.state_dict())
+        >>> first = net[0].weight.detach().clone()
         >>> wq = attach(net, total_steps=1)
         >>> loss = net(torch.randn(8, 4)).square().mean() + wq.penalty()
         >>> loss.backward(); wq.step()
-        >>> wq = rewind(wq, start, total_steps=4)
-        >>> wq.learning, wq.steps, bool((net[0].parametrizations.weight.original == start["0.weight"]).all())
+        >>> wq = rewind(wq, net, total_steps=4)
+        >>> wq.learning, wq.steps, bool((net[0].parametrizations.weight.original == first).all())
         (False, 0, True)
     """
     wq._require_live("rewind")
     model = unwrapped(wq._model)
-    weights = _read(start)
+    weights = _kept(wq, start) if isinstance(start, nn.Module) else _read(start)
     _require_fit(wq, weights)
     if wq.learning:
         warnings.warn(
@@ -94,17 +99,30 @@ def rewind(
     return rewound
 
 
+def _kept(wq: WaveQ, model: nn.Module) -> Mapping[str, Any]:
+    if unwrapped(model) is not wq._model:
+        raise ValueError(
+            f"start is a {type(model).__name__} that the search did not run on; give the model of the search, or the "
+            "state_dict() of a float one, whose weights it shall have"
+        )
+    if wq.start is None or wq.start.weights is None:
+        why = "no bits were learned in this run" if wq.start is None else "a checkpoint was loaded into the search"
+        raise ValueError(
+            f"the float weights that the search began with are not known here ({why}): give them as start, the "
+            "state_dict from before attach(), or a file of it"
+        )
+    return wq.start.weights
+
+
 def _read(start: Mapping[str, Any] | str | PathLike[str]) -> Mapping[str, Any]:
     if isinstance(start, Mapping):
         return start
     if not isinstance(start, str | PathLike):
-        raise TypeError(f"start must be a state_dict or a file of one, not {type(start).__name__}")
+        raise TypeError(f"start must be the model, a state_dict or a file of one, not {type(start).__name__}")
     try:
-        content = torch.load(Path(start), map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"start: there is no file {start}") from None
-    except Exception as error:  # the unpickler raises whatever the damage leads to
-        raise ValueError(f"start: {start} is truncated or no file of weights ({type(error).__name__})") from None
+        content = load_archive(Path(start))
+    except ValueError as error:
+        raise ValueError(f"start: {error}") from None
     if not isinstance(content, Mapping):
         raise ValueError(f"start: {start} holds no state_dict")
     return content
@@ -119,9 +137,9 @@ def _require_fit(wq: WaveQ, start: Mapping[str, Any]) -> None:
     if any(name in start for name in (*ROOT_STATE, ROOT_SEAL)):
         raise ValueError(
             "start is the state_dict of an attached model; the float weights are wanted, as they were before attach(): "
-            "start = copy.deepcopy(model.state_dict())"
+            "start = copy.deepcopy(model.state_dict()), or the model itself"
         )
-    expected = _plain_state(wq)
+    expected = plain_state(wq)
     for name in start:
         if name not in expected:
             raise ValueError(f"start has {name!r}, which the model does not have{nearest(name, expected)}")
@@ -144,22 +162,6 @@ def _require_fit(wq: WaveQ, start: Mapping[str, Any]) -> None:
 
 def _has_memory(value: Any) -> bool:
     return isinstance(value, Tensor) and not value.is_meta and value.numel() > 0
-
-
-def _plain_state(wq: WaveQ) -> dict[str, Any]:
-    """What the model's ``state_dict`` would hold if the method were removed."""
-    tensors: dict[int, list[str]] = {}
-    for layer in wq._layers.values():
-        for module, tensor in zip(layer.modules, layer.tensors, strict=True):
-            tensors.setdefault(id(module), []).append(tensor)
-    renamed, dropped = dict[str, str](), [*ROOT_STATE, ROOT_SEAL, ROOT_COUNTS]
-    for name, module in wq._model.named_modules(remove_duplicate=False):
-        for tensor in tensors.get(id(module), ()):
-            inner = f"{name}.parametrizations.{tensor}."
-            renamed[f"{inner}original"] = f"{name}.{tensor}"
-            dropped.append(f"{inner}0.")
-    state = wq._model.state_dict()
-    return {renamed.get(key, key): value for key, value in state.items() if not key.startswith(tuple(dropped))}
 
 
 # ---------------------------------------------------------------------- optimizers of the search

@@ -11,16 +11,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from waveq._files import whole
 from waveq.train.batches import EpochLoader
+from waveq.train.checkpoint_files import LOADER_STATE
 from waveq.train.classifier import Classifier, measure, seed_step
 from waveq.train.stopping import StopRequested
 from waveq.train.wave_callback import WaveQCallback
 
-LOADER_STATE = "waveq_loader"
-"""Where a checkpoint keeps the place in the data."""
-
-__all__ = ["LOADER_STATE", "Checkpoints", "LastStep", "Recorder", "StepDiscipline", "WaveQCallback"]
+__all__ = ["Checkpoints", "LastStep", "Recorder", "StepDiscipline", "WaveQCallback"]
 
 
 class StepDiscipline(Callback):
@@ -135,8 +132,9 @@ class Checkpoints(Callback):
     With several processes all of them agree on the step.
     """
 
-    def __init__(self, path: Path, *, seconds: float, stop: Callable[[], bool]) -> None:
+    def __init__(self, path: Path, *, seconds: float, stop: Callable[[], bool], check: Callable[[int], None]) -> None:
         self._path = path
+        self._check = check  # raises where the weights after that step are not worth keeping
         self._seconds = seconds
         self._stop = stop
         self._last_time = time.monotonic()
@@ -184,11 +182,8 @@ class Checkpoints(Callback):
         return bool(flags[0]), bool(flags[1])
 
     def _save(self, trainer: Trainer) -> None:
+        self._check(trainer.global_step)
         for logger in trainer.loggers:
             logger.save()
-        if trainer.is_global_zero:
-            with whole(self._path) as draft:
-                trainer.save_checkpoint(draft, weights_only=False)
-        else:  # gathers with the others and writes nothing
-            trainer.save_checkpoint(self._path, weights_only=False)
+        trainer.save_checkpoint(self._path, weights_only=False)  # all gather, the first writes: `CheckpointFiles`
         self._last_time = time.monotonic()

@@ -5,19 +5,30 @@ No torch here, so that checking a recipe costs nothing.
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from waveq._names import suggestion
 from waveq._policy_file import read_policy_file
+from waveq._reading import parse_json, read_text
 from waveq.functional import MAX_TOTAL_BITS
 from waveq.method.options import USUAL_QUANTIZER, Bits, Method, option_names
+from waveq.train.strict import expected, fits
 from waveq.train.user_modules import import_modules, module_name
 
 __all__ = ["METHOD_FIELDS", "RUNTIME_FIELDS", "TrainConfig", "load_recipe", "parse_config", "recipe_names"]
@@ -57,7 +68,7 @@ class TrainConfig(BaseModel):
         PosixPath('runs/simplenet5-fashion-mnist-3-seed0')
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     imports: tuple[str, ...] = ()
     """Modules of your own that are imported first; they register quantizers, networks and data sets."""
@@ -191,22 +202,24 @@ class TrainConfig(BaseModel):
     def _names_of_modules(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(module_name, value))
 
-    @field_validator("activation_bits", mode="before")
-    @classmethod
-    def _input_bits_as_written(cls, value: object) -> object:
-        return int(value) if isinstance(value, str) and value.isdigit() else value
-
     @field_validator("bits", mode="before")
     @classmethod
     def _bits_as_written(cls, value: object) -> object:
-        """A command line knows only text: "3" is a number, "policy.json" a file."""
+        """A text is "learn" or a file's name; a path needs none of JSON's suffix."""
         if not isinstance(value, str) or value == "learn":
             return value
-        if value.isdigit():
-            return int(value)
         if value.endswith(".json"):
             return Path(value)
         raise ValueError("'learn', a number of bits, bits by layer, or a policy file (.json) is expected")
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _as_written(cls, value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
+        found = handler(value)
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if not fits(value, annotation):
+            raise ValueError(f"{expected(annotation)} is expected")
+        return found
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -305,7 +318,7 @@ class TrainConfig(BaseModel):
 
         Example:
             >>> config = TrainConfig(epochs=3, target={"mean_bits": 3.5})
-            >>> parse_config(json.loads(config.to_json())) == config
+            >>> parse_config(parse_json(config.to_json(), where="here")) == config
             True
         """
         return self.model_dump_json(exclude_none=True, indent=2) + "\n"
@@ -381,10 +394,15 @@ def load_recipe(name: str | Path, **changes: Any) -> TrainConfig:
         96
     """
     text, where = _recipe_text(name)
-    try:
-        fields = json.loads(text) if where.endswith(".json") else tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{where}: damaged ({error})") from None
+    if where.endswith(".json"):
+        fields = parse_json(text, where=where)
+        if not isinstance(fields, dict):
+            raise ValueError(f"{where}: a JSON object is expected, not {type(fields).__name__}")
+    else:
+        try:
+            fields = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits is no TOMLDecodeError
+            raise ValueError(f"{where}: damaged ({error})") from None
     return parse_config({**fields, **changes}, where=where)
 
 
@@ -392,8 +410,8 @@ def _recipe_text(name: str | Path) -> tuple[str, str]:
     if str(name) in recipe_names():
         return resources.files("waveq.zoo.recipes").joinpath(f"{name}.toml").read_text("utf-8"), f"recipe {name}"
     path = Path(name)
-    if path.suffix in (".toml", ".json") and path.is_file():
-        return path.read_text("utf-8"), str(path)
+    if path.suffix in (".toml", ".json") and path.exists():
+        return read_text(path), str(path)
     known = recipe_names()
     hint = suggestion(name, known)
     raise ValueError(f"recipe: {name} is neither a recipe nor a file{hint} (known: {', '.join(known)})")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from waveq.train.strict import expected, fits
 
 __all__ = ["TrainResult", "share_sentence"]
 
@@ -59,5 +62,19 @@ class TrainResult:
 
     @classmethod
     def of(cls, run_dir: Path, found: Mapping[str, Any]) -> TrainResult:
-        """What a finished run folder's result.json says."""
+        """What a finished run folder's result.json says.
+
+        Raises:
+            ValueError: a field is missing, unknown, or not of its type.
+        """
+        hints = get_type_hints(cls)
+        for name, value in found.items():
+            wanted = expected(hints[name]) if name in hints else "no such field"
+            if name not in hints or not fits(value, hints[name]):
+                raise ValueError(
+                    f"{run_dir / 'result.json'}: damaged: {name} is {reprlib.repr(value)}, {wanted} is expected"
+                )
+        for part in fields(cls):
+            if part.name != "run_dir" and part.name not in found and part.default is part.default_factory:
+                raise ValueError(f"{run_dir / 'result.json'}: damaged: field {part.name!r} is missing")
         return cls(run_dir=run_dir, **{**found, "warnings": tuple(found["warnings"])})

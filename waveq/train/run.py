@@ -14,12 +14,14 @@ import gc
 import itertools
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from waveq._lock import alone_in
 from waveq.threads import torch_threads
 from waveq.train.batches import mixed_seed
 from waveq.train.classifier import measure
@@ -29,7 +31,7 @@ from waveq.train.processes import is_worker, launch
 from waveq.train.result import TrainResult, share_sentence
 from waveq.train.run_folder import STAGES, RunFolder, load_weights, save_weights
 from waveq.train.stage import Stage, make_loader, rank_and_world, steps_per_epoch
-from waveq.train.stopping import StopRequested, signals_noted
+from waveq.train.stopping import StoppedAtOnce, StopRequested, signals_noted
 from waveq.zoo import Dataset, build, load_data, network
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ Say = Callable[[str], None]
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, after everything that is needed to go on was written; its text says how."""
+    """Ctrl-C, SIGTERM or SIGHUP; its text says what was written, and how to go on."""
 
 
 def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
@@ -56,30 +58,42 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
         What came out; a finished run folder is read and nothing is trained.
 
     Raises:
-        ValueError: a wrong field, a missing dataset, a damaged file, a run folder of another config.
-        TrainingInterrupted: Ctrl-C or SIGTERM; the same call goes on.
+        ValueError: a wrong field, a missing dataset, a damaged file, a run folder of another config, or one that
+            another process is training in.
+        Diverged: a loss or a weight is NaN or infinite; the same call goes on from the last checkpoint, which is good.
+        RuntimeError: one of several processes failed or was killed.
+        TrainingInterrupted: Ctrl-C, SIGTERM or SIGHUP; the same call goes on.
     """
     speak = say or _say
-    folder = RunFolder(config.folder) if is_worker() else RunFolder.open(config)
-    finished = folder.result()
-    if finished is not None:
-        speak(f"{folder.path} holds this run, finished.")
-        return TrainResult.of(folder.path, finished)
-    if config.devices > 1 and not is_worker():
-        with signals_noted() as stop:
-            complete = launch(config, stop)
-        if not complete:
-            raise TrainingInterrupted(_how_to_go_on(folder))
-    else:
-        with signals_noted() as stop, torch_threads(config.threads):
-            try:
-                _Run(config, folder, speak, stop).all_stages()
-            except StopRequested:
-                raise TrainingInterrupted(_how_to_go_on(folder)) from None
-    finished = folder.result()
+    with nullcontext() if is_worker() else alone_in(config.folder) as lock:
+        folder = RunFolder(config.folder) if is_worker() else RunFolder.open(config)
+        finished = folder.result()
+        if finished is not None:
+            speak(f"{folder.path} holds this run, finished.")
+            return TrainResult.of(folder.path, finished)
+        try:
+            _train(config, folder, speak, () if lock is None else (lock,))
+        except StopRequested:
+            raise TrainingInterrupted(_how_to_go_on(folder)) from None
+        except StoppedAtOnce:
+            raise TrainingInterrupted(
+                f"No checkpoint was written of the last steps; the same command goes on in {folder.path} "
+                "from the one before them, or from the start of the stage."
+            ) from None
+        finished = folder.result()
     if finished is None:
         raise TrainingInterrupted(_how_to_go_on(folder))  # one of several processes, and not the first
     return TrainResult.of(folder.path, finished)
+
+
+def _train(config: TrainConfig, folder: RunFolder, say: Say, held: tuple[int, ...]) -> None:
+    """In this process, or in several."""
+    with signals_noted() as stop:
+        if config.devices == 1 or is_worker():
+            with torch_threads(config.threads):
+                _Run(config, folder, say, stop).all_stages()
+        elif not launch(config, stop, held=held):
+            raise StopRequested
 
 
 def make_dataset(config: TrainConfig) -> Dataset:
@@ -347,7 +361,7 @@ def _meet() -> None:
 
 
 def _how_to_go_on(folder: RunFolder) -> str:
-    return f"stopped; everything is in {folder.path}, and the same command goes on from there"
+    return f"Everything is in {folder.path}, and the same command goes on from there."
 
 
 def _say(text: str) -> None:

@@ -1,7 +1,8 @@
 """The run folder: config, one folder for every stage, policy, final weights, result.
 
     RUN/config.json        every field of the run; `load_recipe` reads it back
-    RUN/float/             float training:   last.ckpt, metrics.csv, TensorBoard events, weights.pt, result.json
+    RUN/float/             float training:   last.ckpt, previous.ckpt, metrics.csv, TensorBoard events, weights.pt,
+                           result.json
     RUN/search/            learned bits, where they are searched for: the same
     RUN/wave/              WaveQ: the same;  weights.pt are the float weights under the quantizer
     RUN/finetune/          fine-tuning with fixed bits: the same
@@ -14,14 +15,14 @@ A stage is finished when its result.json exists; every file appears at once, nev
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from waveq._files import whole, write_json, write_text
+from waveq._files import write_json, write_text
 from waveq._names import closest
+from waveq._reading import read_object
 from waveq.train.config import RUNTIME_FIELDS, TrainConfig, load_recipe
 
 if TYPE_CHECKING:
@@ -34,11 +35,10 @@ __all__ = ["STAGES", "RunFolder", "StageFolder", "load_weights", "nearest_run", 
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write a state_dict of plain tensors, all at once."""
-    import torch
+    """Write a state_dict of plain tensors, all at once, with a digest of the file."""
+    from waveq._archive import save_archive
 
-    with whole(path) as draft, draft.open("wb") as file:  # a path would put its name into the file
-        torch.save(dict(weights), file)
+    save_archive(path, dict(weights))
 
 
 def load_weights(path: Path | str) -> dict[str, Tensor]:
@@ -48,16 +48,13 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
     DataParallel writes them: published weights mostly come so.
 
     Raises:
-        ValueError: not there, truncated, or holding something else than tensors; the message names the file.
+        ValueError: not there, damaged, or holding something else than tensors; the message names the file.
     """
     import torch
 
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file of weights") from None
-    except Exception as error:  # the unpickler raises whatever the damage leads to
-        raise ValueError(f"{path}: truncated or not a file of weights ({type(error).__name__})") from None
+    from waveq._archive import load_archive
+
+    content = load_archive(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
@@ -93,8 +90,17 @@ class StageFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """What an interrupted stage goes on from."""
+        """The newest checkpoint, which an interrupted stage goes on from."""
         return self.path / "last.ckpt"
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The one before it."""
+        return self.path / "previous.ckpt"
+
+    def checkpoints(self) -> list[Path]:
+        """Those that are there, the newest first."""
+        return [path for path in (self.checkpoint, self.previous_checkpoint) if path.exists()]
 
     @property
     def metrics(self) -> Path:
@@ -116,14 +122,15 @@ class StageFolder:
         return self.path / "state.pt"
 
     def finish(self, result: Mapping[str, Any], network: nn.Module) -> None:
-        """Write the weights, then the result, which marks the stage as finished; the checkpoint has done its work."""
+        """Write the weights, then the result, which marks the stage as finished; then the checkpoints can go."""
         state = network.state_dict()
         plain = plain_weights(state)
         save_weights(self.weights, plain)
         if plain.keys() != state.keys():
             save_weights(self.state, state)
         write_json(self.path / "result.json", result)
-        self.checkpoint.unlink(missing_ok=True)
+        for path in self.path.glob("*.ckpt"):  # drafts of a process that was killed too
+            path.unlink()
 
 
 @dataclass(frozen=True)
@@ -151,6 +158,8 @@ class RunFolder:
                 )
         folder.path.mkdir(parents=True, exist_ok=True)
         write_text(folder.config_file, config.to_json())
+        if differing := folder.differences(config):  # what cannot be read back could never be gone on with
+            raise ValueError(f"{folder.config_file}: reads back with {', '.join(differing)}")
         return folder
 
     @property
@@ -195,12 +204,7 @@ class RunFolder:
 def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: damaged ({error})") from None
-    assert isinstance(content, dict)
-    return content
+    return read_object(path)
 
 
 def nearest_run(path: Path) -> str:

@@ -15,9 +15,11 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from waveq.train.batches import EpochLoader, mixed_seed
-from waveq.train.callbacks import LOADER_STATE, Checkpoints, LastStep, Recorder, StepDiscipline
+from waveq.train.callbacks import Checkpoints, LastStep, Recorder, StepDiscipline
+from waveq.train.checkpoint_files import LOADER_STATE, CheckpointFiles, read_newest
 from waveq.train.classifier import Classifier
 from waveq.train.config import TrainConfig
+from waveq.train.divergence import StopsWhenDiverged, require_numbers
 from waveq.train.logs import MetricsCsv, quiet_lightning
 from waveq.train.progress_bar import Bar
 from waveq.train.run_folder import StageFolder
@@ -84,38 +86,42 @@ class Stage:
 
         Raises:
             StopRequested: the checkpoint is written; another `run` with the same arguments goes on.
+            Diverged: a loss or a weight is NaN or infinite; the checkpoints are of before.
+            ValueError: the newest checkpoint is damaged.
         """
         wave = None if wq is None else WaveQCallback(wq)
         module = Classifier(network, self.config, rate=self.rate, total_steps=self.total_steps, teacher=self.teacher)
-        checkpoint = self.folder.checkpoint if self.folder.checkpoint.exists() else None
-        from_step = self._go_on_from(checkpoint)
+        checkpoint, from_step = self._go_on_from()
         discipline = StepDiscipline(mixed_seed(self.config.seed, *self.name.encode()))
         validation = self.dataset.loader("validation")
         recorder = Recorder(discipline, wave, validation, every=self.config.log_every)
-        saver = Checkpoints(self.folder.checkpoint, seconds=self.config.checkpoint_seconds, stop=self.stop)
-        callbacks = [discipline, *([wave] if wave else []), LastStep(self.total_steps), recorder, saver]
+        watch = StopsWhenDiverged(self.name, every=self.config.log_every)  # after the wave, which adds to the loss
+        saver = Checkpoints(
+            self.folder.checkpoint,
+            seconds=self.config.checkpoint_seconds,
+            stop=self.stop,
+            check=lambda step: require_numbers(network, stage=self.name, step=step),
+        )
+        callbacks = [discipline, *([wave] if wave else []), watch, LastStep(self.total_steps), recorder, saver]
         if self.config.progress:
             callbacks.append(Bar(self.name, self.total_steps, wave))
         with quiet_lightning():
             trainer = self._trainer(callbacks, self._loggers(wq, from_step))
             trainer.fit(module, self.loader, ckpt_path=checkpoint, weights_only=True)
+        require_numbers(network, stage=self.name, step=self.total_steps)
         return recorder.last or recorder.accuracy(network)  # a checkpoint of the last step leaves nothing to train
 
-    def _go_on_from(self, checkpoint: Path | None) -> int:
-        """Put the loader where the checkpoint left it; the optimizer steps so far, 0 without a checkpoint.
+    def _go_on_from(self) -> tuple[Path | None, int]:
+        """Put the loader where the newest checkpoint left it; its path and optimizer steps, None and 0 without one.
 
         Lightning restores the loader itself within an epoch, but not when the checkpoint is of the end of one.
         """
-        if checkpoint is None:
-            return 0
-        try:
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            self.loader.load_state_dict(content[LOADER_STATE])
-            return int(content["global_step"])
-        except Exception as error:  # the unpickler raises whatever the damage leads to
-            raise ValueError(
-                f"{checkpoint}: truncated or not a checkpoint ({type(error).__name__}); remove it to start again"
-            ) from None
+        newest = read_newest(self.folder)
+        if newest is None:
+            return None, 0
+        path, content = newest
+        self.loader.load_state_dict(content[LOADER_STATE])
+        return path, int(content["global_step"])
 
     def _trainer(self, callbacks: list[Any], loggers: list[Any]) -> Trainer:
         c = self.config
@@ -130,6 +136,7 @@ class Stage:
             accumulate_grad_batches=c.accumulate,
             gradient_clip_val=c.clip_norm,
             callbacks=callbacks,
+            plugins=[CheckpointFiles(self.folder)],
             logger=loggers,
             default_root_dir=self.folder.path,
             enable_checkpointing=False,  # Checkpoints writes them, at whole steps

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from waveq._reading import read_object
 from waveq.policy import Policy
 from waveq.train.config import TrainConfig, load_recipe
 from waveq.train.run_folder import RunFolder, load_weights, nearest_run
@@ -47,7 +48,7 @@ class TrainedRun:
         if self.folder.result() is None:
             raise ValueError(
                 f"{self.path} holds a run that is not finished; go on with: waveq train --recipe "
-                f"{self.path / 'config.json'} --run {self.path}"
+                f"{shlex.quote(str(self.path / 'config.json'))} --run {shlex.quote(str(self.path))}"
             )
 
     @property
@@ -93,6 +94,19 @@ class TrainedRun:
             network.load_state_dict(load_weights(source))
         return network.eval()
 
+    def final_network(self) -> nn.Module:
+        """The network that training ended with, its weights on their grids and its inputs quantised, in evaluation
+        mode."""
+        from waveq.method.fixed_input import FIXED_INPUT
+        from waveq.method.input_quantizers import restore_inputs
+        from waveq.train.run import make_network
+
+        network, weights = make_network(self.config, self.dataset), load_weights(self.folder.weights)
+        if any(f".{FIXED_INPUT}." in key for key in weights):
+            restore_inputs(network, weights)
+        network.load_state_dict(weights)
+        return network.eval()
+
     def _float_weights(self) -> Path | None:
         config = self.config
         if config.init is not None:
@@ -122,8 +136,6 @@ class TrainedRun:
         if not path.exists():
             return None
         try:
-            content = json.loads(path.read_text("utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: damaged ({error}); remove it and the step that made it runs again") from None
-        assert isinstance(content, dict)
-        return content
+            return read_object(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; remove it and the step that made it runs again") from None

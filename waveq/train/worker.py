@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 from waveq.train.config import load_recipe
+from waveq.train.divergence import Diverged
+from waveq.train.lifeline import end_with_parent
 from waveq.train.processes import INTERRUPTED
 from waveq.train.run import TrainingInterrupted, train
 
@@ -13,7 +15,8 @@ __all__ = ["main"]
 
 
 def main(argv: list[str]) -> int:
-    """Run the whole training; Lightning's DDP joins the processes. 130 when interrupted, 2 on bad input."""
+    """Run the whole training; Lightning's DDP joins the processes. 130: interrupted, 2: bad input, 1: diverged."""
+    end_with_parent()
     path = Path(argv[0])
     try:
         train(load_recipe(path, run_dir=path.parent))
@@ -22,6 +25,9 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except Diverged as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     finally:
         _leave()
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -147,3 +148,19 @@ def test_a_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m waveq hardware stripes | true"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=root, check=False)
     assert done.stderr == ""
+
+
+def test_names_from_files_steer_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.csv"
+    path.write_text("name,kind,in_channels,out_channels\nfc\x1b[2J,linear,3,2\n")
+    assert app.main(["score", "--workload", str(path), "--default-bits", "4"]) == 0
+    assert "fc\\x1b[2J" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_locale_without_greek_ends_nothing() -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    words = [sys.executable, "-m", "waveq", "score", "\u03b2"]
+    done = subprocess.run(words, env=os.environ | plain, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "codec" not in done.stderr

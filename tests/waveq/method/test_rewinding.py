@@ -136,7 +136,7 @@ def _alias(start: State, model: nn.Module) -> Any:
         (lambda start, model: copy.deepcopy(model.state_dict()), "the state_dict of an attached model"),
         (lambda start, model: Path("none.pt"), r"there is no file none\.pt"),
         (lambda start, model: Path(__file__), "truncated or no file of weights"),
-        (lambda start, model: 3, "start must be a state_dict or a file of one, not int"),
+        (lambda start, model: 3, "start must be the model, a state_dict or a file of one, not int"),
     ],
 )
 def test_a_start_that_does_not_fit_leaves_the_run_as_it_was(change: Any, complaint: str) -> None:
@@ -238,3 +238,58 @@ def test_a_compiled_model_is_looked_into_and_ddp_has_to_go_first() -> None:
 def test_with_policy_keeps_all_but_what_drives_bits() -> None:
     method = Method(skip=("a",), target={"mean_bits": 3.0}, lambda_w=0.1, activation_bits=4, total_steps=5)
     assert method.with_policy({"b": 3}, 7) == Method(skip=("a",), bits={"b": 3}, lambda_w=0.1, total_steps=7)
+
+
+# ---------------------------------------------------------------------- the model itself as the start
+
+
+def test_the_model_itself_is_a_start() -> None:
+    model, wq, start = search(normed)
+    twin, other, _ = search(normed)
+    kept, given = waveq.rewind(wq, model, total_steps=8), waveq.rewind(other, start, total_steps=8)
+    assert same(model.state_dict(), twin.state_dict())
+    assert kept.policy() == given.policy()
+    again = {name.replace("parametrizations.weight.original", "weight"): t for name, t in model.state_dict().items()}
+    assert all(torch.equal(again[name], value) for name, value in start.items())
+
+
+def test_weights_that_are_loaded_before_the_first_step_are_the_start() -> None:
+    model, other = normed(), normed(seed=1)
+    wq = waveq.attach(model, total_steps=12)
+    model.load_state_dict(other.state_dict())
+    train(model, wq, OPTIMIZERS["sgd"](model.parameters()), batches(12))
+    waveq.rewind(wq, model, total_steps=8).remove()
+    assert same(model.state_dict(), other.state_dict())
+
+
+def test_a_resumed_search_wants_to_be_given_its_start() -> None:
+    model, _wq, start = search(normed, steps=6)
+    resumed = normed(seed=3)  # a process that makes its network anew; its weights are nobody's start
+    again = waveq.attach(resumed, total_steps=12)
+    resumed.load_state_dict(model.state_dict())
+    train(resumed, again, OPTIMIZERS["sgd"](resumed.parameters()), batches(6))
+    with pytest.raises(ValueError, match=r"not known here \(a checkpoint was loaded.*state_dict from before"):
+        waveq.rewind(again, resumed, total_steps=8)
+    waveq.rewind(again, start, total_steps=8).remove()
+    assert same(resumed.state_dict(), start)
+
+
+def test_another_model_is_no_start() -> None:
+    _, wq, _ = search()
+    with pytest.raises(ValueError, match="a Sequential that the search did not run on"):
+        waveq.rewind(wq, mlp(), total_steps=8)
+    fixed = mlp()
+    preset = waveq.attach(fixed, bits=3)
+    with pytest.raises(ValueError, match="no bits were learned in this run"):
+        waveq.rewind(preset, fixed)
+
+
+def test_copies_and_finalised_models_keep_no_start() -> None:
+    model, wq, _ = search()
+    copied = copy.deepcopy(model)
+    wq.finalize_copy(copied)
+    wq.finalize()
+    assert wq.start is not None
+    assert wq.start.weights is None
+    for each in (model, copied):
+        assert not each._load_state_dict_post_hooks

@@ -73,8 +73,8 @@ def test_errors_are_one_sentence(fields: dict[str, object], complaint: str) -> N
         parse_config(fields, where="x")
 
 
-def test_bits_as_a_command_line_writes_them() -> None:
-    assert parse_config({"bits": "3"}).bits == 3
+def test_bits_as_they_are_written() -> None:
+    assert parse_config({"bits": 3}).bits == 3
     assert parse_config({"bits": "policy.json"}).bits == Path("policy.json")
     assert parse_config({"bits": {"conv1": 4}}).bits == {"conv1": 4}
 
@@ -138,4 +138,39 @@ def test_the_method_where_inputs_learn() -> None:
     assert (found.activation_bits, found.target) == (None, None)
     assert not TrainConfig(bits=4, activation_bits={"conv1": 4}).learns
     assert TrainConfig(bits=4, activation_bits={"conv1": 4, "conv2": "learn"}).learns_inputs
-    assert TrainConfig(bits=4, activation_bits="3").activation_bits == 3
+    assert TrainConfig(bits=4, activation_bits=3).activation_bits == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("epochs", True, "epochs is True: a whole number is expected"),
+        ("epochs", "3", "epochs is '3': a whole number is expected"),
+        ("epochs", 3.0, "a whole number is expected"),
+        ("lr", "0.1", "lr is '0.1': a finite number is expected"),
+        ("lr", float("inf"), "lr is inf: input should be a finite number"),
+        ("width", float("nan"), "width is nan"),
+        ("bits", True, "bits is True: 'learn', or a whole number"),
+        ("bits", "3", "'learn', a number of bits"),
+        ("bits", {"conv1": True}, "a table of a whole number"),
+        ("activation_bits", {"conv1": "4"}, "activation_bits is"),
+        ("target", {"mean_bits": "3"}, "a table of a finite number is expected"),
+        ("target", {"mean_bits": float("nan")}, "a finite number"),
+        ("layer_costs", {"conv1": True}, "layer_costs is"),
+        ("layer_costs", {"conv1": {"2": "1"}}, "layer_costs is"),
+        ("layer_costs", {"conv1": {2: {4: float("inf")}}}, "layer_costs is"),
+        ("augment", "yes", "augment is 'yes': true or false is expected"),
+        ("augment", 1, "true or false is expected"),
+        ("freezing", "2", "a finite number, or 'off' is expected"),
+    ],
+)
+def test_values_are_taken_as_they_are_written(field: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_config({field: value})
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    for name, text in [("a.json", '{"epochs": 1, "epochs": 2}'), ("a.toml", "epochs = 1\nepochs = 2\n")]:
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=rf"{name}: .*(twice|overwrite)"):
+            load_recipe(tmp_path / name)

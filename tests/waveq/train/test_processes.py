@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from waveq._lock import alone_in
 from waveq.train import processes
 from waveq.train.config import TrainConfig, parse_config
 from waveq.train.processes import launch
@@ -53,6 +55,50 @@ def test_a_process_that_fails_stops_the_others(tmp_path: Path, monkeypatch: pyte
     script = "import os, sys, time; sys.exit(3) if os.environ['LOCAL_RANK'] == '1' else time.sleep(60)"
     monkeypatch.setattr(processes, "_command", lambda _config: [sys.executable, "-c", script])
     begun = time.monotonic()
-    with pytest.raises(RuntimeError, match=r"one of 2 training processes failed \(exit codes \[-9, 3\]\)"):
+    with pytest.raises(RuntimeError, match="1 of 2 training processes failed: process 1 ended with exit code 3"):
         launch(config(tmp_path, 2), lambda: False)
     assert time.monotonic() - begun < 50
+
+
+def test_a_process_that_is_killed_is_an_error_and_no_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "import os, time; os.kill(os.getpid(), 9) if os.environ['LOCAL_RANK'] == '0' else time.sleep(60)"
+    monkeypatch.setattr(processes, "_command", lambda _config: [sys.executable, "-c", script])
+    with pytest.raises(RuntimeError, match=r"process 0 was killed by SIGKILL \(the system does so where memory"):
+        launch(config(tmp_path, 2), lambda: False)
+
+
+@pytest.mark.slow
+def test_children_end_with_a_parent_that_is_killed_and_keep_its_lock_until_then(tmp_path: Path) -> None:
+    child = (
+        "import os, time; from waveq.train.lifeline import end_with_parent; end_with_parent(); "
+        "print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    parent = (
+        "import sys; from pathlib import Path; from waveq._lock import alone_in; from waveq.train import processes; "
+        "from waveq.train.config import TrainConfig\n"
+        "processes._command = lambda config: [sys.executable, '-c', sys.argv[2]]\n"
+        "with alone_in(Path(sys.argv[1])) as lock:\n"
+        "    processes.launch(TrainConfig(devices=2), lambda: False, held=(lock,))"
+    )
+    words = [sys.executable, "-c", parent, str(tmp_path), child]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        pids = [int(started.stdout.readline()) for _ in range(2)]
+        with pytest.raises(ValueError, match=f"is in use by process {started.pid}"), alone_in(tmp_path):
+            pass
+        started.kill()
+    deadline = time.monotonic() + 10
+    while any(running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(running(pid) for pid in pids)
+    with alone_in(tmp_path):
+        pass
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

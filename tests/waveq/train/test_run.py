@@ -320,8 +320,34 @@ def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     config = digits(tmp_path / "run", epochs=1)
     checkpoint = RunFolder(config.folder).stage("wave").checkpoint
     checkpoint.write_bytes(b"PK\x03\x04 half a file")
-    with pytest.raises(ValueError, match=r"last\.ckpt: truncated or not a checkpoint"):
+    with pytest.raises(ValueError, match=r"last\.ckpt: truncated or not.*; no other checkpoint of this stage is good"):
         train(config, say=lambda _line: None)
+
+
+@pytest.mark.slow
+def test_of_two_checkpoints_the_good_one_is_named_and_gone_on_from(tmp_path: Path) -> None:
+    """Stopped with the last two kept; the newest is damaged, removed, and the run still ends where it would have."""
+    config = digits(tmp_path, epochs=1, checkpoint_seconds=0)
+    whole = run_stage(config, tmp_path / "whole")
+    with pytest.raises(StopRequested):
+        run_stage(config, tmp_path / "stopped", stop_at=3)
+    last, previous = StageFolder(tmp_path / "stopped").checkpoints()
+    assert (last.name, previous.name) == ("last.ckpt", "previous.ckpt")
+    damaged = bytearray(last.read_bytes())
+    damaged[len(damaged) // 2] ^= 4
+    last.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"last\.ckpt: damaged.*; remove it, .* from previous\.ckpt, of step 2"):
+        run_stage(config, tmp_path / "stopped")
+    last.unlink()
+    assert same(run_stage(config, tmp_path / "stopped"), whole)
+
+
+@pytest.mark.slow
+def test_checkpoints_need_no_folder_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(StopRequested):
+        run_stage(digits(tmp_path, epochs=1), tmp_path / "stopped", stop_at=2)
+    assert (tmp_path / "stopped" / "last.ckpt").exists()
 
 
 def test_images_are_brought_to_the_least_that_the_network_takes() -> None:

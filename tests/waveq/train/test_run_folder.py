@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from waveq.cli.app import main
 from waveq.train.config import TrainConfig
+from waveq.train.result import TrainResult
 from waveq.train.run_folder import RunFolder, load_weights, plain_weights, save_weights, write_text
 
 
@@ -56,7 +58,7 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
         load_weights(path)
     save_weights(path, {"a": torch.ones(1000)})
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"weights\.pt: truncated or not a file of weights"):
+    with pytest.raises(ValueError, match=r"weights\.pt: truncated or not a file of weights|weights\.pt: damaged"):
         load_weights(path)
     torch.save({"a": "text"}, path)
     with pytest.raises(ValueError, match=r"weights\.pt: holds no state_dict"):
@@ -101,3 +103,21 @@ def test_published_weights_are_read_as_they_come(tmp_path: Path) -> None:
     wrapped = {f"module.{key}": value for key, value in network.state_dict().items()}
     torch.save({"state_dict": wrapped, "epoch": 7}, tmp_path / "published.pth.tar")
     network.load_state_dict(load_weights(tmp_path / "published.pth.tar"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bits": {"fc": "3"}}, r"bits is \{'fc': '3'\}, a table of a whole number is expected"),
+        ({"test_accuracy": None}, "test_accuracy is None, a finite number is expected"),
+        ({"accuracy": 1}, "accuracy is 1, no such field is expected"),
+        ({"forecast": ...}, "field 'forecast' is missing"),
+    ],
+)
+def test_a_result_of_another_form_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    names = ("mean_bits", "float_validation_accuracy", "validation_accuracy", "float_test_accuracy", "test_accuracy")
+    found = {"bits": {"fc": 3}, "forecast": "", "warnings": [], **dict.fromkeys(names, 0.5)}
+    assert TrainResult.of(tmp_path, found).bits == {"fc": 3}
+    damaged = {name: value for name, value in (found | change).items() if value is not ...}
+    with pytest.raises(ValueError, match=rf"result\.json: damaged: {message}"):
+        TrainResult.of(tmp_path, damaged)

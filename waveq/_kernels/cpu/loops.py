@@ -111,20 +111,21 @@ def tanh_of(largest: Array, out: Array) -> None:
 @jit_loop
 def _round_tanh(t: Array, out: Array, row: Array) -> None:
     widest_vectors()
-    scale, pitch, gain, shift = _ONE / (row[DIVISOR] * row[PITCH]), row[PITCH], row[GAIN], row[SHIFT]
+    scale, pitch, shift = _ONE / (row[DIVISOR] * row[PITCH]), row[PITCH], row[SHIFT]
+    step = row[GAIN] * pitch
     low, high = max(row[LOW], row[U_LOW] / pitch), min(row[HIGH], row[U_HIGH] / pitch)
     for i in range(t.size):
-        out[i] = gain * ((whole(clip(t[i] * scale, low, high) - shift) + shift) * pitch)
+        out[i] = (whole(clip(t[i] * scale, low, high) - shift) + shift) * step
 
 
 @jit_loop
 def _round_clip(w: Array, out: Array, row: Array) -> None:
     widest_vectors()
     divisor, start, end, pitch = row[DIVISOR], row[U_LOW], row[U_HIGH], row[PITCH]
-    gain, low, high, shift = row[GAIN], row[LOW], row[HIGH], row[SHIFT]
+    step, low, high, shift = row[GAIN] * pitch, row[LOW], row[HIGH], row[SHIFT]
     for i in range(w.size):
         u = clip(w[i] / divisor, start, end)
-        out[i] = gain * ((whole(clip(u / pitch, low, high) - shift) + shift) * pitch)
+        out[i] = (whole(clip(u / pitch, low, high) - shift) + shift) * step
 
 
 @jit_loop

@@ -179,7 +179,7 @@ def round_blocks(
         t = _tanh(t)
     if ROUND:
         _u, _x, steps, _within, _free = _steps(t, row, TANH, True)
-        value = tl.load(row + _GAIN) * (steps * tl.load(row + _PITCH))
+        value = steps * (tl.load(row + _GAIN) * tl.load(row + _PITCH))
         tl.store(tl.load(table + 1).to(tl.pointer_type(DTYPE)) + at, value.to(DTYPE), mask=inside)
     if WAVE:
         _v, sine, _cosine, _slope, _free = _wave(t, row)

@@ -1,0 +1,31 @@
+"""A folder has one process at a time, and a dead one holds nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from waveq._lock import LOCK_FILE, alone_in
+
+
+def test_the_second_is_refused_by_name_and_the_next_one_is_let_in(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    told = f"run is in use by process {os.getpid()}; wait"
+    with alone_in(folder), pytest.raises(ValueError, match=told), alone_in(folder):
+        pass
+    with alone_in(folder):
+        assert (folder / LOCK_FILE).read_text() == f"{os.getpid()}\n"
+
+
+def test_a_killed_process_frees_its_lock(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from waveq._lock import alone_in\n"
+        "with alone_in(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
+    with alone_in(tmp_path):
+        pass

@@ -1,0 +1,51 @@
+"""One process at a time in a folder, by a lock that the system frees when the process ends, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["LOCK_FILE", "alone_in"]
+
+LOCK_FILE = ".lock"
+"""Holds the number of the process that took it last; it stays, because removing it would race with the next one."""
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[int]:
+    """Within, nobody else is in the folder, which is made when missing.
+
+    Yields:
+        The file descriptor that holds the lock: a child process that inherits it keeps the lock as long as it lives.
+
+    Raises:
+        ValueError: another process, or another thread of this one, is in it.
+        OSError: the folder cannot be written, or its file system has no locks.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as name, alone_in(Path(name)):
+        ...     with alone_in(Path(name)):
+        ...         pass
+        Traceback (most recent call last):
+        ValueError: ... is in use by process ...; wait until it ends, or choose another folder
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_FILE
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 20).decode("ascii", "replace").strip() or "of unknown number"
+            raise ValueError(
+                f"{folder} is in use by process {holder}; wait until it ends, or choose another folder"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+        yield handle
+    finally:
+        os.close(handle)

@@ -1,0 +1,61 @@
+"""``waveq export``: the final network of a run as a file that other programs read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from waveq.cli.common import AsJson, FinishedRun, Imports, emit
+from waveq.train.user_modules import import_modules
+
+__all__ = ["export", "register"]
+
+_SAMPLES = 64
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command(
+        "export",
+        epilog="Example: waveq export runs/demo --to onnx    or: waveq export runs/demo --to npz --path net.npz",
+        short_help="The final network with integer weights: ONNX, or a NumPy archive.",
+    )(export)
+
+
+def export(
+    run: FinishedRun,
+    to: Annotated[str, typer.Option(help="onnx (needs waveq[export]) or npz.")] = "onnx",
+    path: Annotated[Path | None, typer.Option(help="The file (default: RUN/model.onnx, RUN/model.npz).")] = None,
+    opset: Annotated[
+        int | None, typer.Option(help="Of ONNX; default: the first with the smallest integer types for all layers.")
+    ] = None,
+    imports: Imports = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the final network of a run with its weights as integers.
+
+    What was exported is compared with torch on test images first; the file appears whole and right, or not at all.
+    """
+    import dataclasses
+
+    from waveq._names import check_choice
+    from waveq.exporting.door import SUFFIXES
+    from waveq.exporting.door import export as export_network
+    from waveq.train.trained_run import TrainedRun
+
+    check_choice("--to", to, tuple(SUFFIXES))
+    import_modules(imports)
+    trained = TrainedRun(run)
+    images, _ = next(iter(trained.images("test")))
+    target: Any = to
+    made = export_network(
+        trained.final_network(),
+        trained.policy,
+        to=target,
+        path=path or run / f"model.{SUFFIXES[to]}",
+        example=images[:_SAMPLES],
+        opset=opset,
+    )
+    emit(str(made), dataclasses.asdict(made), as_json=as_json)

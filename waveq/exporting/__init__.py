@@ -1,0 +1,1 @@
+"""What a policy leads to: integers, and files that other programs run."""

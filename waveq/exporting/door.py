@@ -1,0 +1,74 @@
+"""``waveq.export``: one network, one policy, one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from waveq._names import check_choice
+from waveq.exporting.integers import integers
+from waveq.exporting.report import Exported
+
+__all__ = ["SUFFIXES", "Target", "export"]
+
+Target = Literal["onnx", "npz"]
+SUFFIXES: Mapping[str, str] = {"onnx": "onnx", "npz": "npz"}
+
+
+def export(
+    model: nn.Module,
+    policy: Mapping[str, int],
+    *,
+    to: Target,
+    path: Path | str,
+    example: Tensor | tuple[Tensor, ...] | None = None,
+    opset: int | None = None,
+) -> Exported:
+    """Write a finalised network with its weights as integers; docs/export.md says which target holds what.
+
+    What was exported is compared with torch first: the file appears whole and right, or not at all.
+
+    Args:
+        model: after ``finalize()``, or plain with the weights of such a model; unchanged.
+        policy: its bits, a ``Policy`` or a plain mapping.
+        to: "onnx" (ONNX Runtime and others run it), "npz" (a NumPy archive, packed).
+        path: the file.
+        example: inputs, for targets that compute: one tensor or several, at least two samples.
+        opset: of ONNX; None takes the first that has the smallest integer types.
+
+    Raises:
+        ValueError: an unknown target; a policy of another model; weights that are no integers times a scale; a grid or
+            an opset that the target does not have; outputs that differ from torch's.
+        ImportError: a package of ``waveq[export]`` that the target needs is missing.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> import tempfile, waveq
+        >>> net = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> wq = waveq.attach(net, quantizer="wrpn", scale="max", bits={"0": 3, "2": 8}); wq.finalize()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     made = waveq.export(net, wq.policy(), to="npz", path=f"{folder}/net.npz")
+        >>> made.packed_bytes, made.float_bytes, made.carriers["0"], made.difference
+        (216, 2112, '3 bits packed', 0.0)
+    """
+    check_choice("to", to, get_args(Target))
+    found = integers(model, policy)
+    if to == "npz":
+        from waveq.exporting.npz import write_npz
+
+        return write_npz(model, found, Path(path))
+    from waveq.exporting.onnx_file import write_onnx
+
+    return write_onnx(model, policy, found, Path(path), _examples(to, example), opset)
+
+
+def _examples(to: str, example: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+    given = (example,) if isinstance(example, Tensor) else example
+    if not given or not all(isinstance(each, Tensor) for each in given):
+        raise ValueError(f"target {to!r} needs example=, a tensor of inputs (or a tuple of them), not {example!r}")
+    if any(len(each) < 2 for each in given):
+        raise ValueError("example must hold two samples at least: with one, its length would be taken for fixed")
+    return tuple(each.detach().cpu() for each in given)

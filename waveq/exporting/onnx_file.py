@@ -1,0 +1,160 @@
+"""ONNX: weights as INT2, INT4, INT8 behind DequantizeLinear, inputs clipped, QuantizeLinear, DequantizeLinear."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from waveq._files import whole
+from waveq.exporting.carriers import FEWEST_OPSET, carrier_for, carriers, raw_bytes, whole_codes
+from waveq.exporting.input_grids import InputGrid
+from waveq.exporting.integers import Integers
+from waveq.exporting.onnx_check import compare, require_close
+from waveq.exporting.onnx_graph import MARKER, load_package, marked_graph
+from waveq.exporting.report import Exported, exported
+from waveq.method.sites import WeightSite, site_name, weight_sites
+from waveq.policy import Policy
+
+__all__ = ["write_onnx"]
+
+
+def write_onnx(
+    model: nn.Module,
+    policy: Mapping[str, int],
+    found: Mapping[str, Integers],
+    path: Path,
+    example: tuple[Tensor, ...],
+    opset: int | None,
+) -> Exported:
+    """Write the file; ONNX Runtime runs it and is compared with torch before it takes its place.
+
+    Args:
+        opset: None takes the first that has the smallest types for all layers.
+
+    Raises:
+        ValueError: an opset below 18, or one without a type for a layer's bits; a layer whose scales no axis counts;
+            ONNX Runtime computes something else.
+    """
+    onnx, runtime = load_package("onnx"), load_package("onnxruntime")
+    if opset is not None and opset < FEWEST_OPSET:
+        raise ValueError(f"opset must be {FEWEST_OPSET} or more, which torch's exporter begins with, not {opset}")
+    types = carriers(found, opset)
+    graph, grids = marked_graph(model, example, FEWEST_OPSET)
+    if opset is None:
+        opset = max(FEWEST_OPSET, *(each.opset for each in types.values()))
+    _replace_markers(onnx, graph.graph, grids)
+    names = _initializer_names(model, found)
+    for name, each in found.items():
+        _replace_weight(onnx, graph.graph, name, names[name], each, opset)
+    _raise_opset(onnx, graph, opset)
+    _describe(onnx, graph, policy)
+    onnx.checker.check_model(graph)
+    data = graph.SerializeToString()
+    measured = compare(runtime, data, model, example)
+    require_close(measured, bool(grids))
+    with whole(path) as draft:
+        draft.write_bytes(data)
+    named = {name: carrier.name(signed=True).lower() for name, carrier in types.items()}
+    return exported("onnx", path, len(data), found, named, measured)
+
+
+def _initializer_names(model: nn.Module, found: Mapping[str, Integers]) -> dict[str, str]:
+    sites: Mapping[str, WeightSite] = weight_sites(model, bits=found)
+    return {
+        name: name if sites[name].tensor != "weight" else f"{name}.weight" if name else "weight" for name in found
+    }
+
+
+def _replace_weight(onnx: Any, graph: Any, name: str, key: str, each: Integers, opset: int) -> None:
+    """Instead of float weights their codes, and a node that gives the weights under their old name."""
+    where = next((i for i, initializer in enumerate(graph.initializer) if initializer.name == key), None)
+    if where is None:
+        raise ValueError(f"layer {name!r}: its weight is not in the exported graph; is the layer called at all?")
+    if each.outputs is not None and each.outputs.groups > 1:
+        raise ValueError(
+            f"layer {name!r} is a transposed convolution in groups with a scale for each channel: no axis of its "
+            "weight counts the channels, and DequantizeLinear needs one; train it with granularity 'layer'"
+        )
+    codes, scale, bits = whole_codes(each)
+    carrier = carrier_for(bits, opset)
+    tensor = graph.initializer[where]
+    dims, zero = list(tensor.dims), np.zeros_like(codes, shape=scale.shape)
+    kind = getattr(onnx.TensorProto, carrier.name(signed=True))
+    del graph.initializer[where]
+    for suffix, values in (("codes", codes), ("zero", zero)):
+        made = onnx.TensorProto(name=f"{key}_{suffix}", data_type=kind, raw_data=raw_bytes(values, carrier))
+        made.dims.extend(dims if suffix == "codes" else scale.shape)
+        graph.initializer.append(made)
+    graph.initializer.append(onnx.numpy_helper.from_array(scale, f"{key}_scale"))
+    axis = {} if each.axis is None else {"axis": each.axis}
+    node = onnx.helper.make_node(
+        "DequantizeLinear",
+        [f"{key}_codes", f"{key}_scale", f"{key}_zero"],
+        [key],
+        name=f"{key}_dequantize",
+        **axis,
+    )
+    graph.node.insert(0, node)
+
+
+def _replace_markers(onnx: Any, graph: Any, grids: Mapping[str, InputGrid]) -> None:
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        if node.domain != MARKER:
+            graph.node.append(node)
+            continue
+        layer = next(onnx.helper.get_attribute_value(each) for each in node.attribute if each.name == "layer").decode()
+        graph.node.extend(_quantise(onnx, graph, node, grids[layer]))
+
+
+def _quantise(onnx: Any, graph: Any, marker: Any, grid: InputGrid) -> list[Any]:
+    """Max and Min, QuantizeLinear, DequantizeLinear.
+
+    Eight bits carry any grid, Max and Min say which: inputs are stored nowhere. One Clip would be shorter, but ONNX
+    Runtime 1.32 loads none before a QuantizeLinear of 2 or 4 bits, and before one of 8 bits it rounds the bias of the
+    layer above to multiples of s_x s_w, which at 4 bits moved outputs by 6 %.
+    """
+    kind = onnx.TensorProto.INT8 if grid.low < 0 else onnx.TensorProto.UINT8
+    (x,), (y,) = marker.input, marker.output
+    scale = np.float32(grid.scale)
+    for suffix, value in (("low", scale * grid.low), ("high", scale * grid.high), ("scale", scale)):
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32), f"{y}_{suffix}"))
+    graph.initializer.append(onnx.TensorProto(name=f"{y}_zero", data_type=kind, raw_data=bytes(1)))
+    make = onnx.helper.make_node
+    return [
+        make("Max", [x, f"{y}_low"], [f"{y}_above"], name=f"{y}_max"),
+        make("Min", [f"{y}_above", f"{y}_high"], [f"{y}_clipped"], name=f"{y}_min"),
+        make("QuantizeLinear", [f"{y}_clipped", f"{y}_scale", f"{y}_zero"], [f"{y}_codes"], name=f"{y}_quantize"),
+        make("DequantizeLinear", [f"{y}_codes", f"{y}_scale", f"{y}_zero"], [y], name=f"{y}_dequantize"),
+    ]
+
+
+def _raise_opset(onnx: Any, graph: Any, opset: int) -> None:
+    """Say that the graph is of a later opset: its operators mean the same there, which the check with ONNX Runtime
+    holds for each file."""
+    kept = [each for each in graph.opset_import if each.domain != MARKER]
+    del graph.opset_import[:]
+    graph.opset_import.extend(kept)
+    for each in graph.opset_import:
+        if each.domain == "":
+            each.version = opset
+    graph.ir_version = max(graph.ir_version, onnx.helper.find_min_ir_version_for(graph.opset_import))
+
+
+def _describe(onnx: Any, graph: Any, policy: Mapping[str, int]) -> None:
+    graph.producer_name, graph.producer_version = "waveq", version("waveq")
+    whole_policy = policy.to_json() if isinstance(policy, Policy) else {"bits": dict(policy)}
+    told = {
+        "waveq.bits": json.dumps(dict(policy)),
+        "waveq.policy": json.dumps(whole_policy),
+        "waveq.versions": json.dumps({"waveq": version("waveq"), "torch": torch.__version__, "onnx": onnx.__version__}),
+    }
+    onnx.helper.set_model_props(graph, told)

@@ -1,0 +1,92 @@
+"""A network as an ONNX graph in float32, with a marker wherever a layer quantises its input."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from waveq.exporting.input_grids import InputGrid, input_grid
+from waveq.method.fixed_input import FIXED_INPUT, FixedInput
+
+__all__ = ["MARKER", "load_package", "marked_graph"]
+
+MARKER = "waveq"
+"""The domain of the markers; each has the attribute ``layer``."""
+
+
+def load_package(name: str) -> Any:
+    """A package of the extra ``waveq[export]``.
+
+    Raises:
+        ImportError: not installed; the message says how.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"this target needs the package {name}: pip install 'waveq[export]'") from error
+
+
+class _Marked(nn.Module):
+    """Stands for an input quantiser while the graph is made."""
+
+    def __init__(self, layer: str) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A node that is replaced afterwards."""
+        from torch.onnx import ops
+
+        marked: Tensor = ops.symbolic(
+            f"{MARKER}::Input", (x,), attrs={"layer": self.layer}, dtype=x.dtype, shape=x.shape, version=1
+        )
+        return marked
+
+
+def marked_graph(model: nn.Module, example: tuple[Tensor, ...], opset: int) -> tuple[Any, dict[str, InputGrid]]:
+    """The graph, an ``onnx.ModelProto``, and the grids that its markers stand for, by layer.
+
+    Args:
+        model: finalised; unchanged. It is exported as it is in evaluation mode.
+        example: its inputs; the first axis of each may have any length afterwards.
+        opset: of ONNX.
+
+    Raises:
+        ValueError: inputs on a grid that is no multiple of a scale.
+    """
+    load_package("onnxscript")
+    copied = copy.deepcopy(model).cpu().eval()
+    grids: dict[str, InputGrid] = {}
+    for name, module in list(copied.named_modules()):
+        fixed = module._modules.get(FIXED_INPUT)
+        if isinstance(fixed, FixedInput):
+            grids[name] = input_grid(name, fixed)
+            module._modules[FIXED_INPUT] = _Marked(name)
+    with _quiet(), torch.no_grad():
+        # optimize=True would fold batch norm into the weights, which then lie on no grid
+        program: Any = torch.onnx.export(
+            copied,
+            example,
+            dynamo=True,
+            optimize=False,
+            opset_version=opset,
+            dynamic_shapes=tuple({0: torch.export.Dim.AUTO} for _ in example),
+            verbose=False,
+        )
+    return program.model_proto, grids
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints, and warns of itself."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
