@@ -30,9 +30,11 @@ def finalised(method: str, bits: int, dtype: torch.dtype = torch.float32, **opti
 def check(model: nn.Module, policy: Any) -> None:
     for name, found in waveq.integers(model, policy).items():
         weight, bits = model.get_submodule(name).weight, policy[name]
-        assert torch.equal(found.weight(), weight) and found.weight().dtype is weight.dtype
+        assert torch.equal(found.weight(), weight)
+        assert found.weight().dtype is weight.dtype
         assert found.codes.dtype is (torch.int8 if bits <= 8 else torch.int16)
-        assert -(2 ** (bits - 1)) <= int(found.codes.min()) and int(found.codes.max()) < 2 ** (bits - 1)
+        assert -(2 ** (bits - 1)) <= int(found.codes.min())
+        assert int(found.codes.max()) < 2 ** (bits - 1)
         assert found.scale.dtype is (torch.float64 if weight.dtype is torch.float64 else torch.float32)
 
 
