@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from pareto import is_efficient
 
-__all__ = ["TELLING", "above_ladder", "saved_at_equal_accuracy", "spread_and_noise", "verdict"]
+__all__ = ["FALLEN", "TELLING", "above_ladder", "collapsed", "saved_at_equal_accuracy", "spread_and_noise", "verdict"]
 
+FALLEN = 5.0
+"""Points below the best run of the same policy from which on a run has collapsed."""
 TELLING = 3.0
 """Spread over noise below which methods cannot be told apart."""
+
+
+def collapsed(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series[bool]:
+    """Whether each run lies more than ``FALLEN`` points below the best one of its kind.
+
+    Args:
+        rows: a column ``test`` and those of ``by``.
+        by: what makes runs of one kind: all but the seed.
+
+    Example:
+        >>> runs = pd.DataFrame({"policy": ["2", "2", "3"], "test": [10.0, 64.0, 73.0]})
+        >>> collapsed(runs, ["policy"]).tolist()
+        [True, False, False]
+    """
+    best = rows.groupby(list(by), dropna=False).test.transform("max")
+    return rows.test < best - FALLEN
 
 
 def above_ladder(rows: pd.DataFrame, ladder: pd.DataFrame, cost: str = "cost") -> pd.Series[float]:
@@ -63,13 +81,18 @@ def saved_at_equal_accuracy(rows: pd.DataFrame, ladder: pd.DataFrame, cost: str)
 
 
 def _by_seed(rows: pd.DataFrame, ladder: pd.DataFrame, cost: str) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """The rows of each seed with its ladder: the steps that no cheaper one beats in the mean, by rising cost."""
-    steps = ladder.groupby("policy")[[cost, "test"]].mean()
-    kept = steps[is_efficient(steps, sense=("min", "max"))].sort_values(cost).index
+    """The rows of each seed with its ladder: the steps that no cheaper one beats in the mean, by rising cost.
+
+    Where a seed's run of a step has collapsed, the mean of the others stands for it: nobody is above uniform bits for
+    their having failed.
+    """
+    alive = ladder[~collapsed(ladder, ["policy"])]
+    steps = alive.groupby("policy")[[cost, "test"]].mean()
+    kept = steps[is_efficient(steps, sense=("min", "max"))].sort_values(cost)
     for seed, group in rows.groupby("seed"):
-        own = ladder[ladder.seed == seed].set_index("policy").reindex(kept).dropna(subset="test")
-        if len(own):
-            yield group, own
+        of_seed = alive[alive.seed == seed].set_index("policy").reindex(kept.index)[[cost, "test"]]
+        if of_seed.test.notna().any():
+            yield group, of_seed.fillna(kept)
 
 
 def spread_and_noise(rows: pd.DataFrame) -> tuple[float, float]:

@@ -28,7 +28,7 @@ import pandas as pd
 
 from benchmarks._names import unknown
 from benchmarks.lab.choices import OBJECTIVES, REFERENCE_BITS, choices_of
-from benchmarks.lab.equal_cost import above_ladder, saved_at_equal_accuracy, spread_and_noise, verdict
+from benchmarks.lab.equal_cost import above_ladder, collapsed, saved_at_equal_accuracy, spread_and_noise, verdict
 from benchmarks.lab.job import Job
 from benchmarks.lab.pool import add_options, run_within, where_of
 from benchmarks.lab.settings import Setting, setting
@@ -114,14 +114,14 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
         for objective in args.objectives
         for dataset in args.datasets
         for network in args.networks
-        for each in jobs_of(setting_of(network, args.budget, dataset), objective, args)
+        for each in jobs_of(setting_of(network, args.budget, dataset, args.scale_rate), objective, args)
     ]
     listed.sort(key=lambda each: not each[0].pop("urgent"))
     results = run_within([job for _, job in listed], where_of(args), processes=args.processes, minutes=args.minutes)
     return pd.DataFrame([_row(label, results[job.key()]) for label, job in listed if job.key() in results])
 
 
-def setting_of(network: str, budget: str, dataset: str) -> Setting:
+def setting_of(network: str, budget: str, dataset: str, scale_rate: float = 0.1) -> Setting:
     """How a network is trained here: longer than elsewhere, for what little differs must not drown.
 
     Raises:
@@ -143,7 +143,7 @@ def setting_of(network: str, budget: str, dataset: str) -> Setting:
         batch=64 if quick else 128,
         pretrain_epochs=8 if quick else 10,
         epochs=3 if quick else 4,
-        scale_rate=0.1,
+        scale_rate=scale_rate,
         flip=True,
     )
 
@@ -168,16 +168,20 @@ def summary(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
     lines: list[dict[str, Any]] = []
     verdicts: dict[str, str] = {}
     for (dataset, network, objective), group in rows.groupby(["dataset", "network", "objective"], sort=False):
+        kinds = ["method", "limit", "policy"]
+        group = group.assign(policy=group.policy.where(group.method.isin([_UNIFORM, "random"]), group.method))
+        group = group.assign(fallen=collapsed(group, kinds))
         ladder = group[group.method == _UNIFORM]
         saved = saved_at_equal_accuracy(group, ladder, "energy_pj")
         group = group.assign(above=above_ladder(group, ladder), saved=saved)
+        group.loc[group.fallen, ["above", "saved"]] = float("nan")
         energy = ladder[ladder.policy.isin(["uniform 3", "uniform 3/3"])].energy_pj.mean()
         where = {"dataset": dataset, "network": network, "objective": objective}
         for policy, each in ladder.groupby("policy", sort=False):
             lines.append({**where, "budget": "-", "method": policy, **_cells(each, energy)})
         for limit, budget in group[group.method != _UNIFORM].groupby("limit"):
             draws = budget[budget.method == "random"]
-            spread, noise = spread_and_noise(draws)
+            spread, noise = spread_and_noise(draws[~draws.fallen])
             says = verdict({"spread": spread, "noise": noise})
             verdicts[f"{dataset}, {network}, {objective}, {limit:g}"] = says
             by_draw = draws.groupby("policy").above.mean()
@@ -188,7 +192,7 @@ def summary(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
                     "above uniform": _over_seeds(each.above, each.seed),
                     "energy saved, %": _over_seeds(each.saved, each.seed, digits=1),
                 }
-                if method != "random":
+                if method != "random" and len(by_draw):
                     cells["better than draws"] = f"{int((by_draw < above.mean()).sum())} of {len(by_draw)}"
                 lines.append({**where, "budget": f"{limit:g}", "method": str(method), **cells})
     return pd.DataFrame(lines).fillna("-"), verdicts
@@ -201,10 +205,12 @@ def _over_seeds(values: pd.Series[float], seeds: pd.Series[int], digits: int = 2
 
 
 def _cells(each: pd.DataFrame, energy: float) -> dict[str, Any]:
+    alive = each[~each.fallen]
     return {
         "cost": f"{each.cost.mean():.3f}",
-        "test": with_error(each.groupby("seed").test.mean()),
-        "seeds": each.seed.nunique(),
+        "test": _over_seeds(alive.test, alive.seed),
+        "runs": len(each),
+        "collapsed": int(each.fallen.sum()),
         "energy": f"{each.energy_pj.mean() / energy:.2f}",
         "mean bits": f"{each.mean_bits.mean():.2f}",
     }
@@ -220,6 +226,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--limits", type=float, nargs="+", default=None, help="shares of the cost of 3 bits everywhere")
     parser.add_argument("--draws", type=int, default=_DRAWS, help="random policies of each budget")
     parser.add_argument("--share", type=float, default=0.2, help="of the steps, for those that search by training")
+    parser.add_argument("--scale-rate", type=float, default=0.1, help="rate of LSQ's steps, as a share of the weights'")
     parser.add_argument("--minutes", type=float, default=None, help="begin no further training after so many")
     parser.add_argument("--name", default="claim", help="of the files that are written")
     add_options(parser)

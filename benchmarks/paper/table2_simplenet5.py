@@ -108,7 +108,6 @@ def main(argv: list[str]) -> int:
         test_images=0,
         pretrain_epochs=0,
         epochs=args.epochs_others,
-        scale_rate=0.1,
         init=str(args.init),
     )
     listed = list(jobs_of(row, args))
