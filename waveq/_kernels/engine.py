@@ -90,8 +90,8 @@ def rows_of(levels: Levels, shift: float, periods: Tensor, largest: Tensor) -> T
     table = rows.numpy()  # a third of the time that torch takes
     for place, value in enumerate(columns):
         table[:, place] = value.detach().numpy() if isinstance(value, Tensor) else value
-    gain, pitch, high = table[:, Column.GAIN], table[:, Column.PITCH], table[:, Column.HIGH]
-    table[:, Column.STEP] = settled_step(gain, pitch, high) if gains else pitch
+    pitches = table[:, Column.PITCH]
+    table[:, Column.STEP] = settled_step(table[:, Column.GAIN], pitches, table[:, Column.HIGH]) if gains else pitches
     return rows
 
 

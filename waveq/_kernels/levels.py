@@ -165,7 +165,8 @@ def rounded(squashed: Tensor, levels: Levels, shift: float) -> Tensor:
         return steps * levels.pitch
     product = levels.gain * levels.pitch
     settled = settled_step(torch.as_tensor(levels.gain), torch.as_tensor(levels.pitch), levels.high)
-    return steps * (product + (settled - product).detach())
+    step: Tensor = product + (settled - product).detach()
+    return steps * step
 
 
 def settled_step(gain: Any, pitch: Any, high: Any) -> Any:

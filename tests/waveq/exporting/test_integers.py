@@ -117,6 +117,7 @@ def test_bad_input_is_named() -> None:
         waveq.integers(model, policy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["plain", "auto"])
 @pytest.mark.parametrize("granularity", ["layer", "channel"])
 @pytest.mark.parametrize("method", ["wrpn", "midrise"])
