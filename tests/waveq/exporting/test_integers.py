@@ -115,3 +115,24 @@ def test_bad_input_is_named() -> None:
     waveq.attach(model, bits=3, quantizer="lsq", total_steps=1)
     with pytest.raises(ValueError, match="layer '0' is still attached"):
         waveq.integers(model, policy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["plain", "auto"])
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+@pytest.mark.parametrize("method", ["wrpn", "midrise"])
+def test_rounding_what_is_rounded_changes_nothing(method: str, granularity: Any, form: Any) -> None:
+    """The largest weight is the scale of the next time: it must not drift by its last bit."""
+    weight = torch.randn(64, 30, generator=torch.Generator().manual_seed(0))
+    with waveq.use_backend(form):
+        for bits in range(2, 10):
+            model = nn.Sequential(nn.Linear(30, 64, bias=False))
+            with torch.no_grad():
+                model[0].weight.copy_(weight)
+            for _ in range(3):
+                wq = waveq.attach(
+                    model, quantizer=method, scale="max", granularity=granularity, bits=bits, total_steps=1
+                )
+                before = model[0].weight.detach().clone()
+                wq.finalize()
+                assert torch.equal(model[0].weight, before)
