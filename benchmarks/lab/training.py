@@ -151,7 +151,7 @@ def _measured(run: _Run) -> dict[str, Any]:
     diverged = not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
     if handle is not None:
         bits |= handle.bits()
-        input_bits = dict(handle.policy().activation_bits)
+        input_bits = handle.input_bits()
         handle.remove() if diverged else handle.finalize()
     job = run.job
     if reestimated := job.attach.get("reestimate_bn", 0):
