@@ -25,7 +25,7 @@ def jit(kernel: Kernel) -> Kernel:
     >>> jit(lambda value: value + 1)(2)
     3
     """
-    return cast(Kernel, numba.njit(nogil=True, cache=_has_file(kernel))(kernel))
+    return _compiled(kernel, nogil=True)
 
 
 def jit_parallel(kernel: Kernel) -> Kernel:
@@ -34,7 +34,14 @@ def jit_parallel(kernel: Kernel) -> Kernel:
     >>> callable(jit_parallel(lambda value: value))
     True
     """
-    return cast(Kernel, numba.njit(nogil=True, parallel=True, cache=_has_file(kernel))(kernel))
+    return _compiled(kernel, nogil=True, parallel=True)
+
+
+def _compiled(kernel: Kernel, **options: Any) -> Kernel:
+    try:
+        return cast(Kernel, numba.njit(cache=_has_file(kernel), **options)(kernel))
+    except RuntimeError:  # a read-only installation and no home: numba finds no folder that it can write
+        return cast(Kernel, numba.njit(**options)(kernel))
 
 
 def _has_file(kernel: Callable[..., Any]) -> bool:

@@ -24,13 +24,16 @@ _PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]
 
 
 def jit_parallel(kernel: Kernel) -> Kernel:
-    """Compile on the first call, so that ``numba.prange`` runs on all of numba's threads; cached on disk.
+    """Compile on the first call, so that ``numba.prange`` runs on all of numba's threads; cached where it can be.
 
     cast: numba is untyped, and a kernel keeps the signature that it was written with.
     """
     if _PLAIN:
         return np.errstate(over="ignore")(kernel)
-    return cast(Kernel, numba.njit(nogil=True, parallel=True, cache=True)(kernel))
+    try:
+        return cast(Kernel, numba.njit(nogil=True, parallel=True, cache=True)(kernel))
+    except RuntimeError:  # a read-only installation and no home: numba finds no folder that it can write
+        return cast(Kernel, numba.njit(nogil=True, parallel=True)(kernel))
 
 
 def _read_word(_typing: Any, array: Any, _offset: Any) -> Any:

@@ -22,6 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from waveq._bits import BETA_MAX, BETA_MIN, MAX_TOTAL_BITS
 from waveq._boundaries import clip
 
 __all__ = [
@@ -43,11 +44,6 @@ __all__ = [
     "wave",
 ]
 
-BETA_MIN, BETA_MAX = (
-    1.0,
-    7.0,
-)  # 2 to 8 total bits; beta = 0 is a global minimum of R, where every layer would end
-MAX_TOTAL_BITS = 9
 _LN2 = math.log(2.0)
 
 ScaleRule = Literal["exact", "2^(b/beta)", "2^(b-beta)"]

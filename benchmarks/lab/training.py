@@ -151,8 +151,11 @@ def _measured(run: _Run) -> dict[str, Any]:
     diverged = not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
     if handle is not None:
         bits |= handle.bits()
-        input_bits = handle.input_bits()
-        handle.remove() if diverged else handle.finalize()
+        if diverged:  # there is no policy then; its inputs count as floating point
+            handle.remove()
+        else:
+            input_bits = dict(handle.policy().activation_bits)
+            handle.finalize()
     job = run.job
     if reestimated := job.attach.get("reestimate_bn", 0):
         passes = endless(data.train, job.setting.batch, torch.Generator().manual_seed(job.seed + 2000))

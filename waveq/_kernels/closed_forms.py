@@ -49,7 +49,7 @@ class TorchEngine:
             t = _squashed(weight, table)
             if table.rounds:
                 _, _, steps, _, _ = _steps(t, row, table.closed)
-                made.append((row[Column.GAIN] * (steps * row[Column.PITCH])).to(weight.dtype))
+                made.append((steps * row[Column.STEP]).to(weight.dtype))
             means.append((1.0 - torch.cos(_angle(t, row)[2])).mean() / 2.0)
         return made, torch.stack(means).to(table.rows.dtype)
 

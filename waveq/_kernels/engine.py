@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from waveq._kernels.constants import constants
-from waveq._kernels.levels import Levels, Number
+from waveq._kernels.levels import Levels, Number, settled_step
 from waveq._kernels.parts import Parts
 
 __all__ = ["SUMS", "Column", "Engine", "Table", "rows_of"]
@@ -35,6 +35,7 @@ class Column(IntEnum):
     V_HIGH = 10
     PERIODS = 11
     LARGEST = 12
+    STEP = 13
 
 
 @dataclass(slots=True)
@@ -80,12 +81,17 @@ def rows_of(levels: Levels, shift: float, periods: Tensor, largest: Tensor) -> T
         v = torch.where(largest == 0.0, torch.inf, v)
     columns: list[Number] = [levels.divisor, *levels.bounds, levels.pitch, levels.gain, levels.low, levels.high, shift]
     columns += [v, *ends, periods, largest]
+    gains = isinstance(levels.gain, Tensor) or levels.gain != 1.0
     if not periods.is_cpu:
-        return torch.stack([_column(value, periods) for value in columns], dim=1)
-    rows = torch.empty(len(periods), len(columns), dtype=periods.dtype)
+        made = [_column(value, periods) for value in columns]
+        gain, pitch, high = made[Column.GAIN], made[Column.PITCH], made[Column.HIGH]
+        return torch.stack([*made, settled_step(gain, pitch, high) if gains else pitch], dim=1)
+    rows = torch.empty(len(periods), len(columns) + 1, dtype=periods.dtype)
     table = rows.numpy()  # a third of the time that torch takes
     for place, value in enumerate(columns):
         table[:, place] = value.detach().numpy() if isinstance(value, Tensor) else value
+    pitches = table[:, Column.PITCH]
+    table[:, Column.STEP] = settled_step(table[:, Column.GAIN], pitches, table[:, Column.HIGH]) if gains else pitches
     return rows
 
 

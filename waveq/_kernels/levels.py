@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,17 @@ from waveq._boundaries import clip
 from waveq.functional import Grid, frequency
 from waveq.layers import Outputs
 
-__all__ = ["TINY", "Given", "Levels", "Number", "Quantizer", "plain_given", "rounded", "wave_coordinate"]
+__all__ = [
+    "TINY",
+    "Given",
+    "Levels",
+    "Number",
+    "Quantizer",
+    "plain_given",
+    "rounded",
+    "settled_step",
+    "wave_coordinate",
+]
 
 Number = Tensor | float
 TINY = 1e-12  # an all-zero layer divides by this instead of by 0
@@ -71,7 +81,7 @@ class Levels:
     Attributes:
         pitch: distance of neighbouring levels in units of u, positive.
         low: the lowest level in steps.
-        high: the highest.
+        high: the highest; not 0 where there is a gain.
         gain: factor from u to weights, positive.
         divisor: positive.
         bounds: the ends of u.
@@ -151,7 +161,28 @@ def rounded(squashed: Tensor, levels: Levels, shift: float) -> Tensor:
     # summed in this order the index is exactly a whole or half number: weights lie on the grid to the last bit
     steps = whole.detach() + (index - index.detach())
     # and multiplied once, by one number: what is written is the product of a scale and a code (``waveq.integers``)
-    return steps * (levels.pitch if _is_one(levels.gain) else levels.gain * levels.pitch)
+    if _is_one(levels.gain):
+        return steps * levels.pitch
+    product = levels.gain * levels.pitch
+    settled = settled_step(torch.as_tensor(levels.gain), torch.as_tensor(levels.pitch), levels.high)
+    step: Tensor = product + (settled - product).detach()
+    return steps * step
+
+
+def settled_step(gain: Any, pitch: Any, high: Any) -> Any:
+    """gain * pitch, the distance of levels in weights, to its last bit such that rounding twice changes nothing.
+
+    Where the gain is max|w| it is found again in the rounded weights, as their outermost level. gain * pitch times k
+    misses the gain by a last bit, and repeated, as frozen weights are rounded, it would drift. Divided by k, multiplied
+    and divided once more it rests: fl(fl(s k) / k) = s for such an s.
+
+    Args:
+        gain: tensor or array.
+        pitch: the same.
+        high: k, the outermost level in steps.
+    """
+    top = gain * (pitch * high) / high * high
+    return top / high
 
 
 def wave_coordinate(squashed: Tensor, levels: Levels) -> Tensor:

@@ -81,8 +81,9 @@ def hessian_ilp(
     """HAWQ-v2's allocation: ``ilp`` on ``hessian_losses``; the layers and bits are those of the costs.
 
     Example:
+        >>> import torch
         >>> _ = torch.manual_seed(0)
-        >>> net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+        >>> net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
         >>> costs = {name: {2: 2.0, 8: 8.0} for name in ("0", "1")}
         >>> hessian_ilp(net, costs, 10.0, traces={"0": 1.0, "1": 50.0})
         {'0': 2, '1': 8}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit
 from torch import Tensor
+
+from waveq._jit import compiled
 
 __all__ = ["count_hits", "predicted_classes"]
 
@@ -41,7 +44,7 @@ def count_hits(scores: Tensor, labels: npt.NDArray[np.int64]) -> int:
     return int(_count_rows(scores.numpy(), labels))
 
 
-@njit(cache=True, nogil=True)
+@partial(compiled, nogil=True)
 def _argmax(scores: _Scores, row: int) -> int:
     best, where = scores[row, 0], 0
     for column in range(1, scores.shape[1]):
@@ -51,13 +54,13 @@ def _argmax(scores: _Scores, row: int) -> int:
     return where
 
 
-@njit(cache=True, nogil=True)
+@partial(compiled, nogil=True)
 def _argmax_rows(scores: _Scores, classes: npt.NDArray[np.int64]) -> None:
     for row in range(scores.shape[0]):
         classes[row] = _argmax(scores, row)
 
 
-@njit(cache=True, nogil=True)
+@partial(compiled, nogil=True)
 def _count_rows(scores: _Scores, labels: npt.NDArray[np.int64]) -> int:
     hits = 0
     for row in range(scores.shape[0]):

@@ -10,9 +10,7 @@ import numpy as np
 
 from waveq.exporting.integers import Integers
 
-__all__ = ["FEWEST_OPSET", "Carrier", "carrier_for", "carriers", "raw_bytes", "whole_codes"]
-
-FEWEST_OPSET = 18  # of torch's exporter
+__all__ = ["Carrier", "carrier_for", "carriers", "raw_bytes", "whole_codes"]
 
 
 @dataclass(frozen=True)
@@ -82,4 +80,5 @@ def raw_bytes(codes: np.ndarray[Any, Any], carrier: Carrier) -> bytes:
     unsigned = (flat.astype(np.int16) & (2**carrier.bits - 1)).astype(np.uint8)
     padded = np.concatenate([unsigned, np.zeros(-len(unsigned) % each, np.uint8)]).reshape(-1, each)
     shifted = padded << (np.arange(each, dtype=np.uint8) * carrier.bits)
-    return np.bitwise_or.reduce(shifted, axis=1).astype(np.uint8).tobytes()
+    packed: np.ndarray[Any, Any] = np.bitwise_or.reduce(shifted, axis=1).astype(np.uint8)
+    return packed.tobytes()

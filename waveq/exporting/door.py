@@ -14,8 +14,8 @@ from waveq.exporting.report import Exported
 
 __all__ = ["SUFFIXES", "Target", "export"]
 
-Target = Literal["onnx", "npz"]
-SUFFIXES: Mapping[str, str] = {"onnx": "onnx", "npz": "npz"}
+Target = Literal["onnx", "qonnx", "npz"]
+SUFFIXES: Mapping[str, str] = {"onnx": "onnx", "qonnx": "qonnx.onnx", "npz": "npz"}
 
 
 def export(
@@ -34,7 +34,8 @@ def export(
     Args:
         model: after ``finalize()``, or plain with the weights of such a model; unchanged.
         policy: its bits, a ``Policy`` or a plain mapping.
-        to: "onnx" (ONNX Runtime and others run it), "npz" (a NumPy archive, packed).
+        to: "onnx" (ONNX Runtime and others run it), "qonnx" (Quant nodes, for hls4ml and FINN), "npz" (a NumPy archive,
+            packed).
         path: the file.
         example: inputs, for targets that compute: one tensor or several, at least two samples.
         opset: of ONNX; None takes the first that has the smallest integer types.
@@ -60,9 +61,16 @@ def export(
         from waveq.exporting.npz import write_npz
 
         return write_npz(model, found, Path(path))
+    examples = _examples(to, example)
+    if to == "qonnx":
+        if opset is not None:
+            raise ValueError("opset is for target 'onnx'; target 'qonnx' has its own operators at any")
+        from waveq.exporting.qonnx_file import write_qonnx
+
+        return write_qonnx(model, policy, found, Path(path), examples)
     from waveq.exporting.onnx_file import write_onnx
 
-    return write_onnx(model, policy, found, Path(path), _examples(to, example), opset)
+    return write_onnx(model, policy, found, Path(path), examples, opset)
 
 
 def _examples(to: str, example: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:

@@ -54,10 +54,10 @@ def write_npz(model: nn.Module, found: Mapping[str, Integers], path: Path) -> Ex
     Entries: ``<layer>:codes`` (see ``pack``), ``<layer>:scale``, the other tensors under their ``state_dict`` keys, and
     ``waveq.json`` with shape, bits, offset and axis of every layer.
     """
-    arrays, about = _entries(model, found)
+    arrays = _entries(model, found)
     with whole(path) as draft:
         with draft.open("wb") as file:
-            np.savez(file, **{_ABOUT: np.array(json.dumps(about))}, **arrays)
+            np.savez(file, **arrays)
         again = read_npz(draft)
         assert all(torch.equal(again[name].weight(), each.weight()) for name, each in found.items())
     carriers = {name: f"{each.bits} bits packed" for name, each in found.items()}
@@ -81,7 +81,7 @@ def read_npz(path: Path | str) -> dict[str, Integers]:
         }
 
 
-def _entries(model: nn.Module, found: Mapping[str, Integers]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _entries(model: nn.Module, found: Mapping[str, Integers]) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
     layers: dict[str, Any] = {}
     sites = weight_sites(model, bits=found)
@@ -100,7 +100,8 @@ def _entries(model: nn.Module, found: Mapping[str, Integers]) -> tuple[dict[str,
     for key, value in model.state_dict(keep_vars=True).items():
         if isinstance(value, Tensor) and id(value) not in coded:
             arrays[key] = (value.float() if value.dtype is torch.bfloat16 else value).detach().cpu().numpy()
-    return arrays, {"format": "waveq-integers/1", "layers": layers}
+    arrays[_ABOUT] = np.array(json.dumps({"format": "waveq-integers/1", "layers": layers}))
+    return arrays
 
 
 def _layer(told: Mapping[str, Any], packed: np.ndarray[Any, Any], scale: np.ndarray[Any, Any]) -> Integers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from waveq._files import whole
-from waveq.exporting.carriers import FEWEST_OPSET, carrier_for, carriers, raw_bytes, whole_codes
+from waveq.exporting.carriers import carrier_for, carriers, raw_bytes, whole_codes
 from waveq.exporting.input_grids import InputGrid
 from waveq.exporting.integers import Integers
 from waveq.exporting.onnx_check import compare, require_close
-from waveq.exporting.onnx_graph import MARKER, load_package, marked_graph
+from waveq.exporting.onnx_graph import MARKER, OPSET, load_package, marked_graph
 from waveq.exporting.report import Exported, exported
-from waveq.method.sites import WeightSite, site_name, weight_sites
+from waveq.method.sites import weight_sites
 from waveq.policy import Policy
 
-__all__ = ["write_onnx"]
+__all__ = ["channel_shape", "describe", "initializer_names", "replace_markers", "weight_place", "write_onnx"]
 
 
 def write_onnx(
@@ -43,18 +43,18 @@ def write_onnx(
             ONNX Runtime computes something else.
     """
     onnx, runtime = load_package("onnx"), load_package("onnxruntime")
-    if opset is not None and opset < FEWEST_OPSET:
-        raise ValueError(f"opset must be {FEWEST_OPSET} or more, which torch's exporter begins with, not {opset}")
+    if opset is not None and opset < OPSET:
+        raise ValueError(f"opset must be {OPSET} or more, which torch's exporter begins with, not {opset}")
     types = carriers(found, opset)
-    graph, grids = marked_graph(model, example, FEWEST_OPSET)
+    graph, grids = marked_graph(model, example, any_batch=True)
     if opset is None:
-        opset = max(FEWEST_OPSET, *(each.opset for each in types.values()))
-    _replace_markers(onnx, graph.graph, grids)
-    names = _initializer_names(model, found)
+        opset = max(OPSET, *(each.opset for each in types.values()))
+    replace_markers(graph.graph, grids, lambda marker, grid: _quantise(onnx, graph.graph, marker, grid))
+    names = initializer_names(model, found)
     for name, each in found.items():
         _replace_weight(onnx, graph.graph, name, names[name], each, opset)
+    describe(onnx, graph, policy)
     _raise_opset(onnx, graph, opset)
-    _describe(onnx, graph, policy)
     onnx.checker.check_model(graph)
     data = graph.SerializeToString()
     measured = compare(runtime, data, model, example)
@@ -65,23 +65,37 @@ def write_onnx(
     return exported("onnx", path, len(data), found, named, measured)
 
 
-def _initializer_names(model: nn.Module, found: Mapping[str, Integers]) -> dict[str, str]:
-    sites: Mapping[str, WeightSite] = weight_sites(model, bits=found)
-    return {
-        name: name if sites[name].tensor != "weight" else f"{name}.weight" if name else "weight" for name in found
-    }
+def initializer_names(model: nn.Module, found: Mapping[str, Integers]) -> dict[str, str]:
+    """What torch's exporter calls the layers' weights."""
+    sites = weight_sites(model, bits=found)
+    return {name: name if sites[name].tensor != "weight" else f"{name}.weight" if name else "weight" for name in found}
+
+
+def weight_place(graph: Any, name: str, key: str, each: Integers) -> int:
+    """Where a layer's weight is among the graph's tensors.
+
+    Raises:
+        ValueError: nowhere; or it has scales that no axis counts.
+    """
+    if each.outputs is not None and each.outputs.groups > 1:
+        raise ValueError(
+            f"layer {name!r} is a transposed convolution in groups with a scale for each channel: no axis of its "
+            "weight counts the channels, which ONNX needs; train it with granularity 'layer'"
+        )
+    for place, tensor in enumerate(graph.initializer):
+        if tensor.name == key:
+            return place
+    raise ValueError(f"layer {name!r}: its weight is not in the exported graph; is the layer called at all?")
+
+
+def channel_shape(each: Integers) -> list[int]:
+    """The shape in which a layer's scales broadcast to its weight."""
+    return [] if each.axis is None else [-1 if axis == each.axis else 1 for axis in range(each.codes.ndim)]
 
 
 def _replace_weight(onnx: Any, graph: Any, name: str, key: str, each: Integers, opset: int) -> None:
     """Instead of float weights their codes, and a node that gives the weights under their old name."""
-    where = next((i for i, initializer in enumerate(graph.initializer) if initializer.name == key), None)
-    if where is None:
-        raise ValueError(f"layer {name!r}: its weight is not in the exported graph; is the layer called at all?")
-    if each.outputs is not None and each.outputs.groups > 1:
-        raise ValueError(
-            f"layer {name!r} is a transposed convolution in groups with a scale for each channel: no axis of its "
-            "weight counts the channels, and DequantizeLinear needs one; train it with granularity 'layer'"
-        )
+    where = weight_place(graph, name, key, each)
     codes, scale, bits = whole_codes(each)
     carrier = carrier_for(bits, opset)
     tensor = graph.initializer[where]
@@ -104,15 +118,18 @@ def _replace_weight(onnx: Any, graph: Any, name: str, key: str, each: Integers, 
     graph.node.insert(0, node)
 
 
-def _replace_markers(onnx: Any, graph: Any, grids: Mapping[str, InputGrid]) -> None:
+def replace_markers(
+    graph: Any, grids: Mapping[str, InputGrid], nodes_for: Callable[[Any, InputGrid], Sequence[Any]]
+) -> None:
+    """Put the nodes that quantise an input in the place of each marker."""
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
         if node.domain != MARKER:
             graph.node.append(node)
             continue
-        layer = next(onnx.helper.get_attribute_value(each) for each in node.attribute if each.name == "layer").decode()
-        graph.node.extend(_quantise(onnx, graph, node, grids[layer]))
+        layer = next(each.s for each in node.attribute if each.name == "layer").decode()
+        graph.node.extend(nodes_for(node, grids[layer]))
 
 
 def _quantise(onnx: Any, graph: Any, marker: Any, grid: InputGrid) -> list[Any]:
@@ -140,16 +157,17 @@ def _quantise(onnx: Any, graph: Any, marker: Any, grid: InputGrid) -> list[Any]:
 def _raise_opset(onnx: Any, graph: Any, opset: int) -> None:
     """Say that the graph is of a later opset: its operators mean the same there, which the check with ONNX Runtime
     holds for each file."""
-    kept = [each for each in graph.opset_import if each.domain != MARKER]
-    del graph.opset_import[:]
-    graph.opset_import.extend(kept)
     for each in graph.opset_import:
         if each.domain == "":
             each.version = opset
     graph.ir_version = max(graph.ir_version, onnx.helper.find_min_ir_version_for(graph.opset_import))
 
 
-def _describe(onnx: Any, graph: Any, policy: Mapping[str, int]) -> None:
+def describe(onnx: Any, graph: Any, policy: Mapping[str, int]) -> None:
+    """Bits, the policy and versions, in the metadata; no word of the markers."""
+    kept = [each for each in graph.opset_import if each.domain != MARKER]
+    del graph.opset_import[:]
+    graph.opset_import.extend(kept)
     graph.producer_name, graph.producer_version = "waveq", version("waveq")
     whole_policy = policy.to_json() if isinstance(policy, Policy) else {"bits": dict(policy)}
     told = {

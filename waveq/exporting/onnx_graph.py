@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from waveq.exporting.input_grids import InputGrid, input_grid
 from waveq.method.fixed_input import FIXED_INPUT, FixedInput
 
-__all__ = ["MARKER", "load_package", "marked_graph"]
+__all__ = ["MARKER", "OPSET", "load_package", "marked_graph"]
 
+OPSET = 18  # torch's exporter begins with it
 MARKER = "waveq"
 """The domain of the markers; each has the attribute ``layer``."""
 
 
 def load_package(name: str) -> Any:
-    """A package of the extra ``waveq[export]``.
+    """A package of the extra ``waveq[export]``, or one that stands beside it (qonnx).
 
     Raises:
         ImportError: not installed; the message says how.
@@ -31,7 +32,9 @@ def load_package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"this target needs the package {name}: pip install 'waveq[export]'") from error
+        package = name.partition(".")[0]
+        beside = " qonnx" if package == "qonnx" else ""
+        raise ImportError(f"this target needs the package {package}: pip install 'waveq[export]'{beside}") from error
 
 
 class _Marked(nn.Module):
@@ -51,13 +54,13 @@ class _Marked(nn.Module):
         return marked
 
 
-def marked_graph(model: nn.Module, example: tuple[Tensor, ...], opset: int) -> tuple[Any, dict[str, InputGrid]]:
+def marked_graph(model: nn.Module, example: tuple[Tensor, ...], *, any_batch: bool) -> tuple[Any, dict[str, InputGrid]]:
     """The graph, an ``onnx.ModelProto``, and the grids that its markers stand for, by layer.
 
     Args:
         model: finalised; unchanged. It is exported as it is in evaluation mode.
-        example: its inputs; the first axis of each may have any length afterwards.
-        opset: of ONNX.
+        example: its inputs.
+        any_batch: whether the first axis of each may have any length afterwards.
 
     Raises:
         ValueError: inputs on a grid that is no multiple of a scale.
@@ -77,11 +80,21 @@ def marked_graph(model: nn.Module, example: tuple[Tensor, ...], opset: int) -> t
             example,
             dynamo=True,
             optimize=False,
-            opset_version=opset,
-            dynamic_shapes=tuple({0: torch.export.Dim.AUTO} for _ in example),
+            opset_version=OPSET,
+            dynamic_shapes=tuple({0: torch.export.Dim.AUTO} for _ in example) if any_batch else None,
             verbose=False,
         )
-    return program.model_proto, grids
+    return _plain(program.model_proto), grids
+
+
+def _plain(graph: Any) -> Any:
+    """Without what the exporter notes of every node: stack traces, with this machine's paths, fill more bytes than the
+    weights of a small network."""
+    noted = [graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.graph.input, *graph.graph.output]
+    for each in [*noted, *graph.graph.initializer]:
+        del each.metadata_props[:]
+        each.doc_string = ""
+    return graph
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def find_scales(rows: Tensor, bits: int, offset: float, told: float | None = Non
 
 def _values(rows: Tensor, most: int) -> Tensor | None:
     """(R, m) the values of each row by their size, the largest repeated; None where a row has more than ``most``."""
-    each = [row.unique() for row in rows.detach().cpu().unbind()]
+    each: list[Tensor] = [torch.unique(row) for row in rows.detach().cpu().unbind()]
     longest = max(len(values) for values in each)
     if longest > most:
         return None

@@ -77,7 +77,9 @@ def drift_of(travel: Sequence[float], phase2_steps: int, settle: float, *, start
     speeds = [moved / p for moved, p in zip(travel, pace, strict=False)]
     speed = statistics.fmean(speeds)
     uncertain = _quantile(_FALSE_ALARMS / (2 * layers), count - 1) * statistics.stdev(speeds) / math.sqrt(count)
-    return math.copysign(max(0.0, abs(speed) - uncertain), speed) * sum(pace[count // 2 :])
+    if abs(speed) <= uncertain:
+        return 0.0
+    return math.copysign(abs(speed) - uncertain, speed) * sum(pace[count // 2 :])
 
 
 def student_tail(t: float, degrees: int) -> float:

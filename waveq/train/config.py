@@ -23,10 +23,10 @@ from pydantic import (
     model_validator,
 )
 
+from waveq._bits import MAX_INPUT_BITS, MAX_TOTAL_BITS
 from waveq._names import suggestion
 from waveq._policy_file import read_policy_file
 from waveq._reading import parse_json, read_text
-from waveq.functional import MAX_TOTAL_BITS
 from waveq.method.options import USUAL_QUANTIZER, Bits, Method, option_names
 from waveq.train.strict import expected, fits
 from waveq.train.user_modules import import_modules, module_name
@@ -230,7 +230,7 @@ class TrainConfig(BaseModel):
             )
         for name in ("bits", "first_last", "activation_bits"):
             # before float training is done, and by name; quantizers check again
-            given, most = getattr(self, name), 8 if name == "activation_bits" else MAX_TOTAL_BITS
+            given, most = getattr(self, name), MAX_INPUT_BITS if name == "activation_bits" else MAX_TOTAL_BITS
             for value in given.values() if isinstance(given, dict) else (given,):
                 if isinstance(value, int) and value > most:
                     raise ValueError(f"{name} must be from 1 to {most}, not {value}")

@@ -153,7 +153,7 @@ def test_a_closed_pipe_is_no_error() -> None:
 def test_names_from_files_steer_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "net.csv"
     path.write_text("name,kind,in_channels,out_channels\nfc\x1b[2J,linear,3,2\n")
-    assert app.main(["score", "--workload", str(path), "--default-bits", "4"]) == 0
+    assert app.main(["score", "4", "--workload", str(path)]) == 0
     assert "fc\\x1b[2J" in capsys.readouterr().out
 
 

@@ -30,9 +30,11 @@ def finalised(method: str, bits: int, dtype: torch.dtype = torch.float32, **opti
 def check(model: nn.Module, policy: Any) -> None:
     for name, found in waveq.integers(model, policy).items():
         weight, bits = model.get_submodule(name).weight, policy[name]
-        assert torch.equal(found.weight(), weight) and found.weight().dtype is weight.dtype
+        assert torch.equal(found.weight(), weight)
+        assert found.weight().dtype is weight.dtype
         assert found.codes.dtype is (torch.int8 if bits <= 8 else torch.int16)
-        assert -(2 ** (bits - 1)) <= int(found.codes.min()) and int(found.codes.max()) < 2 ** (bits - 1)
+        assert -(2 ** (bits - 1)) <= int(found.codes.min())
+        assert int(found.codes.max()) < 2 ** (bits - 1)
         assert found.scale.dtype is (torch.float64 if weight.dtype is torch.float64 else torch.float32)
 
 
@@ -113,3 +115,24 @@ def test_bad_input_is_named() -> None:
     waveq.attach(model, bits=3, quantizer="lsq", total_steps=1)
     with pytest.raises(ValueError, match="layer '0' is still attached"):
         waveq.integers(model, policy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["plain", "auto"])
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+@pytest.mark.parametrize("method", ["wrpn", "midrise"])
+def test_rounding_what_is_rounded_changes_nothing(method: str, granularity: Any, form: Any) -> None:
+    """The largest weight is the scale of the next time: it must not drift by its last bit."""
+    weight = torch.randn(64, 30, generator=torch.Generator().manual_seed(0))
+    with waveq.use_backend(form):
+        for bits in range(2, 10):
+            model = nn.Sequential(nn.Linear(30, 64, bias=False))
+            with torch.no_grad():
+                model[0].weight.copy_(weight)
+            for _ in range(3):
+                wq = waveq.attach(
+                    model, quantizer=method, scale="max", granularity=granularity, bits=bits, total_steps=1
+                )
+                before = model[0].weight.detach().clone()
+                wq.finalize()
+                assert torch.equal(model[0].weight, before)

@@ -39,8 +39,10 @@ def test_an_archive_holds_the_whole_network(options: dict[str, object], tmp_path
         assert torch.equal(found.weight(), model.get_submodule(name).weight)  # type: ignore[arg-type]
         assert found.bits == policy[name]
     with np.load(tmp_path / "net.npz") as archive:
-        assert "3.bias" in archive and "1.running_mean" in archive and "3.weight" not in archive
-    assert made.float_bytes == 4 * (90 + 60) and made.file_bytes == (tmp_path / "net.npz").stat().st_size
+        assert {"3.bias", "1.running_mean"} <= set(archive)
+        assert "3.weight" not in archive
+    assert made.float_bytes == 4 * (90 + 60)
+    assert made.file_bytes == (tmp_path / "net.npz").stat().st_size
     scales = 4 * (5 + 3 if options.get("granularity") else 2)
     assert made.packed_bytes == -(-90 * 5 // 8) + -(-60 * 3 // 8) + scales
     assert "0: 5 bits packed; 3: 3 bits packed" in str(made)
@@ -56,6 +58,6 @@ def test_nothing_is_written_where_the_policy_is_another_models(tmp_path: Path) -
     model, _ = network(quantizer="lsq")
     with pytest.raises(ValueError, match="names layer 'conv1', which the model does not have"):
         waveq.export(model, {"conv1": 3}, to="npz", path=tmp_path / "net.npz")
-    with pytest.raises(ValueError, match="to must be one of .*, not 'tflite'"):
+    with pytest.raises(ValueError, match=r"to must be one of .*, not 'tflite'"):
         waveq.export(model, {"0": 5}, to="tflite", path=tmp_path / "net.npz")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

@@ -359,3 +359,44 @@ def test_lsq_shortens_each_channel_s_range_with_its_bits() -> None:
     for each, part in ((together, weight), *zip(alone, weight, strict=True)):
         each.restart(part, 2)
     torch.testing.assert_close(together.step.detach(), torch.stack([each.step.detach() for each in alone]))  # type: ignore[operator, arg-type]
+
+
+# ---------------------------------------------------------------------- processes
+
+
+def _after_three_steps(quantizer: str, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+    """All parameters after three steps on a part of each batch."""
+    model = _network()
+    wq = waveq.attach(model, bits=4, quantizer=quantizer, granularity="channel", total_steps=40)
+    runs: Any = nn.parallel.DistributedDataParallel(model) if world > 1 else model
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    for step in range(3):
+        generator = torch.Generator().manual_seed(step)
+        x, y = torch.randn(16, 1, 6, 6, generator=generator), torch.randint(4, (16,), generator=generator)
+        loss = nn.functional.cross_entropy(runs(x[rank::world]), y[rank::world]) + wq.penalty()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        wq.step()
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def _rank(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    found = {quantizer: _after_three_steps(quantizer, rank, 2) for quantizer in ("lsq", "wrpn")}
+    torch.save(found, f"{folder}/{rank}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+    """To rounding, at first: over epochs a weight beside a threshold falls to the other side, and the runs part."""
+    torch.multiprocessing.spawn(_rank, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    for quantizer, theirs in first.items():
+        alone = _after_three_steps(quantizer)
+        assert any(name.endswith(".step") for name in alone) == (quantizer == "lsq")
+        for name, value in alone.items():
+            assert torch.equal(theirs[name], second[quantizer][name])
+            torch.testing.assert_close(theirs[name], value, rtol=1e-5, atol=1e-6 * float(value.abs().max()))

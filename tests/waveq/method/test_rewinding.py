@@ -134,8 +134,8 @@ def _alias(start: State, model: nn.Module) -> Any:
         (lambda start, model: {**start, "2.bias": 3.0}, r"start\['2\.bias'\] must be a tensor.*not float"),
         (_alias, r"start\['2\.bias'\] is the model's own memory.*copy\.deepcopy"),
         (lambda start, model: copy.deepcopy(model.state_dict()), "the state_dict of an attached model"),
-        (lambda start, model: Path("none.pt"), r"there is no file none\.pt"),
-        (lambda start, model: Path(__file__), "truncated or no file of weights"),
+        (lambda start, model: Path("none.pt"), r"none\.pt: there is no such file"),
+        (lambda start, model: Path(__file__), "truncated or not a file of weights"),
         (lambda start, model: 3, "start must be the model, a state_dict or a file of one, not int"),
     ],
 )

@@ -51,6 +51,14 @@ def test_two_processes_give_the_policy_of_one_even_when_stopped_in_between(tmp_p
     assert two.test_accuracy == pytest.approx(one.test_accuracy, abs=0.01)
 
 
+@pytest.mark.slow
+def test_scales_that_are_not_used_while_weights_are_float_do_not_stop_two_processes(tmp_path: Path) -> None:
+    result = train(config(tmp_path, 2, quantizer="lsq", pretrain_epochs=1), say=lambda _line: None)
+    assert result.mean_bits > 1.0
+    steps = load_weights(tmp_path / "wave" / "state.pt")
+    assert all(bool(torch.isfinite(value).all()) for name, value in steps.items() if name.endswith("quantizer.step"))
+
+
 def test_a_process_that_fails_stops_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = "import os, sys, time; sys.exit(3) if os.environ['LOCAL_RANK'] == '1' else time.sleep(60)"
     monkeypatch.setattr(processes, "_command", lambda _config: [sys.executable, "-c", script])

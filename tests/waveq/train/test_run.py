@@ -211,7 +211,7 @@ def test_run_folder_holds_everything(finished: tuple[TrainConfig, Any, Lines]) -
     config, _, _ = finished
     root = config.folder
     assert {p.name for p in root.iterdir()} == {
-        *("config.json", "policy.json", "weights.pt", "result.json"),
+        *("config.json", "policy.json", "weights.pt", "result.json", ".lock"),
         *("float", "search", "wave", "finetune"),
     }
     for stage, steps in (("float", 120), ("search", 24), ("wave", 96), ("finetune", 40)):

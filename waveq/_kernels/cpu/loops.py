@@ -50,7 +50,7 @@ TANH, CLOSED, ROUND, WAVE = 1, 2, 4, 8
 DIVISOR, U_LOW, U_HIGH, PITCH = (Column[name].value for name in ("DIVISOR", "U_LOW", "U_HIGH", "PITCH"))
 GAIN, LOW, HIGH, SHIFT = (Column[name].value for name in ("GAIN", "LOW", "HIGH", "SHIFT"))
 V_DIVISOR, V_LOW, V_HIGH = (Column[name].value for name in ("V_DIVISOR", "V_LOW", "V_HIGH"))
-PERIODS, LARGEST = (Column[name].value for name in ("PERIODS", "LARGEST"))
+PERIODS, LARGEST, STEP = (Column[name].value for name in ("PERIODS", "LARGEST", "STEP"))
 
 _ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
 # The largest weight is divided by itself; in a product with the inverse it may miss the outermost level by rounding.
@@ -111,8 +111,7 @@ def tanh_of(largest: Array, out: Array) -> None:
 @jit_loop
 def _round_tanh(t: Array, out: Array, row: Array) -> None:
     widest_vectors()
-    scale, pitch, shift = _ONE / (row[DIVISOR] * row[PITCH]), row[PITCH], row[SHIFT]
-    step = row[GAIN] * pitch
+    scale, pitch, step, shift = _ONE / (row[DIVISOR] * row[PITCH]), row[PITCH], row[STEP], row[SHIFT]
     low, high = max(row[LOW], row[U_LOW] / pitch), min(row[HIGH], row[U_HIGH] / pitch)
     for i in range(t.size):
         out[i] = (whole(clip(t[i] * scale, low, high) - shift) + shift) * step
@@ -122,7 +121,7 @@ def _round_tanh(t: Array, out: Array, row: Array) -> None:
 def _round_clip(w: Array, out: Array, row: Array) -> None:
     widest_vectors()
     divisor, start, end, pitch = row[DIVISOR], row[U_LOW], row[U_HIGH], row[PITCH]
-    step, low, high, shift = row[GAIN] * pitch, row[LOW], row[HIGH], row[SHIFT]
+    step, low, high, shift = row[STEP], row[LOW], row[HIGH], row[SHIFT]
     for i in range(w.size):
         u = clip(w[i] / divisor, start, end)
         out[i] = (whole(clip(u / pitch, low, high) - shift) + shift) * step

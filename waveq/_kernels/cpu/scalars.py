@@ -15,6 +15,8 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
+from waveq._jit import compiled
+
 __all__ = [
     "NEAR",
     "add",
@@ -41,10 +43,14 @@ _SUM_FLAGS = {"nsz", "reassoc"}
 
 def jit_loop(kernel: Kernel) -> Kernel:
     """Compile with the flags above, without the interpreter lock and without Python's division check (a branch)."""
-    return cast(Kernel, numba.njit(fastmath=_LANE_FLAGS, nogil=True, cache=True, error_model="numpy")(kernel))
+    return compiled(kernel, fastmath=_LANE_FLAGS, nogil=True, error_model="numpy")
 
 
-@numba.njit(fastmath=_SUM_FLAGS, nogil=True, cache=True, error_model="numpy")
+def _jit_sum(kernel: Kernel) -> Kernel:
+    return compiled(kernel, fastmath=_SUM_FLAGS, nogil=True, error_model="numpy")
+
+
+@_jit_sum
 def add(total: Real, value: Real) -> Real:
     """total + value, where the order of a loop's additions is the compiler's."""
     return total + value

@@ -30,7 +30,7 @@ BLOCK = 4096  # weights of one program
 _COLUMNS = tl.constexpr(len(Column))
 _DIVISOR, _U_LOW, _U_HIGH = (tl.constexpr(Column[name].value) for name in ("DIVISOR", "U_LOW", "U_HIGH"))
 _PITCH, _GAIN, _LOW, _HIGH = (tl.constexpr(Column[name].value) for name in ("PITCH", "GAIN", "LOW", "HIGH"))
-_SHIFT, _PERIODS = (tl.constexpr(Column[name].value) for name in ("SHIFT", "PERIODS"))
+_SHIFT, _PERIODS, _STEP = (tl.constexpr(Column[name].value) for name in ("SHIFT", "PERIODS", "STEP"))
 _V_DIVISOR, _V_LOW, _V_HIGH = (tl.constexpr(Column[name].value) for name in ("V_DIVISOR", "V_LOW", "V_HIGH"))
 
 
@@ -179,7 +179,7 @@ def round_blocks(
         t = _tanh(t)
     if ROUND:
         _u, _x, steps, _within, _free = _steps(t, row, TANH, True)
-        value = steps * (tl.load(row + _GAIN) * tl.load(row + _PITCH))
+        value = steps * tl.load(row + _STEP)
         tl.store(tl.load(table + 1).to(tl.pointer_type(DTYPE)) + at, value.to(DTYPE), mask=inside)
     if WAVE:
         _v, sine, _cosine, _slope, _free = _wave(t, row)

@@ -1,0 +1,45 @@
+"""`waveq export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from waveq.cli.app import main
+from waveq.exporting.npz import read_npz
+
+
+@pytest.mark.slow
+def test_the_final_network_of_a_run(run_copy: Path, designed: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(run_copy), "--to", "npz", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["path"] == str(run_copy / "model.npz")
+    weights = torch.load(run_copy / "weights.pt", weights_only=True)
+    found = read_npz(run_copy / "model.npz")
+    assert {name: each.bits for name, each in found.items()} == dict(designed.run.policy)
+    for name, each in found.items():
+        assert torch.equal(each.weight(), weights[f"{name}.weight"])
+
+
+@pytest.mark.slow
+def test_onnx_says_sizes_and_the_difference(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxscript", reason="needs waveq[export]")
+    pytest.importorskip("onnxruntime", reason="needs waveq[export]")
+    assert main(["export", str(run_copy), "--path", str(run_copy / "net.onnx")]) == 0
+    text = capsys.readouterr().out
+    for word in ("net.onnx", "packed", "in float32", "Carried by: conv1: int", "Largest difference from torch"):
+        assert word in text
+    assert main(["export", str(run_copy), "--opset", "11"]) == 2
+    assert "opset must be 18 or more" in capsys.readouterr().err
+    assert not (run_copy / "model.onnx").exists()
+
+
+def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path), "--to", "onx"]) == 2
+    assert "--to must be one of 'onnx', 'qonnx', 'npz', not 'onx'; did you mean 'onnx'?" in capsys.readouterr().err
+    assert main(["export", str(tmp_path)]) == 2
+    assert "is no run folder" in capsys.readouterr().err
