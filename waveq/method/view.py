@@ -15,6 +15,7 @@ from waveq.method.forecast import forecast
 from waveq.method.freezing import forecast_freezing
 from waveq.method.guards import Guards
 from waveq.method.learned_policy import policy_of
+from waveq.method.lost_layers import lost_layers
 from waveq.method.operands import InputOperand
 from waveq.method.progress import Progress
 from waveq.method.relus import relus_left_out
@@ -180,7 +181,9 @@ class View:
     def _doubts_of_weights(self) -> list[str]:
         if self._left:
             return self._last_doubts
-        return off_levels(self._all) if self.settings.forward == "float" and not self.learning else []
+        if self.learning:
+            return []
+        return lost_layers(self._all) + (off_levels(self._all) if self.settings.forward == "float" else [])
 
     def policy(self) -> Policy:
         """The bits with their betas, scales and provenance; after ``finalize`` those it was finalised with.
