@@ -164,7 +164,9 @@ def rounded(squashed: Tensor, levels: Levels, shift: float) -> Tensor:
     if _is_one(levels.gain):
         return steps * levels.pitch
     product = levels.gain * levels.pitch
-    settled = settled_step(torch.as_tensor(levels.gain), torch.as_tensor(levels.pitch), levels.high)
+    dtype = torch.float64 if squashed.dtype is torch.float64 else torch.float32  # of the rows of a table, too
+    gain, pitch = (torch.as_tensor(number, dtype=dtype) for number in (levels.gain, levels.pitch))
+    settled = settled_step(gain, pitch, levels.high)
     step: Tensor = product + (settled - product).detach()
     return steps * step
 

@@ -55,7 +55,7 @@ def export(
         trained.policy,
         to=target,
         path=path or run / f"model.{SUFFIXES[to]}",
-        example=images[:_SAMPLES],
+        sample=images[:_SAMPLES],
         opset=opset,
     )
     emit(str(made), dataclasses.asdict(made), as_json=as_json)

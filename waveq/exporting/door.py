@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from waveq._names import check_choice
@@ -21,10 +22,10 @@ SUFFIXES: Mapping[str, str] = {"onnx": "onnx", "qonnx": "qonnx.onnx", "npz": "np
 def export(
     model: nn.Module,
     policy: Mapping[str, int],
+    path: Path | str,
     *,
     to: Target,
-    path: Path | str,
-    example: Tensor | tuple[Tensor, ...] | None = None,
+    sample: Tensor | tuple[Tensor, ...] | None = None,
     opset: int | None = None,
 ) -> Exported:
     """Write a finalised network with its weights as integers; docs/export.md says which target holds what.
@@ -34,10 +35,10 @@ def export(
     Args:
         model: after ``finalize()``, or plain with the weights of such a model; unchanged.
         policy: its bits, a ``Policy`` or a plain mapping.
+        path: the file.
         to: "onnx" (ONNX Runtime and others run it), "qonnx" (Quant nodes, for hls4ml and FINN), "npz" (a NumPy archive,
             packed).
-        path: the file.
-        example: inputs, for targets that compute: one tensor or several, at least two samples.
+        sample: inputs, for targets that compute: one tensor or several, samples along the first axis.
         opset: of ONNX; None takes the first that has the smallest integer types.
 
     Raises:
@@ -51,7 +52,7 @@ def export(
         >>> net = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> wq = waveq.attach(net, quantizer="wrpn", scale="max", bits={"0": 3, "2": 8}); wq.finalize()
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     made = waveq.export(net, wq.policy(), to="npz", path=f"{folder}/net.npz")
+        ...     made = waveq.export(net, wq.policy(), f"{folder}/net.npz", to="npz")
         >>> made.packed_bytes, made.float_bytes, made.carriers["0"], made.difference
         (216, 2112, '3 bits packed', 0.0)
     """
@@ -61,7 +62,7 @@ def export(
         from waveq.exporting.npz import write_npz
 
         return write_npz(model, found, Path(path))
-    examples = _examples(to, example)
+    examples = _samples(to, sample)
     if to == "qonnx":
         if opset is not None:
             raise ValueError("opset is for target 'onnx'; target 'qonnx' has its own operators at any")
@@ -73,10 +74,11 @@ def export(
     return write_onnx(model, policy, found, Path(path), examples, opset)
 
 
-def _examples(to: str, example: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
-    given = (example,) if isinstance(example, Tensor) else example
+def _samples(to: str, sample: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+    given = (sample,) if isinstance(sample, Tensor) else sample
     if not given or not all(isinstance(each, Tensor) for each in given):
-        raise ValueError(f"target {to!r} needs example=, a tensor of inputs (or a tuple of them), not {example!r}")
-    if any(len(each) < 2 for each in given):
-        raise ValueError("example must hold two samples at least: with one, its length would be taken for fixed")
-    return tuple(each.detach().cpu() for each in given)
+        raise ValueError(f"target {to!r} needs sample=, a tensor of inputs (or a tuple of them), not {sample!r}")
+    if any(each.ndim == 0 or not len(each) for each in given):
+        raise ValueError("sample must hold inputs along its first axis, one at least")
+    # a length of one would be taken for fixed
+    return tuple((torch.cat([each, each]) if len(each) == 1 else each).detach().cpu() for each in given)

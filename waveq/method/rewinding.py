@@ -65,6 +65,7 @@ def rewind(
         RuntimeError: the search was finalised or removed.
 
     Example:
+        >>> import torch
         >>> from waveq import attach
         >>> net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
         >>> first = net[0].weight.detach().clone()
@@ -106,7 +107,11 @@ def _kept(wq: WaveQ, model: nn.Module) -> Mapping[str, Any]:
             "state_dict() of a float one, whose weights it shall have"
         )
     if wq.start is None or wq.start.weights is None:
-        why = "no bits were learned in this run" if wq.start is None else "a checkpoint was loaded into the search"
+        why = (
+            "no bits were learned in this run"
+            if wq.start is None
+            else "a checkpoint was loaded into the search, or it is a copy"
+        )
         raise ValueError(
             f"the float weights that the search began with are not known here ({why}): give them as start, the "
             "state_dict from before attach(), or a file of it"

@@ -6,6 +6,7 @@ import weakref
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from waveq.method.checkpoint import ROOT_COUNTS, ROOT_SEAL, ROOT_STATE
 from waveq.method.view import View
@@ -25,19 +26,27 @@ class Start:
 
     def __init__(self, wq: View) -> None:
         self._wq: weakref.ref[View] | None = weakref.ref(wq)
-        self._hook = wq._model.register_load_state_dict_post_hook(self._loaded)  # type: ignore[no-untyped-call]
+        self._hook: RemovableHandle | None = wq._model.register_load_state_dict_post_hook(self._loaded)  # type: ignore[no-untyped-call]
         self.weights: dict[str, Any] | None = None
         self._take(wq)
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Start:
-        """What hangs on a copy of the model: nobody rewinds that."""
+        """What hangs on a copy of the model: that is rewound with a start that is given."""
         copied = Start.__new__(Start)
-        copied._wq, copied.weights = None, None
+        copied.__setstate__()
         return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Like a copy; that an attached model cannot be pickled is for torch to say."""
+        return object.__new__, (Start,), ()
+
+    def __setstate__(self, _state: object = None) -> None:
+        self._wq, self._hook, self.weights = None, None, None
 
     def remove(self) -> None:
         """Forget the weights, and follow no more loading."""
-        self._hook.remove()
+        if self._hook is not None:
+            self._hook.remove()
         self.weights = None
 
     def _loaded(self, _model: nn.Module, _keys: object) -> None:

@@ -34,7 +34,7 @@ def network(**options: object) -> tuple[nn.Module, waveq.Policy]:
 @pytest.mark.parametrize("options", [{"quantizer": "lsq", "granularity": "channel"}, {"quantizer": "dorefa"}])
 def test_an_archive_holds_the_whole_network(options: dict[str, object], tmp_path: Path) -> None:
     model, policy = network(**options)
-    made = waveq.export(model, policy, to="npz", path=tmp_path / "net.npz")
+    made = waveq.export(model, policy, tmp_path / "net.npz", to="npz")
     for name, found in read_npz(tmp_path / "net.npz").items():
         assert torch.equal(found.weight(), model.get_submodule(name).weight)  # type: ignore[arg-type]
         assert found.bits == policy[name]
@@ -57,7 +57,7 @@ def test_other_archives_are_refused(tmp_path: Path) -> None:
 def test_nothing_is_written_where_the_policy_is_another_models(tmp_path: Path) -> None:
     model, _ = network(quantizer="lsq")
     with pytest.raises(ValueError, match="names layer 'conv1', which the model does not have"):
-        waveq.export(model, {"conv1": 3}, to="npz", path=tmp_path / "net.npz")
+        waveq.export(model, {"conv1": 3}, tmp_path / "net.npz", to="npz")
     with pytest.raises(ValueError, match=r"to must be one of .*, not 'tflite'"):
-        waveq.export(model, {"0": 5}, to="tflite", path=tmp_path / "net.npz")  # type: ignore[arg-type]
+        waveq.export(model, {"0": 5}, tmp_path / "net.npz", to="tflite")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

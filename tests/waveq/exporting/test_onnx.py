@@ -74,7 +74,7 @@ def test_networks_run_and_their_weights_are_equal(onnx: Any, name: str, options:
     layers = list(waveq.layers.quantizable(model))
     bits = {layer: 2 + i % 4 for i, layer in enumerate(layers)}
     policy = finalised(model, x, bits, **options)
-    made = waveq.export(model, policy, to="onnx", path=tmp_path / "net.onnx", example=x)
+    made = waveq.export(model, policy, tmp_path / "net.onnx", to="onnx", sample=x)
     found = weights_in(onnx, tmp_path / "net.onnx")
     for layer in layers:
         assert np.array_equal(found[f"{layer}.weight"], model.get_submodule(layer).weight.detach().numpy())  # type: ignore[operator]
@@ -94,7 +94,7 @@ def test_qonnx_says_every_bit_and_its_executor_agrees(onnx: Any, options: Any, t
     torch.manual_seed(0)
     model, x = waveq.zoo.build("simplenet5"), torch.randn(4, 3, 32, 32)
     bits = {layer: 2 + i for i, layer in enumerate(waveq.layers.quantizable(model))}
-    made = waveq.export(model, finalised(model, x, bits, **options), to="qonnx", path=tmp_path / "net.onnx", example=x)
+    made = waveq.export(model, finalised(model, x, bits, **options), tmp_path / "net.onnx", to="qonnx", sample=x)
     extra = options["quantizer"] == "dorefa"  # no zero: one more bit
     assert made.carriers == {layer: f"{count + extra} bits" for layer, count in bits.items()}
     assert made.difference <= 1e-5 * made.largest
@@ -121,7 +121,7 @@ def test_attention_and_embeddings(onnx: Any, options: Any, tmp_path: Path) -> No
     torch.manual_seed(0)
     model, x = Attentive(), torch.randint(0, 50, (4, 7))
     policy = finalised(model, x, 4, granularity="channel" if "scale" in options else None, **options)
-    made = waveq.export(model, policy, to="onnx", path=tmp_path / "net.onnx", example=x)
+    made = waveq.export(model, policy, tmp_path / "net.onnx", to="onnx", sample=x)
     assert made.difference <= 1e-5 * made.largest
     assert "encoder.self_attn.in_proj_weight" in made.carriers
     found = weights_in(onnx, tmp_path / "net.onnx")
@@ -133,7 +133,7 @@ def test_metadata_types_and_opset(onnx: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(4, 8)
     policy = finalised(model, x, {"0": 2, "2": 3, "4": 9}, quantizer="lsq")
-    made = waveq.export(model, policy, to="onnx", path=tmp_path / "net.onnx", example=x)
+    made = waveq.export(model, policy, tmp_path / "net.onnx", to="onnx", sample=x)
     assert made.carriers == {"0": "int2", "2": "int4", "4": "int16"}
     graph = onnx.load(tmp_path / "net.onnx")
     assert [(each.domain, each.version) for each in graph.opset_import] == [("", 25)]
@@ -141,7 +141,7 @@ def test_metadata_types_and_opset(onnx: Any, tmp_path: Path) -> None:
     assert told["waveq.bits"] == dict(policy)
     assert told["waveq.policy"] == policy.to_json()
     assert set(told["waveq.versions"]) == {"waveq", "torch", "onnx"}
-    made = waveq.export(model, policy, to="onnx", path=tmp_path / "older.onnx", example=x, opset=21)
+    made = waveq.export(model, policy, tmp_path / "older.onnx", to="onnx", sample=x, opset=21)
     assert made.carriers == {"0": "int4", "2": "int4", "4": "int16"}
 
 
@@ -151,15 +151,15 @@ def test_what_cannot_be_held_is_refused_and_nothing_is_written(onnx: Any, tmp_pa
     policy = finalised(model, x, {"0": 3, "2": 9}, quantizer="lsq")
     path = tmp_path / "net.onnx"
 
-    def refused(match: str, given: Any = policy, example: Any = x, **options: Any) -> None:
+    def refused(match: str, given: Any = policy, sample: Any = x, **options: Any) -> None:
         with pytest.raises(ValueError, match=match):
-            waveq.export(model, given, to="onnx", path=path, example=example, **options)
+            waveq.export(model, given, to="onnx", path=path, sample=sample, **options)
         assert not list(tmp_path.iterdir())
 
     refused("opset must be 18 or more", opset=11)
     refused("codes of 9 bits need opset 21 of ONNX, not 20", opset=20)
-    refused("needs example=", example=None)
-    refused("two samples at least", example=x[:1])
+    refused("needs sample=", sample=None)
+    refused("one at least", sample=x[:0])
     model[2] = nn.Linear(8, 2)  # replaced since
     refused("layer '2': its weights are no multiples of a scale at 9 bits")
 
@@ -168,7 +168,7 @@ def test_a_grouped_transposed_convolution_by_channel_is_refused(onnx: Any, tmp_p
     model, x = nn.Sequential(nn.ConvTranspose2d(4, 4, 2, groups=2)), torch.randn(2, 4, 3, 3)
     policy = finalised(model, x, 4, quantizer="wrpn", scale="max", granularity="channel", skip=())
     with pytest.raises(ValueError, match="transposed convolution in groups"):
-        waveq.export(model, policy, to="onnx", path=tmp_path / "net.onnx", example=x)
+        waveq.export(model, policy, tmp_path / "net.onnx", to="onnx", sample=x)
     assert not list(tmp_path.iterdir())
 
 
@@ -208,3 +208,12 @@ def test_small_types_are_packed_as_onnx_packs_them(onnx: Any) -> None:
 def test_the_smallest_type_of_an_opset() -> None:
     assert [carrier_for(bits, None).bits for bits in (1, 2, 3, 4, 5, 8, 9)] == [2, 2, 4, 4, 8, 8, 16]
     assert [carrier_for(bits, 18).bits for bits in (1, 8)] == [8, 8]
+
+
+@pytest.mark.slow
+def test_one_sample_is_enough(onnx: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(4, 8)
+    policy = finalised(model, x, {"0": 3, "2": 4}, quantizer="lsq")
+    waveq.export(model, policy, tmp_path / "net.onnx", to="onnx", sample=x[:1])
+    torch.testing.assert_close(run(tmp_path / "net.onnx", x), model(x), rtol=1e-4, atol=1e-5)

@@ -293,3 +293,12 @@ def test_copies_and_finalised_models_keep_no_start() -> None:
     assert wq.start.weights is None
     for each in (model, copied):
         assert not each._load_state_dict_post_hooks
+
+
+def test_a_copied_run_is_rewound_with_a_start_that_is_given() -> None:
+    model, wq, start = search(normed)
+    twin, other = copy.deepcopy((model, wq))
+    with pytest.raises(ValueError, match="not known here .*or it is a copy"):
+        waveq.rewind(other, twin, total_steps=8)
+    waveq.rewind(other, start, total_steps=8).remove()
+    assert same(twin.state_dict(), start)
