@@ -298,7 +298,7 @@ def test_copies_and_finalised_models_keep_no_start() -> None:
 def test_a_copied_run_is_rewound_with_a_start_that_is_given() -> None:
     model, wq, start = search(normed)
     twin, other = copy.deepcopy((model, wq))
-    with pytest.raises(ValueError, match="not known here .*or it is a copy"):
+    with pytest.raises(ValueError, match=r"not known here .*or it is a copy"):
         waveq.rewind(other, twin, total_steps=8)
     waveq.rewind(other, start, total_steps=8).remove()
     assert same(twin.state_dict(), start)
