@@ -83,8 +83,9 @@ def test_collapse_is_diagnosed() -> None:
             model.get_submodule(name).weight.mul_(0.01)  # type: ignore[operator]
     wq = waveq.attach(model, quantizer="wrpn", total_steps=300, preset="paper")
     findings = run_weights_fixed(model, wq)
-    assert len(findings) == 1
+    assert len(findings) == 2
     assert findings[0].startswith("beta collapsed to its lower limit in: 0, 2, 4. Lower lambda_beta")
+    assert findings[1].startswith("rounding leaves nothing of 0 (")  # levels of no scale, weights a hundredth of them
 
 
 @pytest.mark.slow
