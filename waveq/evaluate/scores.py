@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from waveq._jit import compiled
+from waveq._kernels.jit import compiled
 
 __all__ = ["count_hits", "predicted_classes"]
 

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from waveq._lock import alone_in
 from waveq.threads import torch_threads
 from waveq.train.batches import mixed_seed
 from waveq.train.classifier import measure
 from waveq.train.config import TrainConfig
 from waveq.train.doubts import Doubts
+from waveq.train.lock import alone_in
 from waveq.train.processes import is_worker, launch
 from waveq.train.result import TrainResult, share_sentence
 from waveq.train.run_folder import STAGES, RunFolder, load_weights, save_weights

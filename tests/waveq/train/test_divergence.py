@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 import waveq
-from waveq._lock import alone_in
 from waveq.train.config import parse_config
 from waveq.train.divergence import Diverged, StopsWhenDiverged, first_without_numbers, require_numbers
+from waveq.train.lock import alone_in
 from waveq.train.run import train
 from waveq.train.run_folder import RunFolder, load_weights
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from waveq._lock import alone_in
 from waveq.train import processes
 from waveq.train.config import TrainConfig, parse_config
+from waveq.train.lock import alone_in
 from waveq.train.processes import launch
 from waveq.train.run import train
 from waveq.train.run_folder import RunFolder, load_weights
@@ -84,8 +84,8 @@ def test_children_end_with_a_parent_that_is_killed_and_keep_its_lock_until_then(
         "print(os.getpid(), flush=True); time.sleep(60)"
     )
     parent = (
-        "import sys; from pathlib import Path; from waveq._lock import alone_in; from waveq.train import processes; "
-        "from waveq.train.config import TrainConfig\n"
+        "import sys; from pathlib import Path; from waveq.train.lock import alone_in; "
+        "from waveq.train import processes; from waveq.train.config import TrainConfig\n"
         "processes._command = lambda config: [sys.executable, '-c', sys.argv[2]]\n"
         "with alone_in(Path(sys.argv[1])) as lock:\n"
         "    processes.launch(TrainConfig(devices=2), lambda: False, held=(lock,))"

@@ -15,7 +15,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
-from waveq._jit import compiled
+from waveq._kernels.jit import compiled
 
 __all__ = [
     "NEAR",

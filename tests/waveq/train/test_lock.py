@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from waveq._lock import LOCK_FILE, alone_in
+from waveq.train.lock import LOCK_FILE, alone_in
 
 
 def test_the_second_is_refused_by_name_and_the_next_one_is_let_in(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_the_second_is_refused_by_name_and_the_next_one_is_let_in(tmp_path: Path
 
 def test_a_killed_process_frees_its_lock(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from waveq._lock import alone_in\n"
+        "import os, sys; from pathlib import Path; from waveq.train.lock import alone_in\n"
         "with alone_in(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
