@@ -53,5 +53,11 @@ def _first_problem(error: ValidationError) -> str:
         known = list(_PolicyFile.model_fields)
         return f"unknown field {where!r}{suggestion(where, known)} (known: {', '.join(known)})"
     if problem["type"] == "missing":
-        return f"field {where!r} is missing"
+        told = f"field {where!r} is missing"
+        if where != "format":
+            return told
+        return (
+            f'{told}; a saved policy has "format": "waveq-policy/1", and one written by hand is layers and bits alone, '
+            '{"conv1": 3, "fc": 4}'
+        )
     return f"field {where!r} is {reprlib.repr(problem['input'])}: {problem['msg']}"

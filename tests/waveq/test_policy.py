@@ -137,7 +137,7 @@ HEAD = '"format": "waveq-policy/1"'
         ('{"fc": true}', r"field 'bits.fc' is True"),
         ('{"fc": 12}', "the bits of layer 'fc' must be a whole number from 1 to 9"),
         ('{"fc": 3, "fc": 4}', "the key 'fc' is given twice"),
-        ('{"bits": {"fc": 4}}', "field 'format' is missing"),
+        ('{"bits": {"fc": 4}}', "field 'format' is missing; .*one written by hand is layers and bits alone"),
         ("{" + HEAD + "}", "field 'bits' is missing"),
         ("{" + HEAD + ', "bits": {}}', "at least one layer"),
         ('{"format": "waveq-policy/9", "bits": {"fc": 4}}', "field 'format' is 'waveq-policy/9'"),
