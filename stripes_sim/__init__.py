@@ -26,6 +26,8 @@ from stripes_sim.plotting import plot_breakdown as plot_breakdown
 from stripes_sim.plotting import plot_exploration as plot_exploration
 from stripes_sim.result import Result as Result
 from stripes_sim.result import Saving as Saving
+from stripes_sim.roofline import plot_roofline as plot_roofline
+from stripes_sim.roofline import roofline as roofline
 from stripes_sim.trace import trace as trace
 from stripes_sim.workload import read_workload as read_workload
 from stripes_sim.workload import write_workload as write_workload
@@ -50,7 +52,9 @@ __all__ = [
     "load_machine",
     "plot_breakdown",
     "plot_exploration",
+    "plot_roofline",
     "read_workload",
+    "roofline",
     "trace",
     "write_workload",
 ]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from waveq.cli.common import AsJson, Hardware, Imports, Run, emit, say
-from waveq.cli.parsing import check_numbers
+from waveq.cli.parsing import check_numbers, parse_bits
 from waveq.cli.workload import (
     ActivationBits,
     CacheBits,
@@ -59,6 +59,12 @@ def score(
     default_bits: DefaultBits = None,
     batch: Annotated[int, typer.Option(help="Images of one run of the accelerator.")] = 1,
     breakdown: Annotated[bool, typer.Option("--breakdown", help="Energy by part, and a picture of it.")] = False,
+    roofline: Annotated[
+        bool, typer.Option("--roofline", help="A picture of the layers below the roofs of array and DRAM.")
+    ] = False,
+    ceilings: Annotated[
+        str | None, typer.Option(help="With --roofline: weight bits whose roof is drawn beside the policy's, as 2,8.")
+    ] = None,
     imports: Imports = None,
     run: Run = None,
     as_json: AsJson = False,
@@ -70,6 +76,8 @@ def score(
 
     check_numbers({"default-bits": default_bits, "cache-bits": cache_bits}, most=16)
     check_numbers({"batch": batch})
+    if ceilings is not None and not roofline:
+        raise ValueError("--ceilings says nothing without --roofline: leave it out or add it")
     import_modules(imports)
     machine = load_hardware(hardware)
     streamed = None if activation_bits is None else read_activation_bits(activation_bits)
@@ -84,7 +92,9 @@ def score(
         priced.layers, priced.weight_bits, inputs, batch=batch, default_bits=default_bits, cache_bits=cache_bits
     )
     folder = run or priced.folder("score")
-    say(f"written to {folder}: {', '.join(save_score(result, folder, breakdown=breakdown))}")
+    roofs = () if ceilings is None else parse_bits(ceilings, "--ceilings", most=16)
+    written = save_score(result, folder, breakdown=breakdown, roofline=roofline, ceilings=roofs)
+    say(f"written to {folder}: {', '.join(written)}")
     text, data = result.table(breakdown=breakdown), {**result_data(result), "run": str(folder)}
     if llm is not None:
         data["tokens_per_s"] = network.new_tokens / result.seconds
