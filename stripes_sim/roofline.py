@@ -173,13 +173,19 @@ def _draw_points(axes: Axes, points: pd.DataFrame) -> None:
 
 def _labels(points: pd.DataFrame) -> list[tuple[str, float, float, bool]]:
     """One name for all layers that would cover each other: the first one's, with its weight bits and how many more."""
-    together: dict[tuple[object, ...], list[int]] = {}
-    for row, point in points.iterrows():
-        near = tuple(np.round(np.log10([point["x"], point["macs_per_s"]]) / 0.04))
-        together.setdefault((*near, point["weight_bits"]), []).append(int(str(row)))
+    together: list[list[int]] = []
+    places = np.log10(points[["x", "macs_per_s"]].to_numpy())
+    bits = points["weight_bits"].to_numpy()
+    for row in range(len(points)):
+        for rows in together:
+            if bits[row] == bits[rows[0]] and np.abs(places[row] - places[rows[0]]).max() < 0.04:
+                rows.append(row)
+                break
+        else:
+            together.append([row])
     found = []
-    for rows in together.values():
-        first = points.loc[rows[0]]
+    for rows in together:
+        first = points.iloc[rows[0]]
         more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
         label = f"{first['name']} ({first['weight_bits']} bit){more}"
         found.append((label, float(first["x"]), float(first["macs_per_s"]), first["bound"] == "DRAM"))

@@ -78,6 +78,7 @@ def score(
     check_numbers({"batch": batch})
     if ceilings is not None and not roofline:
         raise ValueError("--ceilings says nothing without --roofline: leave it out or add it")
+    roofs = () if ceilings is None else parse_bits(ceilings, "--ceilings", most=16)
     import_modules(imports)
     machine = load_hardware(hardware)
     streamed = None if activation_bits is None else read_activation_bits(activation_bits)
@@ -92,7 +93,6 @@ def score(
         priced.layers, priced.weight_bits, inputs, batch=batch, default_bits=default_bits, cache_bits=cache_bits
     )
     folder = run or priced.folder("score")
-    roofs = () if ceilings is None else parse_bits(ceilings, "--ceilings", most=16)
     written = save_score(result, folder, breakdown=breakdown, roofline=roofline, ceilings=roofs)
     say(f"written to {folder}: {', '.join(written)}")
     text, data = result.table(breakdown=breakdown), {**result_data(result), "run": str(folder)}
