@@ -10,6 +10,7 @@
 from stripes_sim.cost import CostTable as CostTable
 from stripes_sim.cost import cost_table as cost_table
 from stripes_sim.explore import explore as explore
+from stripes_sim.exports import export_workload as export_workload
 from stripes_sim.hardware import Accelerator as Accelerator
 from stripes_sim.hardware import BitFusion as BitFusion
 from stripes_sim.hardware import DaDianNao as DaDianNao
@@ -46,6 +47,7 @@ __all__ = [
     "Stripes",
     "cost_table",
     "explore",
+    "export_workload",
     "hardware_names",
     "llm_workload",
     "load_hardware",
