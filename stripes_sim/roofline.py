@@ -164,7 +164,7 @@ def _draw_points(axes: Axes, points: pd.DataFrame) -> None:
     named: list[tuple[float, float]] = []
     for label, x, y, on_slope in _labels(points):
         # above the slope nothing else is drawn; all other points have room below the ceilings, one name under the other
-        beside = {"ha": "right", "va": "bottom"} if on_slope else {"ha": "center", "va": "top"}
+        beside: dict[str, Any] = {"ha": "right", "va": "bottom"} if on_slope else {"ha": "center", "va": "top"}
         close = sum(abs(np.log10(x / u)) < 0.4 and abs(np.log10(y / v)) < 0.1 for u, v in named)
         axes.annotate(label, (x, y), xytext=(-5, 1) if on_slope else (0, -6 - 9 * close), **beside, **style)
         if not on_slope:

@@ -15,6 +15,7 @@ from stripes_sim import LayerShape, Loom, Stripes
 from stripes_sim.rtl import simulate, write_rtl
 from stripes_sim.rtl.layout import lay_out
 from stripes_sim.rtl.words import hexadecimal
+from tests.docs_blocks import first_python_block
 
 Ints = npt.NDArray[np.int64]
 needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="needs Icarus Verilog (iverilog)")
@@ -218,3 +219,14 @@ def test_a_missing_simulator_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match="apt-get install iverilog"):
         simulate(tmp_path)
+
+
+@needs_icarus
+@pytest.mark.slow
+def test_the_page_of_the_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    given = {"codes": rng.integers(-4, 4, (8, 3, 3, 3)), "image": rng.integers(0, 256, (3, 8, 8))}
+    code = first_python_block("rtl.md", "Writing it").replace("simulate(", "found = simulate(")
+    exec(code, given)
+    assert given["found"]
