@@ -29,6 +29,10 @@ def rtl(
     layer: Annotated[str | None, typer.Option(help="A layer that the run's policy gives bits to.")] = None,
     hardware: Hardware = "stripes",
     image: Annotated[int, typer.Option(help="Test image that the layer's inputs are taken from.")] = 0,
+    output_rows: Annotated[
+        int | None,
+        typer.Option(help="Only so many rows of a convolution's output: large layers take long to simulate."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to (default: RUN/rtl-LAYER).")] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Run the testbench with Icarus Verilog.")] = False,
     imports: Imports = None,
@@ -45,12 +49,13 @@ def rtl(
     from waveq.train.trained_run import TrainedRun
 
     check_numbers({"image": image}, least=0)
+    check_numbers({"output-rows": output_rows})
     import_modules(imports)
     machine = load_hardware(hardware)
     trained = TrainedRun(run)
     if layer is None:
         raise ValueError(f"--layer says which: {', '.join(trained.policy)}")
-    made = run_rtl(trained, layer, machine, out or run / f"rtl-{layer}", image=image)
+    made = run_rtl(trained, layer, machine, out or run / f"rtl-{layer}", image=image, output_rows=output_rows)
     data = dataclasses.asdict(made)
     text = (
         f"written to {made.folder}: {', '.join(made.files)}\n"

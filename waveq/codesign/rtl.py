@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,21 @@ from waveq.train.trained_run import TrainedRun
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from stripes_sim import Accelerator
+    from stripes_sim import Accelerator, LayerShape
     from stripes_sim.rtl import RtlLayer
 
-__all__ = ["layer_inputs", "run_rtl"]
+__all__ = ["first_rows", "layer_inputs", "run_rtl"]
 
 
-def run_rtl(run: TrainedRun, layer: str, hardware: Accelerator, folder: Path, *, image: int = 0) -> RtlLayer:
+def run_rtl(
+    run: TrainedRun,
+    layer: str,
+    hardware: Accelerator,
+    folder: Path,
+    *,
+    image: int = 0,
+    output_rows: int | None = None,
+) -> RtlLayer:
     """Write Verilog, testbench and integers of a layer of the run's policy.
 
     Weights are those of `waveq.integers`, without scale and offset; a grid without a zero (offset 1/2) needs half the
@@ -33,6 +42,7 @@ def run_rtl(run: TrainedRun, layer: str, hardware: Accelerator, folder: Path, *,
         hardware: a machine with serial weights.
         folder: where everything is written.
         image: which test image.
+        output_rows: of a convolution, the first so many rows of its output alone; by default all.
 
     Raises:
         ValueError: no such layer or image, or a layer or machine that the tile does not compute.
@@ -52,15 +62,49 @@ def run_rtl(run: TrainedRun, layer: str, hardware: Accelerator, folder: Path, *,
     bits = run.activation_bits()[layer]
     codes = integers(network, run.policy)[layer].codes.numpy()
     activations = layer_inputs(network, layer, _image(run, image), bits)
-    wanted = (shapes[0].in_channels, *shapes[0].input_size) if shapes[0].is_spatial else (-1, shapes[0].in_channels)
+    shape = shapes[0]
+    activations = activations.reshape(
+        (shape.in_channels, *shape.input_size) if shape.is_spatial else (-1, shape.in_channels)
+    )
+    if output_rows is not None:
+        shape = first_rows(shape, output_rows)
+        activations = activations[:, : shape.input_size[0]]
     return write_rtl(
         folder,
-        shapes[0],
+        shape,
         hardware,
         weights=codes,
-        activations=activations.reshape(wanted),
+        activations=activations,
         weight_bits=run.policy[layer],
         activation_bits=bits,
+    )
+
+
+def first_rows(layer: LayerShape, rows: int) -> LayerShape:
+    """The convolution that makes the first ``rows`` rows of a convolution's output, from as much input as they meet.
+
+    Raises:
+        ValueError: no convolution.
+
+    Example:
+        >>> from stripes_sim import LayerShape
+        >>> conv = LayerShape(name="c", kind="conv", in_channels=3, out_channels=8, kernel_size=3, input_size=(9, 9),
+        ...                   padding=1)
+        >>> first_rows(conv, 2).input_size, first_rows(conv, 2).output_size
+        ((3, 9), (2, 9))
+    """
+    if layer.kind != "conv":
+        raise ValueError(f"layer {layer.name!r} is no convolution: its output has no rows to take the first of")
+    met = (min(rows, layer.output_size[0]) - 1) * layer.stride[0] + (layer.kernel_size[0] - 1) * layer.dilation[0] + 1
+    inside = max(min(met - layer.padding_before[0], layer.input_size[0]), 1)
+    axes = zip(layer.padding_before, layer.padded_size, layer.input_size, strict=True)
+    (before, _), *others = [(pad, whole - size - pad) for pad, whole, size in axes]
+    padding = [(before, max(met - before - inside, 0)), *others]
+    return replace(
+        layer,
+        input_size=(inside, *layer.input_size[1:]),
+        padding=tuple(side for pair in padding for side in pair),
+        stored_before=0,
     )
 
 

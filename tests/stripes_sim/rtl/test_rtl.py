@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+import subprocess
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 
 from stripes_sim import LayerShape, Loom, Stripes
 from stripes_sim.rtl import simulate, write_rtl
+from stripes_sim.rtl.files import SOURCES
 from stripes_sim.rtl.layout import lay_out
 from stripes_sim.rtl.words import hexadecimal
 from tests.docs_blocks import first_python_block
@@ -230,3 +233,18 @@ def test_the_page_of_the_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     code = first_python_block("rtl.md", "Writing it").replace("simulate(", "found = simulate(")
     exec(code, given)
     assert given["found"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("yosys") is None, reason="needs yosys")
+def test_the_machine_is_synthesised_without_a_warning_or_a_latch() -> None:
+    with resources.as_file(resources.files("stripes_sim.rtl")) as folder:
+        files = " ".join(str(folder / name) for name in SOURCES if name != "testbench.v")
+        script = (
+            f"read_verilog {files}; chparam -set TILES 2 -set COLUMNS 2 -set ROWS 2 -set LANES 4 machine; "
+            "hierarchy -check -top machine; proc; check -assert; synth -top machine; stat"
+        )
+        found = subprocess.run(["yosys", "-p", script], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "Warning" not in found.stdout + found.stderr
+    assert "LATCH" not in found.stdout.rpartition("Printing statistics")[2].upper()
