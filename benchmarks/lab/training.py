@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,6 @@ from benchmarks.lab import networks as networks  # registers them
 from benchmarks.lab.allocation import Allocation, allocate
 from benchmarks.lab.choices import OBJECTIVES, choices_of
 from benchmarks.lab.data import Images, Part, batches, endless, images_of
-from benchmarks.lab.graphs import Recorded, can_be_recorded, train_by_graph, train_side_by_side
 from benchmarks.lab.job import Job, Where
 from benchmarks.lab.losses import Losses, read_or_measure
 from benchmarks.lab.optimizer import sgd
@@ -37,8 +35,6 @@ __all__ = [
     "float_network",
     "losses_of",
     "run_job",
-    "run_side_by_side",
-    "train_in_loop",
 ]
 
 FLOAT_BITS = 16  # what a layer in floating point costs on the accelerator
@@ -83,21 +79,6 @@ def run_job(job: Job, where: Where, observe: Observer | None = None) -> dict[str
     run = _begin(job, where)
     _train(*run.training(), where, observe)
     return _measured(run)
-
-
-def run_side_by_side(jobs: Sequence[Job], where: Where) -> Iterator[dict[str, Any]]:
-    """The results of several jobs in their order; on a GPU those are trained at one time that can be recorded."""
-    runs = [_begin(job, where) for job in jobs]
-    recorded = [run for run in runs if can_be_recorded(run.handle)]
-    try:
-        train_side_by_side([Recorded(*run.training()) for run in recorded])
-    except RuntimeError as error:
-        warnings.warn(f"trainings cannot be recorded and are done one by one: {error}", stacklevel=2)
-        runs, recorded = [_begin(job, where) for job in jobs], []
-    for run in runs:
-        if run not in recorded:
-            train_in_loop(*run.training())
-        yield _measured(run)
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,31 +227,6 @@ def _train(
     where: Where,
     observe: Observer | None,
 ) -> None:
-    """By a recorded step where that is asked for and possible, else in the ordinary loop."""
-    if where.graphs and observe is None and not where.bf16 and can_be_recorded(handle):
-        before = copy.deepcopy(network.state_dict())
-        try:
-            return train_by_graph(network, handle, part, steps, lr, setting, seed)
-        except RuntimeError as error:
-            warnings.warn(
-                f"the step of {setting.network} cannot be recorded, and is taken as usual: {error}", stacklevel=2
-            )
-            network.load_state_dict(before)
-    return train_in_loop(network, handle, part, steps, lr, setting, seed, bf16=where.bf16, observe=observe)
-
-
-def train_in_loop(
-    network: nn.Module,
-    handle: waveq.WaveQ | None,
-    part: Part,
-    steps: int,
-    lr: float,
-    setting: Setting,
-    seed: int,
-    *,
-    bf16: bool = False,
-    observe: Observer | None = None,
-) -> None:
     """The loop that users write: the penalty beside the loss, a step of the handle after the optimizer's."""
     optimizer = sgd(network, lr, setting)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
@@ -281,7 +237,7 @@ def train_in_loop(
         observe(0, network, handle)
     stream = itertools.islice(endless(part, setting.batch, generator, flip=setting.flip), steps)
     for step, (x, y) in enumerate(stream, start=1):
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=where.bf16):
             loss = F.cross_entropy(network(x), y)
         if handle is not None:
             loss = loss + handle.penalty()
