@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,7 +73,8 @@ def run_job(job: Job, where: Where, observe: Observer | None = None) -> dict[str
 
     Returns:
         Accuracies in percent (``test``, ``validation``, ``validation_before_rounding`` of the weights in training),
-        ``bits``, ``input_bits`` and ``macs`` by layer, ``mean_bits``, ``energy_pj`` and ``cycles`` of one image on
+        ``bits`` and ``input_bits`` by layer, ``cost`` as a share of 3 bits everywhere where the bits
+        were chosen within one (else NaN), ``mean_bits``, ``energy_pj`` and ``cycles`` of one image on
         Stripes, ``seconds``, ``warnings``, and whether it ``diverged``: then the accuracies are those of a network of
         NaN, which is to guess.
     """
@@ -142,13 +144,15 @@ def _measured(run: _Run) -> dict[str, Any]:
         passes = endless(data.train, job.setting.batch, torch.Generator().manual_seed(job.seed + 2000))
         waveq.reestimate_batch_norm(network, (x for x, _ in itertools.islice(passes, reestimated)))
     score = Stripes().run(layers, bits, {layer.name: input_bits.get(layer.name, FLOAT_BITS) for layer in layers})
+    objective = "" if job.allocation is None else job.allocation["objective"]
+    cost = choices_of(layers, objective).share((bits, input_bits)) if objective in OBJECTIVES else math.nan
     return {
         "test": accuracy(network, data.test),
         "validation": accuracy(network, data.validation),
         "validation_before_rounding": before,
         "bits": bits,
         "input_bits": input_bits,
-        "macs": {layer.name: layer.macs for layer in layers},
+        "cost": cost,
         "mean_bits": float(np.mean(list(bits.values()))),
         "energy_pj": score.energy_pj,
         "cycles": score.cycles,
