@@ -30,6 +30,7 @@ __all__ = ["LEARNING", "LOOKING", "ONE_RUN", "learning", "needs_losses", "search
 ONE_RUN = "one run"
 """WaveQ without a search of its own: bits are learned while the network is trained, over all steps."""
 LOOKING = ("uniform", "random", "greedy", "ilp", "hawq")
+Start = Mapping[str, int] | float | None
 LEARNING = ("learned", *WAYS)
 _TABLE = range(1, 10)  # bits that a table of costs may be asked for
 
@@ -45,7 +46,8 @@ def search(
     """The policy that the job's method finds, and the steps that are left to train with it.
 
     The job's ``allocation`` says ``method``, ``objective`` and ``limit`` (share of 3 bits everywhere); "uniform" takes
-    ``bits``, a pair, in the place of a limit, "random" a ``draw``, those that learn the ``share`` of the steps, and "learned" where to ``start``: "even", "hawq", "ilp".
+    ``bits``, a pair, in the place of a limit, "random" a ``draw``, and those that learn the ``share`` of the steps;
+    "learned" also where to ``start``: "even" bits, or those of "hawq" or "ilp".
 
     Args:
         network: float; not changed.
@@ -84,7 +86,7 @@ def search(
     return _wave(own, choices, job, stream, searching, lr, start), steps - searching
 
 
-def _start(choices: Choices, limit: float, where: str | None, losses: Losses | None) -> Mapping[str, int] | float | None:
+def _start(choices: Choices, limit: float, where: str | None, losses: Losses | None) -> Start:
     """Where betas begin: "even" bits that cost the limit, what "hawq" or "ilp" finds, or None, the most bits."""
     if where is None:
         return None
@@ -103,16 +105,20 @@ def learning(choices: Choices, limit: float) -> dict[str, Any]:
     if choices.objective != "bitops":
         return {**told, "layer_costs": choices.by_weight}
     costs = {
-        name: {
-            w: {a: choices.cost_of(name, w, a if quantised else FLOAT_INPUTS) for a in (*row, 16)} for w in row
-        }
+        name: {w: {a: choices.cost_of(name, w, a if quantised else FLOAT_INPUTS) for a in (*row, 16)} for w in row}
         for (name, row), quantised in zip(choices.by_weight.items(), choices.quantised().values(), strict=True)
     }
     return {**told, "activation_bits": "learn", "layer_costs": costs}
 
 
 def _wave(
-    network: nn.Module, choices: Choices, job: Job, stream: Any, steps: int, lr: float, start: Mapping[str, int] | float | None
+    network: nn.Module,
+    choices: Choices,
+    job: Job,
+    stream: Any,
+    steps: int,
+    lr: float,
+    start: Start,
 ) -> Policy:
     """WaveQ's own short run; ``start`` says where the betas begin, the most bits else."""
     wanted = dict(job.allocation or {})

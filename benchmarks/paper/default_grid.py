@@ -23,7 +23,6 @@ from typing import Any
 import pandas as pd
 import torch
 
-import waveq
 from benchmarks._names import unknown
 from benchmarks.lab.job import Job
 from benchmarks.lab.pool import add_options, run_within, where_of
@@ -68,7 +67,7 @@ class TanhWithZero(DoReFa):
 
 @register("lsq-power-of-two")
 class LearnedPowerOfTwo(LSQ):
-    """LSQ whose step in use is 2^round(log2 s), the gradient going straight through to s (Jain et al. 2020, 1903.08066).
+    """LSQ whose step in use is 2^round(log2 s), straight-through to s (Jain et al. 2020, arXiv 1903.08066).
 
     Example:
         >>> weight = torch.tensor([-0.5, 0.1, 0.2])

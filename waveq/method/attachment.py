@@ -27,7 +27,6 @@ from waveq.method.arguments import (
     resolve_scale,
     resolve_schedule,
     resolve_signs,
-    resolve_start,
 )
 from waveq.method.budget import LayerCosts, merge_costs, relative_bit_costs
 from waveq.method.checkpoint import ROOT_SEAL, ROOT_STATE, accept_plain_root, accept_plain_weight, drop_root_state
@@ -49,6 +48,7 @@ from waveq.method.schedules import Profile
 from waveq.method.seal import seal_of
 from waveq.method.settings import Settings, WaveLayer
 from waveq.method.sites import WeightSite, site_names
+from waveq.method.start_bits import resolve_start
 from waveq.method.wave_layer import KeptOrder, make_plain, shorten
 from waveq.method.wrappers import resolve_names, unwrapped
 from waveq.quantizers import Quantizer, make_activation_quantizer
@@ -251,7 +251,8 @@ def _new_state(
     quantizes, inputs = None, None
     if activation is not None:
         method, bits = activation
-        quantizes = make_activation_quantizer(method, bits or min(math.ceil(input_beta) + 1, _MOST_INPUT_BITS)).to(weight.device)
+        first_bits = bits or min(math.ceil(input_beta) + 1, _MOST_INPUT_BITS)
+        quantizes = make_activation_quantizer(method, first_bits).to(weight.device)
         if not bits:
             inputs = InputBits(
                 quantizes,

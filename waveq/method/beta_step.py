@@ -20,7 +20,7 @@ Numbers = npt.NDArray[np.float64]
 
 _MOVED = ("beta", "velocity")
 _MAX_STEP = 0.05  # bits; the task's gradient on beta is noisy, and one step must not cross a level
-_LEAST_TRAVEL = 2.0  # times ``Settings.travel`` that the longest steps of phase 2 add up to: a short run must get there too
+_LEAST_TRAVEL = 2.0  # times ``Settings.travel``: the longest steps of phase 2 add up to that, in a short run too
 _LEAST_COST = 0.1  # layers whose bits cost less than this share of the mean are paced as if they cost it
 
 
