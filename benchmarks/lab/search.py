@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import waveq
-from benchmarks.lab.choices import FLOAT_INPUTS, Choices, Policy, choices_of
+from benchmarks.lab.choices import FLOAT_INPUTS, MACHINE, Choices, Policy, choices_of
 from benchmarks.lab.data import Part, endless
 from benchmarks.lab.job import Job
 from benchmarks.lab.losses import Losses
@@ -101,7 +101,8 @@ def learning(choices: Choices, limit: float) -> dict[str, Any]:
     """What ``attach`` is told to learn bits within a limit."""
     # attach counts shares of 8 bits everywhere
     share = limit * choices.reference() / choices.total(choices.uniform(8, 8))
-    told: dict[str, Any] = {"bits": "learn", "target": {choices.objective: share}}
+    name = choices.objective if choices.objective in MACHINE else "multiplications"
+    told: dict[str, Any] = {"bits": "learn", "target": {name: share}}
     if choices.objective != "bitops":
         return {**told, "layer_costs": choices.by_weight}
     costs = {

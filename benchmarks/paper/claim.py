@@ -154,7 +154,7 @@ def _row(label: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     bits, inputs = result["bits"], result["input_bits"]
     written = " ".join(f"{b}/{inputs[name]}" if name in inputs else str(b) for name, b in bits.items())
     kept = ("test", "validation", "cost", "mean_bits", "energy_pj", "cycles", "seconds", "diverged")
-    return {"policy": written, **label, "bits": written, **{key: result[key] for key in kept}}
+    return {"policy": written, "limit": float("nan"), **label, "bits": written, **{key: result[key] for key in kept}}
 
 
 def summary(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
