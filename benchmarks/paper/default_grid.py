@@ -85,7 +85,9 @@ class LearnedPowerOfTwo(LSQ):
         return replace(own, pitch=rounded, wave_divisor=rounded.detach() * given.steps / stretch)
 
 
-def jobs_of(row: Setting, seeds: list[int], bits: list[int]) -> Iterator[tuple[dict[str, Any], Job]]:
+def jobs_of(
+    row: Setting, seeds: list[int], bits: list[int], epochs: int | None = None
+) -> Iterator[tuple[dict[str, Any], Job]]:
     """Every training with what names it: grid by grid within each number of bits, learned ones last."""
     limit = _LEARNED / _REFERENCE
     learned = {"method": "learned", "objective": "macs", "limit": limit, "share": _SHARE}
@@ -95,7 +97,8 @@ def jobs_of(row: Setting, seeds: list[int], bits: list[int]) -> Iterator[tuple[d
                 attach: dict[str, Any] = {"quantizer": quantizer}
                 attach |= {} if wanted is None else {"bits": wanted}
                 label = {"network": row.network, "dataset": row.dataset, "grid": grid, "seed": seed}
-                job = Job(setting=row, seed=seed, attach=attach, allocation=learned if wanted is None else None)
+                found = learned if wanted is None else None
+                job = Job(setting=row, seed=seed, attach=attach, allocation=found, epochs=epochs)
                 yield {**label, "bits": "learned" if wanted is None else str(wanted)}, job
 
 
@@ -111,12 +114,12 @@ def setting_for(network: str, args: argparse.Namespace) -> Setting:
         row = setting(network, "tiny", dataset="digits")
         row = row if args.budget == "tiny" else replace(row, width=1.0, images=0, pretrain_epochs=20, epochs=12)
     elif network == "resnet20":
-        row = replace(setting_of(network, args.budget, "cifar10"), epochs=args.epochs)
+        row = setting_of(network, args.budget, "cifar10", _SCALE_RATE)  # the claim's, and its float networks
     else:
         if args.init is None or not args.init.is_file():
             raise ValueError(f"--init {args.init}: simplenet5 starts from a file of float weights for CIFAR10")
         full = {"channels": 3, "size": 32, "width": 1.0, "images": 0, "test_images": 0, "pretrain_epochs": 0}
-        row = Setting(network=network, dataset="cifar10", epochs=args.epochs, lr=1e-2, init=str(args.init), **full)
+        row = Setting(network=network, dataset="cifar10", epochs=4, lr=1e-2, init=str(args.init), **full)
     return replace(row, scale_rate=_SCALE_RATE)
 
 
@@ -148,14 +151,14 @@ def main(argv: list[str]) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--networks", nargs="+", default=["digitsnet"], help=f"any of {', '.join(_NETWORKS)}")
     parser.add_argument("--bits", type=int, nargs="+", default=[2, 3, 4], help="preset ones, beside learned bits")
-    parser.add_argument("--epochs", type=int, default=4, help="of simplenet5 and resnet20, after the float network's")
+    parser.add_argument("--epochs", type=int, default=None, help="after the float network's, instead of the setting's")
     parser.add_argument("--init", type=Path, default=None, help="float weights of SimpleNet-5 for CIFAR10")
     parser.add_argument("--minutes", type=float, default=None, help="begin no further training after so many")
     parser.add_argument("--name", default="default_grid", help="of the files that are written")
     add_options(parser)
     args = parser.parse_args(argv)
     rows_of = [setting_for(network, args) for network in args.networks]
-    listed = [each for row in rows_of for each in jobs_of(row, args.seeds, args.bits)]
+    listed = [each for row in rows_of for each in jobs_of(row, args.seeds, args.bits, args.epochs)]
     found = run_within([job for _, job in listed], where_of(args), processes=args.processes, minutes=args.minutes)
     kept = ("test", "validation", "mean_bits", "diverged", "seconds")
     done = [
