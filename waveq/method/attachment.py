@@ -127,7 +127,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
     if isinstance(model, nn.Module):
         method = resolve_names(method, site_names(model))
     preset = get_preset(method.preset)
-    quantizer = resolve_quantizer(method.quantizer, method.bits, method.forward)
+    quantizer = resolve_quantizer(method.quantizer, method.bits, preset, method.forward)
     choice = choose_weights(model, skip=method.skip, also=method.also, bits=method.bits)
     layers, known, shared = choice.layers, choice.known, choice.shared
     chosen = resolve_bits(method.bits, shared, _ends(known or layers), method.first_last)

@@ -116,7 +116,10 @@ class WeightQuantizer(nn.Module):
         self.scale = self.scale_modes[0] if scale is None else check_scale_mode(scale)
         if self.scale not in self.scale_modes:
             known = " or ".join(map(repr, self.scale_modes))
-            raise ValueError(f"quantizer {self.method!r} has its own levels and takes scale {known}, not {scale!r}")
+            raise ValueError(
+                f"quantizer {self.method!r} has its own levels and takes scale {known}, not {scale!r} (which 'dorefa', "
+                "'wrpn', 'midrise' and 'pact' have)"
+            )
         self._channels: Outputs | None = None
         self._numbers = 1
         if channels is not None:
