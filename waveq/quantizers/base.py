@@ -296,9 +296,10 @@ def check_channels(method: type[WeightQuantizer] | WeightQuantizer, scale: Scale
             "or 'lsq'"
         )
     if (scale or (method.scale_modes[0] if isinstance(method, type) else method.scale)) == "none":
+        known = " or ".join(repr(mode) for mode in method.scale_modes if mode != "none")
         raise ValueError(
             "granularity 'channel' is a scale for each output channel, and scale 'none' has no scale: take scale "
-            f"'max' or 'learned' with quantizer {name!r}"
+            f"{known} with quantizer {name!r}"
         )
 
 

@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from stripes_sim import Stripes
+from tests.waveq.conftest import tiny_config
 from waveq.cli.app import main
 from waveq.codesign.protocol import Protocol, evaluation, scale_of
-from waveq.codesign.space import enumerate_run, run_protocol
+from waveq.codesign.space import enumerate_run, run_protocol, run_sensitivity
 from waveq.policy import Policy
 from waveq.threads import torch_threads
 from waveq.train.config import TrainConfig
+from waveq.train.run import train
 from waveq.train.trained_run import TrainedRun
 
 TUNED = Protocol(finetune_epochs=1, finetune_lr=0.02)
@@ -46,6 +48,14 @@ def test_bad_input() -> None:
 def test_the_scale_is_one_that_the_method_has(quantizer: str, scale: str | None, expected: str) -> None:
     run = SimpleNamespace(config=TrainConfig(quantizer=quantizer, scale=scale, bits=3))  # type: ignore[arg-type]
     assert scale_of(run) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_bits_that_the_method_does_not_have_get_no_row(tmp_path: Path) -> None:
+    """LSQ has no 1 bit, to which a layer of 2 bits would go."""
+    train(tiny_config(tmp_path / "run", bits=2, pretrain_epochs=1, epochs=1), say=lambda _line: None)
+    table = run_sensitivity(TrainedRun(tmp_path / "run"), protocol=Protocol())
+    assert table["changed_bits"].tolist() == [3, 3, 3, 3]
 
 
 @pytest.mark.slow

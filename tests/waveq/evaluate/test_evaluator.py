@@ -178,4 +178,4 @@ def test_models_that_cannot_be_evaluated_are_refused(simplenet: nn.Module) -> No
     with pytest.raises(TypeError, match=r"class scores of shape \(n, classes\)"):
         PolicyEvaluator(nn.Sequential(nn.Conv2d(1, 1, 1)), images()).accuracy([{"0": 3}])
     with pytest.raises(ValueError, match="takes one policy, not 2"):
-        PolicyEvaluator(simplenet, images()).correct(random_policies(2, 5))
+        PolicyEvaluator(simplenet, images(), quantizer="dorefa").correct(random_policies(2, 5))

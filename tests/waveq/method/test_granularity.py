@@ -209,7 +209,11 @@ def test_experts_keep_one_scale_each() -> None:
         ({"quantizer": "lqnets"}, "'lqnets' has no granularity 'channel': its levels differ between output channels"),
         ({"quantizer": "dsq"}, "'dsq' has no granularity 'channel'; leave granularity out, or take 'dorefa', 'wrpn'"),
         ({"quantizer": "ttq", "bits": 2}, "'ttq' has no granularity 'channel'"),
-        ({"scale": "none"}, "scale 'none' has no scale: take scale 'max' or 'learned' with quantizer 'dorefa'"),
+        (
+            {"quantizer": "dorefa", "scale": "none"},
+            "scale 'none' has no scale: take scale 'max' or 'learned' with quantizer 'dorefa'",
+        ),
+        ({"scale": "none"}, "scale 'none' has no scale: take scale 'learned' with quantizer 'lsq'"),
         ({"preset": "released"}, "scale 'none' has no scale"),
     ],
 )
