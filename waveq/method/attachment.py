@@ -92,8 +92,8 @@ def attach(
     Every Linear, Conv and ConvTranspose layer, and the matrices of MultiheadAttention and of recurrent layers, keep
     their class and get parametrised weights. Whatever else holds one of these weights (a tied embedding) reads it
     quantised too. Build the optimizer from ``model.parameters()`` afterwards: LSQ's steps and other learned scales are
-    parameters too (the weights stay the same objects, so that an optimizer from before moves these alone). Add ``penalty()`` to the loss, and call ``step()`` after
-    ``optimizer.step()``.
+    parameters too (the weights stay the same objects, so that an optimizer from before moves these alone). Add
+    ``penalty()`` to the loss, and call ``step()`` after ``optimizer.step()``.
 
     Args:
         model: any module; changed in place. ``torch.compile`` and DataParallel are looked into; wrap it in

@@ -60,7 +60,8 @@ def test_pact_at_range_one_is_dorefa() -> None:
 def test_pact_weights_are_dorefas() -> None:
     weight = random_weight(4, 5)
     for bits in (1, 2, 5):
-        assert torch.equal(quantize_weight(weight, bits, quantizer="pact"), quantize_weight(weight, bits))
+        pact, dorefa = (quantize_weight(weight, bits, quantizer=name) for name in ("pact", "dorefa"))
+        assert torch.equal(pact, dorefa)
     assert quantizer_class("pact").activation == "pact"
 
 
