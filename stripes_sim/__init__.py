@@ -13,7 +13,10 @@ from stripes_sim.explore import explore as explore
 from stripes_sim.hardware import Accelerator as Accelerator
 from stripes_sim.hardware import BitFusion as BitFusion
 from stripes_sim.hardware import DaDianNao as DaDianNao
+from stripes_sim.hardware import DynamicStripes as DynamicStripes
+from stripes_sim.hardware import Laconic as Laconic
 from stripes_sim.hardware import Loom as Loom
+from stripes_sim.hardware import Pragmatic as Pragmatic
 from stripes_sim.hardware import Stripes as Stripes
 from stripes_sim.layers import LayerShape as LayerShape
 from stripes_sim.llm import llm_workload as llm_workload
@@ -35,10 +38,13 @@ __all__ = [
     "BitFusion",
     "CostTable",
     "DaDianNao",
+    "DynamicStripes",
+    "Laconic",
     "LayerShape",
     "Loom",
     "Machine",
     "PairCostTable",
+    "Pragmatic",
     "Result",
     "Saving",
     "Stripes",

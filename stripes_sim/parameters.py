@@ -19,13 +19,23 @@ Dram = Literal["lpddr4", "ddr3", "hbm2"]
 
 UNITS: dict[str, tuple[str, str]] = {
     "name": ("", "what results call the machine"),
-    "serial": ("", "serial operand: weights, activations, both, none (bit-parallel) or spatial (composable units)"),
+    "serial": (
+        "",
+        "serial operand: weights, activations, both, none (bit-parallel) or spatial (composable units); of real values: "
+        "dynamic (precision by group), pragmatic (set bits of activations) or laconic (set bits of both)",
+    ),
     "lanes": ("products", "products that a PE adds up at once"),
     "columns": ("windows", "windows that a tile works on at once"),
     "rows": ("filters", "filters that a tile works on at once"),
     "tiles": ("tiles", "tiles fed by one activation stream"),
     "pe_width_bits": ("bit", "widest operand that one PE holds; wider ones take several side by side"),
     "serial_bits": ("bit", "activation bits per cycle where both operands are serial"),
+    "group_columns": ("columns", "columns that share one precision, found from their values"),
+    "trim_zeros": ("", "that precision leaves out the zero bits below the lowest set one, too"),
+    "dynamic_weights": ("", "where both operands are serial: weights have a precision of their values, too"),
+    "column_registers": ("steps", "steps that a column may run ahead of the slowest one"),
+    "first_stage_bits": ("bit", "bits of the shift by which lanes of a term-serial column may differ in one cycle"),
+    "booth": ("", "term-serial operands are recoded, so that a run of three or more ones takes two terms"),
     "clock_hz": ("Hz", "clock"),
     "space_to_depth": ("", "fold a strided 3-channel first layer into more channels (spatial machines: unroll it)"),
     "storage": ("", "packed: a value takes its bits in memory; padded: a power of two of at least data_width_bits"),
@@ -64,6 +74,12 @@ class Parameters:
     tiles: int = 16
     pe_width_bits: int = 16
     serial_bits: int = 1
+    group_columns: int = 1
+    trim_zeros: bool = False
+    dynamic_weights: bool = False
+    column_registers: int = 0
+    first_stage_bits: int = 0
+    booth: bool = False
     clock_hz: float = 980e6
     space_to_depth: bool = True
     storage: Storage = "packed"
@@ -108,8 +124,9 @@ def _checked(field: str, value: object, default: object) -> object:
     unit = UNITS[field][0]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{field} must be a number of {unit}, but it is {value!r}")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{field} must be more than 0 {unit}, but it is {value!r}")
+    if not (math.isfinite(value) and (value > 0 or (field in _FROM_ZERO and value == 0))):
+        least = "at least" if field in _FROM_ZERO else "more than"
+        raise ValueError(f"{field} must be {least} 0 {unit}, but it is {value!r}")
     if isinstance(default, int) and field not in _REAL:
         if value != int(value):
             raise TypeError(f"{field} must be a whole number of {unit}, but it is {value!r}")
@@ -126,4 +143,5 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "dram": get_args(Dram),
     "compat": ("dnnsim", None),
 }
+_FROM_ZERO = frozenset({"column_registers", "first_stage_bits"})
 _REAL = frozenset({"node_nm", "supply_v", "clock_hz", "dram_bytes_per_s"})
