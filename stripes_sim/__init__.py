@@ -7,6 +7,8 @@
 28224
 """
 
+from stripes_sim.capture import Captured as Captured
+from stripes_sim.capture import capture as capture
 from stripes_sim.cost import CostTable as CostTable
 from stripes_sim.cost import cost_table as cost_table
 from stripes_sim.explore import explore as explore
@@ -36,6 +38,7 @@ from stripes_sim.workload import write_workload as write_workload
 __all__ = [
     "Accelerator",
     "BitFusion",
+    "Captured",
     "CostTable",
     "DaDianNao",
     "DynamicStripes",
@@ -48,6 +51,7 @@ __all__ = [
     "Result",
     "Saving",
     "Stripes",
+    "capture",
     "cost_table",
     "explore",
     "hardware_names",

@@ -60,7 +60,9 @@ def phases_of(layer: LayerShape, samples: int, *, fold: bool, square: bool = Fal
     ]
     if layer.kind == "conv":
         return [_phase(axes, [axis.places() for axis in axes], samples)]
-    return [_phase(axes, list(parts), samples) for parts in itertools.product(*(axis.transposed() for axis in axes))]
+    # in the order of their first outputs
+    in_turn = itertools.product(*(axis.transposed() for axis in reversed(axes)))
+    return [_phase(axes, list(reversed(parts)), samples) for parts in in_turn]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +91,10 @@ class _Axis:
         taps = np.arange(self.taps)
         remainders = taps * self.dilation % self.stride
         parts = []
-        for remainder in np.unique(remainders):
-            visited = taps[remainders == remainder]
-            outputs = np.arange((remainder - self.before) % self.stride, self.outputs, self.stride)[:, None]
-            if len(outputs):
+        for first in range(min(self.stride, self.outputs)):
+            visited = taps[remainders == (first + self.before) % self.stride]
+            outputs = np.arange(first, self.outputs, self.stride)[:, None]
+            if len(visited):
                 parts.append(self._inside((outputs + self.before - visited * self.dilation) // self.stride, visited))
         return parts
 

@@ -52,7 +52,8 @@ def checked_values(
     Args:
         layers: the workload.
         activations: layer name -> integer array, samples first: (N, channels, *input_size) of a convolution, (N, tokens,
-            in_channels) of the others, with an axis of copies behind N where a layer has several. N may be left out.
+            in_channels) of the others, with an axis of copies behind N where a layer has several; axes of size 1 may be
+            left out.
         weights: layer name -> integer array as torch stores them; needed where ``wants_weights``.
         weight_bits, activation_bits: (L, 1).
         batch: samples of one run; N is a multiple of it.
@@ -111,15 +112,13 @@ def _known(argument: str, given: Mapping[str, Any], names: Sequence[str]) -> Non
 def _activations(layer: LayerShape, given: Any, bits: int, batch: int) -> npt.NDArray[np.int32]:
     values = _integers(layer, "activations", given, bits)
     one = (layer.in_channels, *layer.input_size) if layer.is_spatial else (layer.tokens, layer.in_channels)
-    tail = one if layer.is_spatial or layer.tokens > 1 or layer.copies > 1 else one[1:]
-    shapes = [tail, one] if layer.copies == 1 else [(layer.copies, *one)]
     per_run = layer.copies * batch
-    whole = values.size % (per_run * prod(one)) == 0 and values.size > 0
-    if not whole or not any(values.shape[-len(shape) :] == shape and values.ndim <= len(shape) + 1 for shape in shapes):
-        wanted = " or ".join(str(shape) for shape in dict.fromkeys(shapes))
+    last = one if layer.is_spatial else one[1:]
+    if values.shape[-len(last) :] != last or not values.size or values.size % (per_run * prod(one)):
+        copies = (layer.copies,) if layer.copies > 1 else ()
         raise ValueError(
-            f"layer {layer.name!r}: activations must have the shape (samples, ...) with ... = {wanted} and a multiple of "
-            f"batch={batch} samples, but they have {values.shape}"
+            f"layer {layer.name!r}: activations must have the shape (samples, {', '.join(map(str, (*copies, *one)))}) with "
+            f"a multiple of batch={batch} samples, but they have {values.shape}"
         )
     runs = values.reshape(-1, batch, layer.copies, *one)
     if layer.kind == "matmul":  # each sample has a second operand of its own
