@@ -12,14 +12,14 @@ from torch.nn.utils import parametrize
 
 from stripes_sim._arguments import from_tensors
 from stripes_sim._recorder import Recorder, UnknownLayerError, running_modules
-from stripes_sim._shadow import shadow_of, unwrapped
+from stripes_sim._shadow import shadow_of, unparametrize, unwrapped
 from stripes_sim.layers import LayerShape
 from stripes_sim.trace import plain_kernels
 
 __all__ = ["Seen", "seen_values"]
 
 
-class Seen(Recorder):
+class Seen(Recorder):  # type: ignore[no-untyped-call]
     """A recorder that keeps the operands of every layer with weights: ``met``, by layer and call."""
 
     def __init__(self, model: nn.Module, inputs: Sequence[Tensor], where: list[str]) -> None:
@@ -69,8 +69,8 @@ def _calls(layer: LayerShape, calls: Sequence[tuple[Tensor, Tensor]], samples: i
     for x, _ in calls:
         if x.numel() % samples:
             raise ValueError(
-                f"layer {layer.name!r} takes an input of {tuple(x.shape)}, which is not of {samples} samples: give inputs "
-                "whose first axis counts samples"
+                f"layer {layer.name!r} takes an input of {tuple(x.shape)}, which is not of {samples} samples: give "
+                "inputs whose first axis counts samples"
             )
         shape = (samples, -1, *one) if layer.is_spatial else (samples, 1, -1, *one)
         by_sample.append(x.reshape(shape))
@@ -86,5 +86,6 @@ def _ready(model: nn.Module, device: torch.device) -> nn.Module:
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+                value = getattr(module, name).detach().clone()
+                unparametrize(module, name, nn.Parameter(value, requires_grad=False))
     return model

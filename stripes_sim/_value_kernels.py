@@ -14,7 +14,7 @@ import numpy as np
 
 from stripes_sim._jit import jit, jit_parallel
 
-__all__ = ["any_set", "most_of_windows", "rounds", "round_robin", "run_ahead"]
+__all__ = ["any_set", "most_of_windows", "round_robin", "rounds", "run_ahead"]
 
 _ONE = np.uint64(1)
 
@@ -110,7 +110,7 @@ def run_ahead(costs: Any, filter_steps: int, busy: Any, earlier: Any, clock: Any
 
 @jit
 def round_robin(costs: Any, columns: int) -> int:
-    """Cycles until the last word is done: one arrives per cycle, the next column takes it and is busy as ``costs`` say."""
+    """Cycles until the last word is done: one arrives per cycle, and the next column is busy with it."""
     free = np.zeros(columns, dtype=np.int64)
     now = end = np.int64(0)
     column = 0
@@ -120,4 +120,4 @@ def round_robin(costs: Any, columns: int) -> int:
         end = max(end, free[column])
         now += 1
         column = (column + 1) % columns
-    return end
+    return int(end)

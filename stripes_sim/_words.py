@@ -11,6 +11,8 @@ __all__ = ["plane_words", "precisions", "recoded", "term_counts", "term_words"]
 
 Ints = npt.NDArray[np.int64]
 Integers = npt.NDArray[np.integer[Any]]
+
+
 def plane_words(values: Integers, digits: int, width: int, *, signed: bool) -> list[npt.NDArray[np.uint32]]:
     """Words whose bitwise or over a group of values says which bit planes the group needs; one array a digit.
 
@@ -29,10 +31,7 @@ def plane_words(values: Integers, digits: int, width: int, *, signed: bool) -> l
         top = digit == digits - 1
         part = values >> (width * digit)
         planes = (part if top else part & ((1 << width) - 1)) & 0xFFFF
-        if top and signed:
-            least = (np.where(part < 0, ~part, part) << 1) | 2
-        else:
-            least = planes | 1
+        least = np.where(part < 0, ~part, part) << 1 | 2 if top and signed else planes | 1
         words.append((least | planes << 16).astype(np.uint32))
     return words
 

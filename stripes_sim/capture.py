@@ -22,8 +22,8 @@ __all__ = ["Captured", "capture"]
 class Captured:
     """Layer -> int32 array, as `stripes_sim.Accelerator.run` takes them.
 
-    ``activations``: (samples, channels, *size) of convolutions, (samples, tokens, in_channels) of linear layers, with an
-    axis of calls behind the samples where a layer runs several times. ``weights``: as torch stores them.
+    ``activations``: (samples, channels, *size) of convolutions, (samples, tokens, in_channels) of linear layers, with
+    an axis of calls behind the samples where a layer runs several times. ``weights``: as torch stores them.
     ``samples``: how many.
     """
 
@@ -58,8 +58,8 @@ def capture(
     so that values of a grid are its codes if its last one occurs. The model is not touched.
 
     Args:
-        model: any module that `stripes_sim.trace` knows, with the weights that it has. Parametrised weights are taken as
-            they are computed.
+        model: any module that `stripes_sim.trace` knows, with the weights that it has. Parametrised weights are taken
+            as they are computed.
         inputs: a tensor, a sequence of positional arguments, or a mapping of keyword arguments; the first axis of the
             first tensor counts samples.
         activation_bits, weight_bits: 1 to 16, one for all or by layer; layers left out of a mapping count 16.

@@ -144,7 +144,7 @@ CONSTANTS: dict[str, Constant] = {
         value=(1.68 * 90.0 - (90.0 - 16 * 1.55)) / 65536 / 16,
         unit="mm2/bit",
         node_nm=65,
-        source=f"PRA-2b's chip is 1.68 times DaDianNao's (Bit-Pragmatic, MICRO 2017), whose 90 mm2 are from {_PRAGMATIC}",
+        source=f"PRA-2b's chip is 1.68 times DaDianNao's (Bit-Pragmatic, MICRO 2017); its 90 mm2: {_PRAGMATIC}",
         status="assumed",
     ),
     "area_fusion_unit": Constant(

@@ -53,7 +53,8 @@ class Accelerator(Parameters):
         for option in sorted(_OPTIONS - dataflow.options):
             if getattr(self, option) != getattr(Parameters, option):
                 raise ValueError(
-                    f"{option}={getattr(self, option)!r} says nothing of a machine with serial={self.serial!r}: leave it out"
+                    f"{option}={getattr(self, option)!r} says nothing of a machine with serial={self.serial!r}: "
+                    "leave it out"
                 )
         dataflow.check(self)
 
@@ -85,8 +86,8 @@ class Accelerator(Parameters):
             weights: the same of weights, as torch stores them, for machines that look at them.
 
         Raises:
-            TypeError, ValueError: unknown or missing layers, bits out of range, bits that the machine cannot hold, values
-                that do not fit, or values that the machine needs and nobody gave.
+            TypeError, ValueError: unknown or missing layers, bits out of range, bits that the machine cannot hold,
+                values that do not fit, or values that the machine needs and nobody gave.
 
         >>> from stripes_sim import LayerShape
         >>> fc = LayerShape(name="fc", kind="linear", in_channels=512, out_channels=256)
@@ -125,8 +126,8 @@ class Accelerator(Parameters):
         dataflow = dataflow_named(self.serial)
         if not isinstance(dataflow, Sensed):
             raise ValueError(
-                f"{self.name} ({dataflow.title}) takes the same time for all values: leave activations and weights out, or "
-                "take a machine with serial 'dynamic', 'pragmatic', 'laconic' or 'both'"
+                f"{self.name} ({dataflow.title}) takes the same time for all values: leave activations and weights "
+                "out, or take a machine with serial 'dynamic', 'pragmatic', 'laconic' or 'both'"
             )
         if activations is None:
             raise ValueError(f"{self.name} needs the values of activations, not of weights alone")

@@ -1,7 +1,7 @@
 """Machines from TOML files: those that ship, and a user's own by path.
 
-A file names a ``base`` preset (stripes, dadiannao, loom, bitfusion, dynamic_stripes, pragmatic, laconic), any parameter of `stripes_sim.hardware.UNITS`, and
-where its numbers come from in a ``[sources]`` table of texts.
+A file names a ``base`` preset (stripes, dadiannao, loom, bitfusion, dynamic_stripes, pragmatic, laconic), any parameter
+of `stripes_sim.hardware.UNITS`, and where its numbers come from in a ``[sources]`` table of texts.
 """
 
 from __future__ import annotations

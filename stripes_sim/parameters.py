@@ -21,7 +21,7 @@ UNITS: dict[str, tuple[str, str]] = {
     "name": ("", "what results call the machine"),
     "serial": (
         "",
-        "serial operand: weights, activations, both, none (bit-parallel) or spatial (composable units); of real values: "
+        "serial operand: weights, activations, both, none (bit-parallel) or spatial (composable units); of real values "
         "dynamic (precision by group), pragmatic (set bits of activations) or laconic (set bits of both)",
     ),
     "lanes": ("products", "products that a PE adds up at once"),

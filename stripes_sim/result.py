@@ -129,7 +129,9 @@ class Result:
         found += [f"assumed: {text}" for text in dataflow_named(hw.serial).assumes]
         if self.values is not None and self.values.unseen:
             names = ", ".join(self.values.unseen[:3]) + (", ..." if len(self.values.unseen) > 3 else "")
-            found.append(f"no values of {len(self.values.unseen)} products of activations: all their bits count ({names})")
+            found.append(
+                f"no values of {len(self.values.unseen)} products of activations: all their bits count ({names})"
+            )
         return tuple(found)
 
     @property

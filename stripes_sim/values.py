@@ -51,9 +51,9 @@ def checked_values(
 
     Args:
         layers: the workload.
-        activations: layer name -> integer array, samples first: (N, channels, *input_size) of a convolution, (N, tokens,
-            in_channels) of the others, with an axis of copies behind N where a layer has several; axes of size 1 may be
-            left out.
+        activations: layer name -> integer array, samples first: (N, channels, *input_size) of a convolution, (N,
+            tokens, in_channels) of the others, with an axis of copies behind N where a layer has several; axes of size
+            1 may be left out.
         weights: layer name -> integer array as torch stores them; needed where ``wants_weights``.
         weight_bits, activation_bits: (L, 1).
         batch: samples of one run; N is a multiple of it.
@@ -77,8 +77,8 @@ def checked_values(
             continue
         if names.count(layer.name) > 1:
             raise ValueError(
-                f"layer {layer.name!r} stands in the workload {names.count(layer.name)} times with different shapes, so its "
-                "name does not say whose values are meant: leave its rows out or rename them"
+                f"layer {layer.name!r} stands in the workload {names.count(layer.name)} times with different shapes, "
+                "so its name does not say whose values are meant: leave its rows out or rename them"
             )
         if layer.name not in activations:
             raise ValueError(
@@ -94,8 +94,8 @@ def checked_values(
         if wants_weights:
             if weights is None or layer.name not in weights:
                 raise ValueError(
-                    f"weights has no values of layer {layer.name!r}, which this machine looks at, too (stripes_sim.capture "
-                    "finds those of all layers)"
+                    f"weights has no values of layer {layer.name!r}, which this machine looks at, too "
+                    "(stripes_sim.capture finds those of all layers)"
                 )
             bits = activation_bits if layer.kind == "matmul" else weight_bits
             w = _weights(layer, weights[layer.name], int(bits[row, 0]))
@@ -117,8 +117,8 @@ def _activations(layer: LayerShape, given: Any, bits: int, batch: int) -> npt.ND
     if values.shape[-len(last) :] != last or not values.size or values.size % (per_run * prod(one)):
         copies = (layer.copies,) if layer.copies > 1 else ()
         raise ValueError(
-            f"layer {layer.name!r}: activations must have the shape (samples, {', '.join(map(str, (*copies, *one)))}) with "
-            f"a multiple of batch={batch} samples, but they have {values.shape}"
+            f"layer {layer.name!r}: activations must have the shape (samples, {', '.join(map(str, (*copies, *one)))}) "
+            f"with a multiple of batch={batch} samples, but they have {values.shape}"
         )
     runs = values.reshape(-1, batch, layer.copies, *one)
     if layer.kind == "matmul":  # each sample has a second operand of its own

@@ -122,7 +122,10 @@ def steps_of(layer: LayerShape, hw: Accelerator, x: np.ndarray, w: np.ndarray | 
                                     if w is None:
                                         weights = [0] * len(chunk)
                                     elif depthwise:
-                                        weights = [int(w[f, 0][tap]) if lane == f - filters[0] else 0 for lane in range(len(chunk))]
+                                        weights = [
+                                            int(w[f, 0][tap]) if lane == f - filters[0] else 0
+                                            for lane in range(len(chunk))
+                                        ]
                                     else:
                                         weights = [int(w[f, c - number * per_group][tap]) for c in chunk]
                                     tile.append(weights)
@@ -161,9 +164,7 @@ def _inputs(layer: LayerShape, hw: Accelerator, x: np.ndarray):
             return at(channel, [a // s for a, s in zip(sums, layer.stride, strict=True)])
         place = [
             o * s + t * d - before
-            for o, t, s, d, before in zip(
-                window, tap, layer.stride, layer.dilation, layer.padding_before, strict=True
-            )
+            for o, t, s, d, before in zip(window, tap, layer.stride, layer.dilation, layer.padding_before, strict=True)
         ]
         return at(channel, place)
 
@@ -180,7 +181,9 @@ def _folded_kernel(layer: LayerShape, w: np.ndarray) -> np.ndarray:
             for t, s in zip(tap, layer.stride, strict=True):
                 inner += t % s * scale
                 scale *= s
-            folded[(f, colour + 3 * inner, *(t // s for t, s in zip(tap, layer.stride, strict=True)))] = w[(f, colour, *tap)]
+            folded[(f, colour + 3 * inner, *(t // s for t, s in zip(tap, layer.stride, strict=True)))] = w[
+                (f, colour, *tap)
+            ]
     return folded
 
 
@@ -197,7 +200,7 @@ def column_costs(step: Step, hw: Accelerator, weight_bits: int, signed: bool, si
                         most = max(most, len(terms(a, hw.booth)) * len(terms(b, hw.booth)))
         return [most]
     size = hw.group_columns
-    groups = [sum(step.columns[i : i + size], []) for i in range(0, len(step.columns), size)]
+    groups = [list(itertools.chain(*step.columns[i : i + size])) for i in range(0, len(step.columns), size)]
     widths = [group_width(group, signed, hw.trim_zeros) for group in groups]
     if hw.serial == "dynamic":
         return widths
@@ -206,13 +209,13 @@ def column_costs(step: Step, hw: Accelerator, weight_bits: int, signed: bool, si
         planes = 0
         for tile in step.tiles:
             for i in range(0, len(tile), size):
-                planes = max(planes, group_width(sum(tile[i : i + size], []), signed_weights, hw.trim_zeros))
+                planes = max(
+                    planes, group_width(list(itertools.chain(*tile[i : i + size])), signed_weights, hw.trim_zeros)
+                )
     return [math.ceil(max(widths) / hw.serial_bits) * planes]
 
 
-def convolution(
-    layer: LayerShape, hw: Accelerator, x: np.ndarray, w: np.ndarray | None, weight_bits: int
-) -> int:
+def convolution(layer: LayerShape, hw: Accelerator, x: np.ndarray, w: np.ndarray | None, weight_bits: int) -> int:
     """Cycles of one sample."""
     signed, signed_weights = bool((x < 0).any()), w is not None and bool((w < 0).any())
     registers = hw.column_registers

@@ -3,10 +3,11 @@
     serial     bits of one operand, or of both, one after the other   "weights" "activations" "both"
     parallel   whole operands at once                                 "none"
     spatial    units that split into narrower ones                    "spatial"
-    sensed     what the real values need                              "dynamic" "pragmatic" "laconic", and "both" given them
+    sensed     what the real values at work need                      "dynamic" "pragmatic" "laconic", "both"
 
 `base` says what each must answer, `tiles` is the tile that serial and parallel machines share, `sensed` walks over the
-values of a layer on it, `registry` holds them by name. A new one is a file here with a line below, or a class in a user's own file under `register`.
+values of a layer on it, `registry` holds them by name. A new one is a file here with a line below, or a class in
+a user's own file under `register`.
 """
 
 from stripes_sim.dataflows.base import ArrayWork as ArrayWork

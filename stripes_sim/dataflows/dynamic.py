@@ -54,7 +54,7 @@ class DynamicActivations(Sensed):
 
 
 def group_precisions(hw: Parameters, tile: Tile, words: list[Words], index: Cycles) -> Cycles:
-    """Bits that each group of columns needs in each step, 0 where it has no window: (sets, 1, taps * chunks, groups)."""
+    """Bits that each group of columns needs in a step, (sets, 1, taps * chunks, groups); 0 where it has no window."""
     windows, taps = index.shape
     chunks = -(-words[0].shape[1] // tile.lanes)
     sets, columns = -(-windows // tile.columns), tile.columns * len(words)

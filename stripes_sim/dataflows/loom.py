@@ -81,11 +81,8 @@ class SerialBoth(Sensed):
 
 def _row_precisions(hw: Parameters, tile: Tile, filters: Words) -> Cycles:
     """Weight bits of the widest group of rows in any tile, (filter steps, taps * chunks)."""
-    digits, count, taps, channels = filters.shape
-    if tile.diagonal:  # row i has a weight for lane i alone
-        by_lanes = filters
-    else:
-        by_lanes = np.bitwise_or.reduceat(filters, np.arange(0, channels, tile.lanes), axis=3)
+    digits, count, _, channels = filters.shape
+    by_lanes = np.bitwise_or.reduceat(filters, np.arange(0, channels, tile.lanes), axis=3)
     rows = np.moveaxis(by_lanes, 0, 1).reshape(count * digits, -1)
     per_step = tile.rows * tile.tiles * digits
     found = []

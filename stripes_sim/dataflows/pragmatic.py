@@ -30,7 +30,9 @@ class TermsOfActivations(Sensed):
     name = "pragmatic"
     title = "terms of the activations in turn"
     options = frozenset({"first_stage_bits", "booth", "column_registers"})
-    assumes = ("power of a lane 1.56 times, and area 1.77 times, that of Stripes (from chips of 2.50 and 1.68 DaDianNao)",)
+    assumes = (
+        "power of a lane 1.56 times, and area 1.77 times, that of Stripes (from chips of 2.50 and 1.68 DaDianNao)",
+    )
 
     def step_cycles(self, hw: Parameters, weight_bits: Ints, activation_bits: Ints) -> Ints:
         """At most Pa: every bit is set."""

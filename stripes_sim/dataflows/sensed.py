@@ -81,7 +81,7 @@ class _Totals(NamedTuple):
 
     cycles: float
     steps: float
-    count: float
+    number: float
 
     def plus(self, other: _Totals) -> _Totals:
         return _Totals(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
@@ -107,7 +107,7 @@ class Sensed(Tiled):
 
     @abstractmethod
     def activation_words(self, hw: Parameters, tile: Tile, values: npt.NDArray[np.int32], signed: bool) -> list[Words]:
-        """Activations as the machine sees them, one array for each digit; ``signed``: some of the layer are negative."""
+        """Activations as the machine sees them, an array for each digit; ``signed``: the layer has negative ones."""
 
     def weight_words(self, hw: Parameters, tile: Tile, values: npt.NDArray[np.int32], signed: bool) -> Words:
         """Weights (filters, taps, channels) as the machine sees them, (digits or 1, filters, taps, channels)."""
@@ -209,14 +209,16 @@ class Sensed(Tiled):
                 else:
                     index = np.arange(len(one))[:, None]
                     side_by_side = side_by_side.plus(
-                        _in_order(hw, [(self.costs(hw, tile, words, index, own), tile.filter_steps(layer.out_channels))])
+                        _in_order(
+                            hw, [(self.costs(hw, tile, words, index, own), tile.filter_steps(layer.out_channels))]
+                        )
                     )
                     in_turn = in_turn.plus(self._tokens(hw, layer, tile, words, own))
             yield (
                 side_by_side.cycles,
-                side_by_side.steps / side_by_side.count,
+                side_by_side.steps / side_by_side.number,
                 in_turn.cycles,
-                in_turn.steps / max(in_turn.count, 1),
+                in_turn.steps / max(in_turn.number, 1),
             )
 
     def _filters(

@@ -55,9 +55,9 @@ def by_window(*windows: tuple[int, ...]) -> np.ndarray:
         (DynamicStripes(trim_zeros=True, **TILE), [(12, 0), (1, 0), (8, 0)], (2 + 1) * 3),
         # both columns as one group: 1100 or 0001 is 1101, so 4
         (DynamicStripes(trim_zeros=True, group_columns=2, **TILE), [(12, 0), (1, 0), (8, 0)], (4 + 1) * 3),
-        # one register: column 0 has costs 1 1 1, 4 4 4; column 1 has 4 4 4 and no window. A step begins no earlier than
-        # all are through with the last but one: ends of column 1 are 4 8 12; column 0 ends 1 2 5, then begins at 8
-        # (12 is the end of its last step but one only for the step after) and ends 12, 16, 20
+        # one register: column 0 has costs 1 1 1, then 4 4 4; column 1 has 4 4 4, then no window. No step begins before
+        # all columns are through with the last but one. Column 1 ends at 4 8 12; column 0 at 1 2 5 (begun at 4), then
+        # at 12 (begun at 8), 16 and 20
         (DynamicStripes(column_registers=1, **TILE), [(1, 0), (9, 0), (9, 0)], 20),
         # 1001 and 0110 share no place: 4 cycles; 9 alone takes 2 places
         (Pragmatic(first_stage_bits=0, **TILE), [(9, 6), (0, 0), (9, 0)], (4 + 2) * 3),
@@ -95,14 +95,14 @@ def test_laconic_takes_the_slowest_product_of_terms() -> None:
 
 
 def test_a_token_goes_to_the_columns_in_turn() -> None:
-    # two filter steps of two chunks: words of 4, 1, 4 and 1 bits to columns 0, 1, 0 and 1. Column 0 is free at 4, so the
-    # third begins there, and the last at 5: it ends at 6, the third at 8
+    # two filter steps of two chunks: words of 4, 1, 4 and 1 bits to columns 0, 1, 0 and 1. Column 0 is free at 4, so
+    # that the third begins there and ends at 8; the last begins at 5
     assert cycles(DynamicStripes(**TILE), TOKEN, [9, 0, 1, 0]) == 8
-    # in DNNsim's way: a second filter step that began at column 1 would lose its input
     shape = LayerShape(name="fc", kind="linear", in_channels=6, out_channels=2)
     values = [9, 0, 1, 0, 1, 0]
-    # words 4 1 1 | 4 1 1; the last step begins at column 1 at 5: 9, 10 - 11, behind it 10
+    # words 4 1 1 and 4 1 1; the fourth begins in column 1 at 5, and the last one there when it is done, at 9
     assert cycles(DynamicStripes(**TILE), shape, values) == 10
+    # that simulator would lose the input of a filter step whose first column is not 0: 4 1 1 and 1 1 1
     assert cycles(DynamicStripes(compat="dnnsim", **TILE), shape, values) == 8
 
 
@@ -270,30 +270,51 @@ GIVEN = {"conv": np.ones((2, 3), dtype=int), "fc": np.ones(4, dtype=int)}
 
 
 @pytest.mark.parametrize(
-    ("hw", "settings", "message"),
+    ("hw", "message"),
     [
-        (DynamicStripes(), {}, "Dynamic Stripes computes with the values of its layers, so it has no cycles without them: give "
-         "run() activations of stripes_sim.capture(model, inputs), or waveq score --activations validation"),
-        (Laconic(), {}, "give run() activations and weights of stripes_sim.capture"),
-        (Loom(dynamic_weights=True), {}, "give run() activations and weights of stripes_sim.capture"),
-        (Laconic(), {"activations": GIVEN}, "weights has no values of layer 'conv'"),
-        (Stripes(), {"activations": GIVEN}, "Stripes (serial weights) takes the same time for all values: leave"),
-        (Pragmatic(), {"weights": GIVEN}, "Pragmatic needs the values of activations, not of weights alone"),
-        (Pragmatic(), {"activations": {"conv": GIVEN["conv"]}}, "activations has no values of layer 'fc'"),
-        (Pragmatic(), {"activations": {**GIVEN, "cnov": 1}}, "names 'cnov', which is no layer of this workload; did you mean"),
-        (Pragmatic(), {"activations": {**GIVEN, "fc": np.ones(4)}}, "layer 'fc': activations must be an array of integers, but"),
-        (Pragmatic(), {"activations": {**GIVEN, "fc": np.full(4, 256)}}, "activations of 8 bits lie from 0 to 255, but there is 256"),
-        (Pragmatic(), {"activations": {**GIVEN, "fc": np.array([-129, 0, 0, 0])}}, "lie from -128 to 127, but there is -129"),
-        (Pragmatic(), {"activations": {**GIVEN, "conv": np.ones((3, 2), dtype=int)}}, "must have the shape (samples, 2, 3) with a"),
-        (Pragmatic(), {"activations": GIVEN, "batch": 2}, "a multiple of batch=2 samples, but they have (2, 3)"),
-        (Pragmatic(), {"activations": {**GIVEN, "fc": np.ones((2, 4), dtype=int)}}, "activations of 2 samples, but those before have 1"),
-        (Laconic(), {"activations": GIVEN, "weights": {"conv": np.ones((2, 3, 1), dtype=int)}},
-         "layer 'conv': weights must have the shape (3, 2, 1), but they have (2, 3, 1)"),
+        (
+            DynamicStripes(),
+            "Dynamic Stripes computes with the values of its layers, so it has no cycles without them: give run() "
+            "activations of stripes_sim.capture(model, inputs), or waveq score --activations validation",
+        ),
+        (Laconic(), "give run() activations and weights of stripes_sim.capture"),
+        (Loom(dynamic_weights=True), "give run() activations and weights of stripes_sim.capture"),
     ],
-)  # fmt: skip
-def test_values_that_are_missing_or_do_not_fit_are_named(hw, settings, message):
+)
+def test_without_values_a_machine_says_how_to_get_them(hw, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        hw.run(NET, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"fc": None}, "activations has no values of layer 'fc'"),
+        ({"cnov": 1}, "activations names 'cnov', which is no layer of this workload; did you mean 'conv'?"),
+        ({"fc": np.ones(4)}, "layer 'fc': activations must be an array of integers, but its type is float64"),
+        ({"fc": np.full(4, 256)}, "layer 'fc': activations of 8 bits lie from 0 to 255, but there is 256"),
+        ({"fc": np.array([-129, 0, 0, 0])}, "activations of 8 bits lie from -128 to 127, but there is -129"),
+        ({"conv": np.ones((3, 2), dtype=int)}, "must have the shape (samples, 2, 3) with a multiple of batch=1"),
+        ({"fc": np.ones((2, 4), dtype=int)}, "layer 'fc': activations of 2 samples, but those before have 1"),
+    ],
+)
+def test_activations_that_are_missing_or_do_not_fit_are_named(changed, message):
+    given = {name: x for name, x in {**GIVEN, **changed}.items() if x is not None}
     with pytest.raises((TypeError, ValueError), match=re.escape(message)):
-        hw.run(NET, 8, 8, **settings)
+        Pragmatic().run(NET, 8, 8, activations=given)
+
+
+def test_values_that_nobody_looks_at_and_weights_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ValueError, match=r"Stripes .serial weights. takes the same time for all values: leave"):
+        Stripes().run(NET, 8, 8, activations=GIVEN)
+    with pytest.raises(ValueError, match="Pragmatic needs the values of activations, not of weights alone"):
+        Pragmatic().run(NET, 8, 8, weights=GIVEN)
+    with pytest.raises(ValueError, match="weights has no values of layer 'conv', which this machine looks at, too"):
+        Laconic().run(NET, 8, 8, activations=GIVEN)
+    with pytest.raises(ValueError, match=r"'conv': weights must have the shape \(3, 2, 1\), but they have \(2, 3, 1\)"):
+        Laconic().run(NET, 8, 8, activations=GIVEN, weights={"conv": np.ones((2, 3, 1), dtype=int)})
+    with pytest.raises(ValueError, match=r"a multiple of batch=2 samples, but they have \(2, 3\)"):
+        Pragmatic().run(NET, 8, 8, activations=GIVEN, batch=2)
 
 
 def test_a_name_that_stands_twice_is_refused() -> None:

@@ -37,8 +37,8 @@ def register(app: typer.Typer) -> None:
     app.command(
         "score",
         epilog="Example: waveq score runs/demo --breakdown    or: waveq score 4 --model resnet18    "
-        "or: waveq score 4 --llm llama-7b --phase decode    or: waveq score runs/demo --hardware pragmatic --activations "
-        "validation",
+        "or: waveq score 4 --llm llama-7b --phase decode    "
+        "or: waveq score runs/demo --hardware pragmatic --activations validation",
         short_help="Cycles and energy of a policy, layer by layer.",
     )(score)
 
@@ -63,8 +63,8 @@ def score(
     activations: Annotated[
         str | None,
         typer.Option(
-            help="Price what real inputs need, for --hardware whose cycles depend on values (dynamic_stripes, pragmatic, "
-            "laconic, loom): validation, test or train images of a run; of --model a .npy file of inputs, samples first."
+            help="Price what real inputs need, for --hardware whose cycles depend on values (dynamic_stripes, loom, "
+            "pragmatic, laconic): validation, test or train images of a run; of --model a .npy file, samples first."
         ),
     ] = None,
     images: Annotated[int, typer.Option(help="Of --activations: so many of them, from the first on.")] = 8,
@@ -96,7 +96,13 @@ def score(
         values = {"activations": found.activations, "weights": found.weights}
         say(f"{found} of {activations}")
     result = machine.run(
-        priced.layers, priced.weight_bits, inputs, batch=batch, default_bits=default_bits, cache_bits=cache_bits, **values
+        priced.layers,
+        priced.weight_bits,
+        inputs,
+        batch=batch,
+        default_bits=default_bits,
+        cache_bits=cache_bits,
+        **values,
     )
     folder = run or priced.folder("score")
     say(f"written to {folder}: {', '.join(save_score(result, folder, breakdown=breakdown))}")
