@@ -57,6 +57,7 @@ def test_codes_times_scale_are_what_the_layers_multiplied(net: Net) -> None:
     assert np.abs(found.weights["fc"]).max() == 2**15 - 1  # left out: 16 bits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hw", [DynamicStripes(), Laconic()])
 def test_a_trace_runs_on_what_was_captured(net: Net, hw) -> None:
     found = capture(net, torch.randn(2, 3, 8, 8))
@@ -100,6 +101,7 @@ def test_parametrised_weights_are_as_computed_and_the_model_stays_as_it_is(net: 
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
 
 
+@pytest.mark.slow
 def test_recurrent_and_attention_layers_fit_their_trace() -> None:
     class Tagger(nn.Module):
         def __init__(self) -> None:

@@ -203,6 +203,7 @@ def test_tokens_equal_the_slow_twin(hw, seed, bits, signed, inputs, outputs):
     assert found == min(as_window, reference_values.token(layer, hw, x, w, 8))
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(convolutions(), st.integers(1, 8), st.sampled_from(["dynamic", "both", "pragmatic", "laconic"]))
 def test_full_values_take_as_long_as_their_bits(layer, bits, serial):
@@ -223,6 +224,7 @@ def test_full_values_take_as_long_as_their_bits(layer, bits, serial):
     assert result.frame[columns].equals(expected.frame[columns])
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.integers(0, 2**31))
 def test_more_freedom_never_takes_longer(seed):
@@ -245,6 +247,7 @@ def test_more_freedom_never_takes_longer(seed):
     assert of(Laconic(**tile)) <= of(Laconic(**tile, booth=False)) <= 64 * static
 
 
+@pytest.mark.slow
 def test_full_values_agree_with_the_simulators_cases_of_stripes() -> None:
     path = Path(__file__).resolve().parents[3] / "shared" / "data" / "dnnsim" / "static_cases.json"
     if not path.exists():

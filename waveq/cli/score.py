@@ -64,7 +64,8 @@ def score(
         str | None,
         typer.Option(
             help="Price what real inputs need, for --hardware whose cycles depend on values (dynamic_stripes, loom, "
-            "pragmatic, laconic): validation, test or train images of a run; of --model a .npy file, samples first."
+            "pragmatic, laconic): validation, test or train images of a run; of --model a .npy file, samples first, or "
+            "inputs, if its factory gives them."
         ),
     ] = None,
     images: Annotated[int, typer.Option(help="Of --activations: so many of them, from the first on.")] = 8,

@@ -232,7 +232,8 @@ def priced_policy(text: str, network: Network) -> PricedPolicy:
 def captured(
     priced: PricedPolicy, source: str, samples: int, activation_bits: Any, default_bits: int | None
 ) -> Captured:
-    """What the layers multiply on real inputs: images of the policy's run, or inputs of a model of the user's.
+    """What the layers multiply on real inputs: images of the policy's run, or inputs of a model of the user's, from a
+    file or its own factory ("inputs").
 
     Raises:
         ValueError: neither; no such images or file; a network without trained weights.
@@ -253,16 +254,18 @@ def captured(
     from stripes_sim import capture
 
     made = user_object(network.model)()
-    if isinstance(made, tuple):
-        made = made[0]
-    try:
-        inputs = torch.from_numpy(np.load(source, allow_pickle=False)[:samples])
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--activations {source}: must be a .npy file of inputs, samples first: {error}") from None
+    model, inputs = made if isinstance(made, tuple) else (made, None)
+    if source != "inputs":
+        try:
+            inputs = torch.from_numpy(np.load(source, allow_pickle=False)[:samples])
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--activations {source}: must be a .npy file of inputs, samples first: {error}") from None
+    elif inputs is None:
+        raise ValueError(f"--activations inputs: {network.model} gives a model without them; name a .npy file")
     weights = priced.weight_bits
     if isinstance(weights, Mapping) and default_bits is not None:
         weights = {**{layer.name: default_bits for layer in priced.layers if layer.has_weights}, **weights}
-    return capture(made, inputs, activation_bits=activation_bits, weight_bits=weights)
+    return capture(model, inputs, activation_bits=activation_bits, weight_bits=weights)
 
 
 def read_activation_bits(text: str) -> int | dict[str, int]:
