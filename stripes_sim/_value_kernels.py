@@ -14,9 +14,42 @@ import numpy as np
 
 from stripes_sim._jit import jit, jit_parallel
 
-__all__ = ["any_set", "most_of_windows", "round_robin", "rounds", "run_ahead"]
+__all__ = [
+    "any_set",
+    "most_of_windows",
+    "most_terms_of",
+    "planes_of",
+    "round_robin",
+    "rounds",
+    "run_ahead",
+    "slowest_products",
+]
 
 _ONE = np.uint64(1)
+
+
+@jit_parallel
+def planes_of(values: Any, shift: int, mask: int, signed: bool, out: Any) -> None:
+    """The words of `stripes_sim._words.plane_words` for one digit: ``values`` (N,) integers, ``out`` (N,) uint32."""
+    for at in numba.prange(values.shape[0]):
+        part = np.int64(values[at]) >> shift
+        planes = part & mask
+        least = planes | 1
+        if signed:
+            least = (part ^ (part >> 63)) << 1 | 2
+        out[at] = least | planes << 16
+
+
+@jit_parallel
+def most_terms_of(values: Any, digits: int, width: int, terms: Any, out: Any) -> None:
+    """Most of the ``terms`` (65536,) uint8 of the digits of each magnitude: ``values`` (N,) integers, ``out`` uint8."""
+    mask = (1 << width) - 1
+    for at in numba.prange(values.shape[0]):
+        magnitude = abs(np.int64(values[at]))
+        most = terms[magnitude & mask]
+        for digit in range(1, digits):
+            most = max(most, terms[magnitude >> (width * digit) & mask])
+        out[at] = most
 
 
 @jit_parallel
@@ -83,6 +116,25 @@ def most_of_windows(counts: Any, index: Any, columns: int, out: Any) -> None:
                 row = index[window, tap]
                 for channel in range(channels):
                     out[first, tap, channel] = max(out[first, tap, channel], counts[row, channel])
+
+
+@jit_parallel
+def slowest_products(most: Any, weights: Any, lanes: int, out: Any) -> None:
+    """The largest product of counts that any of ``lanes`` has, at least 1.
+
+    ``most`` (window sets, taps, channels) and ``weights`` (filter steps, taps, channels) uint8, ``out`` (window sets,
+    filter steps, taps, chunks) int64.
+    """
+    sets, taps, channels = most.shape
+    for first in numba.prange(sets):
+        for filters in range(weights.shape[0]):
+            for tap in range(taps):
+                for chunk in range(out.shape[3]):
+                    slowest = 1
+                    for channel in range(chunk * lanes, min(channels, (chunk + 1) * lanes)):
+                        product = np.int64(most[first, tap, channel]) * np.int64(weights[filters, tap, channel])
+                        slowest = max(slowest, product)
+                    out[first, filters, tap, chunk] = slowest
 
 
 @jit

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from stripes_sim._value_kernels import most_terms_of, planes_of
 
 __all__ = ["plane_words", "precisions", "recoded", "term_counts", "term_words"]
 
@@ -29,10 +32,10 @@ def plane_words(values: Integers, digits: int, width: int, *, signed: bool) -> l
     words = []
     for digit in range(digits):
         top = digit == digits - 1
-        part = values >> (width * digit)
-        planes = (part if top else part & ((1 << width) - 1)) & 0xFFFF
-        least = np.where(part < 0, ~part, part) << 1 | 2 if top and signed else planes | 1
-        words.append((least | planes << 16).astype(np.uint32))
+        mask = 0xFFFF if top else (1 << width) - 1
+        filled = np.empty(values.shape, dtype=np.uint32)
+        planes_of(values.reshape(-1), width * digit, mask, signed and top, filled.reshape(-1))
+        words.append(filled)
     return words
 
 
@@ -64,17 +67,22 @@ def term_words(values: Integers, digits: int, width: int, *, booth: bool) -> lis
     return [(recoded(part) if booth else part).astype(np.uint64) for part in parts]
 
 
-def term_counts(values: Integers, digits: int, width: int, *, booth: bool) -> Ints:
+def term_counts(values: Integers, digits: int, width: int, *, booth: bool) -> npt.NDArray[np.uint8]:
     """The most terms that any digit of each value has.
 
     >>> term_counts(np.array([0, 7, -7]), 1, 16, booth=False).tolist()
     [0, 3, 3]
     """
-    most = np.zeros(values.shape, dtype=np.int64)
-    for words in term_words(values, digits, width, booth=booth):
-        places = words.astype(np.int64)
-        most = np.maximum(most, sum(places >> place & 1 for place in range(17)))
+    most = np.empty(values.shape, dtype=np.uint8)
+    most_terms_of(values.reshape(-1), digits, width, _terms_by_number(booth), most.reshape(-1))
     return most
+
+
+@lru_cache
+def _terms_by_number(booth: bool) -> npt.NDArray[np.uint8]:
+    numbers = np.arange(1 << 16)
+    places = recoded(numbers) if booth else numbers
+    return sum(places >> place & 1 for place in range(17)).astype(np.uint8)  # type: ignore[union-attr, no-any-return]
 
 
 def recoded(numbers: Integers) -> Integers:

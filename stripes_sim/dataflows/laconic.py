@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stripes_sim._packed import Ints
-from stripes_sim._value_kernels import most_of_windows
+from stripes_sim._value_kernels import most_of_windows, slowest_products
 from stripes_sim._words import term_counts
 from stripes_sim.constants import lanes_mm2
 from stripes_sim.dataflows.base import Floats
@@ -39,11 +39,11 @@ class TermsOfBoth(Sensed):
 
     def activation_words(self, hw: Parameters, tile: Tile, values: npt.NDArray[np.int32], signed: bool) -> list[Words]:
         """Numbers of terms; of a wide value, of its digit with most."""
-        return [term_counts(values, tile.activation_digits, tile.width, booth=hw.booth).astype(np.uint8)]
+        return [term_counts(values, tile.activation_digits, tile.width, booth=hw.booth)]
 
     def weight_words(self, hw: Parameters, tile: Tile, values: npt.NDArray[np.int32], signed: bool) -> Words:
         """The same of weights."""
-        return term_counts(values, tile.weight_digits, tile.width, booth=hw.booth)[None].astype(np.uint8)
+        return term_counts(values, tile.weight_digits, tile.width, booth=hw.booth)[None]
 
     def costs(self, hw: Parameters, tile: Tile, words: list[Words], index: Cycles, filters: Words | None) -> Costs:
         """The slowest lane of each step."""
@@ -53,12 +53,10 @@ class TermsOfBoth(Sensed):
         chunks = -(-channels // tile.lanes)
         most = np.empty((-(-windows // tile.columns), taps, channels), dtype=np.uint8)
         most_of_windows(words[0], index, tile.columns, most)
-        busy = []
-        for weights in _most_of_filters(tile, filters[0]):
-            lanes = np.zeros((len(most), taps, chunks * tile.lanes), dtype=np.int64)
-            lanes[:, :, :channels] = most.astype(np.int64) * weights
-            busy.append(lanes.reshape(len(most), taps * chunks, tile.lanes).max(axis=2))
-        return Costs(np.maximum(np.stack(busy, axis=1), 1)[..., None])
+        weights = _most_of_filters(tile, filters[0])
+        busy = np.empty((len(most), len(weights), taps, chunks), dtype=np.int64)
+        slowest_products(most, weights, tile.lanes, busy)
+        return Costs(busy.reshape(len(most), len(weights), taps * chunks, 1))
 
     def cycle_pj(self, hw: Parameters, weight_bits: Floats, activation_bits: Floats) -> Floats:
         """A serial lane of one bit."""
@@ -69,9 +67,9 @@ class TermsOfBoth(Sensed):
         return lanes_mm2(hw, "area_serial_lane", 1)
 
 
-def _most_of_filters(tile: Tile, filters: Words) -> list[npt.NDArray[np.int64]]:
-    """For each filter step the most terms that a lane's weights have, (taps, channels)."""
+def _most_of_filters(tile: Tile, filters: Words) -> npt.NDArray[np.uint8]:
+    """For each filter step the most terms that a lane's weights have, (filter steps, taps, channels)."""
     if tile.diagonal:  # row i has a weight for lane i alone
-        return [filters[:, :, 0].T.astype(np.int64)]
-    per_step = tile.rows * tile.tiles
-    return [filters[i : i + per_step].max(axis=0).astype(np.int64) for i in range(0, len(filters), per_step)]
+        return np.ascontiguousarray(filters[None, :, :, 0].swapaxes(1, 2))
+    starts = np.arange(0, len(filters), tile.rows * tile.tiles)
+    return np.maximum.reduceat(filters, starts, axis=0)
