@@ -133,7 +133,7 @@ def slowest_products(most: Any, weights: Any, lanes: int, out: Any) -> None:
                     slowest = 1
                     for channel in range(chunk * lanes, min(channels, (chunk + 1) * lanes)):
                         product = np.int64(most[first, tap, channel]) * np.int64(weights[filters, tap, channel])
-                        slowest = max(slowest, product)
+                        slowest = max(slowest, int(product))
                     out[first, filters, tap, chunk] = slowest
 
 

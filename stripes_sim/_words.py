@@ -82,7 +82,7 @@ def term_counts(values: Integers, digits: int, width: int, *, booth: bool) -> np
 def _terms_by_number(booth: bool) -> npt.NDArray[np.uint8]:
     numbers = np.arange(1 << 16)
     places = recoded(numbers) if booth else numbers
-    return sum(places >> place & 1 for place in range(17)).astype(np.uint8)  # type: ignore[union-attr, no-any-return]
+    return sum(places >> place & 1 for place in range(17)).astype(np.uint8)  # type: ignore[union-attr]
 
 
 def recoded(numbers: Integers) -> Integers:
