@@ -22,6 +22,8 @@ from stripes_sim import (
     Stripes,
     cost_table,
     explore,
+    plot_roofline,
+    roofline,
 )
 from tests import reference_values
 from tests.stripes_sim.strategies import convolutions, sampled_axes
@@ -348,6 +350,15 @@ def test_energy_and_utilisation_follow_what_the_values_take() -> None:
     assert many.frame["array_utilisation"][0] == static.frame["array_utilisation"][0]
     assert "assumed: Stripes' lanes" in " ".join(many.notes)
     assert many.saving(16).speedup == many.at(16).cycles / many.cycles
+
+
+def test_the_roof_of_the_array_is_that_of_the_values() -> None:
+    result = DynamicStripes(**TILE).run([SMALL], 8, 8, activations={"conv": by_window((1, 1), (3, 3), (7, 7))})
+    # steps of 2 and 3 cycles for 4 lanes
+    row = roofline(result).iloc[0]
+    assert row["array_macs_per_s"] == pytest.approx(4 / 2.5 * result.hardware.clock_hz)
+    with pytest.raises(ValueError, match="the array of Dynamic Stripes has another roof for the values of every layer"):
+        plot_roofline(result)
 
 
 def test_products_without_values_count_all_their_bits_and_say_so() -> None:
