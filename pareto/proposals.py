@@ -28,16 +28,17 @@ _NEIGHBOURS = 4000  # of them all, drawn at random where there are more
 def first_policies(
     space: DesignSpace, losses: LayerTable | None, cost: LayerTable | None, count: int, rng: np.random.Generator
 ) -> Policies:
-    """What is measured before anything is known: equal bits, then the frontier of the losses, evenly over its cost.
+    """What is measured before anything is known.
 
-    Without losses (or where the cost has no table): the narrowest policy with one layer at its widest, and the widest
-    with one layer at its narrowest, which tell the layers apart.
+    Equal bits; then, where there are losses and the cost is a table, their frontier, evenly over its points; elsewhere
+    the narrowest policy with one layer at its widest, and the widest with one layer at its narrowest, which tell the
+    layers apart.
 
     Args:
         space: of the policies.
         losses, cost: tables by layer and width.
         count: how many at most, equal bits aside.
-        rng: draws which, where there are more.
+        rng: draws which layers, where there are more.
 
     Returns:
         (n, L), no policy twice.

@@ -28,7 +28,7 @@ from pareto.tables import LayerTable, as_table, matched, score_policies
 __all__ = ["SearchResult", "search"]
 
 _FIRST_SHARE = 4  # one in so many evaluations, at most, tells layers apart before anything is guessed
-_LOSSES_SHARE = 10  # or goes to the frontier of the given losses
+_LOSSES_SHARE = 10  # or lies on the frontier of the given losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +77,9 @@ def search(
         cost: what a policy costs: a table per layer and width in any form of `as_table`, or a function of (n, L)
             policies that returns (n,) finite numbers. Default: mean bits.
         cost_name: the column of the cost; default "cost", or "mean_bits".
-        losses: what one layer loses at each width while others stay wide (`measured_losses`, `weight_errors`), in any
-            unit: the first policies are then on the frontier of these losses and the cost, and the guess knows their
-            sums.
+        losses: what one layer loses at each width while others stay wide (`measured_losses`), in any unit: the
+            first policies are then on the frontier of these losses and the cost, and the guess knows their sums. Losses
+            that see weights alone mislead it: rather none than those.
         include: (n, L) policies that are measured before all others, a learned one, say.
         evaluations: how many policies of the space the store holds at the end; what it holds at the start counts.
         store: where results go (a file survives a kill); default: memory.
