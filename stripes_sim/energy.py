@@ -37,7 +37,7 @@ def dram_pj_per_bit(hw: Parameters) -> float:
 
 def area_mm2(hw: Parameters) -> dict[str, float]:
     """Area by part, square millimetres at the machine's node; every constant behind it is assumed (see CONSTANTS)."""
-    mebibytes = (hw.weight_buffer_bytes + hw.activation_buffer_bytes) / 2**20
+    mebibytes = (hw.weight_buffer_bytes + hw.activation_buffer_bytes + hw.output_buffer_bytes) / 2**20
     buffers = CONSTANTS["area_buffer"]
     array = dataflow_named(hw.serial).array_mm2(hw)
     memory = mebibytes * buffers.value * scale_area(hw, buffers.node_nm or BASE_NODE_NM)
