@@ -30,30 +30,36 @@ __all__ = ["lower_bound"]
 
 def lower_bound(work: Packed, operand: Operands, room: Room) -> Plan:
     """What moves at least, for operands that broadcast to (L, B)."""
-    weights, inputs, sums = operand.weights, operand.inputs, operand.sums
+    weights, inputs = operand.weights, operand.inputs
     weight_parts = _parts(weights, np.where(work.matmul, room.inputs, room.weights))
     # calls of one matrix are apart: between them it stays only where it fits
     fetches = np.where(weight_parts > 1, operand.calls, operand.matrices)
 
+    once = operand.calls * inputs + fetches * weights
+    cut = ~operand.fits & ~work.embedding & (weight_parts > 1)
+    reads, spills = _cut(operand, room, weight_parts) if cut.any() else (once, np.zeros((1, 1)))
+    return Plan(
+        reads=np.where(cut, reads, once),
+        writes=operand.calls * operand.outputs,
+        spills=np.where(cut, spills, 0.0),
+        weight_fills=np.where(work.matmul, 0.0, fetches * weights),
+        input_fills=operand.calls * inputs + np.where(work.matmul, fetches * weights, 0.0),
+    )
+
+
+def _cut(operand: Operands, room: Room, weight_parts: Floats) -> tuple[Floats, Floats]:
+    """Bits that are read, and sums that go and come back, in the way that moves least."""
+    weights, inputs, sums = operand.weights, operand.inputs, operand.sums
     filters, channels = _least(inputs, 2 * sums, weight_parts)
     weights_still = filters * inputs + weights, (channels - 1) * sums
     windows, channels = _least(weights, 2 * sums, _parts(inputs, room.inputs))
     inputs_still = windows * weights + inputs, (channels - 1) * sums
     filters, windows = _least(inputs, weights, _parts(sums, room.outputs))
     outputs_still = filters * inputs + windows * weights, np.zeros_like(windows)
-
     ways = (weights_still, inputs_still, outputs_still)
     least = np.argmin(np.stack(np.broadcast_arrays(*(reads + 2 * spills for reads, spills in ways))), axis=0)
-    cut = ~operand.fits & ~work.embedding & (weight_parts > 1)
     reads, spills = (np.choose(least, [way[part] for way in ways]) for part in (0, 1))
-    once = operand.calls * inputs + fetches * weights
-    return Plan(
-        reads=np.where(cut, operand.calls * reads, once),
-        writes=operand.calls * operand.outputs,
-        spills=np.where(cut, operand.calls * spills, 0.0),
-        weight_fills=np.where(work.matmul, 0.0, fetches * weights),
-        input_fills=operand.calls * inputs + np.where(work.matmul, fetches * weights, 0.0),
-    )
+    return operand.calls * reads, operand.calls * spills
 
 
 def _parts(bits: Floats, room: Floats) -> Floats:
