@@ -8,10 +8,10 @@ and what is held in it give
     what each buffer must hold      the largest tile times the loops that are held
     what moves                      every operand once, or once for each turn of the loop that does not change it
 
-and of all that fits the search takes what needs the fewest cycles, then what moves the fewest bits. Outputs whose
-channels are cut lie in their buffer as 32-bit sums; their own bits leave it at the end. The kernel is never cut. Tiles
-are counted as they are at the borders of the layer; where they are no multiples of what the array works on at once, the
-array takes longer.
+and of all that fits the search takes what needs the fewest cycles, then what moves the fewest bits through DRAM, then
+the fewest partial sums on chip. Outputs whose channels are cut lie in their buffer as 32-bit sums; their own bits leave
+it at the end. The kernel is never cut. Tiles are counted as they are at the borders of the layer; where they are no
+multiples of what the array works on at once, the array takes longer.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _best(layer: LayerShape, table: Cuts, case: _Case, *, kept: bool, hw: Parame
     """What moves under the best tiling of each case, (N,) each, and the tiling of the first."""
     moved = _Moved(layer, table, case, kept=kept)
     cases = len(case.weights)
-    best = np.full((2, cases), np.inf)
+    best = np.full((3, cases), np.inf)
     chosen = np.zeros(cases, dtype=np.int64)
     ways: list[_Way] = []
     found: dict[str, Floats] = {key: np.zeros(cases) for key in _MOVES}
@@ -176,19 +176,17 @@ def _best(layer: LayerShape, table: Cuts, case: _Case, *, kept: bool, hw: Parame
         if not fits.any():
             continue
         ways.append(way)
-        moves = moved.by(way)
-        cycles = np.where(fits, moved.cycles(moves), np.inf).reshape(cases, -1)
-        fewest = cycles.min(axis=1)
-        bits = np.broadcast_to(moves["reads"] + 2 * moves["spills"] + moves["writes"], fits.shape).reshape(cases, -1)
-        bits = np.where(cycles == fewest[:, None], bits, np.inf)
-        at = bits.argmin(axis=1)
-        least = bits[np.arange(cases), at]
-        better = (fewest < best[0]) | ((fewest == best[0]) & (least < best[1]))
-        best[:, better] = fewest[better], least[better]
-        chosen[better] = (len(ways) - 1) * cycles.shape[1] + at[better]
+        moves = {key: np.broadcast_to(values, fits.shape) for key, values in moved.by(way).items()}
+        at, rank = _first(
+            np.where(fits, moved.cycles(moves), np.inf),
+            moves["reads"] + 2 * moves["spills"] + moves["writes"],
+            moves["sums"],
+        )
+        better = _before(rank, best)
+        best[:, better] = rank[:, better]
+        chosen[better] = (len(ways) - 1) * fits[0].size + at[better]
         for key, values in moves.items():
-            flat = np.broadcast_to(values, fits.shape).reshape(cases, -1)
-            found[key][better] = flat[np.arange(cases), at][better]
+            found[key][better] = values.reshape(cases, -1)[np.arange(cases), at][better]
     if not np.isfinite(best[0]).all():
         raise ValueError(
             f"layer {layer.name!r}: no tile of it fits the buffers of {hw.name}, not even one window of one channel "
@@ -196,6 +194,25 @@ def _best(layer: LayerShape, table: Cuts, case: _Case, *, kept: bool, hw: Parame
         )
     way, place = divmod(int(chosen[0]), fits[0].size)
     return found, _tile(table, ways[way], *np.unravel_index(place, fits.shape[1:]))
+
+
+def _first(*keys: Floats) -> tuple[Ints, Floats]:
+    """Place of the least of each case, by the first key, then the second and so on, and its keys."""
+    rows = np.arange(len(keys[0]))
+    flat = [key.reshape(len(rows), -1) for key in keys]
+    ranked = flat[0]
+    for following in flat[1:]:
+        ranked = np.where(ranked == ranked.min(axis=1, keepdims=True), following, np.inf)
+    at = ranked.argmin(axis=1)
+    return at, np.stack([key[rows, at] for key in flat])
+
+
+def _before(keys: Floats, others: Floats) -> npt.NDArray[np.bool_]:
+    """Which columns of ``keys`` come before those of ``others``, compared row by row from the first."""
+    before = np.zeros(keys.shape[1], dtype=bool)
+    for key, other in zip(keys[::-1], others[::-1], strict=True):
+        before = (key < other) | ((key == other) & before)
+    return before
 
 
 def _tile(table: Cuts, way: _Way, windows: np.intp, channels: np.intp, filters: np.intp) -> Tile:

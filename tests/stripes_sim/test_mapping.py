@@ -106,7 +106,23 @@ def roomy(draw: st.DrawFn) -> Stripes:
     )
 
 
-any_layer = st.one_of(convolutions(), sampled_axes("conv"), sampled_axes("conv_transpose"), small(), st.just(SCORES))
+any_layer = st.one_of(
+    convolutions(),
+    sampled_axes("conv"),
+    sampled_axes("conv_transpose"),
+    small(),
+    st.sampled_from(
+        [
+            SCORES,
+            dataclasses.replace(SCORES, stored_before=4 * 64 * 256),
+            dataclasses.replace(SCORES, stored_before=4 * 64 * 300),
+            # a matrix that is called several times, and experts
+            LayerShape(name="recurrent", kind="linear", in_channels=64, out_channels=96, copies=6),
+            LayerShape(name="experts", kind="linear", in_channels=64, out_channels=96, copies=6, matrices=3, tokens=2),
+            LayerShape(name="scaled", kind="linear", in_channels=64, out_channels=96, scales=7, tokens=40),
+        ]
+    ),
+)
 
 
 @pytest.mark.slow
