@@ -213,10 +213,16 @@ def test_tables_and_grids_hold_what_runs_cost():
     for bits in table.bits:
         result = BitFusion().run(layers, bits, 4)
         assert table.score([[bits, bits]])["cycles"].tolist() == [result.cycles]
-    grid = {"mapping": ("closed", "search"), "buffers": ("whole", "double"), "output_buffer_bytes": (0, 4096)}
-    frame = explore(layers, 4, {**grid, "weight_buffer_bytes": (2048, 65536)}, hardware=BitFusion(), activation_bits=4)
-    assert len(frame) == 16
+    grid = {
+        "mapping": ("closed", "search"),
+        "buffers": ("whole", "double"),
+        "output_buffer_bytes": (0, 4096),
+        "weight_buffer_bytes": (2048, 65536),
+        "dram_burst_bits": (1, 256),
+    }
+    frame = explore(layers, 4, grid, hardware=BitFusion(), activation_bits=4)
+    assert len(frame) == 32
     for row in frame.to_dict("records"):
-        hw = BitFusion(**{key: row[key] for key in (*grid, "weight_buffer_bytes")})
+        hw = BitFusion(**{key: row[key] for key in grid})
         result = hw.run(layers, 4, 4)
         assert (row["cycles"], row["energy_pj"]) == (result.cycles, result.energy_pj)
