@@ -19,6 +19,7 @@ Dram = Literal["lpddr4", "ddr3", "hbm2"]
 Mapping = Literal["closed", "search"]
 Buffers = Literal["whole", "double"]
 Halo = Literal["read", "kept"]
+Leakage = Literal["density", "measured", "off"]
 
 UNITS: dict[str, tuple[str, str]] = {
     "name": ("", "what results call the machine"),
@@ -51,6 +52,7 @@ UNITS: dict[str, tuple[str, str]] = {
     "dram_burst_bits": ("bit", "what one access off chip moves at least; runs of a tile are rounded up to it"),
     "node_nm": ("nm", "technology node (energy and area are scaled to it)"),
     "supply_v": ("V", "supply voltage"),
+    "leakage": ("", "static power: density (assumed, of the area), measured (synthesis, SRAM banks) or off"),
     "compat": ("", "dnnsim: repeat that simulator where it is known to be wrong"),
 }
 """Unit and meaning of every parameter."""
@@ -94,6 +96,7 @@ class Parameters:
     dram_burst_bits: int = 1
     node_nm: float = 45
     supply_v: float = 0.9
+    leakage: Leakage = "density"
     compat: Literal["dnnsim"] | None = None
 
     def __post_init__(self) -> None:
@@ -141,6 +144,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "buffers": get_args(Buffers),
     "mapping": get_args(Mapping),
     "halo": get_args(Halo),
+    "leakage": get_args(Leakage),
     "compat": ("dnnsim", None),
 }
 _REAL = frozenset({"node_nm", "supply_v", "clock_hz", "dram_bytes_per_s"})
