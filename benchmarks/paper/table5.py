@@ -81,8 +81,6 @@ def main(argv: list[str]) -> int:
     for treebank, seed in itertools.product(listed, args.seeds):
         whole = []
         for row in args.rows:
-            if end is not None and time.monotonic() > end:
-                break
             run = Run(
                 treebank=treebank.name,
                 encoder=pretrained.name,
@@ -91,6 +89,8 @@ def main(argv: list[str]) -> int:
                 setting=setting,
                 quantizer=args.quantizer,
             )
+            if end is not None and time.monotonic() > end and not run.path(folder).exists():
+                break
             result = do(run, treebank, pretrained, folder, args.device)
             scores = ", ".join(f"{told} {result[name]:.2f}" for name, told in _SCORES.items())
             print(f"{treebank.name}, seed {seed}, {row}: {scores}", flush=True)

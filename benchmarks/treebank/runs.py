@@ -46,6 +46,10 @@ class Run:
         told = {**asdict(self), "attach": ROWS[self.row]}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
 
+    def path(self, folder: Path) -> Path:
+        """The file of its result, which is there once it is finished."""
+        return folder / f"{self.key()}.json"
+
 
 def do(run: Run, treebank: Treebank, pretrained: Pretrained, folder: Path, device: str) -> dict[str, Any]:
     """The result of a run: read from the folder, or trained and written there, with the parsed test part beside it.
@@ -55,7 +59,7 @@ def do(run: Run, treebank: Treebank, pretrained: Pretrained, folder: Path, devic
         before them, ``bits`` by layer and ``mean_bits`` of the encoder's layers (32 in float), ``seconds``, and the
         ``warnings`` of the search for bits.
     """
-    path = folder / f"{run.key()}.json"
+    path = run.path(folder)
     if path.exists():
         result: dict[str, Any] = read_object(path)["result"]
         return result

@@ -51,8 +51,8 @@ BUDGETS: dict[Budget, Setting] = {
     "tiny": Setting(
         sentences=16, validation_sentences=4, batch=4, float_steps=6, steps=10, arc_size=8, relation_size=4
     ),
-    "quick": Setting(sentences=800, validation_sentences=100, batch=8, float_steps=120, steps=50),
-    "full": Setting(sentences=0, validation_sentences=0, batch=16, float_steps=1000, steps=500),
+    "quick": Setting(sentences=400, validation_sentences=50, batch=4, float_steps=100, steps=50),
+    "full": Setting(sentences=0, validation_sentences=0, batch=16, float_steps=600, steps=300),
 }
 
 HEADS = ("tag", "arc_*", "relation_*")
