@@ -106,6 +106,7 @@ def test_a_line_separator_of_unicode_ends_no_line() -> None:
         ("7.1 boit boire VERB _ _ _", "7.1 boit boire VERB _ _ 2", 12, "HEAD of an empty node is '2'"),
         ("4 le le DET _ _ 5", "4 le le DET _ _ 4", 8, "HEAD of word 4 is the word itself"),
         ("4 le le DET _ _ 5", "4 le le DET _ _ 11", 8, "HEAD is 11, but the sentence has 10 words"),
+        ("4 le le DET _ _ 5", "4 le le DET _ _ 05", 8, "HEAD '05' where the ID of a word, 0 or _ is expected"),
         ("4 le le DET _ _ 5", "4 le le DET _ _ -1", 8, "HEAD '-1' where the ID of a word, 0 or _ is expected"),
         ("5 thé", "# again\n5 thé", 9, "a comment within a sentence; comments come before its first word"),
         ("1 Paul", "\n1 Paul", 4, "a sentence without words ends here"),

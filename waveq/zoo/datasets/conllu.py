@@ -20,7 +20,7 @@ __all__ = ["EmptyNode", "MultiwordToken", "Sentence", "Word", "parse_conllu", "r
 
 _FIELDS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
 _MAY_HOLD_SPACES = ("FORM", "LEMMA", "MISC")
-_NUMBER = re.compile(r"[0-9]{1,9}")  # int() takes other scripts' digits as well, and refuses thousands of them
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # int() takes 03 and other scripts' digits, and refuses thousands of them
 _MOST_BYTES = 1 << 30
 
 
