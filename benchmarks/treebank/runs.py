@@ -67,9 +67,8 @@ def do(run: Run, treebank: Treebank, pretrained: Pretrained, folder: Path, devic
     data = _Data.of(treebank, pretrained, run.setting)
     parser = _float_parser(run, data, pretrained, folder, device)
     told = ROWS[run.row]
-    wq, warnings = (None, []) if told is None else _attached(parser, run, data, told)
-    used = 0 if wq is None else run.setting.steps - (wq.settings.method.total_steps or 0)
-    _train(parser, wq, run, data, run.setting.steps - used, seed=run.seed + 1000)
+    wq, steps, warnings = (None, run.setting.steps, []) if told is None else _attached(parser, run, data, told)
+    _train(parser, wq, run, data, steps, seed=run.seed + 1000)
     bits: dict[str, int] = {}
     if wq is not None:
         bits = dict(wq.policy())
@@ -147,17 +146,21 @@ def _alike(run: Run) -> Run:
     return replace(run, row="float", quantizer="", setting=setting)
 
 
-def _attached(parser: Parser, run: Run, data: _Data, told: Mapping[str, Any]) -> tuple[waveq.WaveQ, list[str]]:
-    """The handle of the run with its final bits; where these are learned, the search is done and rewound."""
+def _attached(parser: Parser, run: Run, data: _Data, told: Mapping[str, Any]) -> tuple[waveq.WaveQ, int, list[str]]:
+    """The handle of the run with its final bits, the steps that it has, and what a search for bits warns of.
+
+    Where bits are learned, the search is done and rewound.
+    """
     steps = run.setting.steps
     inputs = {f"encoder.{name}": 8 for name, part in parser.encoder.named_modules() if isinstance(part, nn.Linear)}
     given = {**told, "quantizer": run.quantizer, "skip": HEADS, "activation_bits": inputs}
     if told["bits"] != "learn":
-        return waveq.attach(parser, total_steps=steps, **given), []
+        return waveq.attach(parser, total_steps=steps, **given), steps, []
     searching = round(run.setting.search_share * steps)
     wq = waveq.attach(parser, total_steps=searching, schedule="search", **given)
     _train(parser, wq, run, data, searching, seed=run.seed + 1000)
-    return waveq.rewind(wq, parser, total_steps=steps - searching), wq.diagnose()
+    warnings = wq.diagnose()
+    return waveq.rewind(wq, parser, total_steps=steps - searching), steps - searching, warnings
 
 
 def _train(
