@@ -20,14 +20,16 @@ def register(app: typer.Typer) -> None:
     app.command(
         "export",
         epilog="Example: waveq export runs/demo --to onnx    or: waveq export runs/demo --to npz --path net.npz",
-        short_help="The final network with integer weights: ONNX, QONNX, or a NumPy archive.",
+        short_help="The final network with integer weights: ONNX, QONNX, C, or a NumPy archive.",
     )(export)
 
 
 def export(
     run: FinishedRun,
-    to: Annotated[str, typer.Option(help="onnx (needs waveq[export]), qonnx (needs qonnx too) or npz.")] = "onnx",
-    path: Annotated[Path | None, typer.Option(help="The file (default: RUN/model.onnx, .qonnx.onnx, .npz).")] = None,
+    to: Annotated[str, typer.Option(help="onnx (needs waveq[export]), qonnx (needs qonnx too), c or npz.")] = "onnx",
+    path: Annotated[
+        Path | None, typer.Option(help="Default: RUN/model.onnx, .qonnx.onnx, .h, .npz.")
+    ] = None,
     opset: Annotated[
         int | None, typer.Option(help="Of ONNX; default: the first with the smallest integer types for all layers.")
     ] = None,

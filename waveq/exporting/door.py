@@ -15,8 +15,8 @@ from waveq.exporting.report import Exported
 
 __all__ = ["SUFFIXES", "Target", "export"]
 
-Target = Literal["onnx", "qonnx", "npz"]
-SUFFIXES: Mapping[str, str] = {"onnx": "onnx", "qonnx": "qonnx.onnx", "npz": "npz"}
+Target = Literal["onnx", "qonnx", "npz", "c"]
+SUFFIXES: Mapping[str, str] = {"onnx": "onnx", "qonnx": "qonnx.onnx", "npz": "npz", "c": "h"}
 
 
 def export(
@@ -37,7 +37,7 @@ def export(
         policy: its bits, a ``Policy`` or a plain mapping.
         path: the file.
         to: "onnx" (ONNX Runtime and others run it), "qonnx" (Quant nodes, for hls4ml and FINN), "npz" (a NumPy archive,
-            packed).
+            packed), "c" (a header, and a program beside it that runs the network).
         sample: inputs, for targets that compute: one tensor or several, samples along the first axis.
         opset: of ONNX; None takes the first that has the smallest integer types.
 
@@ -63,9 +63,13 @@ def export(
 
         return write_npz(model, found, Path(path))
     examples = _samples(to, sample)
+    if opset is not None and to != "onnx":
+        raise ValueError(f"opset is for target 'onnx', not {to!r}")
+    if to == "c":
+        from waveq.exporting.c_file import write_c
+
+        return write_c(model, found, Path(path), examples)
     if to == "qonnx":
-        if opset is not None:
-            raise ValueError("opset is for target 'onnx'; target 'qonnx' has its own operators at any")
         from waveq.exporting.qonnx_file import write_qonnx
 
         return write_qonnx(model, policy, found, Path(path), examples)
