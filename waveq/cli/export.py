@@ -27,9 +27,7 @@ def register(app: typer.Typer) -> None:
 def export(
     run: FinishedRun,
     to: Annotated[str, typer.Option(help="onnx (needs waveq[export]), qonnx (needs qonnx too), c or npz.")] = "onnx",
-    path: Annotated[
-        Path | None, typer.Option(help="Default: RUN/model.onnx, .qonnx.onnx, .h, .npz.")
-    ] = None,
+    path: Annotated[Path | None, typer.Option(help="Default: RUN/model.onnx, .qonnx.onnx, .h, .npz.")] = None,
     opset: Annotated[
         int | None, typer.Option(help="Of ONNX; default: the first with the smallest integer types for all layers.")
     ] = None,
