@@ -27,7 +27,10 @@ _SETS_CYCLES = {
     "activation buffer": ("activation_buffer_bits_per_cycle",),
 }
 _SETS_ENERGY = {"dram": ("dram",), "weight_buffer": ("buffer_bank_bytes",), "activation_buffer": ("buffer_bank_bytes",)}
-LEFT_OUT = "not counted: biases, norms, activation functions, pooling and element-wise sums (no array work)"
+LEFT_OUT = (
+    "not counted: biases, norms, activation functions, pooling and element-wise sums (no array work); "
+    "half steps of grids without a zero"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

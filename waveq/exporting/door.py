@@ -64,7 +64,7 @@ def export(
         return write_npz(model, found, Path(path))
     examples = _samples(to, sample)
     if opset is not None and to != "onnx":
-        raise ValueError(f"opset is for target 'onnx', not {to!r}")
+        raise ValueError(f"opset is for target 'onnx', not for {to!r}")
     if to == "c":
         from waveq.exporting.c_file import write_c
 

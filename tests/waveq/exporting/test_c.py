@@ -231,7 +231,7 @@ def test_what_cannot_be_held_is_refused_and_nothing_is_written(tmp_path: Path) -
     refused(r"a header, whose name ends in \.h, not 'net\.c'", name="net.c")
     refused("needs sample=", sample=None)
     refused("networks with one input, not 2", sample=(x, x))
-    refused("opset is for target 'onnx', not 'c'", opset=21)
+    refused("opset is for target 'onnx', not for 'c'", opset=21)
     refused("names layer '1', which the model does not have", {"1": 3})
     model.double()
     refused("computes in float32, and '0.weight' is float64", {"0": 3})
