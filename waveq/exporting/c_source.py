@@ -48,7 +48,7 @@ def header_text(
     calls = "\n".join(f"    {call}" for call in written.calls())
     buffers = "\n".join(f"    {line}" for line in written.buffers())
     constants = "\n".join(written.constants.lines)
-    bits = ", ".join(f"{layer}: {each.bits}" for layer, each in coded.values())
+    bits = ", ".join(f"{layer}: {each.bits}" for layer, each in coded.values()).replace("*/", "* /")
     given, result = network.shapes[network.input], network.shapes[network.output]
     kernels = resources.files("waveq.exporting").joinpath("kernels.h").read_text(encoding="utf-8")
     upper = name.upper()
@@ -86,12 +86,13 @@ def program_text(name: str, header: str, program: str) -> str:
 int main(void)
 {{
     static float input[{upper}_INPUTS], output[{upper}_OUTPUTS];
-    while (fread(input, sizeof *input, {upper}_INPUTS, stdin) == {upper}_INPUTS) {{
+    size_t count;
+    while ((count = fread(input, sizeof *input, {upper}_INPUTS, stdin)) == {upper}_INPUTS) {{
         {name}_run(input, output);
         if (fwrite(output, sizeof *output, {upper}_OUTPUTS, stdout) != {upper}_OUTPUTS)
             return 1;
     }}
-    return ferror(stdin) != 0;
+    return count != 0 || ferror(stdin); /* a sample that was cut off */
 }}
 """
 

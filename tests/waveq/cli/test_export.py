@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from waveq.cli.app import main
+from waveq.exporting.c_check import find_compiler
 from waveq.exporting.npz import read_npz
 
 
@@ -36,6 +37,14 @@ def test_onnx_says_sizes_and_the_difference(run_copy: Path, capsys: pytest.Captu
     assert main(["export", str(run_copy), "--opset", "11"]) == 2
     assert "opset must be 18 or more" in capsys.readouterr().err
     assert not (run_copy / "model.onnx").exists()
+
+
+@pytest.mark.slow
+def test_a_header_and_its_program(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(run_copy), "--to", "c"]) == 0
+    compared = "was compiled by" if find_compiler() else "was not compared with torch: no C compiler was found"
+    assert compared in capsys.readouterr().out
+    assert '#include "model.h"' in (run_copy / "model.c").read_text()
 
 
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,6 +117,8 @@ def test_the_files_are_c99_and_cpp11_without_a_warning(language: list[str], tmp_
     given = subprocess.run([tmp_path / "net"], input=x.numpy().tobytes(), capture_output=True, check=True).stdout
     found = torch.from_numpy(np.frombuffer(given, np.float32).copy()).reshape(6, 5)
     torch.testing.assert_close(found, model(x), rtol=1e-5, atol=1e-5)
+    cut = subprocess.run([tmp_path / "net"], input=x.numpy().tobytes()[:-4], capture_output=True, check=False)
+    assert (cut.returncode, cut.stdout) == (1, given[: 5 * 5 * 4])
 
 
 @compiled
