@@ -17,7 +17,8 @@ from waveq.exporting.carriers import carrier_for, carriers, raw_bytes, whole_cod
 from waveq.exporting.input_grids import InputGrid
 from waveq.exporting.integers import Integers
 from waveq.exporting.onnx_check import compare, require_close
-from waveq.exporting.onnx_graph import MARKER, OPSET, load_package, marked_graph
+from waveq.exporting.onnx_graph import MARKER, OPSET, marked_graph
+from waveq.exporting.packages import load_package
 from waveq.exporting.report import Exported, exported
 from waveq.method.sites import weight_sites
 from waveq.policy import Policy

@@ -16,7 +16,8 @@ from waveq.exporting.input_grids import InputGrid
 from waveq.exporting.integers import Integers
 from waveq.exporting.onnx_check import largest_difference, outputs_of_torch, require_close
 from waveq.exporting.onnx_file import channel_shape, describe, initializer_names, replace_markers, weight_place
-from waveq.exporting.onnx_graph import load_package, marked_graph
+from waveq.exporting.onnx_graph import marked_graph
+from waveq.exporting.packages import load_package
 from waveq.exporting.report import Exported, exported
 
 __all__ = ["write_qonnx"]

@@ -40,6 +40,8 @@ def test_onnx_says_sizes_and_the_difference(run_copy: Path, capsys: pytest.Captu
 
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path), "--to", "onx"]) == 2
-    assert "--to must be one of 'onnx', 'qonnx', 'npz', not 'onx'; did you mean 'onnx'?" in capsys.readouterr().err
+    assert (
+        "--to must be one of 'onnx', 'qonnx', 'npz', 'hf', not 'onx'; did you mean 'onnx'?" in capsys.readouterr().err
+    )
     assert main(["export", str(tmp_path)]) == 2
     assert "is no run folder" in capsys.readouterr().err
