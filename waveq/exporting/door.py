@@ -15,8 +15,8 @@ from waveq.exporting.report import Exported
 
 __all__ = ["SUFFIXES", "Target", "export"]
 
-Target = Literal["onnx", "qonnx", "npz", "hf"]
-SUFFIXES: Mapping[str, str] = {"onnx": "onnx", "qonnx": "qonnx.onnx", "npz": "npz", "hf": "hf"}
+Target = Literal["onnx", "qonnx", "npz", "hf", "torchao"]
+SUFFIXES: Mapping[str, str] = {"onnx": "onnx", "qonnx": "qonnx.onnx", "npz": "npz", "hf": "hf", "torchao": "pt2"}
 
 
 def export(
@@ -37,7 +37,7 @@ def export(
         policy: its bits, a ``Policy`` or a plain mapping.
         path: the file; for "hf" a folder that does not exist.
         to: "onnx" (ONNX Runtime and others run it), "qonnx" (Quant nodes, for hls4ml and FINN), "npz" (a NumPy archive,
-            packed), "hf" (a folder for ``from_pretrained`` of transformers).
+            packed), "hf" (a folder for ``from_pretrained`` of transformers), "torchao" (a program of ``torch.export``).
         sample: inputs, for targets that compute: one tensor or several, samples along the first axis.
         opset: of ONNX; None takes the first that has the smallest integer types.
 
@@ -69,6 +69,10 @@ def export(
         from waveq.exporting.hugging_face import write_hugging_face
 
         return write_hugging_face(model, policy, found, Path(path), examples)
+    if to == "torchao":
+        from waveq.exporting.torchao import write_torchao
+
+        return write_torchao(model, policy, found, Path(path), examples)
     if to == "qonnx":
         from waveq.exporting.qonnx_file import write_qonnx
 
