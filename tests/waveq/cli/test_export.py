@@ -41,6 +41,7 @@ def test_onnx_says_sizes_and_the_difference(run_copy: Path, capsys: pytest.Captu
 @pytest.mark.slow
 def test_torchao_is_a_program(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torchao", reason="needs waveq[export]")
+    capsys.readouterr()  # it says something when it is imported
     assert main(["export", str(run_copy), "--to", "torchao"]) == 0
     captured = capsys.readouterr()
     assert "in int8" in captured.out
