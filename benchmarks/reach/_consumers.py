@@ -93,7 +93,8 @@ class QonnxExecutor(Consumer):
 
         graph = ModelWrapper(str(path))
         asked, given = graph.graph.input[0].name, graph.graph.output[0].name
-        return torch.cat([torch.as_tensor(execute_onnx(graph, {asked: one.numpy()})[given]) for one in x.split(1)])
+        with quiet():
+            return torch.cat([torch.as_tensor(execute_onnx(graph, {asked: one.numpy()})[given]) for one in x.split(1)])
 
     def weights(self, path: Path, model: Any, layers: tuple[str, ...]) -> dict[str, Tensor]:
         """See the class."""

@@ -35,8 +35,8 @@ _COLUMNS = (
     "bytes",
     "float32 bytes",
     "weights equal",
-    "difference",
-    "difference, inputs of 8 bits",
+    "difference / largest output",
+    "with inputs of 8 bits",
     "argmax equal",
     "run by",
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def write_hugging_face(
     _check_precision(held)
     grids = _input_grids(model, held)
     with whole_folder(path) as draft:
-        _save(model, held, grids, draft)
+        with _in_one_sentence(f"save_pretrained of {type(model).__name__} does not write what was exported"):
+            _save(model, held, grids, draft)
         (policy if isinstance(policy, Policy) else Policy(policy)).save(draft / POLICY_FILE)
         size = sum(each.stat().st_size for each in draft.iterdir())
         measured = _compare(model, held, draft, example)
@@ -172,11 +174,25 @@ def _save(model: Any, held: Mapping[str, Integers], grids: Mapping[str, InputGri
     file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
+@contextlib.contextmanager
+def _in_one_sentence(what: str) -> Iterator[None]:
+    """transformers raises errors of many kinds where a network's own code and packed weights do not go together.
+
+    Raises:
+        ValueError: instead of any of them.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{what}, and nothing was written: {told}") from error
+
+
 def _compare(
     model: nn.Module, held: Mapping[str, Integers], folder: Path, example: tuple[Tensor, ...]
 ) -> tuple[float, float]:
     expected = outputs_of_torch(model, example)
-    with quiet():
+    with quiet(), _in_one_sentence(f"from_pretrained of {type(model).__name__} does not load what was exported"):
         loaded: Any = type(model).from_pretrained(folder, local_files_only=True, dtype="auto")  # type: ignore[attr-defined]
         measured = largest_difference(expected, outputs_of_torch(loaded, example))
         loaded(*example)  # the first pass unpacks

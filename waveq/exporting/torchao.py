@@ -15,10 +15,12 @@ from torch.nn.utils import parametrize
 from waveq._files import whole
 from waveq.exporting.carriers import whole_codes
 from waveq.exporting.held import held_layers
+from waveq.exporting.input_grids import InputGrid, input_grid
 from waveq.exporting.integers import Integers
 from waveq.exporting.onnx_check import largest_difference, outputs_of_torch, require_close
 from waveq.exporting.packages import load_package, quiet
 from waveq.exporting.report import Exported, exported
+from waveq.method.fixed_input import FIXED_INPUT, FixedInput
 from waveq.policy import Policy
 
 __all__ = ["POLICY_FILE", "write_torchao"]
@@ -44,6 +46,9 @@ def write_torchao(
         layer.weight = nn.Parameter(_weight(quantization, name, each), requires_grad=False)
         # as torchao.utils.unwrap_tensor_subclass does for Linear: the program holds plain int8 tensors
         parametrize.register_parametrization(layer, "weight", utils.UnwrapTensorSubclass())
+    for name, module in copied.named_modules():
+        if isinstance(fixed := module._modules.get(FIXED_INPUT), FixedInput):
+            module._modules[FIXED_INPUT] = _short(name, fixed)
     program = _program(copied, example)
     with whole(path) as draft:
         with draft.open("wb") as file, quiet():
@@ -78,6 +83,35 @@ def _weight(quantization: Any, name: str, each: Integers) -> Tensor:
     assert torch.equal(made.dequantize(), each.weight().cpu())  # one product, in float32
     weight: Tensor = made
     return weight
+
+
+class _Levels(nn.Module):
+    """A grid in four operations, where the quantiser of training has thirty, most of them for gradients."""
+
+    scale: Tensor
+
+    def __init__(self, grid: InputGrid) -> None:
+        super().__init__()
+        self.low, self.high = grid.low, grid.high
+        self.register_buffer("scale", torch.tensor(grid.scale, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Decided in float32, as in training."""
+        wide = x if x.dtype is torch.float32 else x.float()
+        found = torch.clamp(torch.round(wide / self.scale), self.low, self.high) * self.scale
+        return found if x.dtype is torch.float32 else found.to(x.dtype)
+
+
+@torch.no_grad()
+def _short(layer: str, fixed: FixedInput) -> nn.Module:
+    """The short form where it gives the same numbers to the last bit; else the quantiser itself."""
+    try:
+        grid = input_grid(layer, fixed)
+    except ValueError:  # levels that are no multiples of a scale
+        return fixed
+    made = _Levels(grid)
+    probe = torch.linspace(-1.5, 1.5, 2**12 + 1) * grid.scale * grid.high
+    return made if torch.equal(made(probe), fixed(probe)) else fixed
 
 
 def _program(model: nn.Module, example: tuple[Tensor, ...]) -> torch.export.ExportedProgram:

@@ -71,6 +71,19 @@ def test_programs_hold_integers_and_run_at_any_length(torchao: Any, options: Any
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["dorefa", "pact", "range", "lsq", "dsq", "lqnets"])
+def test_inputs_of_every_method_are_carried(torchao: Any, method: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(*(layer for _ in range(3) for layer in (nn.Linear(8, 8), nn.ReLU()))), torch.randn(64, 8)
+    policy = finalised(model, x, 4, quantizer="lsq", activation_bits=3, activation_quantizer=method)
+    made = waveq.export(model, policy, tmp_path / "net.pt2", to="torchao", sample=x)
+    assert made.difference == 0.0
+    graph = torch.export.load(tmp_path / "net.pt2").graph
+    clamps = sum(node.target is torch.ops.aten.clamp.default for node in graph.nodes)
+    assert clamps == (2 if method in ("range", "lsq", "dsq") else 0)
+
+
+@pytest.mark.slow
 def test_a_program_says_its_policy_and_nothing_of_this_machine(torchao: Any, tmp_path: Path) -> None:
     model, x = nn.Sequential(nn.Linear(8, 4)), torch.full((2, 8), 0.123)
     policy = finalised(model, x, 4, quantizer="lsq")
