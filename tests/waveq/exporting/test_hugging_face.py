@@ -215,3 +215,14 @@ def test_a_folder_that_exists_is_left_alone(transformers: Any, tmp_path: Path) -
     with pytest.raises(FileExistsError, match="exists already"):
         waveq.export(model, policy, tmp_path, to="hf", sample=x)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_what_transformers_cannot_load_is_refused_in_one_sentence(transformers: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.MambaConfig(vocab_size=99, hidden_size=16, num_hidden_layers=1, state_size=4, use_cache=False)
+    model, x = transformers.MambaForCausalLM(config).eval(), torch.randint(0, 99, (2, 6))
+    policy = finalised(model, x, 4, quantizer="lsq")  # its forward pass reads the weights of its layers itself
+    with pytest.raises(ValueError, match="from_pretrained of MambaForCausalLM does not load what was exported"):
+        waveq.export(model, policy, tmp_path / "net", to="hf", sample=x)
+    assert not list(tmp_path.iterdir())
