@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from waveq.exporting.door import SUFFIXES, export
-from waveq.exporting.onnx_graph import load_package, marked_graph
+from waveq.exporting.onnx_graph import marked_graph
+from waveq.exporting.packages import load_package
 from waveq.exporting.report import Exported
 from waveq.train.trained_run import TrainedRun
 

@@ -12,6 +12,7 @@ from torch import nn
 import waveq
 import waveq.exporting.c_file
 from waveq.exporting.carriers import carrier_for, whole_codes
+from waveq.exporting.held import MOST_BITS
 from waveq.exporting.integers import Integers
 from waveq.quantizers.registry import quantizer_names
 
@@ -22,7 +23,7 @@ HEAD = ["quantizer", "zero", "symmetric", "offset", "whole numbers", "`onnx` at 
 def table() -> dict[str, list[str]]:
     section = PAGE.read_text(encoding="utf-8").split("\n## What a grid costs in hardware\n")[1].split("\n## ")[0]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
-    assert lines[0] == [*HEAD, "`qonnx`", "`c` and `npz`"]
+    assert lines[0] == [*HEAD, "`qonnx`", "`c` and `npz`", "`hf` and `torchao`"]
     return {line[0].strip("`"): line[1:] for line in lines[2:]}
 
 
@@ -59,7 +60,8 @@ def test_rows_of_even_grids(method: str) -> None:
         assert row(each) == cells[:4]
         types.append(str(carrier_for(whole_codes(each)[2], None).bits))
     assert cells[4] == f"INT{', '.join(types)}"
-    assert cells[5:] == [cells[3], "B bits"]
+    most = max(bits for bits in range(2, 10) if whole_codes(found(method, bits))[2] <= MOST_BITS)
+    assert cells[5:] == [cells[3], "B bits", f"B to {most}"]
 
 
 @pytest.mark.slow
@@ -69,17 +71,17 @@ def test_the_row_of_one_bit() -> None:
         codes, _, bits = whole_codes(each)
         assert (sorted(set(codes.reshape(-1).tolist())), bits) == ([-1, 1], 2)
         carried = f"INT{carrier_for(2, None).bits}"
-        assert table()["any, 1 bit"] == ["no", "yes", "1/2", "2 bits", carried, "2 bits", "1 bit"]
+        assert table()["any, 1 bit"] == ["no", "yes", "1/2", "2 bits", carried, "2 bits", "1 bit", "yes"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lqnets", "ttq"])
 def test_rows_of_learned_levels(method: str, tmp_path: Path) -> None:
-    assert table()[method] == ["", "", "", "none", *["refused"] * 3]
+    assert table()[method] == ["", "", "", "none", *["refused"] * 4]
     model: Any = nn.Sequential(nn.Linear(8, 8))
     wq = waveq.attach(model, quantizer=method, bits=2, total_steps=1, skip=())
     wq.finalize()
-    for to in ("onnx", "qonnx", "c", "npz"):
+    for to in ("onnx", "qonnx", "c", "npz", "hf", "torchao"):
         with pytest.raises(ValueError, match=rf"'{method}' are learned one by one and not evenly spaced"):
             waveq.export(model, wq.policy(), tmp_path / "net.h", to=to, sample=torch.randn(2, 8))  # type: ignore[arg-type]
 
