@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from waveq.exporting.c_check import find_compiler, outputs_of_program
+from waveq.exporting.c_constants import identifier
 from waveq.exporting.npz import read_npz
 from waveq.exporting.onnx_file import TRANSPOSED
 from waveq.exporting.packages import quiet
@@ -27,13 +30,13 @@ class Consumer(ABC):
         name: of the program, as the table has it.
         package: that must be installed.
         samples: it runs so many.
-        of_transformers: it reads networks of transformers alone.
+        reads: "all" networks, those "of transformers" alone, or "feed-forward" ones.
     """
 
     name: str
     package: str
     samples = 64
-    of_transformers = False
+    reads: Literal["all", "of transformers", "feed-forward"] = "all"
 
     @abstractmethod
     def run(self, path: Path, model: Any, x: Tensor) -> Tensor:
@@ -130,7 +133,8 @@ class NumPy(Consumer):
 class FromPretrained(Consumer):
     """transformers with compressed-tensors; the first pass unpacks."""
 
-    name, package, of_transformers = "from_pretrained", "compressed_tensors", True
+    name, package = "from_pretrained", "compressed_tensors"
+    reads = "of transformers"
 
     def run(self, path: Path, model: Any, x: Tensor) -> Tensor:
         """See the class."""
@@ -170,6 +174,56 @@ class ExportedProgram(Consumer):
             return torch.export.load(path)
 
 
+class CProgram(Consumer):
+    """Compiled; its function for codes says which weights it sees."""
+
+    name, package, samples = "its program, compiled", "numpy", 16
+    reads = "feed-forward"
+
+    def run(self, path: Path, model: Any, x: Tensor) -> Tensor:
+        """See the class."""
+        program = path.with_suffix(".c")
+        files = {each.name: each.read_text() for each in (path, program)}
+        return outputs_of_program(_compiler(), files, program.name, x, first_output(model, x[:1]).numel())
+
+    def weights(self, path: Path, model: Any, layers: tuple[str, ...]) -> dict[str, Tensor]:
+        """See the class."""
+        header, dumps, shapes = path.read_text(), [], []
+        for layer in layers:
+            found = re.search(rf"waveq_weights (\w+) = \{{net_{identifier(layer)}_weight_codes,", header)
+            assert found, f"{path} has no codes of {layer}"
+            shapes.append(model.get_submodule(layer).weight.shape)
+            dumps.append(f"    dump(&{found[1]}, {shapes[-1].numel()}, {shapes[-1][1:].numel()});\n")
+        files = {path.name: header, "dump.c": _DUMP % (path.name, "".join(dumps))}
+        count = sum(shape.numel() for shape in shapes)
+        values = outputs_of_program(_compiler(), files, "dump.c", torch.zeros(1, 1), count)[0]
+        parts = values.split([shape.numel() for shape in shapes])
+        return {layer: part.view(shape) for layer, part, shape in zip(layers, parts, shapes, strict=True)}
+
+
+_DUMP = """#include "%s"
+#include <stdio.h>
+static void dump(const waveq_weights *w, size_t count, size_t row)
+{
+    for (size_t i = 0; i < count; i++) {
+        float weight = w->scale[i / row * (size_t)w->scale_stride] * (float)waveq_code(w, i);
+        fwrite(&weight, sizeof weight, 1, stdout);
+    }
+}
+int main(void)
+{
+%s    return 0;
+}
+"""
+
+
+def _compiler() -> str:
+    found = find_compiler()
+    if found is None:
+        raise ValueError("no C compiler was found")
+    return found
+
+
 def _graph(path: Path) -> tuple[dict[str, Any], Any]:
     """(the stored tensors by name, the nodes)."""
     import onnx
@@ -184,4 +238,5 @@ CONSUMERS: Mapping[str, Consumer] = {
     "npz": NumPy(),
     "hf": FromPretrained(),
     "torchao": ExportedProgram(),
+    "c": CProgram(),
 }

@@ -137,7 +137,7 @@ def _network(name: str, make: Any, absent: set[str], failed: list[str]) -> dict[
     for form, options in _FORMS.items():
         model, policy, inputs = finalised(make, options)
         for to, consumer in CONSUMERS.items():
-            if consumer.package in absent or (consumer.of_transformers and make is not _bert):
+            if consumer.package in absent or not reads(consumer, make):
                 continue
             try:
                 outcome = exported(model, policy, inputs, to, consumer)
@@ -149,6 +149,11 @@ def _network(name: str, make: Any, absent: set[str], failed: list[str]) -> dict[
             if outcome.weights_equal < outcome.layers:
                 failed.append(f"{name}, {form}, {to}: weights differ")
     return found
+
+
+def reads(consumer: Consumer, make: Any) -> bool:
+    """Whether a program is for a network."""
+    return consumer.reads == "all" or (consumer.reads == "of transformers") == (make is _bert)
 
 
 def finalised(make: Any, options: Mapping[str, Any]) -> tuple[nn.Module, waveq.Policy, Callable[[int], Tensor]]:
