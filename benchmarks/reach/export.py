@@ -3,7 +3,7 @@
 LSQ with a scale for each channel, 2, 3, ..., 8 bits in turn, random weights, in two forms: inputs in floating point,
 and inputs of 8 bits. The program reads the weights back, which must be equal bit by bit, and runs on samples that the
 export has not seen. Targets whose packages are not installed are left out (``pip install 'waveq[export,hf]' qonnx``).
-About three minutes.
+Some minutes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
+import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -105,16 +106,20 @@ def main(argv: list[str]) -> int:
     """Print the table; 1 if something failed or a weight differs."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks export", description=__doc__)
     parser.add_argument("--only", default="", help="networks whose name holds this")
-    parser.add_argument("--json", type=Path, default=None, help="benchmarks/results/export.json for docs/export.md")
+    parser.add_argument("--to", choices=CONSUMERS, nargs="*", default=list(CONSUMERS), help="targets")
+    parser.add_argument(
+        "--json", type=Path, default=None, help="benchmarks/results/export.json for docs/export.md; other rows stay"
+    )
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    results: dict[str, dict[str, dict[str, Outcome]]] = {}
+    results = _read(options.json)
     failed: list[str] = []
     absent = {each.package for each in CONSUMERS.values() if importlib.util.find_spec(each.package) is None}
     for name, make in NETWORKS.items():
         if options.only not in name or (make is _bert and "transformers" in absent):
             continue
-        results[name] = _network(name, make, absent, failed)
+        wanted = {to: CONSUMERS[to] for to in options.to if CONSUMERS[to].package not in absent}
+        results[name] = results.get(name, {}) | _network(name, make, wanted, failed)
     print(markdown(_COLUMNS, _lines(results)))
     for sentence in [*failed, *(f"{package} is not installed" for package in sorted(absent))]:
         print(sentence, file=sys.stderr)
@@ -132,12 +137,23 @@ def main(argv: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _network(name: str, make: Any, absent: set[str], failed: list[str]) -> dict[str, dict[str, Outcome]]:
+def _read(path: Path | None) -> dict[str, dict[str, dict[str, Outcome]]]:
+    if path is None or not path.exists():
+        return {}
+    return {
+        name: {to: {form: Outcome(**each) for form, each in forms.items()} for to, forms in targets.items()}
+        for name, targets in json.loads(path.read_text())["outcomes"].items()
+    }
+
+
+def _network(
+    name: str, make: Any, consumers: Mapping[str, Consumer], failed: list[str]
+) -> dict[str, dict[str, Outcome]]:
     found: dict[str, dict[str, Outcome]] = {}
     for form, options in _FORMS.items():
         model, policy, inputs = finalised(make, options)
-        for to, consumer in CONSUMERS.items():
-            if consumer.package in absent or not reads(consumer, make):
+        for to, consumer in consumers.items():
+            if not reads(consumer, make):
                 continue
             try:
                 outcome = exported(model, policy, inputs, to, consumer)
@@ -193,9 +209,9 @@ def exported(
 def _lines(results: Mapping[str, Mapping[str, Mapping[str, Outcome]]]) -> list[list[str]]:
     return [
         [name, f"`{to}`", *_figures(list(forms.values())), CONSUMERS[to].name]
-        for name, targets in results.items()
-        for to, forms in targets.items()
-        if len(forms) == len(_FORMS)
+        for name in NETWORKS
+        for to in CONSUMERS
+        if len(forms := results.get(name, {}).get(to, {})) == len(_FORMS)
     ]
 
 
