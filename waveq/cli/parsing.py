@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from waveq.codesign.protocol import Protocol
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 __all__ = [
     "changed_protocol",
     "check_numbers",
+    "for_engine",
     "parse_bits",
     "parse_grid",
     "parse_integers",
@@ -34,7 +35,7 @@ def check_numbers(options: Mapping[str, int | None], *, least: int = 1, most: in
             raise ValueError(f"--{option} must be {span}, but it is {value}")
 
 
-def parse_bits(text: str) -> tuple[int, ...]:
+def parse_bits(text: str, option: str = "--bits", *, most: int = 9) -> tuple[int, ...]:
     """Bit widths from "2,3,4" or "2-8", sorted.
 
     Example:
@@ -45,10 +46,10 @@ def parse_bits(text: str) -> tuple[int, ...]:
     for piece in text.split(","):
         low, dash, high = piece.strip().partition("-")
         if not low.isdecimal() or (dash and not high.isdecimal()):
-            raise ValueError(f"--bits must be numbers such as 2,3,4,8 or 2-8, not {text!r}")
+            raise ValueError(f"{option} must be numbers such as 2,3,4,8 or 2-8, not {text!r}")
         found.update(range(int(low), int(high if dash else low) + 1))
-    if not found or not all(1 <= width <= 9 for width in found):
-        raise ValueError(f"--bits must lie in 1..9 (total bits, sign included), not {text!r}")
+    if not found or not all(1 <= width <= most for width in found):
+        raise ValueError(f"{option} must lie in 1..{most} (total bits, sign included), not {text!r}")
     return tuple(sorted(found))
 
 
@@ -126,3 +127,16 @@ def changed_protocol(base: Protocol | None, part: str | None, epochs: int | None
     given = {"part": part, "finetune_epochs": epochs, "finetune_lr": rate}
     said = {name: value for name, value in given.items() if value is not None}
     return Protocol.from_dict({**(base or Protocol()).to_dict(), **said})
+
+
+def for_engine(engine: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of an engine, refused where it has none of them.
+
+    Raises:
+        ValueError: an option of another engine.
+    """
+    if engine == "serial" and options:
+        raise ValueError(f"--{next(iter(options))} needs --engine processes or --engine ray")
+    if engine == "processes" and "address" in options:
+        raise ValueError("--address needs --engine ray")
+    return options
