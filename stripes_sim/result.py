@@ -34,7 +34,10 @@ _SETS_ENERGY = {
     "activation_buffer": ("buffer_bank_bytes",),
     "leakage": ("leakage",),
 }
-LEFT_OUT = "not counted: biases, norms, activation functions, pooling and element-wise sums (no array work)"
+LEFT_OUT = (
+    "not counted: biases, norms, activation functions, pooling and element-wise sums (no array work); "
+    "half steps of grids without a zero"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
