@@ -25,8 +25,8 @@ UNITS: dict[str, tuple[str, str]] = {
     "name": ("", "what results call the machine"),
     "serial": (
         "",
-        "serial operand: weights, activations, both, none (bit-parallel), spatial (composable units); by values: dynamic, "
-        "pragmatic, laconic",
+        "serial operand: weights, activations, both, none (bit-parallel), spatial (composable units); by values "
+        "dynamic, pragmatic, laconic",
     ),
     "lanes": ("products", "products that a PE adds up at once"),
     "columns": ("windows", "windows that a tile works on at once"),
