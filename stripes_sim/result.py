@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,8 +15,10 @@ from stripes_sim.costs import LEVELS, PARTS, LayerCosts, layer_costs
 from stripes_sim.dataflows import dataflow_named
 from stripes_sim.layers import LayerShape
 from stripes_sim.parameters import Parameters
+from stripes_sim.plan import Tile
 from stripes_sim.sources import assumed_parameters
 from stripes_sim.text import fitting_unit, layers_text
+from stripes_sim.values import Values
 
 __all__ = ["LEFT_OUT", "Result", "Saving"]
 
@@ -32,7 +34,10 @@ _SETS_ENERGY = {
     "activation_buffer": ("buffer_bank_bytes",),
     "leakage": ("leakage",),
 }
-LEFT_OUT = "not counted: biases, norms, activation functions, pooling and element-wise sums (no array work)"
+LEFT_OUT = (
+    "not counted: biases, norms, activation functions, pooling and element-wise sums (no array work); "
+    "half steps of grids without a zero"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,7 @@ class Result:
     batch: int
     costs: LayerCosts
     cache_bits: int | None = None
+    values: Values | None = None
 
     @property
     def compute_cycles(self) -> int:
@@ -127,8 +133,19 @@ class Result:
         matter = dict.fromkeys((*_SETS_CYCLES.get(self.bound, ()), *_SETS_ENERGY.get(largest, ())))
         reasons = assumed_parameters(hw)
         found = [f"assumed: {key} = {getattr(hw, key)} ({reasons[key]})" for key in matter if key in reasons]
+        if hw.mapping == "closed" and (cut := int(self.costs.moved.binds.sum())):
+            found.append(
+                f"lower bound: {cut} of {len(self.layers)} layers do not stay on chip and count what any tiling moves "
+                "at least (mapping = closed; search finds a tiling)"
+            )
         if hw.serial == "spatial" and any(_is_depthwise(layer) for layer in self.layers):
             found.append("assumed: depthwise layers on spatially composed units, which no published figure shows")
+        found += [f"assumed: {text}" for text in dataflow_named(hw.serial).assumes]
+        if self.values is not None and self.values.unseen:
+            names = ", ".join(self.values.unseen[:3]) + (", ..." if len(self.values.unseen) > 3 else "")
+            found.append(
+                f"no values of {len(self.values.unseen)} products of activations: all their bits count ({names})"
+            )
         return tuple(found)
 
     @property
@@ -181,9 +198,24 @@ class Result:
         return frame
 
     @property
+    def tiles(self) -> pd.DataFrame:
+        """How the search cut the layers that do not stay on chip, one row each; empty with ``mapping="closed"``.
+
+        ``windows``: samples and output places (tokens) of a tile; ``channels``, ``filters``: its sizes in one group;
+        ``weights``, ``inputs``: how often they come from DRAM; ``sums``: how often partial sums go there and back.
+        """
+        columns = ["name", *(field.name for field in fields(Tile))]
+        rows = [(self.layers[row].name, *astuple(tile)) for row, tile in sorted(self.costs.moved.tiles.items())]
+        frame = pd.DataFrame(rows, columns=columns)
+        frame["windows"] = [" x ".join(map(str, sizes)) for sizes in frame["windows"]]
+        return frame
+
+    @property
     def _lane_cycles(self) -> Floats:
         """Lane-cycles that multiply-accumulates take at these bits."""
-        hw, work = self.hardware, self.costs.work
+        hw, work, measured = self.hardware, self.costs.work, self.costs.array.cycles_per_mac
+        if measured is not None:
+            return np.asarray(self.batch * work.macs * measured)
         return dataflow_named(hw.serial).lane_cycles(
             hw, self.batch * work.macs, self.costs.stationary_bits, self.activation_bits
         )
@@ -197,7 +229,13 @@ class Result:
         names = [layer.name for layer in self.layers]
         uniform = resolve_bits(names, weight_bits, argument="weight_bits")[:, None]
         costs = layer_costs(
-            self.hardware, self.layers, uniform, self.activation_bits, batch=self.batch, cache_bits=self.cache_bits
+            self.hardware,
+            self.layers,
+            uniform,
+            self.activation_bits,
+            batch=self.batch,
+            cache_bits=self.cache_bits,
+            values=self.values,
         )
         return replace(self, weight_bits=uniform, costs=costs)
 

@@ -103,7 +103,7 @@ def machine_rows(stripes_mean: float, weights_ratio: float) -> list[dict[str, An
             "speed-up over 128 multipliers, convolutions",
             loom,
             4.38,
-            "abstract of v2, with precisions trimmed at run time, which are not modelled",
+            "abstract of v2, with precisions trimmed at run time, whose values are not at hand",
         ),
         ("Loom", "speed-up by network", None, None, "no source at hand; see the table of ours"),
         (
@@ -111,7 +111,7 @@ def machine_rows(stripes_mean: float, weights_ratio: float) -> list[dict[str, An
             "cycles over its simulator's, mean of 8",
             geometric_mean(cycles),
             1.0,
-            "hsharma35/bitfusion; a lower bound, tiling is not searched",
+            "hsharma35/bitfusion, whose outputs move as 32-bit sums, twice; python -m benchmarks bitfusion",
         ),
         ("BitFusion", "area of the array, mm2 at 45 nm", area_mm2(fusion)["array"], _SYNTHESIS_MM2, _SYNTHESIS),
         (
