@@ -291,7 +291,7 @@ def test_the_relu_runs_while_nothing_is_quantised(runs: list[nn.Module]) -> None
 
 
 def test_the_float_road_quantises_inputs_and_leaves_the_relu_out() -> None:
-    model, handle = attached(CHAINS["plain"][0], forward="float", total_steps=10)
+    model, handle = attached(CHAINS["plain"][0], quantizer="midrise", forward="float", total_steps=10)
     assert handle.relus_left_out == {"1": "2"}
     assert_same(model, unfused(model), images())
 
