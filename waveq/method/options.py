@@ -226,7 +226,7 @@ class Method:
             "have a beta of their own, which the task loss and the price move as those of weights (preset "
             '"recommended"); inputs have no wave. A layer whose '
             "inputs hold negative values gets a signed grid. A ReLU in an ``nn.Sequential`` before a layer with an "
-            "unsigned one is left out; ``wq.relus_left_out`` says which.",
+            'unsigned one of method "range", "dorefa" or "pact" is left out; ``wq.relus_left_out`` says which.',
         ),
     )
     activation_quantizer: str | None = field(
