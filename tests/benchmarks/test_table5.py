@@ -112,7 +112,7 @@ def test_table_and_differences_by_hand() -> None:
                 "bits": f"{3 + seed} 4",
             }
             for row, (upos, las) in scores.items()
-            for seed in (0, 1)
+            for seed, bits in ((0, "3 4"), (1, "4 4"))
         ]
     )
     assert summary(rows).loc["W5/A8"].tolist() == ["4.00, 3 to 4", "84.50 (0.50)", "60.00 (0.00)"]
