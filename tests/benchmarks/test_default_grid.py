@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -19,6 +21,14 @@ def test_grids_are_known_by_name_and_jobs_share_their_steps(tiny):
     assert len(listed) == 2 * 4 * 3
     assert {label["bits"] for label, _ in listed} == {"2", "3", "learned"}
     assert all((job.allocation is None) == ("bits" in job.attach) for _, job in listed)
+
+
+@pytest.mark.slow
+def test_processes_of_the_pool_know_the_grids():
+    """They are new ones, and import what a training needs and nothing else."""
+    asked = "import benchmarks.lab.training, waveq.quantizers as q; print(*q.quantizer_names())"
+    known = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.split()
+    assert set(GRIDS.values()) <= set(known)
 
 
 def test_the_grid_with_zero_has_one_level_less():

@@ -70,6 +70,19 @@ def test_a_copy_is_held_and_a_finished_model_is_not():
     assert kept.item() < -1e5
 
 
+def test_a_layer_that_begins_with_zeros_finds_its_step():
+    model = nn.Sequential(nn.Linear(8, 4))
+    nn.init.zeros_(model[0].weight)
+    wq = waveq.attach(model, quantizer="lsq", bits=3)
+    (step,) = steps_of(model)
+    optimizer = torch.optim.SGD([step], lr=1.0)
+    for _ in range(60):
+        step.grad = torch.full_like(step, -0.1)
+        optimizer.step()
+    assert step.item() > 0.01
+    assert not wq.learning
+
+
 def test_one_long_gradient_and_its_momentum_do_not_throw_the_step_away():
     """What the first batch did to 144 depthwise weights: a gradient ten times the step, at the network's rate."""
     torch.manual_seed(0)
