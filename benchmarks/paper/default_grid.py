@@ -71,7 +71,11 @@ def setting_for(network: str, args: argparse.Namespace) -> Setting:
         raise ValueError(f"--networks {network!r}: no setting{unknown(network, _NETWORKS)}")
     if network == "digitsnet":
         row = setting(network, "tiny", dataset="digits")
-        row = row if args.budget == "tiny" else replace(row, width=1.0, images=0, pretrain_epochs=20, epochs=12)
+        row = (
+            row
+            if args.budget == "tiny"
+            else replace(row, width=1.0, images=0, test_images=0, pretrain_epochs=20, epochs=12)
+        )
     elif network == "resnet20":
         row = setting_of(network, args.budget, "cifar10", _SCALE_RATE)  # the claim's, and its float networks
     else:
