@@ -323,9 +323,9 @@ _OPTIONS = {option.name: option for option in fields(Method)}
 def usual_quantizer(preset: str, forward: Forward = "quantized") -> str:
     """The weight quantiser where nobody names one.
 
-    Presets "paper" and "released" take what they reproduce, "recommended" the grid that has a zero and was no worse at
-    any number of bits ("Which grid the defaults should have", docs/experiments.md). The float road gives a learned step no gradient: it takes DoReFa's grid
-    without its tanh, which would not let weights stay on their levels.
+    Presets "paper" and "released" take what they reproduce, "recommended" the grid that has a zero and was nowhere
+    worse ("Which grid the defaults should have", docs/experiments.md). The float road gives a learned step no gradient:
+    it takes DoReFa's grid without its tanh, which would not let weights stay on their levels.
 
     Example:
         >>> usual_quantizer("recommended"), usual_quantizer("paper"), usual_quantizer("paper", "float")

@@ -119,7 +119,11 @@ def test_fine_tuned_space_and_the_protocol_that_sensitivity_takes_from_it(
 @pytest.mark.slow
 def test_quantised_inputs_are_measured_and_fine_tuned_with(run_copy: Path) -> None:
     bits = dict(Policy.load(run_copy / "policy.json"))
-    Policy(bits, activation_bits={"conv2": 1, "fc1": 1}).save(run_copy / "policy.json")
+    inputs: dict[str, Any] = {
+        "activation_bits": {"conv2": 1, "fc1": 1},
+        "provenance": {"activation_quantizer": "range"},
+    }
+    Policy(bits, **inputs).save(run_copy / "policy.json")
     run = TrainedRun(run_copy)
     coarse, coarsely_tuned = evaluation(run, Protocol())(ROWS), evaluation(run, TUNED)(ROWS)
     Policy(bits).save(run_copy / "policy.json")
