@@ -34,9 +34,9 @@ def plot_learning(history: pd.DataFrame) -> Figure:
 
     Example:
         >>> import pandas as pd
-        >>> rows = {"step": [0, 9, 0, 9], "phase": [1, 2, 1, 2], "layer": ["a", "a", "b", "b"], "beta": [7, 3, 7, 2]}
+        >>> rows = {"step": [0, 9, 0, 9], "phase": [1, 2, 1, 2], "layer": ["a", "a", "b", "b"], "beta": [7.0, 3.0, 7.0, 2.5]}
         >>> [line.get_ydata().tolist() for line in plot_learning(pd.DataFrame(rows)).axes[0].lines]
-        [[8, 4], [8, 3]]
+        [[8.0, 4.0], [8.0, 3.5]]
     """
     missing = [name for name in _NEEDED if name not in history.columns]
     if missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -21,7 +22,7 @@ HISTORY = pd.DataFrame(
 
 
 def test_lines_are_total_bits_in_the_order_of_the_layers() -> None:
-    axes = waveq.plot_learning(HISTORY).axes[0]
+    axes: Any = waveq.plot_learning(HISTORY).axes[0]
     lines = {str(line.get_label()): list(line.get_ydata()) for line in axes.lines}
     assert list(lines) == ["b", "a"]
     assert lines == {"b": [8.0, 7.5, 5.0, 4.5], "a": [8.0, 6.0, 4.0, 3.0]}
@@ -47,7 +48,7 @@ def test_the_handle_draws_its_own() -> None:
     wq = waveq.attach(model, total_steps=12)
     train(model, wq, OPTIMIZERS["sgd"](model.parameters()), batches(12))
     wq.finalize()
-    lines = wq.plot().axes[0].lines
+    lines: Any = wq.plot().axes[0].lines
     assert [line.get_label() for line in lines] == list(wq.names)
     assert [line.get_ydata()[-1] - 1.0 for line in lines] == pytest.approx(list(wq.betas().values()))
 
