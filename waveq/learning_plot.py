@@ -34,7 +34,8 @@ def plot_learning(history: pd.DataFrame) -> Figure:
 
     Example:
         >>> import pandas as pd
-        >>> rows = {"step": [0, 9, 0, 9], "phase": [1, 2, 1, 2], "layer": ["a", "a", "b", "b"], "beta": [7.0, 3.0, 7.0, 2.5]}
+        >>> rows = {"step": [0, 9, 0, 9], "phase": [1, 2, 1, 2], "layer": ["a", "a", "b", "b"]}
+        >>> rows["beta"] = [7.0, 3.0, 7.0, 2.5]
         >>> [line.get_ydata().tolist() for line in plot_learning(pd.DataFrame(rows)).axes[0].lines]
         [[8.0, 4.0], [8.0, 3.5]]
     """

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import waveq
 from tests.training import OPTIMIZERS, batches, mlp, train
@@ -122,6 +123,31 @@ def test_recording_reads_no_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wq._history, "_read", counted)
     train(model, wq, optimizer, data[1:])
     assert reads == [wq.settings.schedule.fall]  # where the bits are fixed; nothing else reads the model's buffers
+
+
+def test_a_record_is_no_work_for_the_device() -> None:
+    model, wq, optimizer = begin(target={"mean_bits": 3.0})
+    data = batches(12)
+    for number in range(12):
+        train(model, wq, optimizer, data[number : number + 1])
+        if number + 1 == wq.settings.schedule.fall:
+            continue  # where the bits are fixed they are read once
+        recorded = copy.copy(wq._history)
+        recorded._records = []
+        with Counting() as ops:
+            recorded.note(wq.steps, 0.5, {})
+        assert not ops.seen
+        assert len(recorded._records) == 1
+
+
+class Counting(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(func)
+        return func(*args, **(kwargs or {}))
 
 
 def test_freezing_by_hand_fixes_the_bits_from_there_on() -> None:
