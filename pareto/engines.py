@@ -30,7 +30,8 @@ Done = tuple[Policies, npt.NDArray[Any]]
 Engine = Callable[..., Generator[Done, None, None]]
 
 _DEATHS = 3  # a unit whose worker died this often is to blame itself
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # torch's
+_NUMBA_THREADS = "NUMBA_NUM_THREADS"
 
 
 def serial(evaluate: Evaluate, units: Iterator[Policies]) -> Generator[Done, None, None]:
@@ -126,7 +127,8 @@ def _start_worker(payload: bytes, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
     for variable in _THREAD_VARIABLES:  # torch reads them when it is imported, which unpickling may do
         os.environ.setdefault(variable, str(threads))
-    numba.set_num_threads(min(threads, numba.get_num_threads()))
+    os.environ[_NUMBA_THREADS] = str(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    numba.config.reload_config()  # type: ignore[attr-defined]
     _evaluate = pickle.loads(payload)
 
 
