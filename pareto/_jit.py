@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core.caching import FunctionCache
 
 __all__ = ["compiled", "shared", "thread_count"]
 
@@ -19,6 +21,22 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Numba's, but a file that cannot be read or written costs a compilation and ends nothing."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # whatever damage leads to, an empty file after a power cut for one
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):  # a full disk
+            super().save_overload(sig, data)
 
 
 def compiled(kernel: Kernel, **options: Any) -> Kernel:
@@ -35,10 +53,11 @@ def compiled(kernel: Kernel, **options: Any) -> Kernel:
         >>> compiled(lambda value: value + 1)(2)
         3
     """
-    try:
-        return cast(Kernel, numba.njit(cache=True, nogil=True, **options)(kernel))
-    except RuntimeError:  # a read-only installation and no home: numba finds no folder that it can write
-        return cast(Kernel, numba.njit(nogil=True, **options)(kernel))
+    made = numba.njit(nogil=True, **options)(kernel)
+    if made is not kernel:
+        with suppress(RuntimeError):  # a read-only installation and no home: numba finds no folder that it can write
+            made._cache = _Cache(kernel)
+    return cast(Kernel, made)
 
 
 def thread_count() -> int:

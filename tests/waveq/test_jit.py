@@ -112,6 +112,31 @@ def test_no_place_for_a_cache_ends_nothing() -> None:
     _run(_NOWHERE + _CALLS + "print('ok')")
 
 
+_SCAN = """
+import os
+import numba.core.caching as c
+if "FULL" in os.environ:
+    def full(self, path): raise OSError(28, "No space left on device")
+    c.IndexDataCacheFile._open_for_write = full
+from pareto import is_efficient
+assert is_efficient([[1.0, 2.0], [2.0, 3.0]], sense=("min", "min")).tolist() == [True, False]
+print("ok")
+"""
+
+
+@pytest.mark.slow
+def test_damaged_and_full_caches_end_nothing(tmp_path: Path) -> None:
+    _run(_SCAN, NUMBA_CACHE_DIR=str(tmp_path), FULL="1")
+    assert not list(tmp_path.rglob("*.nbi"))
+    _run(_SCAN, NUMBA_CACHE_DIR=str(tmp_path))
+    kept = list(tmp_path.rglob("*.nbi"))
+    for index in kept:
+        index.write_bytes(b"")
+    _run(_SCAN, NUMBA_CACHE_DIR=str(tmp_path))
+    assert kept
+    assert all(index.read_bytes() for index in kept)
+
+
 @pytest.mark.slow
 def test_a_fork_after_a_call_calls_again() -> None:
     _run(_FORK)
