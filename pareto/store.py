@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import time
 import warnings
@@ -23,12 +24,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from pareto._check import Floats, nearest
+from pareto._files import whole
 from pareto.space import Policies
 
 __all__ = ["CampaignChangedError", "Store", "array_digest"]
 
 _FORMAT = "pareto campaign 1"
 _BUSY_SECONDS = 60.0  # how long one writer waits while another commits
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _QUERY_ROWS = 500  # SQLite allows at least 999 placeholders in one statement
 
 
@@ -186,6 +189,8 @@ class Store:
         """Write `frame()` to a .csv or .parquet file (replaced whole, never left half-written); returns its
         path.
 
+        In CSV a name that a spreadsheet would take for a formula has a ' before it.
+
         Parquet needs pyarrow (``pip install 'waveq[parquet]'``).
         """
         target = Path(path)
@@ -193,14 +198,12 @@ class Store:
             raise ValueError(f"path must end in .csv or .parquet, got {str(target)!r}")
         if target.suffix == ".parquet":
             _need_pyarrow()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
         frame = self.frame()
-        if target.suffix == ".csv":
-            frame.to_csv(draft, index=False)
-        else:
-            frame.to_parquet(draft, index=False)
-        os.replace(draft, target)
+        with whole(target) as draft:
+            if target.suffix == ".csv":
+                frame.rename(columns=_as_text).to_csv(draft, index=False)
+            else:
+                frame.to_parquet(draft, index=False)
         return target
 
     def _rows(self, policies: npt.ArrayLike) -> Policies:
@@ -319,6 +322,10 @@ def _differences(stored: Any, now: Any, name: str = "") -> list[str]:
                 lines += _differences(stored[key], now[key], inner)
         return lines
     return [] if stored == now else [f"{name}: stored {stored!r}, now {now!r}"]
+
+
+def _as_text(name: str) -> str:
+    return f"'{name}" if _FORMULA.match(name) else name
 
 
 def _quoted(name: str) -> str:

@@ -2,6 +2,7 @@
 
 Everything in waveq that writes a file goes through `whole`, or through one of the short forms below it. The exceptions
 are what only grows: rows that are appended to metrics.csv, TensorBoard's events, the SQLite store.
+`stripes_sim._files` and `pareto._files` are the same for the packages that do not know this one.
 """
 
 from __future__ import annotations
@@ -13,16 +14,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-__all__ = ["Frame", "whole", "write_frame", "write_json", "write_text"]
-
-
-class Frame(Protocol):
-    """A pandas table: this file knows no pandas, because the method does not either."""
-
-    def to_csv(self, *, index: bool) -> str:
-        """The table as text."""
+__all__ = ["whole", "write_json", "write_text"]
 
 
 _NUMBERS = itertools.count()  # two threads may write the same file
@@ -86,15 +80,6 @@ def write_json(path: Path | str, data: Mapping[str, Any], *, default: Callable[[
         TypeError: a value that JSON does not have; nothing is written.
     """
     write_text(path, json.dumps(dict(data), indent=2, default=default) + "\n")
-
-
-def write_frame(path: Path | str, frame: Frame) -> None:
-    """Write a table as CSV, without its index.
-
-    Raises:
-        OSError: see `whole`.
-    """
-    write_text(path, frame.to_csv(index=False))
 
 
 def _to_disk(path: Path) -> None:

@@ -126,6 +126,11 @@ def test_export_to_csv_and_parquet(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["all.csv"]
 
 
+def test_a_name_is_no_formula_in_csv(tmp_path):
+    with open_store(tmp_path / "run.sqlite", layers=["=1+1", "-b", "c"]) as store:
+        assert store.export(tmp_path / "all.csv").read_text().startswith("'=1+1,'-b,c,")
+
+
 def test_digest_sees_names_shapes_dtypes_and_values():
     base = {"a": np.arange(6.0).reshape(2, 3), "b": np.zeros(2)}
     same = {"b": np.zeros(2), "a": np.asfortranarray(base["a"])}

@@ -67,6 +67,7 @@ def score(
     from stripes_sim import load_hardware
     from waveq.codesign.pipeline import save_score
     from waveq.codesign.score import result_data
+    from waveq.train.lock import alone_in_runs
 
     check_numbers({"default-bits": default_bits, "cache-bits": cache_bits}, most=16)
     check_numbers({"batch": batch})
@@ -84,7 +85,9 @@ def score(
         priced.layers, priced.weight_bits, inputs, batch=batch, default_bits=default_bits, cache_bits=cache_bits
     )
     folder = run or priced.folder("score")
-    say(f"written to {folder}: {', '.join(save_score(result, folder, breakdown=breakdown))}")
+    with alone_in_runs(folder):
+        names = save_score(result, folder, breakdown=breakdown)
+    say(f"written to {folder}: {', '.join(names)}")
     text, data = result.table(breakdown=breakdown), {**result_data(result), "run": str(folder)}
     if llm is not None:
         data["tokens_per_s"] = network.new_tokens / result.seconds

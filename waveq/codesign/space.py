@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from waveq._files import write_frame, write_json
-from waveq.codesign.frames import read_frame
+from waveq._files import write_json
+from waveq.codesign.frames import read_frame, write_frame
 from waveq.codesign.placement import own_bits
 from waveq.codesign.protocol import (
     Evaluation,

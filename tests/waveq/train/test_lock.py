@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from waveq.train.lock import LOCK_FILE, alone_in
+from waveq.train.lock import LOCK_FILE, alone_in, alone_in_runs
 
 
 def test_the_second_is_refused_by_name_and_the_next_one_is_let_in(tmp_path: Path) -> None:
@@ -28,4 +28,16 @@ def test_a_killed_process_frees_its_lock(tmp_path: Path) -> None:
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
     with alone_in(tmp_path):
+        pass
+
+
+def test_only_folders_of_runs_are_locked_each_once(tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    run.mkdir()
+    (run / "config.json").touch()
+    with alone_in_runs(run, other, tmp_path / "run"):
+        assert not other.exists()
+        with pytest.raises(ValueError, match="is in use by process"), alone_in_runs(other, run):
+            pass
+    with alone_in(run):
         pass
