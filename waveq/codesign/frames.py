@@ -9,12 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from waveq._files import write_text
+from waveq._names import suggestion
 from waveq._reading import read_text
 
 __all__ = ["as_name", "as_text", "read_frame", "write_frame"]
@@ -22,12 +24,27 @@ __all__ = ["as_name", "as_text", "read_frame", "write_frame"]
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
-def read_frame(path: Path) -> pd.DataFrame:
+def read_frame(
+    path: Path,
+    *,
+    numbers: Sequence[str] = (),
+    wholes: Sequence[str] = (),
+    gaps: Sequence[str] = (),
+    prefixes: tuple[str, ...] = (),
+) -> pd.DataFrame:
     """A CSV file as a table.
+
+    Args:
+        path: the file.
+        numbers: columns that must be there, of finite numbers.
+        wholes: the same of whole numbers.
+        gaps: the same of numbers where cells may be empty.
+        prefixes: how the names of further columns with ``gaps`` begin.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no text, no table, a column that is given twice; pandas alone would give the second another name.
+        ValueError: no text, no table, a column that is given twice (pandas alone would give the second another name),
+            is missing, or holds something else; the message names the file.
     """
     text = read_text(path)
     try:
@@ -40,7 +57,26 @@ def read_frame(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} is no table: {error}") from None
     if not isinstance(frame.index, pd.RangeIndex):
         raise ValueError(f"{path} is no table: its rows have more cells than its header has columns ({len(header)})")
-    return _mapped(frame, as_name)
+    frame = _mapped(frame, as_name)
+    further = [name for name in frame.columns if prefixes and name.startswith(prefixes)]
+    for name in (*numbers, *wholes, *gaps, *further):
+        _require_numbers(path, frame, name, whole=name in wholes, gaps=name in gaps or name in further)
+    return frame
+
+
+def _require_numbers(path: Path, frame: pd.DataFrame, name: str, *, whole: bool, gaps: bool) -> None:
+    if name not in frame.columns:
+        raise ValueError(f"{path}: damaged: the column {name!r} is missing{suggestion(name, frame.columns)}")
+    values = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float)
+    right = np.isfinite(values) | (gaps & frame[name].isna().to_numpy())
+    if whole:
+        right &= values == np.round(values)
+    if frame[name].dtype == bool or not right.all():
+        row = int(np.argmin(right))
+        raise ValueError(
+            f"{path}: damaged: {name} is {str(frame[name].iloc[row])!r} in line {row + 2}, a "
+            f"{'whole' if whole else 'finite'} number is expected"
+        )
 
 
 def write_frame(path: Path | str, frame: pd.DataFrame) -> None:
