@@ -11,15 +11,17 @@ import contextlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["whole", "write_json", "write_text"]
+__all__ = ["remove_drafts", "whole", "write_json", "write_text"]
 
 
 _NUMBERS = itertools.count()  # two threads may write the same file
+_DRAFT = re.compile(r"\..+\.\d+\.\d+(\.\w+)?")
 
 
 @contextmanager
@@ -60,6 +62,23 @@ def whole(path: Path | str) -> Iterator[Path]:
         if error.errno is None or error.filename not in (str(draft), draft, None):
             raise
         raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what writers left in a folder, and below it, that were killed; nobody else may be writing there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     for left in (".weights.123.0.pt", ".lock", "a.csv"):
+        ...         Path(name, left).touch()
+        ...     remove_drafts(Path(name))
+        ...     sorted(path.name for path in Path(name).iterdir())
+        ['.lock', 'a.csv']
+    """
+    for path in folder.rglob(".*"):
+        if _DRAFT.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -23,7 +23,7 @@ _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]
+class _Cache(FunctionCache):
     """Numba's, but a file that cannot be read or written costs a compilation and ends nothing."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:

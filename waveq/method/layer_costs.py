@@ -29,8 +29,8 @@ def require_costs(layer_costs: Mapping[str, object] | None) -> None:
 def _require(where: str, cost: object, *, tables: int) -> None:
     if isinstance(cost, Mapping) and tables:
         for bits, inner in cost.items():
-            if not isinstance(bits, Integral) or isinstance(bits, bool) or not 1 <= bits <= _MOST_BITS:
+            if not isinstance(bits, Integral) or isinstance(bits, bool) or not 1 <= int(bits) <= _MOST_BITS:
                 raise ValueError(f"{where} has costs by bits: a whole number from 1 to {_MOST_BITS}, not {bits!r}")
             _require(f"{where}[{bits}]", inner, tables=tables - 1)
-    elif not isinstance(cost, Real) or isinstance(cost, bool) or not (math.isfinite(cost) and cost > 0):
+    elif not isinstance(cost, Real) or isinstance(cost, bool) or not 0 < float(cost) < math.inf:
         raise ValueError(f"{where} must be a positive, finite number, not {cost!r}")

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from waveq._files import remove_drafts
+
 __all__ = ["LOCK_FILE", "alone_in", "alone_in_runs"]
 
 LOCK_FILE = ".lock"
@@ -16,7 +18,7 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[int]:
-    """Within, nobody else is in the folder, which is made when missing.
+    """Within, nobody else is in the folder, which is made when missing; drafts that a killed writer left are removed.
 
     Yields:
         The file descriptor that holds the lock: a child process that inherits it keeps the lock as long as it lives.
@@ -46,6 +48,7 @@ def alone_in(folder: Path) -> Iterator[int]:
             ) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+        remove_drafts(folder)
         yield handle
     finally:
         os.close(handle)

@@ -31,6 +31,17 @@ def test_a_killed_process_frees_its_lock(tmp_path: Path) -> None:
         pass
 
 
+def test_drafts_of_a_killed_writer_are_gone_with_the_next_one(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from waveq._files import whole\n"
+        "with whole(sys.argv[1]) as draft: draft.touch(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "wave" / "weights.pt")], check=False)
+    assert len(list((tmp_path / "wave").iterdir())) == 1
+    with alone_in(tmp_path):
+        assert list((tmp_path / "wave").iterdir()) == []
+
+
 def test_only_folders_of_runs_are_locked_each_once(tmp_path: Path) -> None:
     run, other = tmp_path / "run", tmp_path / "other"
     run.mkdir()
