@@ -130,7 +130,7 @@ def _start_worker(payload: bytes, threads: int) -> None:
     for variable in _THREAD_VARIABLES:  # torch reads them when it is imported, which unpickling may do
         os.environ.setdefault(variable, str(threads))
     os.environ[_NUMBA_THREADS] = str(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-    numba.config.reload_config()  # type: ignore[attr-defined]
+    numba.config.reload_config()  # type: ignore[no-untyped-call]
     _evaluate = pickle.loads(payload)
 
 

@@ -1,8 +1,8 @@
 """Runs that are killed at random moments and called again: ``python -m tests.kills --attempts 20 --seed 0``.
 
-Each attempt starts work in a process of its own, kills it (SIGKILL) at a moment drawn from the time that it takes, up to
-three times, lets it end, and compares all files that it leaves with those of a run that nobody touched. What differs is
-a loss.
+Each attempt starts work in a process of its own, kills it (SIGKILL) at a moment drawn from the time that it takes, up
+to three times, lets it end, and compares all files that it leaves with those of a run that nobody touched. What
+differs is a loss.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def kill(chosen: list[str], attempts: int, *, seed: int, at_most: float = float(
 
 
 def threads_compared(seed: int) -> tuple[bool, float]:
-    """A run that one thread began and two ended, beside one of one thread: equal bits, largest difference of weights."""
+    """A run that one thread began and two ended beside one of one thread: equal bits, largest difference of weights."""
     import torch
 
     draw = random.Random(seed)

@@ -21,7 +21,7 @@ __all__ = ["remove_drafts", "whole", "write_json", "write_text"]
 
 
 _NUMBERS = itertools.count()  # two threads may write the same file
-_DRAFT = re.compile(r"\..+\.\d+\.\d+(\.\w+)?")
+_DRAFT = re.compile(r"\..+\.(?P<process>\d{1,9})\.\d+(\.\w+)?")
 
 
 @contextmanager
@@ -65,19 +65,20 @@ def whole(path: Path | str) -> Iterator[Path]:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove what writers left in a folder, and below it, that were killed; nobody else may be writing there.
+    """Remove what writers that are no more left in a folder, and below it.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as name:
-        ...     for left in (".weights.123.0.pt", ".lock", "a.csv"):
+        ...     for left in (".weights.4194305.0.pt", ".lock", "a.csv"):
         ...         Path(name, left).touch()
         ...     remove_drafts(Path(name))
         ...     sorted(path.name for path in Path(name).iterdir())
         ['.lock', 'a.csv']
     """
     for path in folder.rglob(".*"):
-        if _DRAFT.fullmatch(path.name):
+        draft = _DRAFT.fullmatch(path.name)
+        if draft and not _is_running(int(draft["process"])):
             path.unlink(missing_ok=True)
 
 
@@ -99,6 +100,16 @@ def write_json(path: Path | str, data: Mapping[str, Any], *, default: Callable[[
         TypeError: a value that JSON does not have; nothing is written.
     """
     write_text(path, json.dumps(dict(data), indent=2, default=default) + "\n")
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def _to_disk(path: Path) -> None:

@@ -111,7 +111,7 @@ def as_name(text: str) -> str:
 def _mapped(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     """The table with its texts changed, those of the header too."""
     texts = {
-        name: column.map(lambda value: change(value) if isinstance(value, str) else value)
+        str(name): column.map(lambda value: change(value) if isinstance(value, str) else value)
         for name, column in frame.items()
         if not pd.api.types.is_numeric_dtype(column)
     }

@@ -26,7 +26,7 @@ def local_meeting() -> Iterator[dict[str, str]]:
     Raises:
         OSError: no free port.
     """
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     with socket.socket() as door:
         door.bind((_ADDRESS, 0))
