@@ -82,13 +82,16 @@ def _copy(finished: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _begun(work: Work, folder: Path) -> Iterator[int]:
+def _begun(work: Work, folder: Path, *, quiet: bool = False) -> Iterator[int]:
     """The work in a process of its own, which is forked: torch is imported once."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
             os.setsid()
+            silence = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2) if quiet else (1,):  # the ranks' words too
+                os.dup2(silence, stream)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             work.do(folder)
             status = 0
@@ -142,7 +145,7 @@ def _attempt(work: Work, folder: Path, expected: dict[str, str], seconds: float,
     counts = Counter(attempts=1)
     work.prepare(folder)
     for _ in range(draw.randint(1, 3)):
-        with _begun(work, folder) as child:
+        with _begun(work, folder, quiet=True) as child:
             if _status(child, seconds=draw.uniform(0.0, seconds)) is None:
                 os.kill(_victim(child, draw), signal.SIGKILL)
                 counts["kills"] += 1
