@@ -1,5 +1,8 @@
 """What each layer may have, and what it costs: weight bits alone, or weight and input bits together.
 
+Costs are multiplications x weight bits ("macs"), times input bits as well ("bitops"), or what the machine says of
+weights that it reads bit by bit: energy or cycles of one image on Stripes.
+
 A choice is a pair (weight bits, input bits); input bits of ``FLOAT_INPUTS`` leave the layer's inputs in floating point.
 Tables are by layer and the choice's place in the order of rising cost, which is the form that ``waveq.allocate`` takes:
 there a "number of bits" is only a name for a choice.
@@ -10,14 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from stripes_sim import LayerShape
+from stripes_sim import LayerShape, Stripes, cost_table
 from waveq.allocate import greedy_sensitivity, ilp, random_at_cost
 
 __all__ = [
     "BITS",
     "FLOAT_INPUTS",
     "IMAGE_BITS",
+    "MACHINE",
     "OBJECTIVES",
     "REFERENCE_BITS",
     "Choices",
@@ -32,7 +37,9 @@ REFERENCE_BITS = 3
 FLOAT_INPUTS = 0
 IMAGE_BITS = 8
 """Of the first layer's inputs, which are pixels; they are left as they are and priced as what they are."""
-OBJECTIVES = ("macs", "bitops")
+MACHINE = ("energy_pj", "cycles")
+OBJECTIVES = ("macs", "bitops", *MACHINE)
+_TABLE = range(1, 10)  # weight bits that a price is asked for, while they are learned
 
 Pair = tuple[int, int]
 Policy = tuple[dict[str, int], dict[str, int]]
@@ -46,21 +53,21 @@ class Choices:
 
     Attributes:
         pairs: by layer.
-        macs: multiplications of one image, by layer.
-        objective: "macs", multiplications x weight bits; "bitops", times input bits as well.
+        by_weight: what a layer costs by weight bits, 1 to 9; with "bitops" for each bit of its inputs.
+        objective: one of ``OBJECTIVES``.
     """
 
     pairs: Mapping[str, tuple[Pair, ...]]
-    macs: Mapping[str, int]
+    by_weight: Mapping[str, Mapping[int, float]]
     objective: str
 
-    def cost_of(self, name: str, weight_bits: float, input_bits: float) -> float:
-        """What one layer costs with bits that need not be whole."""
-        return self.macs[name] * weight_bits * (self._priced(input_bits) if self.objective == "bitops" else 1.0)
-
-    @staticmethod
-    def _priced(input_bits: float) -> float:
-        return float(IMAGE_BITS) if input_bits == FLOAT_INPUTS else input_bits
+    def cost_of(self, name: str, weight_bits: Any, input_bits: Any) -> Any:
+        """What one layer costs, on straight lines between whole bits; numbers, or tensors with a gradient."""
+        table, low = self.by_weight[name], min(int(weight_bits), _TABLE[-2])
+        cost = table[low] + (weight_bits - low) * (table[low + 1] - table[low])
+        if self.objective != "bitops":
+            return cost
+        return cost * (float(IMAGE_BITS) if isinstance(input_bits, int) and input_bits == FLOAT_INPUTS else input_bits)
 
     def costs(self) -> Table:
         """By layer and place, as shares of the cost of ``REFERENCE_BITS`` everywhere."""
@@ -177,13 +184,16 @@ def choices_of(layers: Sequence[LayerShape], objective: str) -> Choices:
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective {objective!r} (known: {', '.join(OBJECTIVES)})")
-    macs = {layer.name: layer.macs for layer in layers}
+    if objective in MACHINE:
+        by_weight = cost_table(list(layers), Stripes(), bits=_TABLE).by_layer(objective)
+    else:
+        by_weight = {layer.name: {bits: float(layer.macs * bits) for bits in _TABLE} for layer in layers}
     pairs: dict[str, tuple[Pair, ...]] = {}
-    for number, name in enumerate(macs):
+    for number, name in enumerate(by_weight):
         inputs = BITS if objective == "bitops" and number > 0 else (FLOAT_INPUTS,)
         every = [(weight, each) for weight in BITS for each in inputs]
         pairs[name] = tuple(sorted(every, key=_product))
-    return Choices(pairs, macs, objective)
+    return Choices(pairs, by_weight, objective)
 
 
 def _product(pair: Pair) -> tuple[int, Pair]:

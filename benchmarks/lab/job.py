@@ -53,6 +53,4 @@ class Where:
     folder: Path
     device: str = "cpu"
     bf16: bool = False
-    graphs: int = 0
-    """Trainings that a process has under way at one time as recorded CUDA graphs; 0 records none. See ``graphs``."""
     data_dir: Path | None = None

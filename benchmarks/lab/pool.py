@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import itertools
 import json
 import multiprocessing
 import os
@@ -19,11 +18,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.lab.graphs import may_be_recorded
 from benchmarks.lab.job import Job, Where
 from benchmarks.lab.search import needs_losses
 from benchmarks.lab.settings import BUDGETS
-from benchmarks.lab.training import float_network, losses_of, run_job, run_side_by_side
+from benchmarks.lab.training import float_network, losses_of, run_job
 from benchmarks.lab.watch import Watch
 from waveq.train.lifeline import end_with_spawner
 
@@ -39,9 +37,6 @@ def add_options(parser: argparse.ArgumentParser, *, seeds: Sequence[int] = (0, 1
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bf16", action="store_true", help="train under autocast in bfloat16")
     parser.add_argument(
-        "--graphs", type=int, default=0, help="on a GPU: trainings a process has under way as recorded steps; 0: none"
-    )
-    parser.add_argument(
         "--processes", type=int, default=os.cpu_count(), help="jobs at a time, one thread each; 0: here"
     )
     parser.add_argument("--folder", type=Path, default=Path("runs/lab"), help="results by job; finished ones are read")
@@ -51,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser, *, seeds: Sequence[int] = (0, 1
 def where_of(args: argparse.Namespace) -> Where:
     """Device and folders from the options."""
     folder = args.folder / (f"{args.device}-bf16" if args.bf16 else args.device)
-    return Where(folder=folder, device=args.device, bf16=args.bf16, graphs=args.graphs, data_dir=args.data_dir)
+    return Where(folder=folder, device=args.device, bf16=args.bf16, data_dir=args.data_dir)
 
 
 def run_jobs(
@@ -87,7 +82,6 @@ def run_within(
     it: what is finished by then is all that there will be. Without one its error ends the experiment.
     """
     end = None if minutes is None else time.monotonic() + 60 * minutes
-    together = 0 if watch is not None else where.graphs
     distinct = {job.key(): job for job in jobs}
     tasks = _tasks([job for job in distinct.values() if not _path(where, job, watch).exists()])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -96,21 +90,21 @@ def run_within(
         _executor(processes) as pool,
     ):
         bar = progress.add_task("trainings", total=len(tasks))
-        running: dict[Future[Any], tuple[str, ...]] = {}
+        running: dict[Future[Any], str] = {}
         try:
             while tasks or running:
                 late = end is not None and time.monotonic() > end
-                while not late and len(running) < max(1, processes) and (names := _ready(tasks, running, together)):
-                    running[pool.submit(_do, [tasks.pop(name) for name in names], where, watch)] = names
+                while not late and len(running) < max(1, processes) and (name := _ready(tasks, running)):
+                    running[pool.submit(_do, tasks.pop(name), where, watch)] = name
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    names = running.pop(future)
+                    name = running.pop(future)
                     if end is None or future.exception() is None:
                         future.result()
                     else:
-                        progress.console.print(f"{', '.join(names)}: {future.exception()!r}", markup=False)
-                    progress.advance(bar, len(names))
+                        progress.console.print(f"{name}: {future.exception()!r}", markup=False)
+                    progress.advance(bar)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -142,37 +136,20 @@ def _tasks(missing: Sequence[Job]) -> dict[str, _Task]:
     return tasks
 
 
-def _ready(
-    tasks: Mapping[str, _Task], running: Mapping[Future[Any], tuple[str, ...]], together: int
-) -> tuple[str, ...]:
-    """The first task that waits for nothing; a training with as many others as a process has under way."""
-    open_ones = {*tasks, *itertools.chain.from_iterable(running.values())}
-    able = (name for name, task in tasks.items() if open_ones.isdisjoint(task.needs))
-    first = next(able, None)
-    if first is None:
-        return ()
-    if together < 2 or not _recorded(tasks[first]):
-        return (first,)
-    alike = (name for name in able if _recorded(tasks[name]) and tasks[name].job.setting == tasks[first].job.setting)
-    return (first, *itertools.islice(alike, together - 1))
+def _ready(tasks: Mapping[str, _Task], running: Mapping[Future[Any], str]) -> str | None:
+    """The first task that waits for nothing."""
+    open_ones = {*tasks, *running.values()}
+    return next((name for name, task in tasks.items() if open_ones.isdisjoint(task.needs)), None)
 
 
-def _recorded(task: _Task) -> bool:
-    return task.what == "train" and may_be_recorded(task.job)
-
-
-def _do(tasks: Sequence[_Task], where: Where, watch: Watch | None) -> None:
-    """In a process of the pool: one task, or several trainings."""
-    what, jobs = tasks[0].what, [task.job for task in tasks]
-    if what == "float":
-        _start(jobs[0], where)
-    elif what == "losses":
-        losses_of(jobs[0].setting, jobs[0].seed, where)
-    elif len(jobs) == 1:
-        _finish(jobs[0], where, watch)
+def _do(task: _Task, where: Where, watch: Watch | None) -> None:
+    """In a process of the pool."""
+    if task.what == "float":
+        float_network(task.job.setting, task.job.seed, where)
+    elif task.what == "losses":
+        losses_of(task.job.setting, task.job.seed, where)
     else:
-        for job, result in zip(jobs, run_side_by_side(jobs, where), strict=True):
-            _write(_path(where, job, None), job, result)
+        _finish(task.job, where, watch)
 
 
 class _Here(Executor):
@@ -204,19 +181,12 @@ def _path(where: Where, job: Job, watch: Watch | None) -> Path:
     return where.folder / (f"{job.key()}.json" if watch is None else f"{job.key()}-{watch.name}.json")
 
 
-def _start(job: Job, where: Where) -> None:
-    float_network(job.setting, job.seed, where)
-
-
 def _finish(job: Job, where: Where, watch: Watch | None) -> None:
     own = copy.deepcopy(watch)  # in this process the next job must find it unused
     result = run_job(job, where, own)
     if own is not None:
         result["seen"] = own.seen()
-    _write(_path(where, job, watch), job, result)
-
-
-def _write(path: Path, job: Job, result: dict[str, Any]) -> None:
+    path = _path(where, job, watch)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.{time.time_ns()}")
     partial.write_text(json.dumps({"job": asdict(replace(job, attach=dict(job.attach))), "result": result}, indent=1))

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from benchmarks.lab.choices import BITS, IMAGE_BITS, Choices, Policy
+from benchmarks.lab.choices import BITS, FLOAT_INPUTS, Choices, Policy
 from benchmarks.lab.data import Part
 from waveq.layers import quantizable
 
@@ -134,11 +134,8 @@ def _rounding(operand: _Operand) -> Any:
 
 def _penalty(operands: dict[tuple[str, str], _Operand], choices: Choices, limit: float) -> Tensor:
     terms = []
-    for name, macs in choices.macs.items():
-        term = operands["w", name].bits * macs
-        if choices.objective == "bitops":
-            inputs = operands.get(("a", name))
-            term = term * (inputs.bits if inputs is not None else float(IMAGE_BITS))
-        terms.append(term)
+    for name, quantised in choices.quantised().items():
+        inputs = operands["a", name].bits if quantised else FLOAT_INPUTS
+        terms.append(choices.cost_of(name, operands["w", name].bits, inputs))
     excess = torch.stack(terms).sum() / (limit * choices.reference()) - 1.0
     return _STRENGTH * torch.relu(excess).square()

@@ -17,27 +17,27 @@ import torch.nn.functional as F
 from torch import nn
 
 import waveq
-from benchmarks.lab.choices import FLOAT_INPUTS, Choices, Policy, choices_of
+from benchmarks.lab.choices import FLOAT_INPUTS, MACHINE, Choices, Policy, choices_of
 from benchmarks.lab.data import Part, endless
 from benchmarks.lab.job import Job
 from benchmarks.lab.losses import Losses
 from benchmarks.lab.optimizer import sgd
 from benchmarks.lab.relaxed import WAYS, learned_bits
 from stripes_sim import LayerShape
-from waveq.method.parametrization import parametrization_of
 
 __all__ = ["LEARNING", "LOOKING", "ONE_RUN", "learning", "needs_losses", "search"]
 
 ONE_RUN = "one run"
 """WaveQ without a search of its own: bits are learned while the network is trained, over all steps."""
 LOOKING = ("uniform", "random", "greedy", "ilp", "hawq")
-LEARNING = ("learned", "refined", *WAYS)
+Start = Mapping[str, int] | float | None
+LEARNING = ("learned", *WAYS)
 _TABLE = range(1, 10)  # bits that a table of costs may be asked for
 
 
 def needs_losses(allocation: Mapping[str, Any] | None) -> bool:
     """Whether a method reads the measured losses."""
-    return allocation is not None and allocation["method"] in ("greedy", "ilp", "hawq", "refined")
+    return allocation is not None and bool({allocation["method"], allocation.get("start")} & {"greedy", "ilp", "hawq"})
 
 
 def search(
@@ -46,7 +46,8 @@ def search(
     """The policy that the job's method finds, and the steps that are left to train with it.
 
     The job's ``allocation`` says ``method``, ``objective`` and ``limit`` (share of 3 bits everywhere); "uniform" takes
-    ``bits``, a pair, in the place of a limit, "random" a ``draw``, and those that learn the ``share`` of the steps.
+    ``bits``, a pair, in the place of a limit, "random" a ``draw``, and those that learn the ``share`` of the steps;
+    "learned" also where to ``start``: "even" bits, or those of "hawq" or "ilp".
 
     Args:
         network: float; not changed.
@@ -81,38 +82,51 @@ def search(
             own, choices, wanted["limit"], method, stream=stream, steps=searching, lr=lr, momentum=momentum
         )
         return found, steps - searching
-    start = None
-    if method == "refined":
-        assert losses is not None
-        start = choices.ilp(losses["weights"], losses["inputs"], wanted["limit"])
+    start = _start(choices, wanted["limit"], wanted.get("start"), losses)
     return _wave(own, choices, job, stream, searching, lr, start), steps - searching
+
+
+def _start(choices: Choices, limit: float, where: str | None, losses: Losses | None) -> Start:
+    """Where betas begin: "even" bits that cost the limit, what "hawq" or "ilp" finds, or None, the most bits."""
+    if where is None:
+        return None
+    if where == "even":
+        return choices.even(limit)
+    assert losses is not None
+    weights, inputs = choices.ilp(losses["hessian" if where == "hawq" else "weights"], losses["inputs"], limit)
+    return waveq.Policy(weights, activation_bits=inputs)
 
 
 def learning(choices: Choices, limit: float) -> dict[str, Any]:
     """What ``attach`` is told to learn bits within a limit."""
     # attach counts shares of 8 bits everywhere
     share = limit * choices.reference() / choices.total(choices.uniform(8, 8))
-    told: dict[str, Any] = {"bits": "learn", "target": {"multiplications": share}}
-    if choices.objective == "macs":
-        return {**told, "layer_costs": {n: {b: float(macs * b) for b in _TABLE} for n, macs in choices.macs.items()}}
+    name = choices.objective if choices.objective in MACHINE else "multiplications"
+    told: dict[str, Any] = {"bits": "learn", "target": {name: share}}
+    if choices.objective != "bitops":
+        return {**told, "layer_costs": choices.by_weight}
     costs = {
-        name: {
-            w: {a: choices.cost_of(name, w, a if quantised else FLOAT_INPUTS) for a in (*_TABLE, 16)} for w in _TABLE
-        }
-        for name, quantised in choices.quantised().items()
+        name: {w: {a: choices.cost_of(name, w, a if quantised else FLOAT_INPUTS) for a in (*row, 16)} for w in row}
+        for (name, row), quantised in zip(choices.by_weight.items(), choices.quantised().values(), strict=True)
     }
     return {**told, "activation_bits": "learn", "layer_costs": costs}
 
 
 def _wave(
-    network: nn.Module, choices: Choices, job: Job, stream: Any, steps: int, lr: float, start: Policy | None
+    network: nn.Module,
+    choices: Choices,
+    job: Job,
+    stream: Any,
+    steps: int,
+    lr: float,
+    start: Start,
 ) -> Policy:
-    """WaveQ's own short run; ``start`` puts the betas there instead of at the most bits."""
+    """WaveQ's own short run; ``start`` says where the betas begin, the most bits else."""
     wanted = dict(job.allocation or {})
     arguments = {key: value for key, value in job.attach.items() if key not in ("lambda_w", "reestimate_bn")}
-    handle = waveq.attach(network, total_steps=steps, **{**arguments, **learning(choices, wanted["limit"])})
-    if start is not None:
-        _put_betas(network, start)
+    arguments |= learning(choices, wanted["limit"])
+    arguments["start_bits"] = start
+    handle = waveq.attach(network, schedule="search", total_steps=steps, **arguments)
     optimizer = sgd(network, lr, job.setting)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     network.train()
@@ -125,15 +139,3 @@ def _wave(
         handle.step()
     policy = handle.policy()
     return dict(policy), dict(policy.activation_bits)
-
-
-@torch.no_grad()
-def _put_betas(network: nn.Module, start: Policy) -> None:
-    """A beta below its ceiling by a third: a bit less is then two thirds away, a bit more one."""
-    weights, inputs = start
-    for name, bits in weights.items():
-        state = parametrization_of(network.get_submodule(name))
-        state.beta.fill_(bits - 1 - 1 / 3)
-        if name in inputs:
-            state.inputs.beta.fill_(inputs[name] - 1 - 1 / 3)
-            state.inputs.follow_bits(inputs[name], signed=False)

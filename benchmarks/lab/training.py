@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ from benchmarks.lab import networks as networks  # registers them
 from benchmarks.lab.allocation import Allocation, allocate
 from benchmarks.lab.choices import OBJECTIVES, choices_of
 from benchmarks.lab.data import Images, Part, batches, endless, images_of
-from benchmarks.lab.graphs import Recorded, can_be_recorded, train_by_graph, train_side_by_side
 from benchmarks.lab.job import Job, Where
 from benchmarks.lab.losses import Losses, read_or_measure
 from benchmarks.lab.optimizer import sgd
@@ -37,8 +36,6 @@ __all__ = [
     "float_network",
     "losses_of",
     "run_job",
-    "run_side_by_side",
-    "train_in_loop",
 ]
 
 FLOAT_BITS = 16  # what a layer in floating point costs on the accelerator
@@ -76,28 +73,14 @@ def run_job(job: Job, where: Where, observe: Observer | None = None) -> dict[str
 
     Returns:
         Accuracies in percent (``test``, ``validation``, ``validation_before_rounding`` of the weights in training),
-        ``bits``, ``input_bits`` and ``macs`` by layer, ``mean_bits``, ``energy_pj`` and ``cycles`` of one image on
+        ``bits`` and ``input_bits`` by layer, ``cost`` as a share of 3 bits everywhere where the bits
+        were chosen within one (else NaN), ``mean_bits``, ``energy_pj`` and ``cycles`` of one image on
         Stripes, ``seconds``, ``warnings``, and whether it ``diverged``: then the accuracies are those of a network of
         NaN, which is to guess.
     """
     run = _begin(job, where)
     _train(*run.training(), where, observe)
     return _measured(run)
-
-
-def run_side_by_side(jobs: Sequence[Job], where: Where) -> Iterator[dict[str, Any]]:
-    """The results of several jobs in their order; on a GPU those are trained at one time that can be recorded."""
-    runs = [_begin(job, where) for job in jobs]
-    recorded = [run for run in runs if can_be_recorded(run.handle)]
-    try:
-        train_side_by_side([Recorded(*run.training()) for run in recorded])
-    except RuntimeError as error:
-        warnings.warn(f"trainings cannot be recorded and are done one by one: {error}", stacklevel=2)
-        runs, recorded = [_begin(job, where) for job in jobs], []
-    for run in runs:
-        if run not in recorded:
-            train_in_loop(*run.training())
-        yield _measured(run)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,13 +144,15 @@ def _measured(run: _Run) -> dict[str, Any]:
         passes = endless(data.train, job.setting.batch, torch.Generator().manual_seed(job.seed + 2000))
         waveq.reestimate_batch_norm(network, (x for x, _ in itertools.islice(passes, reestimated)))
     score = Stripes().run(layers, bits, {layer.name: input_bits.get(layer.name, FLOAT_BITS) for layer in layers})
+    objective = "" if job.allocation is None else job.allocation["objective"]
+    cost = choices_of(layers, objective).share((bits, input_bits)) if objective in OBJECTIVES else math.nan
     return {
         "test": accuracy(network, data.test),
         "validation": accuracy(network, data.validation),
         "validation_before_rounding": before,
         "bits": bits,
         "input_bits": input_bits,
-        "macs": {layer.name: layer.macs for layer in layers},
+        "cost": cost,
         "mean_bits": float(np.mean(list(bits.values()))),
         "energy_pj": score.energy_pj,
         "cycles": score.cycles,
@@ -246,31 +231,6 @@ def _train(
     where: Where,
     observe: Observer | None,
 ) -> None:
-    """By a recorded step where that is asked for and possible, else in the ordinary loop."""
-    if where.graphs and observe is None and not where.bf16 and can_be_recorded(handle):
-        before = copy.deepcopy(network.state_dict())
-        try:
-            return train_by_graph(network, handle, part, steps, lr, setting, seed)
-        except RuntimeError as error:
-            warnings.warn(
-                f"the step of {setting.network} cannot be recorded, and is taken as usual: {error}", stacklevel=2
-            )
-            network.load_state_dict(before)
-    return train_in_loop(network, handle, part, steps, lr, setting, seed, bf16=where.bf16, observe=observe)
-
-
-def train_in_loop(
-    network: nn.Module,
-    handle: waveq.WaveQ | None,
-    part: Part,
-    steps: int,
-    lr: float,
-    setting: Setting,
-    seed: int,
-    *,
-    bf16: bool = False,
-    observe: Observer | None = None,
-) -> None:
     """The loop that users write: the penalty beside the loss, a step of the handle after the optimizer's."""
     optimizer = sgd(network, lr, setting)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
@@ -281,7 +241,7 @@ def train_in_loop(
         observe(0, network, handle)
     stream = itertools.islice(endless(part, setting.batch, generator, flip=setting.flip), steps)
     for step, (x, y) in enumerate(stream, start=1):
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=where.bf16):
             loss = F.cross_entropy(network(x), y)
         if handle is not None:
             loss = loss + handle.penalty()

@@ -1,8 +1,9 @@
 """The central claim: bits that are learned and then trained from the start, against all that gives bits to layers.
 
 Every training of a seed starts from the same float network and takes as many steps in all, a search included. Costs are
-multiplications x weight bits ("macs"), or times input bits as well ("bitops"), as shares of 3 bits everywhere; the
-images that the first layer reads count 8 bits. LSQ quantises for everybody. Methods:
+multiplications x weight bits ("macs"), or times input bits as well ("bitops"), where the images that the first layer
+reads count 8 bits; or energy or cycles of one image on Stripes, which reads weights bit by bit (inputs have 16 bits
+there). All are shares of 3 bits everywhere. LSQ quantises for everybody. Methods:
 
 - uniform: the ladder that all others are compared with, at their own cost, by interpolation between its steps.
 - random: five draws that use the budget up, the same ones for every seed.
@@ -10,7 +11,8 @@ images that the first layer reads count 8 bits. LSQ quantises for everybody. Met
 - interpolation (FracBits), steps (Uhlich et al.): bits learned without a wave in ``--share`` of the steps, then preset.
 - one run: WaveQ's bits and weights in one training; rewound: its bits from ``--share`` of the steps, then preset;
   rewound, short: from half as many.
-- refined: rewound, but the betas begin at the ilp's bits.
+- rewound, near: the betas begin at the even bits that cost the budget, and not at 8; refined, hawq and refined, ilp: at
+  what those methods found. The gradient has the same steps to refine it as rewound.
 
 Batch norm's statistics are averaged anew over 50 training batches once the weights are rounded, for all.
 
@@ -27,39 +29,38 @@ from typing import Any
 import pandas as pd
 
 from benchmarks._names import unknown
-from benchmarks.lab.choices import OBJECTIVES, REFERENCE_BITS, choices_of
+from benchmarks.lab.choices import OBJECTIVES, REFERENCE_BITS
 from benchmarks.lab.equal_cost import above_ladder, collapsed, saved_at_equal_accuracy, spread_and_noise, verdict
 from benchmarks.lab.job import Job
 from benchmarks.lab.pool import add_options, run_within, where_of
+from benchmarks.lab.relaxed import WAYS as RELAXED
 from benchmarks.lab.settings import Setting, setting
 from benchmarks.lab.tables import save_table, with_error
-from stripes_sim import LayerShape
 
 __all__ = ["LADDER", "LIMITS", "METHODS", "NETWORKS", "jobs_of", "main", "setting_of", "summary"]
 
 LADDER: dict[str, tuple[tuple[int, int], ...]] = {
     "macs": ((2, 0), (3, 0), (4, 0), (5, 0)),
     "bitops": ((2, 2), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3), (4, 4)),
+    "energy_pj": ((2, 0), (3, 0), (4, 0), (5, 0)),
+    "cycles": ((2, 0), (3, 0), (4, 0), (5, 0)),
 }
-LIMITS: dict[str, tuple[float, ...]] = {"macs": (0.8, 0.95, 1.15), "bitops": (0.65, 0.85)}
-METHODS = (
-    "rewound",
-    "rewound, short",
-    "ilp",
-    "random",
-    "one run",
-    "hawq",
-    "refined",
-    "interpolation",
-    "steps",
-    "greedy",
-)
+LIMITS: dict[str, tuple[float, ...]] = {
+    "macs": (0.8, 0.95, 1.15),
+    "bitops": (0.65, 0.85),
+    "energy_pj": (0.85, 1.0, 1.15),
+    "cycles": (0.85, 1.0, 1.15),
+}
+_WAYS: dict[str, dict[str, Any]] = {  # WaveQ's own searches: their share of --share, and where their betas begin
+    "rewound": {"share": 1.0},
+    "rewound, near": {"share": 1.0, "start": "even"},
+    "rewound, short": {"share": 0.5},
+    "refined, hawq": {"share": 1.0, "start": "hawq"},
+    "refined, ilp": {"share": 1.0, "start": "ilp"},
+}
+METHODS = (*_WAYS, "ilp", "random", "one run", "hawq", "interpolation", "steps", "greedy")
 NETWORKS = ("depthwise", "resnet20")
 _DRAWS = 5
-_NAMED = {
-    "rewound": "learned",
-    "rewound, short": "learned",
-}  # methods of benchmarks.lab.search under another name there
 _BASE: dict[str, Any] = {"quantizer": "lsq", "lambda_w": 0.0, "reestimate_bn": 50}
 _INPUTS: dict[str, Any] = {"activation_quantizer": "lsq"}
 _UNIFORM = "uniform"
@@ -72,7 +73,7 @@ def jobs_of(row: Setting, objective: str, args: argparse.Namespace) -> Iterator[
     """
     limits = args.limits or LIMITS[objective]
     topped = min((_nominal(bits) for bits in LADDER[objective] if _nominal(bits) >= max(limits)), default=float("inf"))
-    attach = _BASE if objective == "macs" else {**_BASE, **_INPUTS}
+    attach = {**_BASE, **_INPUTS} if objective == "bitops" else _BASE
 
     def job(seed: int, label: dict[str, Any], allocation: dict[str, Any]) -> tuple[dict[str, Any], Job]:
         named = {"network": row.network, "dataset": row.dataset, "objective": objective, "seed": seed, **label}
@@ -88,23 +89,23 @@ def jobs_of(row: Setting, objective: str, args: argparse.Namespace) -> Iterator[
             continue
         for limit in limits:
             for seed in args.seeds:
-                allocation = {"method": _NAMED.get(method, method), "limit": limit}
+                allocation = {"method": method, "limit": limit}
                 label = {"method": method, "limit": limit, "urgent": True}
                 if method == "random":
                     for draw in range(args.draws):
                         yield job(seed, {**label, "policy": f"draw {draw}"}, {**allocation, "draw": draw})
+                elif method in _WAYS:
+                    own = {**_WAYS[method], "share": _WAYS[method]["share"] * args.share}
+                    yield job(seed, label, {**allocation, "method": "learned", **own})
+                elif method in RELAXED:
+                    yield job(seed, label, {**allocation, "share": args.share})
                 else:
-                    share = args.share / 2 if method == "rewound, short" else args.share
-                    searching = {"share": share} if method in _TRAINING else {}
-                    yield job(seed, label, {**allocation, **searching})
+                    yield job(seed, label, allocation)
 
 
 def _nominal(bits: tuple[int, int]) -> float:
     """A ladder step's share of 3 bits everywhere, the images aside."""
     return bits[0] * (bits[1] or REFERENCE_BITS) / REFERENCE_BITS**2
-
-
-_TRAINING = ("rewound", "rewound, short", "refined", "interpolation", "steps")
 
 
 def measure(args: argparse.Namespace) -> pd.DataFrame:
@@ -150,17 +151,10 @@ def setting_of(network: str, budget: str, dataset: str, scale_rate: float = 0.1)
 
 def _row(label: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     """Of a result what tables need; "cost" is the share of 3 bits everywhere."""
-    shapes = [_shape(name, macs) for name, macs in result["macs"].items()]
-    cost = choices_of(shapes, label["objective"]).share((result["bits"], result["input_bits"]))
     bits, inputs = result["bits"], result["input_bits"]
     written = " ".join(f"{b}/{inputs[name]}" if name in inputs else str(b) for name, b in bits.items())
-    kept = ("test", "validation", "mean_bits", "energy_pj", "cycles", "seconds", "diverged")
-    return {"policy": written, **label, "bits": written, "cost": cost, **{key: result[key] for key in kept}}
-
-
-def _shape(name: str, macs: int) -> LayerShape:
-    """A layer of that many multiplications: all that a cost in multiplications x bits asks for."""
-    return LayerShape(name=name, kind="linear", in_channels=macs, out_channels=1)
+    kept = ("test", "validation", "cost", "mean_bits", "energy_pj", "cycles", "seconds", "diverged")
+    return {"policy": written, "limit": float("nan"), **label, "bits": written, **{key: result[key] for key in kept}}
 
 
 def summary(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -225,7 +219,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--limits", type=float, nargs="+", default=None, help="shares of the cost of 3 bits everywhere")
     parser.add_argument("--draws", type=int, default=_DRAWS, help="random policies of each budget")
-    parser.add_argument("--share", type=float, default=0.2, help="of the steps, for those that search by training")
+    parser.add_argument("--share", type=float, default=0.1, help="of the steps, for those that search by training")
     parser.add_argument("--scale-rate", type=float, default=0.1, help="rate of LSQ's steps, as a share of the weights'")
     parser.add_argument("--minutes", type=float, default=None, help="begin no further training after so many")
     parser.add_argument("--name", default="claim", help="of the files that are written")

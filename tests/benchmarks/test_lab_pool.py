@@ -39,7 +39,7 @@ def counted(monkeypatch) -> list[int]:
         return {"test": float(job.seed)}
 
     monkeypatch.setattr(pool, "run_job", run)
-    monkeypatch.setattr(pool, "_start", lambda job, where: None)
+    monkeypatch.setattr(pool, "float_network", lambda setting, seed, where: None)
     return done
 
 
@@ -83,20 +83,18 @@ def test_each_job_is_watched_by_a_copy_and_kept_apart_from_the_unwatched_one(tin
     assert counted == [3, 4, 3]
 
 
-def test_trainings_that_can_be_recorded_are_done_together_and_what_they_wait_for_first(tiny, tmp_path, monkeypatch):
-    done: list[tuple[str, ...]] = []
+def test_what_a_training_starts_from_is_done_before_it_and_once(tiny, tmp_path, monkeypatch):
+    done: list[str] = []
 
-    def do(tasks, where, watch):
-        done.append(tuple(f"{task.what} {task.job.attach.get('bits', 32)}" for task in tasks))
-        for task in tasks:
-            if task.what == "train":
-                (tmp_path / f"{task.job.key()}.json").write_text(json.dumps({"result": {}}))
+    def do(task, where, watch):
+        done.append(f"{task.what} {task.job.attach.get('bits', 32)}")
+        if task.what == "train":
+            (tmp_path / f"{task.job.key()}.json").write_text(json.dumps({"result": {}}))
 
     monkeypatch.setattr(pool, "_do", do)
-    wanted = [Job(setting=tiny, seed=0, attach={"bits": bits, "lambda_w": 0.0}) for bits in (2, 3, 4)]
-    wanted.insert(1, Job(setting=tiny, seed=0, attach={"bits": 8}))
-    assert len(run_within(wanted, Where(folder=tmp_path, graphs=2), processes=0)) == 4
-    assert done == [("float 2",), ("train 2", "train 3"), ("train 8",), ("train 4",)]
+    wanted = [Job(setting=tiny, seed=0, attach={"bits": bits}) for bits in (2, 3)]
+    assert len(run_within(wanted, Where(folder=tmp_path), processes=0)) == 2
+    assert done == ["float 2", "train 2", "train 3"]
 
 
 def test_with_a_limit_of_time_failures_are_told_and_the_others_go_on(tiny, tmp_path, counted, capsys):

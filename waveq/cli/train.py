@@ -67,6 +67,7 @@ def train(
     first_last: Annotated[int | None, _option("first_last")] = None,
     lambda_w: Annotated[float | None, _option("lambda_w")] = None,
     lambda_beta: Annotated[float | None, _option("lambda_beta")] = None,
+    start_bits: Annotated[float | None, _option("start_bits")] = None,
     pretrain_epochs: Annotated[int | None, typer.Option(help="Epochs of float training.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs with WaveQ, the search for bits included.")] = None,
     rewind: Annotated[

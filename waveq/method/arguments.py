@@ -427,8 +427,8 @@ def _exponent(method: Method, preset: Preset) -> float | None:
     return wanted if method.forward == "float" and isinstance(wanted, float) else None
 
 
-def resolve_beta_lr(beta_lr: float | None, preset: Preset, schedule: Schedule) -> float:
-    """The rate at which the price alone would take beta down its whole range twice during phase 2."""
+def resolve_beta_lr(beta_lr: float | None, preset: Preset, schedule: Schedule, *, travel: float | None = None) -> float:
+    """The rate at which the price alone would take beta as far as it may have to go twice during phase 2."""
     if beta_lr is not None:
         return beta_lr
     if preset.beta_lr is not None or schedule.fall is None:
@@ -436,4 +436,5 @@ def resolve_beta_lr(beta_lr: float | None, preset: Preset, schedule: Schedule) -
     steps = max(1, schedule.fall - schedule.rise)
     looks = range(schedule.rise, schedule.fall, max(1, steps // 64))
     price = sum(schedule(step)[1] for step in looks) / max(1, len(looks))
-    return 2.0 * (preset.beta_max - BETA_MIN) / ((price if price > 0.0 else preset.lambda_beta) * steps)
+    travel = preset.beta_max - BETA_MIN if travel is None else travel
+    return 2.0 * travel / ((price if price > 0.0 else preset.lambda_beta) * steps)

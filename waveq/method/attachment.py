@@ -49,6 +49,7 @@ from waveq.method.schedules import Profile
 from waveq.method.seal import seal_of
 from waveq.method.settings import Settings, WaveLayer
 from waveq.method.sites import WeightSite, site_names
+from waveq.method.start_bits import resolve_start
 from waveq.method.wave_layer import KeptOrder, make_plain, shorten
 from waveq.method.wrappers import resolve_names, unwrapped
 from waveq.quantizers import Quantizer, make_activation_quantizer
@@ -56,7 +57,7 @@ from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = ["WaveQ", "attach", "attach_method"]
 
-_MOST_INPUT_BITS = 8  # where learned ones begin
+_MOST_INPUT_BITS = 8
 
 
 @takes_options
@@ -83,6 +84,7 @@ def attach(
     lambda_beta: float | None = Method.lambda_beta,
     target: Mapping[str, float] | None = Method.target,
     layer_costs: LayerCosts | None = Method.layer_costs,
+    start_bits: Mapping[str, float] | float | None = Method.start_bits,
     beta_lr: float | None = Method.beta_lr,
     scale_rule: ScaleRule = Method.scale_rule,
 ) -> WaveQ:
@@ -146,6 +148,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
     activation = resolve_activation_quantizer(method, quantizer.activation, preset)
     check_learned_inputs(inputs, method.activation_bits, activation, preset)
     learning = 0 in (*chosen.values(), *inputs.values())
+    start = resolve_start(method.start_bits, chosen, inputs, preset)
     schedule = resolve_schedule(method, preset, learning=learning)
     require_costs(method.layer_costs)
     costs = merge_costs(method.layer_costs, shared)
@@ -169,8 +172,9 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
         wave_on=preset.wave_on,
         order=preset.order,
         balance=preset.balance,
-        beta_lr=resolve_beta_lr(method.beta_lr, preset, schedule),
+        beta_lr=resolve_beta_lr(method.beta_lr, preset, schedule, travel=start.travel),
         beta_range=(BETA_MIN, preset.beta_max),
+        travel=start.travel,
         bit_costs=_plain_costs(chosen, inputs, costs) if pairs is None else {},
         budget=resolve_budget(method.target, chosen, costs, preset, learning=learning)
         if pairs is None or set(method.target or ()) == {"mean_bits"}
@@ -212,6 +216,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
                 granularity=granularity,
                 scale_rule=method.scale_rule,
                 activation=(activation, inputs[name]) if name in inputs else None,
+                start=(start.weights[name], start.inputs.get(name, preset.beta_init)),
                 signed=signs.get(name),
                 quantized=method.forward == "quantized" and (not learning or preset.quantize_from_phase == 1),
                 groups=groups,
@@ -236,28 +241,31 @@ def _new_state(
     granularity: Granularity,
     scale_rule: ScaleRule,
     activation: tuple[str, int] | None,
+    start: tuple[float, float],
     signed: bool | None,
     quantized: bool,
     groups: Groups,
     sign: InputSign,
 ) -> WaveParametrization:
-    """The parametrisation of one weight; ``total_bits`` is 0 where bits are learned."""
+    """The parametrisation of one weight; ``total_bits`` is 0 where bits are learned, from the betas of ``start`` on."""
     weight, preset = chosen.tensor, settings.preset
+    beta, input_beta = start
     quantizes, inputs = None, None
     if activation is not None:
         method, bits = activation
-        quantizes = make_activation_quantizer(method, bits or _MOST_INPUT_BITS).to(weight.device)
+        first_bits = bits or min(math.ceil(input_beta) + 1, _MOST_INPUT_BITS)
+        quantizes = make_activation_quantizer(method, first_bits).to(weight.device)
         if not bits:
             inputs = InputBits(
                 quantizes,
-                beta=preset.beta_init,
+                beta=input_beta,
                 hysteresis=preset.hysteresis,
                 scale_rule=scale_rule,
                 device=weight.device,
             )
     state = WaveParametrization(
         chosen.quantizer(quantizer, total_bits=total_bits or None, scale=scale, granularity=granularity),
-        beta=float(total_bits - 1) if total_bits else preset.beta_init,
+        beta=float(total_bits - 1) if total_bits else beta,
         total_bits=total_bits,
         quantized=quantized,
         hysteresis=preset.hysteresis,
@@ -269,6 +277,8 @@ def _new_state(
         groups=groups,
         inputs=inputs,
     )
+    if not total_bits and beta < preset.beta_init:
+        state.quantizer.follow_bits(weight.detach(), math.ceil(preset.beta_init) + 1, math.ceil(beta) + 1)
     if settings.freezing is not None:
         state.frozen = Frozen(weight)
     state.total_steps = settings.total_steps

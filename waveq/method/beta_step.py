@@ -20,7 +20,7 @@ Numbers = npt.NDArray[np.float64]
 
 _MOVED = ("beta", "velocity")
 _MAX_STEP = 0.05  # bits; the task's gradient on beta is noisy, and one step must not cross a level
-_LEAST_TRAVEL = 2.0  # ranges of beta that the longest steps of phase 2 add up to: a short run must get there too
+_LEAST_TRAVEL = 2.0  # times ``Settings.travel``: the longest steps of phase 2 add up to that, in a short run too
 _LEAST_COST = 0.1  # layers whose bits cost less than this share of the mean are paced as if they cost it
 
 
@@ -59,7 +59,7 @@ def move_betas(
     low, high = settings.beta_range
     steps = max(1, (settings.schedule.fall or 0) - settings.schedule.rise)
     block = block_of(progress, steps, start=start_of(budgeted=settings.budget is not None))
-    longest = max(_MAX_STEP, _LEAST_TRAVEL * (high - low) / steps) if settings.schedule.fall else _MAX_STEP
+    longest = max(_MAX_STEP, _LEAST_TRAVEL * settings.travel / steps) if settings.schedule.fall else _MAX_STEP
     pace = pace_at(progress, preset.settle)
     rate = settings.beta_lr / np.maximum([bit_costs[operand.name] for operand in learning], _LEAST_COST)
     speed = preset.beta_momentum * velocity + slope + preset.beta_weight_decay * beta

@@ -22,6 +22,7 @@ from waveq.method.phases import enter_phase, freeze_bits
 from waveq.method.ran import agree_on_layers
 from waveq.method.settings import Settings, WaveLayer
 from waveq.method.start import Start
+from waveq.method.step_bounds import StepBounds
 from waveq.method.surgery import require_same_weights
 from waveq.method.task_gradients import TaskGradients
 from waveq.method.view import View
@@ -49,7 +50,8 @@ class WaveQ(View):
     ) -> None:
         super().__init__(model, layers, settings)
         self.start = Start(self) if self.learning else None
-        self._hooks = [*hooks, self._guards.probe, *([] if self.start is None else [self.start])]
+        bounds = StepBounds(self._all)
+        self._hooks = [*hooks, self._guards.probe, bounds, *([] if self.start is None else [self.start])]
         self._pending = 0  # penalties since the last step
         self._gradients = TaskGradients(self._all, settings)
         enter_phase(self._all, settings, self.phase)  # schedules without a first phase quantise from the first step on

@@ -65,6 +65,13 @@ def _strength(name: str, value: Any) -> float:
     return float(value)
 
 
+def _start(name: str, value: Any) -> Any:
+    for each in value.values() if isinstance(value, Mapping) else (value,):
+        if isinstance(each, bool) or not isinstance(each, int | float) or not math.isfinite(each):
+            raise ValueError(f"{name} must be a number of total bits or a mapping of layers to them, not {value!r}")
+    return value
+
+
 def _forward(name: str, value: Any) -> Any:
     known = get_args(Forward)
     if value not in known:
@@ -265,6 +272,16 @@ class Method:
             'for floating point. For the target "bitops" a number, the layer\'s multiplications.',
         ),
     )
+    start_bits: Mapping[str, float] | float | None = field(
+        default=None,
+        metadata=_told(
+            "Where learned bits begin: total bits of all layers, or by layer; by default the most there are.",
+            "Real or whole: the bits that would cost the budget if all layers had them, or another method's policy, "
+            "which the gradient then refines (a Policy brings those of inputs, a number is for inputs too; what a "
+            "mapping does not name begins with the most). Bits then move by a few at most, and slower.",
+            check=_start,
+        ),
+    )
     beta_lr: float | None = field(default=None, metadata=_told("Rate of beta's own SGD.", check=_strength))
     scale_rule: ScaleRule = field(
         default="exact",
@@ -297,7 +314,7 @@ class Method:
         for name in changes:
             if name not in _OPTIONS:
                 raise ValueError(f"{name!r} is no option of attach(){nearest(name, _OPTIONS)}")
-        drivers = {"activation_bits": None, "lambda_beta": None, "target": None}
+        drivers = {"activation_bits": None, "lambda_beta": None, "start_bits": None, "target": None}
         if self.schedule == "search":
             drivers["schedule"] = None
         return replace(self, **{**drivers, "bits": policy, "total_steps": total_steps, **changes})

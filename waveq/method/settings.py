@@ -113,6 +113,8 @@ class Settings:
     balance: bool
     beta_lr: float
     beta_range: tuple[float, float]
+    travel: float
+    """How far a beta may have to go, in bits."""
     bit_costs: Mapping[str, float]
     """What one bit of each operand costs, with mean 1, where that does not depend on other bits."""
     budget: AnyBudget | None

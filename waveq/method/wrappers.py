@@ -148,10 +148,10 @@ def resolve_names(method: Method, known: Iterable[str]) -> Method:
             bits = method.bits
             changed["bits"] = renamed(bits, found) if isinstance(bits, Policy) else _renamed(bits, found)
             told |= found
-    for option in ("activation_bits", "activation_signed", "layer_costs"):
+    for option in ("activation_bits", "activation_signed", "layer_costs", "start_bits"):
         given = getattr(method, option)
         if isinstance(given, Mapping) and (found := names_of(given, known)):
-            changed[option] = _renamed(given, found)
+            changed[option] = renamed(given, found) if isinstance(given, Policy) else _renamed(given, found)
             told |= found
     for option in ("skip", "also"):
         given = getattr(method, option)

@@ -35,6 +35,7 @@ class ActivationQuantizer(nn.Module):
         fewest_bits: the least bits that the method is defined for; the most are 8.
         learns_bits: whether k may change during training: what is learned means the same at any k, or ``set_bits``
             translates it.
+        bounded: names of learned parameters that must not change by more than a share of themselves in one step.
         bits: k, of this layer.
 
     Args:
@@ -47,6 +48,7 @@ class ActivationQuantizer(nn.Module):
     method: ClassVar[str] = ""
     fewest_bits: ClassVar[int] = 1
     learns_bits: ClassVar[bool] = False
+    bounded: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, bits: int) -> None:
         super().__init__()

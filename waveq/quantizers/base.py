@@ -95,6 +95,7 @@ class WeightQuantizer(nn.Module):
     learns_bits: ClassVar[bool] = True
     by_output: ClassVar[bool] = False
     by_channel: ClassVar[bool] = False
+    bounded: ClassVar[tuple[str, ...]] = ()
     squash: ClassVar[Literal["none", "tanh"]] = "none"
     scale: ScaleMode
 

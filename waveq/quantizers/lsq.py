@@ -50,6 +50,7 @@ class LSQ(WeightQuantizer):
     scale_modes = ("learned",)
     bit_counts = range(2, 10)
     by_channel = True
+    bounded = ("step",)
 
     reference_steps: Tensor
 
@@ -123,6 +124,7 @@ class LSQActivation(DataStarted):
     method = "lsq"
     fewest_bits = 2
     learns_bits = True
+    bounded = ("step",)
 
     def __init__(self, bits: int) -> None:
         super().__init__(bits)

@@ -118,6 +118,7 @@ class TrainConfig(BaseModel):
     first_last: PositiveInt | None = None
     lambda_w: float | None = Field(default=None, ge=0)
     lambda_beta: float | None = Field(default=None, ge=0)
+    start_bits: float | dict[str, float] | None = None
     beta_lr: float | None = _Rate
     target: dict[str, float] | None = None
     layer_costs: dict[str, float | dict[int, float] | dict[int, dict[int, float]]] | None = None

@@ -60,6 +60,7 @@ def test_every_option_reaches_the_record() -> None:
     assert seen == given | {
         "total_steps": 7, "forward": "float", "lambda_w": 1.0, "lambda_beta": 2.0, "beta_lr": 3.0,
         "scale_rule": "exact", "activation_signed": None, "granularity": None, "freezing": None,
+        "start_bits": None,
     }  # fmt: skip
 
 
