@@ -10,6 +10,7 @@
 from stripes_sim.cost import CostTable as CostTable
 from stripes_sim.cost import cost_table as cost_table
 from stripes_sim.explore import explore as explore
+from stripes_sim.exports import export_workload as export_workload
 from stripes_sim.hardware import Accelerator as Accelerator
 from stripes_sim.hardware import BitFusion as BitFusion
 from stripes_sim.hardware import DaDianNao as DaDianNao
@@ -26,6 +27,8 @@ from stripes_sim.plotting import plot_breakdown as plot_breakdown
 from stripes_sim.plotting import plot_exploration as plot_exploration
 from stripes_sim.result import Result as Result
 from stripes_sim.result import Saving as Saving
+from stripes_sim.roofline import plot_roofline as plot_roofline
+from stripes_sim.roofline import roofline as roofline
 from stripes_sim.trace import trace as trace
 from stripes_sim.workload import read_workload as read_workload
 from stripes_sim.workload import write_workload as write_workload
@@ -44,13 +47,16 @@ __all__ = [
     "Stripes",
     "cost_table",
     "explore",
+    "export_workload",
     "hardware_names",
     "llm_workload",
     "load_hardware",
     "load_machine",
     "plot_breakdown",
     "plot_exploration",
+    "plot_roofline",
     "read_workload",
+    "roofline",
     "trace",
     "write_workload",
 ]

@@ -103,6 +103,7 @@ CONSTANTS: dict[str, Constant] = {
     ),
     **_sram("read", (0.171, 0.283, 0.476, 0.857, 1.598, 2.495), "pJ/byte"),
     **_sram("write", (0.231, 0.824, 0.91, 1.078, 1.391, 2.105), "pJ/byte"),
+    **_sram("leakage", (0.2496, 1.789, 3.23, 7.302, 13.694, 27.127), "mW"),
     "dram_lpddr4": Constant(
         what="LPDDR4 access", value=8.0, unit="pJ/bit", node_nm=None, source=_DRAM, status="published"
     ),
@@ -146,6 +147,14 @@ CONSTANTS: dict[str, Constant] = {
         node_nm=65,
         source=f"DaDianNao chip of 90 mm2 less 16 tiles, over 36 MiB; {_PRAGMATIC}",
         status="assumed",
+    ),
+    "leakage_logic": Constant(
+        what="leakage power of logic",
+        value=949.24e-6 / 27752.83558e-6,
+        unit="W/mm2",
+        node_nm=45,
+        source=f"{_SYNTHESIS}: 949.24 uW and 27753 um2 of a 4x4 array of 8-bit units",
+        status="measured",
     ),
     "leakage_density": Constant(
         what="leakage power of logic and buffers",

@@ -131,3 +131,4 @@ class BitFusion(Accelerator):
     activation_buffer_bits_per_cycle: int = 1024
     buffer_bank_bytes: int = 2048
     dram_bytes_per_s: float = 12e9
+    leakage: Literal["density", "measured", "off"] = "measured"

@@ -16,6 +16,7 @@ __all__ = ["UNITS", "Parameters"]
 
 Storage = Literal["packed", "padded"]
 Dram = Literal["lpddr4", "ddr3", "hbm2"]
+Leakage = Literal["density", "measured", "off"]
 
 UNITS: dict[str, tuple[str, str]] = {
     "name": ("", "what results call the machine"),
@@ -43,6 +44,7 @@ UNITS: dict[str, tuple[str, str]] = {
     "dram_bytes_per_s": ("byte/s", "off-chip bandwidth"),
     "node_nm": ("nm", "technology node (energy and area are scaled to it)"),
     "supply_v": ("V", "supply voltage"),
+    "leakage": ("", "static power: density (assumed, of the area), measured (synthesis, SRAM banks) or off"),
     "compat": ("", "dnnsim: repeat that simulator where it is known to be wrong"),
 }
 """Unit and meaning of every parameter."""
@@ -81,6 +83,7 @@ class Parameters:
     dram_bytes_per_s: float = 25.6e9
     node_nm: float = 45
     supply_v: float = 0.9
+    leakage: Leakage = "density"
     compat: Literal["dnnsim"] | None = None
 
     def __post_init__(self) -> None:
@@ -124,6 +127,7 @@ _LARGEST = 2**53
 _CHOICES: dict[str, tuple[object, ...]] = {
     "storage": get_args(Storage),
     "dram": get_args(Dram),
+    "leakage": get_args(Leakage),
     "compat": ("dnnsim", None),
 }
 _REAL = frozenset({"node_nm", "supply_v", "clock_hz", "dram_bytes_per_s"})

@@ -26,7 +26,12 @@ _SETS_CYCLES = {
     "weight buffer": ("weight_buffer_bits_per_cycle",),
     "activation buffer": ("activation_buffer_bits_per_cycle",),
 }
-_SETS_ENERGY = {"dram": ("dram",), "weight_buffer": ("buffer_bank_bytes",), "activation_buffer": ("buffer_bank_bytes",)}
+_SETS_ENERGY = {
+    "dram": ("dram",),
+    "weight_buffer": ("buffer_bank_bytes",),
+    "activation_buffer": ("buffer_bank_bytes",),
+    "leakage": ("leakage",),
+}
 LEFT_OUT = "not counted: biases, norms, activation functions, pooling and element-wise sums (no array work)"
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stripes_sim import BitFusion, DaDianNao, LayerShape, Loom, Stripes
+from stripes_sim import BitFusion, DaDianNao, LayerShape, Loom, Stripes, explore
 from stripes_sim.dataflows import dataflow_named
 from stripes_sim.energy import CONSTANTS, area_mm2, buffer_pj_per_bit, leakage_w
 
@@ -67,6 +67,43 @@ def test_node_and_supply_scale_by_the_stated_rules():
     assert leakage_w(small) == pytest.approx(leakage_w(Stripes()) / 4)
     # DRAM is another chip
     assert small.run([CONV], 4).breakdown_pj["dram"] == Stripes().run([CONV], 4).breakdown_pj["dram"]
+
+
+def test_leakage_of_bitfusion_is_that_of_its_synthesis_and_its_banks_of_sram():
+    hw = BitFusion()
+    logic = 512 * 1733.13e-6 * 949.24e-6 / 27752.83558e-6
+    banks = (hw.weight_buffer_bytes + hw.activation_buffer_bytes) / 2048
+    assert leakage_w(hw) == pytest.approx(logic + banks * 3.23e-3)
+    # the density that is quoted for logic, W/mm2
+    assert CONSTANTS["leakage_logic"].value == pytest.approx(0.0342, abs=5e-5)
+    assert leakage_w(BitFusion(leakage="density")) < leakage_w(hw) / 5
+
+
+def test_banks_of_sram_leak_by_their_size_and_large_ones_in_proportion():
+    def buffers_w(bank_bytes):
+        machine = DaDianNao(leakage="measured", buffer_bank_bytes=bank_bytes, weight_buffer_bytes=2**24)
+        return leakage_w(machine) - leakage_w(DaDianNao(leakage="measured", buffer_bank_bytes=bank_bytes))
+
+    difference = 2**24 - DaDianNao().weight_buffer_bytes
+    assert buffers_w(4096) == pytest.approx(difference / 4096 * 7.302e-3)
+    assert buffers_w(16384) == pytest.approx(difference / 16384 * 27.127e-3)
+    assert buffers_w(2**20) == pytest.approx(buffers_w(16384))
+
+
+def test_leakage_is_off_or_one_of_two():
+    quiet = Stripes(leakage="off").run([CONV], 4)
+    loud = Stripes().run([CONV], 4)
+    assert quiet.breakdown_pj["leakage"] == 0
+    assert quiet.energy_pj == pytest.approx(loud.energy_pj - loud.breakdown_pj["leakage"])
+    assert leakage_w(Stripes()) == pytest.approx(0.02 * (16 * 3.05 + 65.2) * 45 / 65)
+    with pytest.raises(ValueError, match=r"leakage must be one of .*'mesured'; did you mean 'measured'"):
+        Stripes(leakage="mesured")
+    found = explore([CONV], 4, {"leakage": ["density", "off"], "tiles": [8, 16]})
+    assert found["energy_pj"].tolist() == [
+        Stripes(leakage=leakage, tiles=tiles).run([CONV], 4).energy_pj
+        for leakage in ("density", "off")
+        for tiles in (8, 16)
+    ]
 
 
 def test_area_gives_back_the_chips_that_it_was_taken_from():

@@ -111,7 +111,10 @@ def test_assumed_numbers_are_noted_where_they_matter():
     assert slow.notes == (bandwidth, "assumed: dram = lpddr4 (mobile memory)")
     assert bandwidth in str(slow)
     # a number of the user's own is no assumption of ours, and what does not bind is not named
-    assert Stripes(dram_bytes_per_s=1e9, dram="hbm2").run([fc], 8).notes == ()
+    mine = {"dram_bytes_per_s": 1e9, "dram": "hbm2"}
+    assert Stripes(**mine, leakage="off").run([fc], 8).notes == ()
+    (leaks,) = Stripes(**mine).run([fc], 8).notes
+    assert leaks.startswith("assumed: leakage = density (0.02 W/mm2")
     busy = LayerShape(
         name="c", kind="conv", in_channels=256, out_channels=256, kernel_size=3, input_size=(14, 14), padding=1
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from waveq.cli import data, demo, explore, export, frontier, hardware, report, score, sensitivity, train
+from waveq.cli import data, demo, explore, export, frontier, hardware, report, rtl, score, sensitivity, train
 from waveq.cli import enumerate as enumeration
 from waveq.cli.common import Interrupted, say
 
@@ -34,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help is quicker, and pipes well
 )
-for verb in (demo, train, score, hardware, explore, enumeration, frontier, sensitivity, report, export, data):
+for verb in (demo, train, score, hardware, explore, enumeration, frontier, sensitivity, report, export, rtl, data):
     verb.register(app)
 
 

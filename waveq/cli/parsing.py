@@ -34,7 +34,7 @@ def check_numbers(options: Mapping[str, int | None], *, least: int = 1, most: in
             raise ValueError(f"--{option} must be {span}, but it is {value}")
 
 
-def parse_bits(text: str) -> tuple[int, ...]:
+def parse_bits(text: str, option: str = "--bits", *, most: int = 9) -> tuple[int, ...]:
     """Bit widths from "2,3,4" or "2-8", sorted.
 
     Example:
@@ -45,10 +45,10 @@ def parse_bits(text: str) -> tuple[int, ...]:
     for piece in text.split(","):
         low, dash, high = piece.strip().partition("-")
         if not low.isdecimal() or (dash and not high.isdecimal()):
-            raise ValueError(f"--bits must be numbers such as 2,3,4,8 or 2-8, not {text!r}")
+            raise ValueError(f"{option} must be numbers such as 2,3,4,8 or 2-8, not {text!r}")
         found.update(range(int(low), int(high if dash else low) + 1))
-    if not found or not all(1 <= width <= 9 for width in found):
-        raise ValueError(f"--bits must lie in 1..9 (total bits, sign included), not {text!r}")
+    if not found or not all(1 <= width <= most for width in found):
+        raise ValueError(f"{option} must lie in 1..{most} (total bits, sign included), not {text!r}")
     return tuple(sorted(found))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from waveq.cli.common import AsJson, Hardware, Imports, Run, emit, say
-from waveq.cli.parsing import check_numbers
+from waveq.cli.parsing import check_numbers, parse_bits
 from waveq.cli.workload import (
     ActivationBits,
     CacheBits,
@@ -59,18 +59,35 @@ def score(
     default_bits: DefaultBits = None,
     batch: Annotated[int, typer.Option(help="Images of one run of the accelerator.")] = 1,
     breakdown: Annotated[bool, typer.Option("--breakdown", help="Energy by part, and a picture of it.")] = False,
+    roofline: Annotated[
+        bool, typer.Option("--roofline", help="A picture of the layers below the roofs of array and DRAM.")
+    ] = False,
+    ceilings: Annotated[
+        str | None, typer.Option(help="With --roofline: weight bits whose roof is drawn beside the policy's, as 2,8.")
+    ] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(help="Also for another simulator: timeloop, zigzag, scalesim or accelergy; repeatable."),
+    ] = None,
     imports: Imports = None,
     run: Run = None,
     as_json: AsJson = False,
 ) -> None:
     """Cycles and energy of a policy on a bit-serial accelerator, with the saving against 16 and 8 bits."""
     from stripes_sim import load_hardware
+    from stripes_sim.exports import FORMATS, export_workload
+    from waveq._names import check_choice
     from waveq.codesign.pipeline import save_score
     from waveq.codesign.score import result_data
     from waveq.train.lock import alone_in_runs
 
     check_numbers({"default-bits": default_bits, "cache-bits": cache_bits}, most=16)
     check_numbers({"batch": batch})
+    if ceilings is not None and not roofline:
+        raise ValueError("--ceilings says nothing without --roofline: leave it out or add it")
+    roofs = () if ceilings is None else parse_bits(ceilings, "--ceilings", most=16)
+    for target in export or ():
+        check_choice("--export", target, tuple(FORMATS))
     import_modules(imports)
     machine = load_hardware(hardware)
     streamed = None if activation_bits is None else read_activation_bits(activation_bits)
@@ -86,8 +103,12 @@ def score(
     )
     folder = run or priced.folder("score")
     with alone_in_runs(folder):
-        names = save_score(result, folder, breakdown=breakdown)
-    say(f"written to {folder}: {', '.join(names)}")
+        written = save_score(result, folder, breakdown=breakdown, roofline=roofline, ceilings=roofs)
+        say(f"written to {folder}: {', '.join(written)}")
+        for target in export or ():
+            exported = export_workload(result, folder / target, to=target)
+            left = f" (without {', '.join(exported.left_out)}: no products)" if exported.left_out else ""
+            say(f"written to {exported.folder}: {len(exported.files)} files{left}")
     text, data = result.table(breakdown=breakdown), {**result_data(result), "run": str(folder)}
     if llm is not None:
         data["tokens_per_s"] = network.new_tokens / result.seconds

@@ -137,8 +137,13 @@ def weigh_by_cost(config: TrainConfig, hardware: Accelerator, objective: str | N
     return parse_config({**config.model_dump(exclude_none=True), "layer_costs": costs})
 
 
-def save_score(result: Result, folder: Path, *, breakdown: bool) -> list[str]:
-    """Write a score's table, rows and totals, and with ``breakdown`` its picture; returns the names of the files."""
+def save_score(
+    result: Result, folder: Path, *, breakdown: bool, roofline: bool = False, ceilings: Sequence[int] = ()
+) -> list[str]:
+    """Write a score's table, rows and totals, and the pictures asked for; returns the names of the files.
+
+    ``ceilings`` are weight bits that the roofline shows beside the policy's.
+    """
     write_frame(folder / "score.csv", result.frame)
     write_text(folder / "score.txt", result.table(breakdown=breakdown) + "\n")
     write_json(folder / "score.json", result_data(result), default=float)
@@ -149,6 +154,12 @@ def save_score(result: Result, folder: Path, *, breakdown: bool) -> list[str]:
 
         save_figure(plot_breakdown(result), folder / "breakdown.png")
         names.append("breakdown.png")
+    if roofline:
+        from stripes_sim import plot_roofline
+        from waveq.codesign.pictures import save_figure
+
+        save_figure(plot_roofline(result, bits=ceilings), folder / "roofline.png")
+        names.append("roofline.png")
     return names
 
 

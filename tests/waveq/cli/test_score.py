@@ -183,3 +183,24 @@ def test_bad_input(here: Path, words: list[str], expected: str, capsys: pytest.C
     error = capsys.readouterr().err
     assert expected in error
     assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_roofline_and_files_for_other_simulators(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["score", "4", *LENET, "--run", "out", "--roofline", "--ceilings", "2,8"]
+    assert main([*words, "--export", "scalesim", "--export", "zigzag"]) == 0
+    assert "roofline.png" in capsys.readouterr().err
+    assert (here / "out" / "roofline.png").read_bytes()[:4] == b"\x89PNG"
+    assert (here / "out" / "scalesim" / "topology.csv").exists()
+    assert (here / "out" / "zigzag" / "workload.yaml").exists()
+
+
+def test_bad_ceilings_and_formats(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, message in (
+        (["--ceilings", "2"], "--ceilings says nothing without --roofline"),
+        (["--roofline", "--ceilings", "17"], "--ceilings must lie in 1..16"),
+        (["--export", "zigzg"], "did you mean 'zigzag'?"),
+    ):
+        assert main(["score", "4", *LENET, *words]) == 2
+        assert message in capsys.readouterr().err
+    assert not list(here.iterdir())
