@@ -75,7 +75,8 @@ def read_npz(path: Path | str) -> dict[str, Integers]:
     """
     require_regular(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # opened here: where it fails, NumPy would leave the file open
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if _ABOUT not in archive:
                 raise ValueError(f"it has no {_ABOUT}")
             about = parse_json(str(archive[_ABOUT]), where=_ABOUT)

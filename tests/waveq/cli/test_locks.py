@@ -19,6 +19,7 @@ VERBS = [
     ["frontier", "ELSEWHERE/policies.csv", "--out", "RUN"],
     ["report", "RUN"],
     ["export", "RUN", "--to", "npz"],
+    ["rtl", "RUN", "--layer", "conv1"],
     ["score", "RUN", "--run", "RUN"],
     ["explore", "RUN", "--grid", "tiles=8,16", "--run", "RUN"],
 ]
