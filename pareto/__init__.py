@@ -14,6 +14,7 @@ from pareto.losses import fit_additive, measured_losses, predict, prediction_qua
 from pareto.plotdata import plot_data
 from pareto.plotting import plot, plot_sensitivity
 from pareto.ranking import rank
+from pareto.search import SearchResult, search
 from pareto.sensitivity import sensitivity
 from pareto.space import DesignSpace
 from pareto.store import CampaignChangedError, Store, array_digest
@@ -23,6 +24,7 @@ __all__ = [
     "CampaignChangedError",
     "DesignSpace",
     "LayerTable",
+    "SearchResult",
     "Store",
     "additive_frontier",
     "array_digest",
@@ -43,6 +45,7 @@ __all__ = [
     "rank",
     "run_campaign",
     "score_policies",
+    "search",
     "sensitivity",
     "weight_errors",
     "within_budget",

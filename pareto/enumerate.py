@@ -15,7 +15,7 @@ from pareto.engines import ENGINES, Evaluate
 from pareto.space import DesignSpace, Policies
 from pareto.store import Store
 
-__all__ = ["run_campaign"]
+__all__ = ["progress_bar", "run_campaign"]
 
 
 class _Counter(Protocol):
@@ -69,7 +69,7 @@ def run_campaign(
     if unit_rows < 1:
         raise ValueError(f"unit_rows must be at least 1, got {unit_rows}")
     rows, total = _missing(policies, store)
-    with _progress_bar(total, total - len(rows), enabled=progress) as counter:
+    with progress_bar(total, total - len(rows), enabled=progress) as counter:
         units = _units(rows, unit_rows, store, counter)
         # closing: on Ctrl-C between two units the engine ends its workers now, not when it is garbage
         with closing(ENGINES[engine](evaluate, units, **engine_options)) as finished:
@@ -126,7 +126,8 @@ class _Bar:
 
 
 @contextmanager
-def _progress_bar(total: int, done: int, *, enabled: bool) -> Iterator[_Counter]:
+def progress_bar(total: int, done: int, *, enabled: bool) -> Iterator[_Counter]:
+    """A bar with rate and time left on standard error, or nothing where it is not enabled."""
     if not enabled:
         yield _Silent()
         return

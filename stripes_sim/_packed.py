@@ -32,6 +32,7 @@ class Packed:
     unused entries are 0. ``folded_*``: after space-to-depth. ``stores``: whether no earlier layer stores this tensor.
     """
 
+    layers: tuple[LayerShape, ...]
     names: tuple[str, ...]
     spatial: npt.NDArray[np.bool_]
     matmul: npt.NDArray[np.bool_]
@@ -105,12 +106,13 @@ def _pack(layers: tuple[LayerShape, ...]) -> Packed:
     rows = [_row(layer) for layer in layers]
     columns = {key: np.array([[row[key]] for row in rows], dtype=np.float64) for key in rows[0]}
     by_phase = [phases(layer) for layer in layers]
-    table = np.zeros((3, len(layers), max(len(each) for each in by_phase)))
+    table = np.zeros((3, len(layers), max(1, *(len(each) for each in by_phase))))
     for row, each in enumerate(by_phase):
         table[:, row, : len(each)] = np.array(each, dtype=np.float64).T
     kinds = np.array([[layer.kind] for layer in layers])
     order = np.arange(len(layers))[:, None]
     return Packed(
+        layers=layers,
         names=tuple(layer.name for layer in layers),
         spatial=(kinds == "conv") | (kinds == "conv_transpose"),
         matmul=kinds == "matmul",

@@ -82,7 +82,8 @@ def layer_costs(
     _refuse(work, "multiply-accumulates", batch * work.macs, 2.0**63)
     array = _integers(work, dataflow.array_work(work, hw, stationary, streamed, batch))
     moved = traffic(work, hw, array, stationary, streamed, batch)
-    levels = np.stack(np.broadcast_arrays(array.compute_cycles.astype(np.float64), *memory_cycles(hw, moved).values()))
+    computing = np.ceil(array.compute_cycles * moved.tails)
+    levels = np.stack(np.broadcast_arrays(computing, *memory_cycles(hw, moved).values()))
     cycles = levels.max(axis=0)
     read_pj, write_pj = buffer_pj_per_bit(hw, "read"), buffer_pj_per_bit(hw, "write")
     energy = {

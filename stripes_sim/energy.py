@@ -51,7 +51,7 @@ def area_mm2(hw: Parameters) -> dict[str, float]:
 
 
 def _buffer_bytes(hw: Parameters) -> int:
-    return hw.weight_buffer_bytes + hw.activation_buffer_bytes
+    return hw.weight_buffer_bytes + hw.activation_buffer_bytes + hw.output_buffer_bytes
 
 
 def leakage_w(hw: Parameters) -> float:

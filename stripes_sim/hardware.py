@@ -126,7 +126,10 @@ class BitFusion(Accelerator):
     pe_width_bits: int = 8
     clock_hz: float = 500e6
     weight_buffer_bytes: int = 64 * 1024
-    activation_buffer_bytes: int = 48 * 1024
+    activation_buffer_bytes: int = 32 * 1024
+    output_buffer_bytes: int = 16 * 1024
+    buffers: Literal["whole", "double"] = "double"
+    mapping: Literal["closed", "search"] = "search"
     weight_buffer_bits_per_cycle: int = 16384
     activation_buffer_bits_per_cycle: int = 1024
     buffer_bank_bytes: int = 2048

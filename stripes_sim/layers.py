@@ -176,7 +176,14 @@ class LayerShape:
         """
         if self.kind != "conv":
             return self.input_count
-        return self.copies * self.in_channels * prod(map(_met, *self._axes_of_kernel()))
+        return self.copies * self.in_channels * prod(self.read_size)
+
+    @property
+    def read_size(self) -> tuple[int, ...]:
+        """Of each axis of ``input_size``, the places that a kernel meets."""
+        if self.kind != "conv":
+            return self.input_size
+        return tuple(map(_met, *self._axes_of_kernel()))
 
     @property
     def output_count(self) -> int:

@@ -1,18 +1,12 @@
-"""Traffic of every layer through DRAM and the two on-chip buffers, and the cycles that it needs.
+"""Traffic of every layer through DRAM and the on-chip buffers, and the cycles that it needs.
 
-Layers run one after the other. Tiling rule, for a layer with W bits of weights, I of inputs and O of outputs:
+Layers run one after the other. Inputs, outputs and what waits on chip for later layers that fit together stay on chip
+between layers: only the network's first input and what was stored before the run (a cache, which streams past and needs
+no room) are read from DRAM, and its last output is written. The weights come from DRAM once. What is read of a tensor
+are the inputs that the kernel meets: a strided 1x1 convolution leaves most of them where they are.
 
-* ``I + O`` and what waits on chip for later layers fit the activation buffer together: the activations stay on chip
-  between layers; only the network's first input and what was stored before the run (a cache, which streams past and
-  needs no room) are read from DRAM, and its last output is written. The weights come from DRAM once. What is read of a
-  tensor are the inputs that the kernel meets: a strided 1x1 convolution leaves most of them where they are.
-* otherwise I is read and O written, and
-    - W fits the weight buffer: inputs stream past the resident weights, everything moves once;
-    - it does not: the layer is cut, in whichever of three ways moves least:
-      filters into ``ceil(W / buffer)`` parts, the inputs being read again for each;
-      inputs (windows, tokens, samples) into ``ceil(I / (buffer / 2))`` parts, half the buffer being for outputs, and
-      the weights read again for each; or input channels into as many parts, inputs and weights being read once and
-      32-bit partial sums of all outputs written and read back between the parts.
+Of all other layers inputs are read and outputs written, and the layer is cut into tiles: ``mapping="closed"`` says what
+every tiling moves at least (`stripes_sim.bound`), ``mapping="search"`` what the best one does (`stripes_sim.mapping`).
 
 A linear layer that is called several times (a recurrent one) and whose matrix does not fit the weight buffer fetches it
 for each call; one with several matrices (experts) is cut matrix by matrix. ``resident_weights`` is for machines that
@@ -22,26 +16,29 @@ A bit costs the same in every layer, so the whole model stays additive over laye
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from stripes_sim._packed import Ints, Packed
-from stripes_sim.constants import CONSTANTS
-from stripes_sim.dataflows.base import ArrayWork, Floats, ceil_div, power_of_two
+from stripes_sim.bound import lower_bound
+from stripes_sim.dataflows.base import ArrayWork, Floats
+from stripes_sim.mapping import Levels, searched
+from stripes_sim.operands import SCALE_BITS, Flags, Operands, operands, room, stored_bits
 from stripes_sim.parameters import Parameters
+from stripes_sim.plan import Plan, Tile
 
-__all__ = ["SCALE_BITS", "Traffic", "stored_bits", "traffic"]
-
-SCALE_BITS = 16
+__all__ = ["SCALE_BITS", "Traffic", "memory_cycles", "stored_bits", "traffic"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
     """Bits moved by each layer, float64 of shape (L, B): exact below 2^53 (a petabyte), to 16 digits beyond.
 
-    ``weight_bytes`` is what storing the layer's weights takes; ``dram_weight_bits`` is the weights' part of the reads.
+    ``weight_bytes`` is what storing the layer's weights takes; ``dram_weight_bits`` what comes into the weight buffer.
+    ``binds`` says which layers do not stay on chip; ``tails`` is the factor on the array's cycles that cutting costs,
+    ``tiles`` how searched layers were cut, by their numbers.
     """
 
     weight_bytes: Floats
@@ -51,12 +48,9 @@ class Traffic:
     weight_buffer_bits: Floats
     activation_read_bits: Floats
     activation_write_bits: Floats
-
-
-def stored_bits(hw: Parameters, bits: Ints) -> Floats:
-    """Bits that one value takes in memory: its own (packed), or a power of two of at least a word (padded)."""
-    taken = bits if hw.storage == "packed" else np.maximum(hw.data_width_bits, power_of_two(bits))
-    return np.asarray(taken, dtype=np.float64)
+    binds: Flags
+    tails: Floats
+    tiles: Mapping[int, Tile]
 
 
 def traffic(
@@ -65,67 +59,62 @@ def traffic(
     """What moves, for bits that broadcast to (L, B).
 
     A matmul has no stored weights: both its operands come through the activation buffer.
+
+    Raises:
+        ValueError: a layer of which no tile fits the buffers, where tilings are searched.
     """
+    operand = operands(work, hw, weight_bits, activation_bits, batch)
+    at_least = lower_bound(work, operand, room(hw))
+    moved = _moved(work, hw, array, operand, at_least, weight_bits, activation_bits, batch)
+    if hw.mapping == "closed":
+        return moved
+    found = searched(work, hw, operand, at_least, _levels(hw, array, moved), weight_bits, activation_bits, batch)
+    return _moved(work, hw, array, operand, found, weight_bits, activation_bits, batch)
+
+
+def _moved(
+    work: Packed,
+    hw: Parameters,
+    array: ArrayWork,
+    operand: Operands,
+    plan: Plan,
+    weight_bits: Ints,
+    activation_bits: Ints,
+    batch: int,
+) -> Traffic:
     weight_stored, activation_stored = stored_bits(hw, weight_bits), stored_bits(hw, activation_bits)
     weights = np.where(work.matmul | work.embedding, 0.0, work.weight_count) * weight_stored + SCALE_BITS * work.scales
-    outputs = batch * work.output_count * activation_stored
-    # values of this run need room, what was stored before streams past them
-    kept = batch * (work.input_count - work.stored_before + work.waiting) * activation_stored
-    fits = kept + outputs <= 8.0 * hw.activation_buffer_bytes
-    before = np.minimum(work.stored_before, work.read_count)
-    arriving = np.where(hw.resident_cache & ~work.first, 0.0, before) * np.where(
-        work.matmul, weight_stored, activation_stored
-    )
-    inputs = batch * (np.where(fits & ~work.first, 0.0, work.read_count - before) * activation_stored + arriving)
-    weight_reads, input_reads, spills = _off_chip(work, hw, weights, inputs, ~fits, batch)
     # a lookup reads its rows from the table off chip, wherever the activations are
     rows = batch * work.output_count * weight_stored
-    reads = np.where(work.embedding, rows, weight_reads + input_reads + spills)
-    writes = np.where(fits & ~work.last, 0, outputs) + spills
+    reads = np.where(work.embedding, rows, plan.reads + plan.spills)
+    writes = np.where(operand.fits & ~work.last, 0, plan.writes) + plan.spills
 
     windows = work.visits(1) * work.copies * batch
     visited = windows * work.in_channels * array.filter_steps
     second_operand = np.where(work.matmul, work.copies * batch * work.in_channels * work.out_channels, 0)
     read_again = np.where(work.embedding, 0.0, visited * activation_stored + second_operand * weight_stored)
-    filled = outputs + np.where(work.embedding, 0, input_reads + spills)
+    outputs = batch * work.output_count * activation_stored
     return Traffic(
         weight_bytes=np.broadcast_to(weights * work.stores / 8, reads.shape),
         dram_read_bits=reads,
-        dram_weight_bits=weight_reads,
+        dram_weight_bits=plan.weight_fills,
         dram_write_bits=writes,
         weight_buffer_bits=weights / work.matrices * array.passes * work.copies,
-        activation_read_bits=read_again,
-        activation_write_bits=filled,
+        activation_read_bits=read_again + plan.sums,
+        activation_write_bits=outputs + np.where(work.embedding, 0, plan.input_fills) + plan.sums,
+        binds=~operand.fits & ~work.embedding,
+        tails=plan.tails,
+        tiles=plan.tiles,
     )
 
 
-def _off_chip(
-    work: Packed,
-    hw: Parameters,
-    weights: Floats,
-    inputs: Floats,
-    spilt: npt.NDArray[np.bool_],
-    batch: int,
-) -> tuple[Floats, Floats, Floats]:
-    """Bits of weights and inputs that are read from DRAM, and of partial sums that go there and back (one way)."""
-    matrix = weights / work.matrices
-    weight_parts = np.maximum(ceil_div(matrix, 8.0 * hw.weight_buffer_bytes), 1)
-    input_parts = np.maximum(ceil_div(inputs / work.matrices, 4.0 * hw.activation_buffer_bytes), 1)
-    # calls of one matrix are apart: between them it stays only where it fits
-    calls = np.where((weight_parts > 1) & (work.matrices < work.copies) & ~work.spatial, work.copies / work.matrices, 1)
-    fetched = np.where(hw.resident_weights, 0.0, weights * calls)
-    partial_sums = (input_parts - 1) * batch * work.output_count * CONSTANTS["accumulator_bits"].value
-    by_filters = weight_parts * inputs + fetched
-    by_inputs = inputs + input_parts * fetched
-    by_channels = inputs + fetched + 2 * partial_sums
-    least = np.minimum(np.minimum(by_filters, by_inputs), by_channels)
-    cut = spilt & (weight_parts > 1)
-    channels_cut = cut & (by_channels == least)
-    inputs_cut = cut & (by_inputs == least) & ~channels_cut
-    filters_cut = cut & ~channels_cut & ~inputs_cut
-    weight_reads = fetched * np.where(inputs_cut, input_parts, 1)
-    input_reads = inputs * np.where(filters_cut, weight_parts, 1)
-    return weight_reads, input_reads, np.where(channels_cut, partial_sums, 0.0)
+def _levels(hw: Parameters, array: ArrayWork, moved: Traffic) -> Levels:
+    """What of a layer's cycles is known before it is cut."""
+    return Levels(
+        compute_cycles=array.compute_cycles.astype(np.float64),
+        weight_buffer_cycles=memory_cycles(hw, moved)["weight buffer"],
+        activation_bits=moved.activation_read_bits + moved.activation_write_bits,
+    )
 
 
 def memory_cycles(hw: Parameters, moved: Traffic) -> dict[str, Floats]:

@@ -16,6 +16,9 @@ __all__ = ["UNITS", "Parameters"]
 
 Storage = Literal["packed", "padded"]
 Dram = Literal["lpddr4", "ddr3", "hbm2"]
+Mapping = Literal["closed", "search"]
+Buffers = Literal["whole", "double"]
+Halo = Literal["read", "kept"]
 Leakage = Literal["density", "measured", "off"]
 
 UNITS: dict[str, tuple[str, str]] = {
@@ -35,6 +38,10 @@ UNITS: dict[str, tuple[str, str]] = {
     "activation_buffer_bytes": ("byte", "on-chip activation memory"),
     "weight_buffer_bits_per_cycle": ("bit/cycle", "what the weight memory delivers"),
     "activation_buffer_bits_per_cycle": ("bit/cycle", "what the activation memory moves"),
+    "output_buffer_bytes": ("byte", "on-chip memory of outputs alone; 0: they share the activation memory"),
+    "buffers": ("", "whole: a tile may fill a buffer; double: half of one, while the other half is being filled"),
+    "mapping": ("", "closed: traffic of layers that do not fit is a lower bound; search: of their best tiling"),
+    "halo": ("", "inputs that neighbouring tiles both meet: read again, or kept for the next tile"),
     "buffer_bank_bytes": ("byte", "bank size of both memories (sets the energy of an access)"),
     "buffer_banks": ("banks", "banks of the weight memory (DNNsim's access counter)"),
     "buffer_bank_width_bits": ("bit", "width of one bank (DNNsim's access counter)"),
@@ -42,6 +49,7 @@ UNITS: dict[str, tuple[str, str]] = {
     "resident_cache": ("", "what was stored before a run (caches, graph inputs but the first) stays on chip, too"),
     "dram": ("", "off-chip technology: lpddr4, ddr3 or hbm2"),
     "dram_bytes_per_s": ("byte/s", "off-chip bandwidth"),
+    "dram_burst_bits": ("bit", "what one access off chip moves at least; runs of a tile are rounded up to it"),
     "node_nm": ("nm", "technology node (energy and area are scaled to it)"),
     "supply_v": ("V", "supply voltage"),
     "leakage": ("", "static power: density (assumed, of the area), measured (synthesis, SRAM banks) or off"),
@@ -74,6 +82,10 @@ class Parameters:
     activation_buffer_bytes: int = 4 * 2**20
     weight_buffer_bits_per_cycle: int = 65536
     activation_buffer_bits_per_cycle: int = 4096
+    output_buffer_bytes: int = 0
+    buffers: Buffers = "whole"
+    mapping: Mapping = "closed"
+    halo: Halo = "read"
     buffer_bank_bytes: int = 4096
     buffer_banks: int = 256
     buffer_bank_width_bits: int = 256
@@ -81,6 +93,7 @@ class Parameters:
     resident_cache: bool = False
     dram: Dram = "lpddr4"
     dram_bytes_per_s: float = 25.6e9
+    dram_burst_bits: int = 1
     node_nm: float = 45
     supply_v: float = 0.9
     leakage: Leakage = "density"
@@ -111,8 +124,9 @@ def _checked(field: str, value: object, default: object) -> object:
     unit = UNITS[field][0]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{field} must be a number of {unit}, but it is {value!r}")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{field} must be more than 0 {unit}, but it is {value!r}")
+    if not (math.isfinite(value) and (value > 0 or value == 0 == default)):
+        least = "at least" if default == 0 else "more than"
+        raise ValueError(f"{field} must be {least} 0 {unit}, but it is {value!r}")
     if isinstance(default, int) and field not in _REAL:
         if value != int(value):
             raise TypeError(f"{field} must be a whole number of {unit}, but it is {value!r}")
@@ -127,6 +141,9 @@ _LARGEST = 2**53
 _CHOICES: dict[str, tuple[object, ...]] = {
     "storage": get_args(Storage),
     "dram": get_args(Dram),
+    "buffers": get_args(Buffers),
+    "mapping": get_args(Mapping),
+    "halo": get_args(Halo),
     "leakage": get_args(Leakage),
     "compat": ("dnnsim", None),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +15,7 @@ from stripes_sim.costs import LEVELS, PARTS, LayerCosts, layer_costs
 from stripes_sim.dataflows import dataflow_named
 from stripes_sim.layers import LayerShape
 from stripes_sim.parameters import Parameters
+from stripes_sim.plan import Tile
 from stripes_sim.sources import assumed_parameters
 from stripes_sim.text import fitting_unit, layers_text
 
@@ -32,7 +33,10 @@ _SETS_ENERGY = {
     "activation_buffer": ("buffer_bank_bytes",),
     "leakage": ("leakage",),
 }
-LEFT_OUT = "not counted: biases, norms, activation functions, pooling and element-wise sums (no array work)"
+LEFT_OUT = (
+    "not counted: biases, norms, activation functions, pooling and element-wise sums (no array work); "
+    "half steps of grids without a zero"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +131,11 @@ class Result:
         matter = dict.fromkeys((*_SETS_CYCLES.get(self.bound, ()), *_SETS_ENERGY.get(largest, ())))
         reasons = assumed_parameters(hw)
         found = [f"assumed: {key} = {getattr(hw, key)} ({reasons[key]})" for key in matter if key in reasons]
+        if hw.mapping == "closed" and (cut := int(self.costs.moved.binds.sum())):
+            found.append(
+                f"lower bound: {cut} of {len(self.layers)} layers do not stay on chip and count what any tiling moves "
+                "at least (mapping = closed; search finds a tiling)"
+            )
         if hw.serial == "spatial" and any(_is_depthwise(layer) for layer in self.layers):
             found.append("assumed: depthwise layers on spatially composed units, which no published figure shows")
         return tuple(found)
@@ -178,6 +187,19 @@ class Result:
         frame.insert(0, "name", [layer.name for layer in self.layers])
         frame.insert(1, "kind", [layer.kind for layer in self.layers])
         frame.insert(list(frame.columns).index("cycles") + 1, "bound", [LEVELS[level] for level in costs.bound[:, 0]])
+        return frame
+
+    @property
+    def tiles(self) -> pd.DataFrame:
+        """How the search cut the layers that do not stay on chip, one row each; empty with ``mapping="closed"``.
+
+        ``windows``: samples and output places (tokens) of a tile; ``channels``, ``filters``: its sizes in one group;
+        ``weights``, ``inputs``: how often they come from DRAM; ``sums``: how often partial sums go there and back.
+        """
+        columns = ["name", *(field.name for field in fields(Tile))]
+        rows = [(self.layers[row].name, *astuple(tile)) for row, tile in sorted(self.costs.moved.tiles.items())]
+        frame = pd.DataFrame(rows, columns=columns)
+        frame["windows"] = [" x ".join(map(str, sizes)) for sizes in frame["windows"]]
         return frame
 
     @property

@@ -47,6 +47,7 @@ from waveq.train.result import TrainResult
 from waveq.train.run import train
 from waveq.train.run_folder import RunFolder, StageFolder, load_weights
 from waveq.train.trained_run import TrainedRun
+from waveq.zoo.datasets.conllu import MultiwordToken, Sentence, Word, parse_conllu, read_conllu, write_conllu
 
 COLUMNS = ("attempts", "refused by name", "read as written", "read as changed", "wrong", "unnamed", "traceback", "hang")
 _TOKENS = (
@@ -124,6 +125,9 @@ def kinds() -> list[Kind]:
     hardware = 'base = "loom"\nclock_hz = 980e6\ntiles = 8\nstorage = "packed"\n[sources]\ntiles = "a paper"\n'
     recipe = 'model = "digitsnet"\nepochs = 3\nlr = 0.05\nbits = "learn"\nskip = ["fc"]\n[target]\nmean_bits = 3.5\n'
     table = "conv1,fc,accuracy,energy_pj\n2,2,90.5,1e3\n4,3,92.25,2e3\n"
+    words = (Word(form="de", head=3), Word(form="le", head=3), Word(form="thé", upos="NOUN", head=0, deprel="root"))
+    du = MultiwordToken(first=1, last=2, form="du")
+    treebank = [Sentence(words=words, multiword_tokens=(du,), comments=(" text = du thé",)), Sentence(words=words[2:])]
     return [
         Kind("policy JSON", "policy.json", policy.save, Policy.load, _json_doubtful),
         Kind("workload CSV", "net.csv", lambda p: write_workload(p, layers), read_workload, _csv_doubtful),
@@ -133,6 +137,7 @@ def kinds() -> list[Kind]:
         Kind("config JSON", "config.json", lambda p: p.write_text(config.to_json()), load_recipe, _json_doubtful),
         Kind("result JSON", "result.json", lambda p: p.write_text(json.dumps(result)), _read_result, _json_doubtful),
         Kind("table CSV", "table.csv", lambda p: p.write_text(table), _read_table, _csv_doubtful),
+        Kind("treebank CoNLL-U", "fr.conllu", lambda p: write_conllu(p, treebank), read_conllu, _conllu_doubtful),
         Kind("weights", "weights.pt", lambda p: save_archive(p, weights), load_archive, None),
         Kind("checkpoint", "last.ckpt", lambda p: save_archive(p, checkpoint), _read_checkpoint, None),
         Kind("integers", "net.npz", _make_integers, lambda p: {n: i.weight() for n, i in read_npz(p).items()}, None),
@@ -226,6 +231,13 @@ def _toml_doubtful(content: bytes) -> bool:
 def _csv_doubtful(content: bytes) -> bool:
     header = next(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
     return len(set(header)) < len(header)
+
+
+def _conllu_doubtful(content: bytes) -> bool:
+    """Whether a line is lost or changed on the way through the reader."""
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig").read()
+    kept = [line for sentence in parse_conllu(text) for line in sentence.lines()]
+    return kept != [line for line in text.split("\n") if line]
 
 
 def _no_numbers(value: object) -> bool:

@@ -8,16 +8,18 @@ are what only grows: rows that are appended to metrics.csv, TensorBoard's events
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["remove_drafts", "whole", "write_json", "write_text"]
+__all__ = ["remove_drafts", "whole", "whole_folder", "write_json", "write_text"]
 
 
 _NUMBERS = itertools.count()  # two threads may write the same file
@@ -76,10 +78,49 @@ def remove_drafts(folder: Path) -> None:
         ...     sorted(path.name for path in Path(name).iterdir())
         ['.lock', 'a.csv']
     """
-    for path in folder.rglob(".*"):
+    for path in list(folder.rglob(".*")):
         draft = _DRAFT.fullmatch(path.name)
         if draft and not _is_running(int(draft["process"])):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path | str) -> Iterator[Path]:
+    """Within, a new empty folder; it takes its name once all its files are on the disk.
+
+    Where writing fails it is removed. Nothing that was there before is replaced: files of another export beside those
+    of this one would be read as one.
+
+    Args:
+        path: the folder, which must not exist.
+
+    Raises:
+        FileExistsError: something has the name.
+        OSError: the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     with whole_folder(f"{place}/new") as draft:
+        ...         _ = Path(draft, "a.txt").write_bytes(b"all of it")
+        ...     [found.name for found in Path(place).rglob("*")]
+        ['new', 'a.txt']
+    """
+    target = Path(path).absolute()
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "exists already; give a folder that does not", str(path))
+    draft = target.with_name(f".{target.name}.{os.getpid()}.{next(_NUMBERS)}")
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        for each in sorted(draft.rglob("*")):
+            _to_disk(each)
+        _to_disk(draft)
+        os.rename(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        _to_disk(target.parent)
 
 
 def write_text(path: Path | str, text: str) -> None:

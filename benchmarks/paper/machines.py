@@ -111,7 +111,7 @@ def machine_rows(stripes_mean: float, weights_ratio: float) -> list[dict[str, An
             "cycles over its simulator's, mean of 8",
             geometric_mean(cycles),
             1.0,
-            "hsharma35/bitfusion; a lower bound, tiling is not searched",
+            "hsharma35/bitfusion, whose outputs move as 32-bit sums, twice; python -m benchmarks bitfusion",
         ),
         ("BitFusion", "area of the array, mm2 at 45 nm", area_mm2(fusion)["array"], _SYNTHESIS_MM2, _SYNTHESIS),
         (

@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from benchmarks._networks import BITFUSION, PROFILES, convolutional_layers
+from benchmarks._networks import PROFILES, convolutional_layers
 from benchmarks._report import write_json
+from benchmarks.paper.bitfusion import bitfusion_rows, bitfusion_text
 from benchmarks.paper.machines import geometric_mean, loom_over_parallel, machine_rows
-from stripes_sim import BitFusion, DaDianNao, LayerShape, Result, Stripes, cost_table, trace
+from stripes_sim import DaDianNao, LayerShape, Result, Stripes, cost_table, trace
 from stripes_sim.text import aligned
 
 _PUBLISHED_MEAN = 1.85
@@ -43,36 +44,6 @@ def stripes_over_dadiannao() -> list[dict[str, Any]]:
 
 def _on_chip(result: Result) -> float:
     return result.energy_pj - result.breakdown_pj["dram"]
-
-
-def bitfusion_cycles() -> list[dict[str, Any]]:
-    """Batch 16 on the 45 nm configuration; theirs is the total that its own simulator prints for each network."""
-    hw = BitFusion()
-    rows = []
-    for network, (layers, weight_bits, input_bits, theirs) in BITFUSION.items():
-        result = hw.run(layers, weight_bits, input_bits, batch=16)
-        frame = result.frame
-        # that simulator writes every output to DRAM as a 32-bit partial sum, and reads every input from there
-        bits_per_cycle = 8 * hw.dram_bytes_per_s / hw.clock_hz
-        wide = sum(
-            max(row.compute_cycles, _moved_bits(layer, weight_bits, input_bits) / bits_per_cycle)
-            for layer, row in zip(layers, frame.itertuples(), strict=True)
-        )
-        rows.append(
-            {
-                "network": network,
-                "theirs": theirs,
-                "compute_cycles": result.compute_cycles,
-                "cycles": result.cycles,
-                "cycles_32_bit_outputs": wide,
-            }
-        )
-    return rows
-
-
-def _moved_bits(layer: LayerShape, weight_bits: dict[str, int], input_bits: dict[str, int]) -> float:
-    weights = layer.weight_count * weight_bits[layer.name]
-    return weights + 16 * (layer.input_count * input_bits[layer.name] + layer.output_count * 32)
 
 
 def learned_bits() -> list[dict[str, Any]]:
@@ -130,25 +101,8 @@ def main(argv: list[str]) -> int:
     print(f"\npublished geometric mean of the array: {_PUBLISHED_MEAN}x (Bit-Pragmatic, MICRO 2017, which measured")
     print(f"Stripes again); published energy efficiency: {_PUBLISHED_EFFICIENCY}x (Stripes abstract, on chip)\n")
 
-    fusion = bitfusion_cycles()
-    print("BitFusion, batch 16, 16 x 32 units, 500 MHz, 192-bit DRAM interface; theirs: its simulator's total\n")
-    head = ("network", "theirs", "ours: array", "with memory", "32-bit outputs", "ours / theirs")
-    keys = ("theirs", "compute_cycles", "cycles", "cycles_32_bit_outputs")
-    print(
-        aligned(
-            head,
-            [
-                (
-                    row["network"],
-                    *(f"{row[key]:,.0f}" for key in keys),
-                    f"{row['cycles_32_bit_outputs'] / row['theirs']:.2f}",
-                )
-                for row in fusion
-            ],
-        )
-    )
-    print("\nTheirs adds tile tails and the first and last transfers of a search over tilings; ours is the")
-    print("published closed form of the array, our memory model, and that form with 32-bit outputs through DRAM.\n")
+    fusion = bitfusion_rows()
+    print(bitfusion_text(fusion) + "\n")
 
     loom = loom_over_parallel()
     _print_loom(loom)

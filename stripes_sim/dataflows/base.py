@@ -73,6 +73,13 @@ class Dataflow(ABC):
             ValueError: bits that the array cannot hold, with the layer.
         """
 
+    def at_once(self, hw: Parameters, weight_bits: Ints, activation_bits: Ints) -> tuple[Floats, Floats, Floats]:
+        """Windows, channels and filters that a step of the array works on, broadcastable to (L, B), float64.
+
+        A tile of a cut layer that is no multiple of them leaves lanes idle (`stripes_sim.mapping`).
+        """
+        return tuple(np.asarray(1.0 * size) for size in (hw.columns, hw.lanes, hw.rows * hw.tiles))  # type: ignore[return-value]
+
     @abstractmethod
     def lane_cycles(self, hw: Parameters, macs: Floats, weight_bits: Ints, activation_bits: Ints) -> Floats:
         """Cycles of one lane that so many multiply-accumulates take when nothing is idle, float64."""

@@ -59,6 +59,11 @@ class Spatial(Dataflow):
             buffer_weight_reads=none,
         )
 
+    def at_once(self, hw: Parameters, weight_bits: Ints, activation_bits: Ints) -> tuple[Floats, Floats, Floats]:
+        """Narrow operands share a unit, and with it channels."""
+        channels = hw.lanes * _products(hw, weight_bits, activation_bits)
+        return np.asarray(1.0 * hw.columns), channels, np.asarray(1.0 * hw.rows * hw.tiles)
+
     def lane_cycles(self, hw: Parameters, macs: Floats, weight_bits: Ints, activation_bits: Ints) -> Floats:
         """One unit's cycles, each shared by the products that it holds."""
         return ceil_div(macs, _products(hw, weight_bits, activation_bits))

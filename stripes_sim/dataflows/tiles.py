@@ -91,6 +91,12 @@ class Tiled(Dataflow):
             buffer_weight_reads=repeats * buffer_reads * np.where(flat, tokens, visits),
         )
 
+    def at_once(self, hw: Parameters, weight_bits: Ints, activation_bits: Ints) -> tuple[Floats, Floats, Floats]:
+        """Wider operands leave room for fewer windows and filters."""
+        columns = hw.columns // ceil_div(activation_bits, hw.pe_width_bits)
+        rows = hw.rows // ceil_div(weight_bits, hw.pe_width_bits)
+        return columns, np.asarray(1.0 * hw.lanes), rows * hw.tiles
+
     def lane_cycles(self, hw: Parameters, macs: Floats, weight_bits: Ints, activation_bits: Ints) -> Floats:
         """A step's cycles for each, on one lane however wide the operands."""
         return np.asarray(macs * self.step_cycles(hw, weight_bits, activation_bits))

@@ -72,7 +72,7 @@ def test_node_and_supply_scale_by_the_stated_rules():
 def test_leakage_of_bitfusion_is_that_of_its_synthesis_and_its_banks_of_sram():
     hw = BitFusion()
     logic = 512 * 1733.13e-6 * 949.24e-6 / 27752.83558e-6
-    banks = (hw.weight_buffer_bytes + hw.activation_buffer_bytes) / 2048
+    banks = (hw.weight_buffer_bytes + hw.activation_buffer_bytes + hw.output_buffer_bytes) / 2048
     assert leakage_w(hw) == pytest.approx(logic + banks * 3.23e-3)
     # the density that is quoted for logic, W/mm2
     assert CONSTANTS["leakage_logic"].value == pytest.approx(0.0342, abs=5e-5)

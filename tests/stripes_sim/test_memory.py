@@ -49,24 +49,30 @@ def test_a_strided_shortcut_reads_only_what_it_meets():
     assert dram_bits(hw, [block]) == whole + 4 * weights + outputs
 
 
-def test_when_nothing_fits_the_cheapest_cut_is_taken():
-    tight = Stripes(activation_buffer_bytes=8 * 1024, weight_buffer_bytes=4 * 1024)
-    weight_parts = -(-WEIGHTS * 4 // (8 * 4 * 1024))
-    input_parts = -(-INPUTS * 8 // (4 * 8 * 1024))
-    cuts = (
-        weight_parts * INPUTS * 8 + WEIGHTS * 4,
-        INPUTS * 8 + input_parts * WEIGHTS * 4,
-        INPUTS * 8 + WEIGHTS * 4 + 2 * (input_parts - 1) * OUTPUTS * 32,
-    )
-    assert (weight_parts, input_parts) == (3, 2)
-    assert dram_bits(tight) == min(cuts) + OUTPUTS * 8
+def test_when_nothing_fits_the_least_of_three_ways_is_taken():
+    tight = Stripes(activation_buffer_bytes=2 * 1024, weight_buffer_bytes=2304)
+    inputs, weights, sums = INPUTS * 8, WEIGHTS * 4, OUTPUTS * 32
+    # 4 parts of the weights, 4 of the inputs, 32 of the sums
+    assert (weights / (8 * 2304), inputs / (8 * 2048), sums / (8 * 2048)) == (4, 4, 32)
+    weights_still = 4 * inputs + weights
+    inputs_still = inputs + 4 * weights
+    outputs_still = 2 * (inputs * weights * 32) ** 0.5
+    assert weights_still < inputs_still < outputs_still
+    assert dram_bits(tight) == pytest.approx(weights_still + OUTPUTS * 8)
+    # with little room for sums and filters, a mix of both is least: 2 sqrt(8 * 2) times weights, or inputs, and sums
+    even = LayerShape(name="c", kind="linear", in_channels=512, out_channels=512, tokens=512)
+    one = 512 * 512 * 8
+    hw = Stripes(activation_buffer_bytes=one // 8 // 4, weight_buffer_bytes=one // 8 // 16)
+    ways = (2 * (one * 2 * 4 * one * 16) ** 0.5 - 8 * one + one, 4 * one + one, 2 * (16 * one * one) ** 0.5)
+    assert dram_bits(hw, [even], 8, 8) == pytest.approx(min(ways) + one)
 
 
-def test_a_wide_layer_over_many_samples_spills_partial_sums_instead_of_weights():
+def test_a_wide_layer_over_many_samples_keeps_its_sums_or_inputs():
     fc = LayerShape(name="fc", kind="linear", in_channels=4096, out_channels=4096)
     hw = Stripes(activation_buffer_bytes=32 * 1024, weight_buffer_bytes=64 * 1024)
     inputs, weights, outputs = 16 * 4096 * 4, 4096 * 4096 * 4, 16 * 4096
-    assert dram_bits(hw, [fc], 4, 4, name="fc", batch=16) == inputs + weights + 2 * outputs * 32 + outputs * 4
+    assert inputs == 8 * 32 * 1024
+    assert dram_bits(hw, [fc], 4, 4, name="fc", batch=16) == inputs + weights + outputs * 4
 
 
 def test_padded_storage_takes_whole_words_and_packed_the_bits():
@@ -115,3 +121,11 @@ def test_off_chip_energy_follows_the_technology(dram):
     per_bit = {"lpddr4": 8.0, "ddr3": 70.0, "hbm2": 3.9}[dram]
     result = Stripes(dram=dram).run(MIDDLE, 4, 8)
     assert result.breakdown_pj["dram"] == pytest.approx(result.frame["dram_bytes"].sum() * 8 * per_bit)
+
+
+def test_a_transposed_layer_whose_taps_meet_no_output_costs_its_traffic():
+    sizes = {"kernel_size": 2, "input_size": (1,), "stride": 2, "padding": 1, "dilation": 2}
+    up = LayerShape(name="up", kind="conv_transpose", in_channels=2, out_channels=1, **sizes)
+    result = Stripes().run([up], 8, 8)
+    assert result.compute_cycles == 0
+    assert result.frame["dram_bytes"].tolist() == [2 * 2 + 2 + 1]

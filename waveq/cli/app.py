@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from waveq.cli import data, demo, explore, export, frontier, hardware, report, rtl, score, sensitivity, train
+from waveq.cli import data, demo, explore, export, frontier, hardware, report, rtl, score, search, sensitivity, train
 from waveq.cli import enumerate as enumeration
 from waveq.cli.common import Interrupted, say
 
@@ -34,7 +34,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help is quicker, and pipes well
 )
-for verb in (demo, train, score, hardware, explore, enumeration, frontier, sensitivity, report, export, rtl, data):
+for verb in (
+    demo,
+    train,
+    score,
+    hardware,
+    explore,
+    enumeration,
+    frontier,
+    search,
+    sensitivity,
+    report,
+    export,
+    rtl,
+    data,
+):
     verb.register(app)
 
 

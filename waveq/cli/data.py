@@ -25,7 +25,10 @@ def register(app: typer.Typer) -> None:
 def data(
     data_dir: DataDir = None,
     check: Annotated[
-        str | None, typer.Option(metavar="DATASET", help="Read this one whole, and count images that are there twice.")
+        str | None,
+        typer.Option(
+            metavar="DATASET", help="Read this one whole, and count images or sentences that are there twice."
+        ),
     ] = None,
     imports: Imports = None,
     as_json: AsJson = False,
@@ -40,8 +43,8 @@ def data(
     if check is not None:
         found = check_data(check, data_dir)
         text = (
-            f"{check}: {found.train:,} training and {found.test:,} test images; {found.repeated:,} equal an earlier "
-            f"one of their part, {found.shared:,} of the test part are in the training part"
+            f"{check}: {found.train:,} training and {found.test:,} test {found.of}; {found.repeated:,} equal an "
+            f"earlier one of their part, {found.shared:,} of the test part are in the training part"
         )
         return emit(text, asdict(found), as_json=as_json)
     rows = data_status(data_dir)

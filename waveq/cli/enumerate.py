@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from waveq.cli.common import AsJson, FinishedRun, Hardware, Part, Quiet, TuningEpochs, TuningRate, emit, resumable, say
-from waveq.cli.parsing import changed_protocol, check_numbers, parse_bits
+from waveq.cli.parsing import changed_protocol, check_numbers, for_engine, parse_bits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ def enumerate_policies(
             store=store,
             engine=engine,
             progress=not (quiet or as_json),
-            **_for_engine(engine, options),
+            **for_engine(engine, options),
         )
     if export is not None:
         _export(frame, export)
@@ -86,14 +86,6 @@ def enumerate_policies(
     )
     data = {"run": str(run), "policies": len(frame), "table": str(run / TABLE), "best": best.to_dict()}
     emit(text, data, as_json=as_json)
-
-
-def _for_engine(engine: str, options: dict[str, Any]) -> dict[str, Any]:
-    if engine == "serial" and options:
-        raise ValueError(f"--{next(iter(options))} needs --engine processes or --engine ray")
-    if engine == "processes" and "address" in options:
-        raise ValueError("--address needs --engine ray")
-    return options
 
 
 def _export(frame: pd.DataFrame, path: Path) -> None:

@@ -14,7 +14,7 @@ from waveq.cli.parsing import parse_sense
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["efficient_of", "frontier", "register"]
+__all__ = ["efficient_of", "front_table", "frontier", "register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +57,7 @@ def frontier(
     drawn: dict[str, Any] = {"sense": chosen, "mark": mark, "budgets": budget or ()}
     drawn["layers"] = None if bits is None else list(bits)
     pictures = ["frontier.png"]
-    lines = [_table(front), f"{len(front)} of {len(frame):,} policies are efficient"]
+    lines = [front_table(front), f"{len(front)} of {len(frame):,} policies are efficient"]
     data: dict[str, Any] = {"policies": len(frame), "frontier": front.to_dict("records"), "sense": chosen}
     places = is_run and policy is None and chosen == SENSE
     with alone_in_runs(folder, *([source] if places else [])):
@@ -94,7 +94,8 @@ def efficient_of(path: Path, frame: pd.DataFrame, sense: Mapping[str, str]) -> p
         raise ValueError(f"{path}: {error}") from None
 
 
-def _table(front: pd.DataFrame, *, longest: int = 30) -> str:
+def front_table(front: pd.DataFrame, *, longest: int = 30) -> str:
+    """The last rows of a frontier as text."""
     rows = [[cell(value) for value in row] for row in front.tail(longest).to_numpy(dtype=object).tolist()]
     more = f"... {len(front) - longest} more in the file\n" if len(front) > longest else ""
     return more + aligned([str(column) for column in front.columns], rows, left=0)

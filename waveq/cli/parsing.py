@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from waveq.codesign.protocol import Protocol
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 __all__ = [
     "changed_protocol",
     "check_numbers",
+    "for_engine",
     "parse_bits",
     "parse_grid",
     "parse_integers",
@@ -126,3 +127,16 @@ def changed_protocol(base: Protocol | None, part: str | None, epochs: int | None
     given = {"part": part, "finetune_epochs": epochs, "finetune_lr": rate}
     said = {name: value for name, value in given.items() if value is not None}
     return Protocol.from_dict({**(base or Protocol()).to_dict(), **said})
+
+
+def for_engine(engine: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of an engine, refused where it has none of them.
+
+    Raises:
+        ValueError: an option of another engine.
+    """
+    if engine == "serial" and options:
+        raise ValueError(f"--{next(iter(options))} needs --engine processes or --engine ray")
+    if engine == "processes" and "address" in options:
+        raise ValueError("--address needs --engine ray")
+    return options

@@ -7,6 +7,8 @@ from waveq.zoo.datasets.data import data_status as data_status
 from waveq.zoo.datasets.data import dataset_names as dataset_names
 from waveq.zoo.datasets.data import load_data as load_data
 from waveq.zoo.datasets.sources import register_dataset as register_dataset
+from waveq.zoo.datasets.treebanks import Treebank as Treebank
+from waveq.zoo.datasets.treebanks import load_treebank as load_treebank
 from waveq.zoo.networks.models import Network as Network
 from waveq.zoo.networks.models import build as build
 from waveq.zoo.networks.models import network as network
@@ -16,10 +18,12 @@ from waveq.zoo.networks.models import register_network as register_network
 __all__ = [
     "Dataset",
     "Network",
+    "Treebank",
     "build",
     "data_status",
     "dataset_names",
     "load_data",
+    "load_treebank",
     "network",
     "network_names",
     "register_dataset",

@@ -13,6 +13,7 @@ from waveq.train.lock import LOCK_FILE, alone_in
 VERBS = [
     ["train", "--run", "RUN", "--recipe", "digits"],
     ["enumerate", "RUN", "--bits", "2,4"],
+    ["search", "RUN", "--bits", "2,4"],
     ["sensitivity", "RUN"],
     ["frontier", "RUN"],
     ["frontier", "RUN/policies.csv", "--sense", "accuracy=max,cycles=min"],

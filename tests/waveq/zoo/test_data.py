@@ -17,6 +17,7 @@ from waveq.zoo import data_status, dataset_names, load_data
 from waveq.zoo.datasets.folders import FolderSplit
 from waveq.zoo.datasets.sources import DEBIAN_FASHION
 from waveq.zoo.datasets.splits import MemorySplit, fit_images, stratified_cut
+from waveq.zoo.datasets.treebanks import TREEBANKS
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -304,7 +305,7 @@ def test_status_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write_svhn(tmp_path / "svhn")
     monkeypatch.setenv("WAVEQ_DATA", str(tmp_path))
     status = {row.name: row for row in data_status()}
-    assert tuple(status) == dataset_names()
+    assert tuple(status) == (*dataset_names(), *TREEBANKS)
     assert status["svhn"].found == tmp_path / "svhn"
     assert status["digits"].available
     assert not status["cifar10"].available

@@ -18,6 +18,7 @@ from waveq.zoo.datasets.augment import Augmentation
 from waveq.zoo.datasets.folders import FolderSplit, list_folder
 from waveq.zoo.datasets.sources import SOURCES, Source, data_root, find
 from waveq.zoo.datasets.splits import MemorySplit, fit_images, stratified_cut
+from waveq.zoo.datasets.treebanks import TREEBANKS, load_treebank
 
 __all__ = [
     "Batches",
@@ -110,12 +111,14 @@ def source(name: str) -> Source:
     """The description of a dataset; upper case, hyphens and underscores do not matter.
 
     Raises:
-        ValueError: no dataset has that name; the message gives the nearest one.
+        ValueError: no dataset of images has that name; the message gives the nearest one.
 
     Example:
         >>> source("CIFAR-10").size
         32
     """
+    if name in TREEBANKS:
+        raise ValueError(f"dataset: {name} is a treebank, which load_treebank reads; images are expected here")
     return by_name("dataset", name, SOURCES, SOURCES.aliases)
 
 
@@ -211,21 +214,35 @@ def data_status(data_dir: Path | str | None = None) -> list[DataStatus]:
                 how_to_get=entry.how_to_get,
             )
         )
+    for treebank in TREEBANKS.values():
+        files = treebank.find(root)
+        rows.append(
+            DataStatus(
+                name=treebank.name,
+                summary=treebank.summary,
+                looked=treebank.places(root),
+                found=None if files is None else files["train"].parent,
+                available=files is not None,
+                how_to_get=treebank.how_to_get,
+            )
+        )
     return rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataCheck:
-    """What a data set in memory holds: images by part, and how many of them are there twice."""
+    """What a data set in memory holds: images or sentences by part, and how many of them are there twice."""
 
+    of: str
+    """What is counted: images, or a treebank's sentences, which are equal where their words are."""
     train: int
-    """Images of the published training part."""
+    """Those of the published training part; of a treebank, of its validation part too."""
     test: int
-    """Images of the test part."""
+    """Those of the test part."""
     repeated: int
-    """Images that equal an earlier one of the same part, byte for byte."""
+    """Those that equal an earlier one of the same part, byte for byte."""
     shared: int
-    """Images of the test part that are in the training part as well."""
+    """Those of the test part that are in the training part as well."""
 
 
 def check_data(name: str, data_dir: Path | str | None = None) -> DataCheck:
@@ -236,8 +253,15 @@ def check_data(name: str, data_dir: Path | str | None = None) -> DataCheck:
 
     Example:
         >>> check_data("digits")
-        DataCheck(train=1438, test=359, repeated=0, shared=0)
+        DataCheck(of='images', train=1438, test=359, repeated=0, shared=0)
     """
+    if name in TREEBANKS:
+        treebank = load_treebank(name, data_dir=data_dir)
+        train, test = (
+            ["\t".join(word.form for word in sentence.words).encode() for sentence in part]
+            for part in (treebank.train + treebank.validation, treebank.test())
+        )
+        return _compared("sentences", train, test)
     entry = source(name)
     folder = _folder_of(entry, data_root(data_dir), download=False)
     if entry.read is None:
@@ -246,8 +270,13 @@ def check_data(name: str, data_dir: Path | str | None = None) -> DataCheck:
         if folder is not None:
             _require_files(entry, folder, part)
     train, test = ([image.tobytes() for image in entry.read(folder or Path(), p)[0].numpy()] for p in ("train", "test"))
+    return _compared("images", train, test)
+
+
+def _compared(of: str, train: list[bytes], test: list[bytes]) -> DataCheck:
     known, tested = set(train), set(test)
     return DataCheck(
+        of=of,
         train=len(train),
         test=len(test),
         repeated=len(train) - len(known) + len(test) - len(tested),

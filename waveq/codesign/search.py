@@ -1,0 +1,112 @@
+"""Good policies of a run's network where the space is too large to enumerate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from waveq._files import write_json
+from waveq.codesign.frames import write_frame
+from waveq.codesign.placement import Placement, own_bits, place
+from waveq.codesign.protocol import Protocol, evaluation
+from waveq.codesign.score import price_policies
+from waveq.codesign.space import CHOICES, STORE, fingerprint, run_protocol
+from waveq.train.trained_run import TrainedRun
+
+if TYPE_CHECKING:
+    from stripes_sim import Accelerator
+
+__all__ = ["FOUND", "OBJECTIVES", "search_run"]
+
+FOUND = "search.csv"
+OBJECTIVES = ("energy_pj", "cycles", "weight_bytes")
+
+
+def search_run(
+    run: TrainedRun,
+    hardware: Accelerator,
+    *,
+    choices: Sequence[int] = CHOICES,
+    objective: str = "energy_pj",
+    evaluations: int = 300,
+    protocol: Protocol | None = None,
+    floor: float | None = None,
+    seed: int = 0,
+    store: Path | None = None,
+    engine: str = "serial",
+    progress: bool = True,
+    **engine_options: Any,
+) -> tuple[pd.DataFrame, pd.DataFrame, Placement | None]:
+    """Measure the policies that are likely to lie on the frontier of accuracy and a cost; calling it again resumes.
+
+    The run's own policy is measured first. Accuracies are kept where those of `enumerate_run` are: what one measured
+    the other need not.
+
+    Args:
+        run: a finished run.
+        hardware: the machine that prices policies.
+        choices: bits that every quantised layer may take; each layer may also take the run's own.
+        objective: one of OBJECTIVES.
+        evaluations: how many policies of this space are measured in the end.
+        protocol: how an accuracy is measured; by default as the run's enumeration measured it.
+        floor: accuracy (percent) below which a policy is of no interest.
+        seed: of the search.
+        store: where accuracies are kept; by default RUN/enumeration.sqlite.
+        engine, progress, engine_options: see `pareto.run_campaign`.
+
+    Returns:
+        What is measured (bits by layer, accuracy in percent, costs; also RUN/search.csv), its frontier, and, where the
+        objective is energy, how far the run's policy is from it.
+
+    Raises:
+        ValueError: an unknown objective; a store that belongs to another network, data or protocol.
+    """
+    import pareto
+
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    chosen = protocol or run_protocol(run)
+    evaluate = evaluation(run, chosen)
+    names = evaluate.names
+    own = own_bits(run.policy, names)
+    space = pareto.DesignSpace({name: sorted({*choices, own[name]}) for name in names})
+    identity = fingerprint(run, evaluate, chosen)
+
+    def cost(policies: Any) -> Any:
+        return price_policies(run, hardware, names, policies)[objective].to_numpy(dtype=np.float64)
+
+    with pareto.Store(store or run.path / STORE, layers=names, fingerprint=identity) as results:
+        found = pareto.search(
+            space,
+            evaluate,
+            cost=cost,
+            cost_name=objective,
+            include=np.array([list(own.values())], dtype=np.uint8),
+            evaluations=evaluations,
+            store=results,
+            floor=floor,
+            seed=seed,
+            engine=engine,
+            progress=progress,
+            **engine_options,
+        )
+    frame = found.frame.drop(columns=objective)
+    frame = pd.concat(
+        [frame, price_policies(run, hardware, names, frame[list(names)].to_numpy(dtype=np.uint8))], axis=1
+    )
+    front = pareto.frontier(frame, sense={"accuracy": "max", objective: "min"})
+    front.attrs["layers"] = list(names)
+    write_frame(run.path / FOUND, frame)
+    described: dict[str, Any] = {
+        "how": str(chosen),
+        "hardware": hardware.name,
+        "objective": objective,
+        "choices": list(choices),
+    }
+    described |= {"evaluations": found.evaluations, "space": str(space.size), "ended": found.reason}
+    write_json(run.path / "search.json", {**described, "seed": seed, **identity})
+    return frame, front, place(frame, front, own) if objective == "energy_pj" else None
