@@ -3,7 +3,8 @@
 Values lie in rows of one place each with its channels side by side, and one more row of what padding holds. ``index``
 of shape (windows, taps) says which row a window meets with a tap. ``lanes`` channels are taken at once, ``chunks``
 times until all channels are through. Kernels that begin with ``first_row`` and ``last_row`` are called without: threads
-share the rows of ``out``.
+share the rows of ``out``. Their loops count from 0, in a part of the arrays: where a row might be negative, as far as
+the compiler knows, it makes no vectors.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def _shared_rows(kernel: Kernel) -> Callable[..., None]:
 @_shared_rows
 def planes_of(first_row: int, last_row: int, values: Any, shift: int, mask: int, signed: bool, out: Any) -> None:
     """The words of `stripes_sim._words.plane_words` for one digit: ``values`` (N,) integers, ``out`` (N,) uint32."""
-    for at in range(first_row, last_row):
+    values, out = values[first_row:last_row], out[first_row:last_row]
+    for at in range(len(out)):
         part = np.int64(values[at]) >> shift
         planes = part & mask
         least = planes | 1
@@ -62,7 +64,8 @@ def planes_of(first_row: int, last_row: int, values: Any, shift: int, mask: int,
 def most_terms_of(first_row: int, last_row: int, values: Any, digits: int, width: int, terms: Any, out: Any) -> None:
     """Most of the ``terms`` (65536,) uint8 of the digits of each magnitude: ``values`` (N,) integers, ``out`` uint8."""
     mask = (1 << width) - 1
-    for at in range(first_row, last_row):
+    values, out = values[first_row:last_row], out[first_row:last_row]
+    for at in range(len(out)):
         magnitude = abs(np.int64(values[at]))
         most = terms[magnitude & mask]
         for digit in range(1, digits):
@@ -75,7 +78,8 @@ def any_set(first_row: int, last_row: int, words: Any, index: Any, lanes: int, o
     """Bits that any lane has set: ``words`` (rows, channels) uint32 -> ``out`` (windows, taps, chunks) uint32."""
     _windows, taps, chunks = out.shape
     channels = words.shape[1]
-    for window in range(first_row, last_row):
+    index, out = index[first_row:last_row], out[first_row:last_row]
+    for window in range(len(out)):
         for tap in range(taps):
             row = index[window, tap]
             for chunk in range(chunks):
@@ -94,7 +98,8 @@ def rounds(first_row: int, last_row: int, words: Any, index: Any, lanes: int, re
     _windows, taps, chunks = out.shape
     channels = words.shape[1]
     places = np.uint64(reach)
-    for window in range(first_row, last_row):
+    index, out = index[first_row:last_row], out[first_row:last_row]
+    for window in range(len(out)):
         left = np.empty(lanes, dtype=np.uint64)
         for tap in range(taps):
             row = index[window, tap]
@@ -125,8 +130,9 @@ def most_of_windows(first_row: int, last_row: int, counts: Any, index: Any, colu
     ``counts`` (rows, channels) -> ``out`` (window sets, taps, channels) of the same type.
     """
     _sets, taps, channels = out.shape
+    index, out = index[first_row * columns :], out[first_row:last_row]
     windows = index.shape[0]
-    for first in range(first_row, last_row):
+    for first in range(len(out)):
         for tap in range(taps):
             for channel in range(channels):
                 out[first, tap, channel] = 0
@@ -144,7 +150,8 @@ def slowest_products(first_row: int, last_row: int, most: Any, weights: Any, lan
     filter steps, taps, chunks) int64.
     """
     _sets, taps, channels = most.shape
-    for first in range(first_row, last_row):
+    most, out = most[first_row:last_row], out[first_row:last_row]
+    for first in range(len(out)):
         for filters in range(weights.shape[0]):
             for tap in range(taps):
                 for chunk in range(out.shape[3]):
