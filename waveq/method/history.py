@@ -1,7 +1,7 @@
 """What a run went through, step by step: recorded by reference while it runs, made a table when it is asked for.
 
 A record costs no look at the layers and no wait for the device: betas move on the host, in ``beta_step``, and what they
-became is kept as it is; waves are kept as the penalty computed them. In phases 1 and 3 all records share one vector.
+became is kept as it is; waves are kept as the kernels computed them. In phases 1 and 3 all records share one vector.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class History:
 
     def waves(self, step: int) -> SeenWaves | None:
         """Where the penalty shall leave its waves; None where this step is not recorded."""
-        if not self._due(step) or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if torch.compiler.is_compiling():  # first: a compiled graph would be made anew for every length of the records
+            return None
+        if not self._due(step) or not torch.is_grad_enabled():
             return None
         self._waves = []  # under gradient accumulation the last penalty of a step counts
         return self._waves

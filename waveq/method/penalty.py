@@ -58,7 +58,7 @@ def penalty(
         layers: what ``attach`` made.
         settings: what it decided.
         strengths: at this step.
-        seen: takes the mean sin^2 of the layers, where somebody wants it.
+        seen: takes the mean sin^2 of the layers that an engine computed, where somebody wants it.
     """
     operands = operands_of(layers) if strengths.learning else ()
     if strengths.wave == 0.0 and not any(operand.state.learns for operand in operands):
@@ -68,7 +68,7 @@ def penalty(
     if seen is not None:
         seen += [(those, sines.by_weights.detach()) for sines, those in joined]
     terms = [_waves(sines, those, settings, strengths) for sines, those in joined]
-    terms += [plain_penalty(layer, settings, strengths, seen) for layer in plain]
+    terms += [plain_penalty(layer, settings, strengths) for layer in plain]
     if strengths.learning:
         paid = {layer.name for layer in plain}
         moving = [each for each in operands if each.state.bits_now == 0 and each.name not in paid]
@@ -166,7 +166,7 @@ def _price(operands: Sequence[Operand], strengths: Strengths) -> Tensor:
     return torch.dot(betas, betas.new_tensor([strengths.price * strengths.bit_costs[each.name] for each in operands]))
 
 
-def plain_penalty(layer: WaveLayer, settings: Settings, strengths: Strengths, seen: SeenWaves | None = None) -> Tensor:
+def plain_penalty(layer: WaveLayer, settings: Settings, strengths: Strengths) -> Tensor:
     """One layer's terms by the formulas of ``functional``, differentiated by autograd: the readable twin."""
     state = layer.state
     term = state.beta.detach().new_zeros(())
@@ -174,8 +174,6 @@ def plain_penalty(layer: WaveLayer, settings: Settings, strengths: Strengths, se
         u = layer.wave_input(settings.wave_on)
         beta = state.wave_beta().detach()
         wave = sine_penalty(u, beta, grid=state.grid, order=settings.order)
-        if seen is not None:
-            seen.append(([layer], (wave.detach() * torch.exp2(settings.order * beta)).reshape(1)))
         if settings.balance:
             wave = _once_measured(wave, state.strength) * state.strength
         term = strengths.wave * wave
