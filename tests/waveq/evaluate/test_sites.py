@@ -127,6 +127,7 @@ def test_a_policy_is_worth_what_its_finalised_network_is(name: str, quantizer: s
 @pytest.mark.parametrize("name", MODELS)
 def test_shared_prefixes_change_nothing(name: str, activation_bits: int | None) -> None:
     model, data, options = case(name)
+    options["quantizer"] = "dorefa"  # it has one bit, and policies below take it
     shared = PolicyEvaluator(model, data, activation_bits=activation_bits, **options)
     alone = PolicyEvaluator(model, data, activation_bits=activation_bits, share_prefixes=False, **options)
     rows = np.random.default_rng(0).integers(1, 9, size=(20, len(shared.names))).astype(np.uint8)

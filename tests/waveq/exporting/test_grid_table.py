@@ -29,11 +29,7 @@ def table() -> dict[str, list[str]]:
 
 def test_every_method_has_a_row() -> None:
     ours = {name for name in quantizer_names() if quantizer_class(name).__module__.startswith("waveq.")}
-<<<<<<< HEAD
-    assert set(table()) == {*ours, "any, 1 bit"}  # other tests may have registered methods of their own
-=======
     assert set(table()) == {*ours, "any, 1 bit"}  # other tests register grids of their own
->>>>>>> main
 
 
 def found(method: str, bits: int) -> Integers:
