@@ -1,0 +1,66 @@
+// The policies as a table: sorted by a click on a column's head, a part of the rows at a time, within the budget.
+const STEP = 100;
+const heads = [...Object.keys(columns), ...(data.layers.length ? ["mean bits", "bits"] : [])];
+const meanBits = data.layers.length ? xs.map((_, row) => bitsOf(row).reduce((sum, bits) => sum + bits, 0) / data.layers.length) : [];
+let sorted = { by: cloud.x, descending: xSense === "max" }, shownRows = STEP;
+
+function key(row) {
+  if (sorted.by === "bits") return cloud.bits.slice(row * data.layers.length, (row + 1) * data.layers.length);
+  return sorted.by === "mean bits" ? meanBits[row] : columns[sorted.by][row];
+}
+
+function tableRows() {
+  const all = byId("which").value === "front" ? cloud.front : xs.map((_, row) => row);
+  const rows = all.filter(row => drawable(row) ? within(row) : budget === null).map(row => [key(row), row]);
+  rows.sort(([a], [b]) => a === b ? 0 : a === null ? 1 : b === null ? -1 : (a < b) === sorted.descending ? 1 : -1);
+  return rows.map(([, row]) => row);
+}
+
+function fillTable() {
+  const rows = tableRows();
+  byId("count").textContent = `${words(rows.length)} rows` + (budget === null ? "" : " within the budget");
+  byId("more").hidden = rows.length <= shownRows;
+  byId("policies").tBodies[0].replaceChildren(...rows.slice(0, shownRows).map(tableRow));
+  for (const head of byId("policies").tHead.querySelectorAll("th"))
+    head.setAttribute("aria-sort", head.dataset.by !== sorted.by ? "none" : sorted.descending ? "descending" : "ascending");
+  markChosen();
+}
+
+function tableRow(row) {
+  const line = element("tr", "", { tabindex: 0 });
+  line.dataset.row = row;
+  for (const name of Object.keys(columns)) line.append(element("td", words(columns[name][row])));
+  if (data.layers.length) {
+    const digits = cloud.bits.slice(row * data.layers.length, (row + 1) * data.layers.length);
+    line.append(element("td", words(meanBits[row], 3)), element("td", digits, { class: "bits" }));
+  }
+  return line;
+}
+
+function markChosen() {
+  for (const line of byId("policies").tBodies[0].rows) line.classList.toggle("chosen", +line.dataset.row === chosen?.row);
+}
+
+function sortBy(name) {
+  sorted = { by: name, descending: sorted.by === name ? !sorted.descending : false };
+  fillTable();
+}
+
+const headRow = element("tr");
+for (const name of heads) {
+  const head = element("th", "", { scope: "col" }), button = element("button", data.labels[name] ?? name, { type: "button" });
+  head.dataset.by = name;
+  if (name === "bits") button.title = data.layers.join(", ");
+  button.addEventListener("click", () => sortBy(name));
+  head.append(button);
+  headRow.append(head);
+}
+byId("policies").tHead.append(headRow);
+const pick = event => { const line = event.target.closest("tr[data-row]"); if (line) choose(+line.dataset.row); };
+byId("policies").tBodies[0].addEventListener("click", pick);
+byId("policies").tBodies[0].addEventListener("keydown", event => { if (event.key === "Enter") pick(event); });
+byId("which").addEventListener("change", () => { shownRows = STEP; fillTable(); });
+byId("more").addEventListener("click", () => { shownRows += STEP; fillTable(); });
+
+setBudget(null);
+if (!chosen && cloud.front.length) choose(cloud.front.reduce((a, b) => better(ys[b], ys[a], ySense) ? b : a));
