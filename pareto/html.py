@@ -131,9 +131,7 @@ def cloud_data(frame: pd.DataFrame, front: pd.DataFrame, **selection: Any) -> di
         "columns": columns,
         "bits": "".join(_DIGITS[width] for width in widths.ravel()),
         "front": _rows_of(drawn[drawn["kind"] == "front"], frame),
-        "uniform": [
-            [int(widths[row, 0]), row] for row in _rows_of(drawn[drawn["kind"] == "uniform"], frame)
-        ],
+        "uniform": [[int(widths[row, 0]), row] for row in _rows_of(drawn[drawn["kind"] == "uniform"], frame)],
         "budgets": [_short(value) for value in drawn.loc[drawn["kind"] == "budget", "x"]],
         "best": _rows_of(drawn[drawn["kind"] == "budget best"], frame),
         "marks": _marks(drawn[drawn["kind"] == "mark"], frame),

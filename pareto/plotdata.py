@@ -1,4 +1,4 @@
-"""What a picture shows, as a plain frame: drawing (matplotlib, plotly) only reads it."""
+"""What a picture shows, as a plain frame: drawing (matplotlib, the page) only reads it."""
 
 from __future__ import annotations
 

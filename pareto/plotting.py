@@ -35,6 +35,7 @@ AXIS_WORDS = {
     "accuracy": "Accuracy (%)",
     "energy_pj": "Energy (pJ)",
     "cycles": "Cycles",
+    "weight_bytes": "Weights (bytes)",
     "mean_bits": "Mean weight bits",
     "weight_bits": "Weight bits, all layers",
 }

@@ -37,7 +37,7 @@ def browser(*, width: int = 1200, height: int = 900, dark: bool = False) -> Iter
     """A browser with one empty page, which ends with the block."""
     to_browser, from_browser = os.pipe(), os.pipe()
     # the browser reads from its descriptor 3 and writes to 4; the shell puts ours there
-    ends = f"exec \"$0\" \"$@\" 3<&{to_browser[0]} 4>&{from_browser[1]}"
+    ends = f'exec "$0" "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}'
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe"]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
@@ -116,12 +116,10 @@ class Browser:
 
     def size(self, width: int, height: int = 900, *, phone: bool = False) -> None:
         """The window in CSS pixels."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
 
     def mouse(self, kind: str, x: float, y: float, *, pressed: bool = False) -> None:
-        """"mouseMoved", "mousePressed" or "mouseReleased" at a place of the window."""
+        """ "mouseMoved", "mousePressed" or "mouseReleased" at a place of the window."""
         button = {"button": "left", "clickCount": 1} if pressed or kind != "mouseMoved" else {}
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, buttons=int(pressed), **button)
 

@@ -72,6 +72,7 @@ def demo_text(design: CoDesign) -> str:
             "",
             f"{placed['policies']:,} policies evaluated, {placed['frontier']} efficient. {placement_sentence(placed)}",
             f"report and pictures: {design.report} ({total:.0f} s)",
+            f"the same as one page, to open in a browser or to mail: {design.page}",
         ]
     )
 

@@ -32,12 +32,12 @@ def frontier(
     policy: Annotated[Path | None, typer.Option(help="Policy file to mark (default: the run's own).")] = None,
     budget: Annotated[list[float] | None, typer.Option(help="Limit on the x axis to mark; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where table and picture go (default: beside the source).")] = None,
-    html: Annotated[bool, typer.Option("--html", help="Also a page whose points show their bits (plotly).")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Also a page, one file, whose points show their bits.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """The policies that no other one beats, as a table and a picture, with the learned policy marked."""
     from waveq._files import whole, write_frame
-    from waveq.codesign.pictures import frontier_figure, save_figure
+    from waveq.codesign.pictures import frontier_figure, readable, save_figure
     from waveq.codesign.placement import FRONT, SENSE, own_bits, place_run
     from waveq.codesign.report import OWN_LABEL, placement_sentence
     from waveq.codesign.space import TABLE, read_table
@@ -61,8 +61,18 @@ def frontier(
         from pareto import plot_html
 
         page = folder / "frontier.html"
+        table_shown, senses, limits = readable(frame, chosen, budget or ())
         with whole(page) as draft:
-            plot_html(frame, front, draft, sense=chosen, mark=mark, budgets=budget or (), layers=layers)
+            plot_html(
+                table_shown,
+                table_shown.loc[front.index],
+                draft,
+                title=f"Policies of {table}",
+                sense=senses,
+                mark=mark,
+                budgets=limits,
+                layers=layers,
+            )
         pictures.append(page.name)
     lines = [front_table(front), f"{len(front)} of {len(frame):,} policies are efficient"]
     data: dict[str, Any] = {"policies": len(frame), "frontier": front.to_dict("records"), "sense": chosen}
