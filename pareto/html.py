@@ -1,6 +1,6 @@
-"""Figure 4 as one file that can be mailed: a page that draws itself, asks for nothing, and shows the bits of each policy.
+"""Figure 4 as one file that can be mailed: a page that asks for nothing and shows the bits of each policy.
 
-The page is made of parts that lie in `pareto/page`: a skeleton, sections, and JavaScript that draws them on canvases from
+It is made of parts that lie in `pareto/page`: a skeleton, sections, and JavaScript that draws them on canvases from
 data that the page holds as JSON. `waveq report` makes its page of the same parts and some of its own.
 """
 
@@ -10,7 +10,7 @@ import html
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -22,10 +22,8 @@ import pandas as pd
 from pareto.plotdata import plot_data
 from pareto.plotting import axis_label
 
-__all__ = ["CLOUD_SECTIONS", "CLOUD_SCRIPTS", "cloud_data", "page_part", "page_text", "plot_html"]
+__all__ = ["cloud_data", "page_part", "page_text", "plot_html"]
 
-CLOUD_SECTIONS = ("cloud.html", "policy.html", "table.html")
-CLOUD_SCRIPTS = ("policy.js", "cloud.js", "table.js")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -59,8 +57,8 @@ def plot_html(
     data = cloud_data(frame, front, **selection)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    body = [page_part(name) for name in CLOUD_SECTIONS]
-    scripts = [page_part(name) for name in CLOUD_SCRIPTS]
+    body = [page_part(name) for name in ("cloud.html", "policy.html", "table.html")]
+    scripts = [page_part(name) for name in ("policy.js", "cloud.js", "table.js")]
     text = page_text(data, title="Policies and their frontier" if title is None else title, body=body, scripts=scripts)
     target.write_text(text, encoding="utf-8", newline="\n")
     return target
@@ -130,10 +128,12 @@ def cloud_data(frame: pd.DataFrame, front: pd.DataFrame, **selection: Any) -> di
         "stairs": len(senses) == 2,  # with more objectives the drawn two do not form a line
         "columns": columns,
         "bits": "".join(_DIGITS[width] for width in widths.ravel()),
-        "front": _rows_of(drawn[drawn["kind"] == "front"], frame),
-        "uniform": [[int(widths[row, 0]), row] for row in _rows_of(drawn[drawn["kind"] == "uniform"], frame)],
+        "front": _rows_of(drawn.loc[drawn["kind"] == "front", "row"], frame),
+        "uniform": [
+            [int(widths[row, 0]), row] for row in _rows_of(drawn.loc[drawn["kind"] == "uniform", "row"], frame)
+        ],
         "budgets": [_short(value) for value in drawn.loc[drawn["kind"] == "budget", "x"]],
-        "best": _rows_of(drawn[drawn["kind"] == "budget best"], frame),
+        "best": _rows_of(drawn.loc[drawn["kind"] == "budget best", "row"], frame),
         "marks": _marks(drawn[drawn["kind"] == "mark"], frame),
     }
     own = next((mark for mark in cloud["marks"] if mark["row"] is not None), None)
@@ -171,22 +171,21 @@ def _short(value: Any) -> float | None:
     return int(number) if number.is_integer() and abs(number) < 2**53 else float(f"{number:.7g}")
 
 
-def _rows_of(drawn: pd.DataFrame, frame: pd.DataFrame) -> list[int]:
-    """Positions in the frame of what `plot_data` names by index label."""
+def _rows_of(labels: Iterable[Any], frame: pd.DataFrame) -> list[int]:
+    """Positions of index labels in the frame; the first where a label is there twice."""
     places = dict(zip(reversed(frame.index), range(len(frame) - 1, -1, -1), strict=True))
-    for label in drawn["row"]:
+    for label in labels:
         if label not in places:
             raise ValueError(
                 f"front has the row {label!r}, which the frame lacks: pass the result of pareto.frontier(frame, ...)"
             )
-    return [places[label] for label in drawn["row"]]
+    return [places[label] for label in labels]
 
 
 def _marks(drawn: pd.DataFrame, frame: pd.DataFrame) -> list[dict[str, Any]]:
     marks = []
-    for place in drawn.index:
-        label, row = drawn.at[place, "label"], drawn.at[place, "row"]
-        at = {"x": _short(drawn.at[place, "x"]), "y": _short(drawn.at[place, "y"])}
-        position = None if row is None else _rows_of(drawn.loc[[place]], frame)[0]
-        marks.append({"label": str(label), **at, "row": position, "efficient": bool(drawn.at[place, "efficient"])})
+    for mark in drawn.to_dict("records"):
+        row = None if mark["row"] is None else _rows_of([mark["row"]], frame)[0]
+        at = {"x": _short(mark["x"]), "y": _short(mark["y"])}
+        marks.append({"label": str(mark["label"]), **at, "row": row, "efficient": bool(mark["efficient"])})
     return marks

@@ -34,12 +34,13 @@ function policyOf(row) {
 }
 if (data.policy) data.policy.row = cloud.marks.find(mark => mark.label === data.policy.label)?.row ?? null;
 
+const axisNames = [cloud.x, cloud.y].map(name => data.labels[name] ?? name);
 let box, x, y;
 function drawCloud(context, width, height) {
   box = { left: 56, right: width - 10, top: 24, bottom: height - 46 };
   x = scale(...xSpread, box.left, box.right);
   y = scale(...ySpread, box.bottom, box.top);
-  axes(context, box, x, y, data.labels[cloud.x] ?? cloud.x, data.labels[cloud.y] ?? cloud.y);
+  axes(context, box, x, y, ...axisNames);
   drawPolicies(context);
   drawFrontier(context);
   for (const limit of [...cloud.budgets, ...(budget === null ? [] : [budget])]) {
@@ -139,14 +140,17 @@ legend(byId("cloud"), [
   { name: "budget, best within it", variable: "budget", line: true },
   ...(dropped ? [{ name: `${words(dropped)} without finite values are not drawn` }] : []),
 ]);
-const view = picture(byId("cloud"), "accuracy against cost of all policies, with their frontier", 420, drawCloud);
+const view = picture(byId("cloud"), "accuracy against cost of all policies; arrow keys walk along the frontier", 420, drawCloud);
 view.canvas.tabIndex = 0;
+view.canvas.setAttribute("role", "application");  // it takes keys; what they choose is said by the section below
 
+// A star or a dot of the frontier lies above the points that it covers: it is met before them.
+const marked = new Set(marks.map(mark => mark.row));
 function nearest(event, reach = 14) {
   let found = null, least = reach * reach;
   const measure = row => (x(xs[row]) - event.offsetX) ** 2 + (y(ys[row]) - event.offsetY) ** 2;
   for (let row = 0; row < count; row++) {
-    const distance = drawable(row) ? measure(row) - (onFront.has(row) ? 4 : 0) : Infinity;
+    const distance = drawable(row) ? measure(row) - (marked.has(row) ? 81 : onFront.has(row) ? 9 : 0) : Infinity;
     if (distance < least) [found, least] = [row, distance];
   }
   return found;
@@ -185,7 +189,7 @@ function setBudget(limit) {
   fillTable();
 }
 
-byId("budget-label").textContent = `Budget, ${xSense === "min" ? "at most" : "at least"}, ${data.labels[cloud.x] ?? cloud.x}`;
+byId("budget-label").textContent = `Budget, ${xSense === "min" ? "at most" : "at least"}, ${axisNames[0]}`;
 byId("budget").addEventListener("input", event =>
   setBudget(xSpread[0] + event.target.value / 1000 * (xSpread[1] - xSpread[0])));
 byId("no-budget").addEventListener("click", () => setBudget(null));
@@ -198,8 +202,8 @@ view.canvas.addEventListener("pointermove", event => {
     tip(null);
     return setBudget(Math.max(xSpread[0], Math.min(xSpread[1], x.invert(event.offsetX))));
   }
-  const row = nearest(event);
-  tip(row === null ? null : describe(row), event);
+  const row = nearest(event), mark = marks.find(one => one.row === null && Math.hypot(x(one.x) - event.offsetX, y(one.y) - event.offsetY) < 10);
+  tip(mark ? [mark.label, ...axisNames.map((name, at) => `${name} ${words(at ? mark.y : mark.x)}`)] : row === null ? null : describe(row), event);
   if (row !== hovered) { hovered = row; view.redraw(); }
 });
 view.canvas.addEventListener("pointerup", event => {

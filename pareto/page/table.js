@@ -27,7 +27,7 @@ function fillTable() {
 }
 
 function tableRow(row) {
-  const line = element("tr", "", { tabindex: 0 });
+  const line = element("tr");
   line.dataset.row = row;
   for (const name of Object.keys(columns)) line.append(element("td", words(columns[name][row])));
   if (data.layers.length) {
@@ -56,9 +56,16 @@ for (const name of heads) {
   headRow.append(head);
 }
 byId("policies").tHead.append(headRow);
-const pick = event => { const line = event.target.closest("tr[data-row]"); if (line) choose(+line.dataset.row); };
-byId("policies").tBodies[0].addEventListener("click", pick);
-byId("policies").tBodies[0].addEventListener("keydown", event => { if (event.key === "Enter") pick(event); });
+byId("policies").tBodies[0].addEventListener("click", event => choose(+event.target.closest("tr").dataset.row));
+byId("rows").addEventListener("keydown", event => {
+  const lines = [...byId("policies").tBodies[0].rows], step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step || event.target !== byId("rows")) return;
+  event.preventDefault();
+  const line = lines[lines.findIndex(one => one.classList.contains("chosen")) + step];
+  if (!line) return;
+  choose(+line.dataset.row);
+  line.scrollIntoView({ block: "nearest" });
+});
 byId("which").addEventListener("change", () => { shownRows = STEP; fillTable(); });
 byId("more").addEventListener("click", () => { shownRows += STEP; fillTable(); });
 

@@ -1,12 +1,13 @@
 """report.html of a run folder: what report.md says, as one file that can be mailed, with pictures that answer.
 
-The page is put together from the parts of `pareto.html`; ``page.js`` beside this file draws what a run adds. Whatever a file
-of the run may hold (names of layers, warnings, settings) goes into the page's data, never into its HTML.
+The page is put together from the parts of `pareto.html`; ``page.js`` beside this file draws what a run adds. Whatever a
+file of the run may hold (names of layers, warnings, settings) goes into the page's data, never into its HTML.
 """
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from waveq._files import write_text
+from waveq._names import suggestion
 from waveq.codesign.frames import read_frame
 from waveq.codesign.pictures import learning_data, readable
 from waveq.codesign.placement import SENSE, own_bits, place
@@ -85,9 +87,9 @@ def page_data(run: TrainedRun) -> dict[str, Any]:
     """What the page shows, as JSON values.
 
     Returns:
-        What `pareto.html.cloud_data` gives where policies were measured, else layers, labels and policy of the run's own;
-        prose (sentences), tables, bars and lines by the name of their section; file, the policy file that the page fills
-        in, and fields, where in it the bits of each column belong.
+        What `pareto.html.cloud_data` gives where policies were measured, else layers, labels and policy of the run's
+        own; prose (sentences), tables, bars and lines by the name of their section; file, the policy file that the page
+        fills in, and fields, where in it the bits of each column belong.
     """
     data, place_sentences = _policies(run)
     energy, sensitivity = _energy(run), _sensitivity(run)
@@ -154,7 +156,7 @@ def _energy(run: TrainedRun) -> dict[str, Any] | None:
     path = run.path / "score.csv"
     if not path.exists():
         return None
-    frame = read_frame(path)
+    frame = _read(path, ["name"], [f"{part}_pj" for part in PARTS])
     series = [{"name": part.replace("_", " "), "values": _digits(frame[f"{part}_pj"] / 1e6)} for part in PARTS]
     label = "energy of the learned policy by layer and part"
     return {"label": label, "unit": "energy (µJ)", "names": _names(frame["name"]), "series": series, "stacked": True}
@@ -164,10 +166,11 @@ def _sensitivity(run: TrainedRun) -> dict[str, Any] | None:
     path = run.path / SENSITIVITY
     if not path.exists():
         return None
-    frame = read_frame(path)
+    frame = _read(path, ["layer"], ["step", "change", "standard_error"])
     names = list(dict.fromkeys(frame["layer"]))
     series = []
-    for step, rows in frame.groupby("step"):
+    for step in sorted(frame["step"].unique()):
+        rows = frame[frame["step"] == step]
         changes = rows.drop_duplicates("layer").set_index("layer").reindex(names)
         words = f"{int(step):+d} bit{'' if abs(int(step)) == 1 else 's'}, mean {rows['change'].mean():+.2f}"
         errors = _digits(changes["standard_error"])
@@ -198,13 +201,29 @@ def _accuracy_curves(run: TrainedRun) -> dict[str, Any] | None:
         metrics = run.path / stage / "metrics.csv"
         if not metrics.exists():
             continue
-        rows = read_frame(metrics).dropna(subset=["validation_accuracy"])
+        rows = _read(metrics, [], ["step", "validation_accuracy"]).dropna()
         rows = rows.iloc[_spread(len(rows))]
         if len(rows):
             steps = [int(step) for step in rows["step"]]
             series.append({"name": words, "steps": steps, "values": _digits(100 * rows["validation_accuracy"])})
     label = "accuracy on the validation images, stage by stage"
     return {"label": label, "unit": "validation accuracy (%)", "series": series} if series else None
+
+
+def _read(path: Path, words: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
+    """These columns of a table.
+
+    Raises:
+        ValueError: a column that is missing, or one of numbers that has other things; the message names the file.
+    """
+    frame = read_frame(path)
+    missing = [name for name in (*words, *numbers) if name not in frame.columns]
+    if missing:
+        raise ValueError(f"{path} lacks the column {missing[0]!r}{suggestion(missing[0], [*map(str, frame.columns)])}")
+    try:
+        return frame[[*words, *numbers]].astype(dict.fromkeys(numbers, "float64"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def _spread(count: int) -> Any:

@@ -41,8 +41,8 @@ __all__ = [
 OWN_LABEL = "WaveQ (learned)"
 RESULT_HEAD = ("network", "mean bits", "validation %", "test %")
 BITS_ARE = (
-    "Bits are total stored bits, sign included; the mean counts every layer once. The test images were read once, for this "
-    "table; everything below is measured on other images unless it says so."
+    "Bits are total stored bits, sign included; the mean counts every layer once. The test images were read once, for "
+    "this table; everything below is measured on other images unless it says so."
 )
 
 
