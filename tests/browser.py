@@ -51,16 +51,12 @@ def browser(*, width: int = 1200, height: int = 900, dark: bool = False) -> Iter
             with open(to_browser[1], "wb", buffering=0) as words, open(from_browser[0], "rb") as answers:
                 opened = Browser(words, answers)
                 opened.size(width, height)
-                opened.call("Emulation.setEmulatedMedia", features=[_theme(dark)])
+                opened.theme(dark=dark)
                 yield opened
                 opened.call("Browser.close", session=False)
         finally:
             process.terminate()
             process.wait(30)
-
-
-def _theme(dark: bool) -> dict[str, str]:
-    return {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
 
 
 class Browser:
@@ -116,6 +112,11 @@ class Browser:
     def size(self, width: int, height: int = 900, *, phone: bool = False) -> None:
         """The window in CSS pixels."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
+
+    def theme(self, *, dark: bool) -> None:
+        """What the page is told that its reader prefers."""
+        feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[feature])
 
     def mouse(self, kind: str, x: float, y: float, *, pressed: bool = False) -> None:
         """ "mouseMoved", "mousePressed" or "mouseReleased" at a place of the window."""

@@ -47,7 +47,7 @@ function drawCloud(context, width, height) {
     context.strokeStyle = colour("budget");
     context.lineWidth = 2;
     context.setLineDash([7, 4]);
-    segment(context, x(limit), box.top, x(limit), box.bottom);
+    segment(context, Math.round(x(limit)), box.top, Math.round(x(limit)), box.bottom);
     context.setLineDash([]);
   }
   drawUniform(context);
