@@ -32,7 +32,14 @@ def test_demo_asks_for_the_whole_pipeline_on_digits(
 
 def test_demo_prints_accuracy_costs_and_place(designed: Any) -> None:
     text = demo_text(designed)
-    for words in ("float", "bits (mean of layers)", "less energy", "policies evaluated", "report.md"):
+    for words in (
+        "float",
+        "bits (mean of layers)",
+        "less energy",
+        "policies evaluated",
+        "report.md",
+        str(designed.page),
+    ):
         assert words in text
 
 
