@@ -17,7 +17,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["jit_parallel", "load_word"]
+__all__ = ["jit", "jit_parallel", "load_word"]
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 _PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]
@@ -28,12 +28,21 @@ def jit_parallel(kernel: Kernel) -> Kernel:
 
     cast: numba is untyped, and a kernel keeps the signature that it was written with.
     """
+    return _compiled(kernel, parallel=True)
+
+
+def jit(kernel: Kernel) -> Kernel:
+    """The same for a kernel whose steps follow each other: one thread."""
+    return _compiled(kernel, parallel=False)
+
+
+def _compiled(kernel: Kernel, *, parallel: bool) -> Kernel:
     if _PLAIN:
         return np.errstate(over="ignore")(kernel)
     try:
-        return cast(Kernel, numba.njit(nogil=True, parallel=True, cache=True)(kernel))
+        return cast(Kernel, numba.njit(nogil=True, parallel=parallel, cache=True)(kernel))
     except RuntimeError:  # a read-only installation and no home: numba finds no folder that it can write
-        return cast(Kernel, numba.njit(nogil=True, parallel=True)(kernel))
+        return cast(Kernel, numba.njit(nogil=True, parallel=parallel)(kernel))
 
 
 def _read_word(_typing: Any, array: Any, _offset: Any) -> Any:

@@ -7,15 +7,17 @@ are what only grows: rows that are appended to metrics.csv, TensorBoard's events
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["Frame", "whole", "write_frame", "write_json", "write_text"]
+__all__ = ["Frame", "whole", "whole_folder", "write_frame", "write_json", "write_text"]
 
 
 class Frame(Protocol):
@@ -66,6 +68,45 @@ def whole(path: Path | str) -> Iterator[Path]:
         if error.errno is None or error.filename not in (str(draft), draft, None):
             raise
         raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def whole_folder(path: Path | str) -> Iterator[Path]:
+    """Within, a new empty folder; it takes its name once all its files are on the disk.
+
+    Where writing fails it is removed. Nothing that was there before is replaced: files of another export beside those
+    of this one would be read as one.
+
+    Args:
+        path: the folder, which must not exist.
+
+    Raises:
+        FileExistsError: something has the name.
+        OSError: the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     with whole_folder(f"{place}/new") as draft:
+        ...         _ = Path(draft, "a.txt").write_bytes(b"all of it")
+        ...     [found.name for found in Path(place).rglob("*")]
+        ['new', 'a.txt']
+    """
+    target = Path(path).absolute()
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "exists already; give a folder that does not", str(path))
+    draft = target.with_name(f".{target.name}.{os.getpid()}.{next(_NUMBERS)}")
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        for each in sorted(draft.rglob("*")):
+            _to_disk(each)
+        _to_disk(draft)
+        os.rename(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        _to_disk(target.parent)
 
 
 def write_text(path: Path | str, text: str) -> None:

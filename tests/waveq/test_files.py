@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from waveq import _files
-from waveq._files import whole, write_json, write_text
+from waveq._files import whole, whole_folder, write_json, write_text
 
 
 def interrupted(path: Path) -> None:
@@ -114,3 +114,28 @@ def test_text_is_utf8_in_any_locale(tmp_path: Path) -> None:
         check=True,
     )
     assert (tmp_path / "a.txt").read_bytes() == "µJ β\n".encode()
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    def half(path: Path) -> None:
+        with whole_folder(path) as draft:
+            (draft / "a.txt").write_text("half")
+            assert not path.exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half(tmp_path / "made" / "new")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "made"]
+    with whole_folder(tmp_path / "new") as draft:
+        (draft / "inner").mkdir()
+        (draft / "inner" / "a.txt").write_text("all")
+    assert (tmp_path / "new" / "inner" / "a.txt").read_text() == "all"
+
+
+def test_a_folder_replaces_nothing(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "file").touch()
+    for name in (".", "link", "file"):
+        with pytest.raises(FileExistsError, match="exists already"), whole_folder(tmp_path / name):
+            pytest.fail("never entered")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "link"]

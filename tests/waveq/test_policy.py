@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.docs_blocks import first_python_block
 from waveq import Policy
 
 
@@ -75,6 +76,10 @@ def test_any_names_survive_the_file(tmp_path_factory: pytest.TempPathFactory, bi
 def test_a_plain_object_is_a_policy(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text('{"conv1": 8, "fc": 3}')
     assert Policy.load(tmp_path / "p.json") == {"conv1": 8, "fc": 3}
+
+
+def test_maps_of_other_tools_are_read_and_written_as_the_page_says() -> None:
+    exec(compile(first_python_block("export.md", "Bits from other tools, and for them"), "export.md", "exec"), {})
 
 
 def test_copies_and_pickles() -> None:

@@ -11,6 +11,7 @@ from waveq.cli.common import AsJson, Hardware, Quiet, emit, resumable, say_progr
 from waveq.cli.parsing import parse_bits
 
 if TYPE_CHECKING:
+    from waveq.codesign.deployed import Deployed
     from waveq.codesign.pipeline import CoDesign
 
 __all__ = ["demo", "demo_text", "register"]
@@ -34,9 +35,10 @@ def demo(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a small network on handwritten digits, learn its bits, price them, and evaluate every other policy.
+    """Train a small network on handwritten digits, learn its bits, price them, evaluate every other policy, export it.
 
-    The data come with scikit-learn. After Ctrl-C the same command goes on where it stopped.
+    The data come with scikit-learn. The last step, RUN/model.onnx in ONNX Runtime, needs waveq[export].
+    After Ctrl-C the same command goes on where it stopped.
     """
     from waveq.codesign.pipeline import codesign
     from waveq.codesign.protocol import Protocol
@@ -53,11 +55,25 @@ def demo(
             protocol=Protocol(finetune_epochs=finetune_epochs),
             say=_nothing if silent else say_progress,
         )
-    emit(demo_text(design), design.to_dict(), as_json=as_json)
+        if not silent:
+            say_progress("export: integers in ONNX, run by ONNX Runtime")
+        deployed = _deployed(design)
+    data = deployed if isinstance(deployed, str) else deployed.to_dict()
+    emit(f"{demo_text(design)}\n{deployed}", {**design.to_dict(), "onnx": data}, as_json=as_json)
+
+
+def _deployed(design: CoDesign) -> Deployed | str:
+    """The network in ONNX Runtime, or a sentence that says why not: what came before is not lost by it."""
+    from waveq.codesign.deployed import deploy
+
+    try:
+        return deploy(design.run)
+    except (ImportError, ValueError) as error:
+        return f"model.onnx was left out: {error}"
 
 
 def demo_text(design: CoDesign) -> str:
-    """What the demo prints at its end."""
+    """What the demo prints of the pipeline."""
     from waveq.cli.train import result_text
     from waveq.codesign.report import placement_sentence
 

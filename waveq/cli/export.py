@@ -13,6 +13,7 @@ from waveq.train.user_modules import import_modules
 __all__ = ["export", "register"]
 
 _SAMPLES = 64
+_TARGETS = "onnx, torchao (need waveq[export]), qonnx (needs qonnx too), hf (needs waveq[hf]), c or npz."
 
 
 def register(app: typer.Typer) -> None:
@@ -20,14 +21,16 @@ def register(app: typer.Typer) -> None:
     app.command(
         "export",
         epilog="Example: waveq export runs/demo --to onnx    or: waveq export runs/demo --to npz --path net.npz",
-        short_help="The final network with integer weights: ONNX, QONNX, or a NumPy archive.",
+        short_help="The final network with integer weights: ONNX, QONNX, Hugging Face, torchao, C, or a NumPy archive.",
     )(export)
 
 
 def export(
     run: FinishedRun,
-    to: Annotated[str, typer.Option(help="onnx (needs waveq[export]), qonnx (needs qonnx too) or npz.")] = "onnx",
-    path: Annotated[Path | None, typer.Option(help="The file (default: RUN/model.onnx, .qonnx.onnx, .npz).")] = None,
+    to: Annotated[str, typer.Option(help=_TARGETS)] = "onnx",
+    path: Annotated[
+        Path | None, typer.Option(help="The file, or folder of hf (default: RUN/model.<its ending>).")
+    ] = None,
     opset: Annotated[
         int | None, typer.Option(help="Of ONNX; default: the first with the smallest integer types for all layers.")
     ] = None,

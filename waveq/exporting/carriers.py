@@ -58,7 +58,7 @@ def whole_codes(each: Integers) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, A
     codes, scale = each.codes.cpu().numpy(), each.scale.cpu().float().numpy()
     if each.offset == 0.0:
         return codes, scale, each.bits
-    return 2 * codes.astype(np.int16) + 1, scale / 2, each.bits + 1
+    return 2 * codes.astype(np.int16) + 1, np.asarray(scale / 2), each.bits + 1
 
 
 def carriers(found: Mapping[str, Integers], opset: int | None) -> dict[str, Carrier]:

@@ -15,8 +15,15 @@ from waveq.exporting.report import Exported
 
 __all__ = ["SUFFIXES", "Target", "export"]
 
-Target = Literal["onnx", "qonnx", "npz"]
-SUFFIXES: Mapping[str, str] = {"onnx": "onnx", "qonnx": "qonnx.onnx", "npz": "npz"}
+Target = Literal["onnx", "qonnx", "npz", "hf", "torchao", "c"]
+SUFFIXES: Mapping[str, str] = {
+    "onnx": "onnx",
+    "qonnx": "qonnx.onnx",
+    "npz": "npz",
+    "hf": "hf",
+    "torchao": "pt2",
+    "c": "h",
+}
 
 
 def export(
@@ -35,17 +42,18 @@ def export(
     Args:
         model: after ``finalize()``, or plain with the weights of such a model; unchanged.
         policy: its bits, a ``Policy`` or a plain mapping.
-        path: the file.
+        path: the file; for "hf" a folder that does not exist.
         to: "onnx" (ONNX Runtime and others run it), "qonnx" (Quant nodes, for hls4ml and FINN), "npz" (a NumPy archive,
-            packed).
+            packed), "hf" (a folder for ``from_pretrained`` of transformers), "torchao" (a program of ``torch.export``),
+            "c" (a header, and a program beside it that runs the network).
         sample: inputs, for targets that compute: one tensor or several, samples along the first axis.
         opset: of ONNX; None takes the first that has the smallest integer types.
 
     Raises:
         ValueError: an unknown target; a policy of another model; weights that are no integers times a scale; a grid or
             an opset that the target does not have; outputs that differ from torch's.
-        ImportError: a package of ``waveq[export]`` that the target needs is missing.
-        OSError: the file cannot be written.
+        ImportError: a package of ``waveq[export]`` or ``waveq[hf]`` that the target needs is missing.
+        OSError: the file cannot be written, or the folder exists.
 
     Example:
         >>> import tempfile, waveq
@@ -57,15 +65,27 @@ def export(
         (216, 2112, '3 bits packed', 0.0)
     """
     check_choice("to", to, get_args(Target))
+    if opset is not None and to != "onnx":
+        raise ValueError(f"opset is for target 'onnx', not for {to!r}")
     found = integers(model, policy)
     if to == "npz":
         from waveq.exporting.npz import write_npz
 
         return write_npz(model, found, Path(path))
     examples = _samples(to, sample)
+    if to == "hf":
+        from waveq.exporting.hugging_face import write_hugging_face
+
+        return write_hugging_face(model, policy, found, Path(path), examples)
+    if to == "torchao":
+        from waveq.exporting.torchao import write_torchao
+
+        return write_torchao(model, policy, found, Path(path), examples)
+    if to == "c":
+        from waveq.exporting.c_file import write_c
+
+        return write_c(model, found, Path(path), examples)
     if to == "qonnx":
-        if opset is not None:
-            raise ValueError("opset is for target 'onnx'; target 'qonnx' has its own operators at any")
         from waveq.exporting.qonnx_file import write_qonnx
 
         return write_qonnx(model, policy, found, Path(path), examples)

@@ -28,9 +28,15 @@ def compare(runtime: Any, data: bytes, model: nn.Module, example: tuple[Tensor, 
     options = runtime.SessionOptions()
     # without it, ONNX Runtime rounds the inputs of some linear layers of 4 bits to 8 bits: no fault of the file
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-    session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    feeds = {given.name: value.numpy() for given, value in zip(session.get_inputs(), example, strict=True)}
-    return largest_difference(expected, [torch.as_tensor(each) for each in session.run(None, feeds)])
+    options.log_severity_level = 4  # it prints what it then raises
+    try:
+        session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        feeds = {given.name: value.numpy() for given, value in zip(session.get_inputs(), example, strict=True)}
+        found = session.run(None, feeds)
+    except Exception as error:  # it has a dozen kinds with nothing in common
+        told = str(error).strip().partition("\n")[0]
+        raise ValueError(f"ONNX Runtime does not run what was exported, and nothing was written: {told}") from error
+    return largest_difference(expected, [torch.as_tensor(each) for each in found])
 
 
 def largest_difference(expected: list[Tensor], found: list[Tensor]) -> tuple[float, float]:

@@ -17,12 +17,24 @@ from waveq.exporting.carriers import carrier_for, carriers, raw_bytes, whole_cod
 from waveq.exporting.input_grids import InputGrid
 from waveq.exporting.integers import Integers
 from waveq.exporting.onnx_check import compare, require_close
-from waveq.exporting.onnx_graph import MARKER, OPSET, load_package, marked_graph
+from waveq.exporting.onnx_graph import MARKER, OPSET, marked_graph
+from waveq.exporting.packages import load_package
 from waveq.exporting.report import Exported, exported
 from waveq.method.sites import weight_sites
 from waveq.policy import Policy
 
-__all__ = ["channel_shape", "describe", "initializer_names", "replace_markers", "weight_place", "write_onnx"]
+__all__ = [
+    "TRANSPOSED",
+    "channel_shape",
+    "describe",
+    "initializer_names",
+    "replace_markers",
+    "weight_place",
+    "write_onnx",
+]
+
+TRANSPOSED = "_transposed"
+"""Behind the name of a linear layer's weight that stands in the file as (inputs, outputs)."""
 
 
 def write_onnx(
@@ -95,27 +107,48 @@ def channel_shape(each: Integers) -> list[int]:
 
 def _replace_weight(onnx: Any, graph: Any, name: str, key: str, each: Integers, opset: int) -> None:
     """Instead of float weights their codes, and a node that gives the weights under their old name."""
-    where = weight_place(graph, name, key, each)
+    del graph.initializer[weight_place(graph, name, key, each)]
     codes, scale, bits = whole_codes(each)
+    axis = {} if each.axis is None else {"axis": each.axis}
+    given = _take_transpose(graph, key)
+    if given != key:
+        codes, axis = codes.T, {} if each.axis is None else {"axis": 1 - each.axis}
     carrier = carrier_for(bits, opset)
-    tensor = graph.initializer[where]
-    dims, zero = list(tensor.dims), np.zeros_like(codes, shape=scale.shape)
     kind = getattr(onnx.TensorProto, carrier.name(signed=True))
-    del graph.initializer[where]
-    for suffix, values in (("codes", codes), ("zero", zero)):
+    for suffix, values in (("codes", codes), ("zero", np.zeros_like(codes, shape=scale.shape))):
         made = onnx.TensorProto(name=f"{key}_{suffix}", data_type=kind, raw_data=raw_bytes(values, carrier))
-        made.dims.extend(dims if suffix == "codes" else scale.shape)
+        made.dims.extend(values.shape)
         graph.initializer.append(made)
     graph.initializer.append(onnx.numpy_helper.from_array(scale, f"{key}_scale"))
-    axis = {} if each.axis is None else {"axis": each.axis}
     node = onnx.helper.make_node(
         "DequantizeLinear",
         [f"{key}_codes", f"{key}_scale", f"{key}_zero"],
-        [key],
+        [given],
         name=f"{key}_dequantize",
         **axis,
     )
     graph.node.insert(0, node)
+
+
+def _take_transpose(graph: Any, key: str) -> str:
+    """What the graph calls a weight from now on: where a transposition alone reads it, the transposed weight, and the
+    transposition is gone.
+
+    ONNX Runtime 1.32 moves one before the codes, and then does not load codes of 2 bits.
+    """
+    readers = [node for node in graph.node if key in node.input]
+    if len(readers) != 1 or readers[0].op_type != "Transpose":
+        return key
+    (transpose,) = readers
+    if [list(each.ints) for each in transpose.attribute if each.name == "perm"] != [[1, 0]]:
+        return key
+    given = f"{key}{TRANSPOSED}"
+    for node in graph.node:
+        for place, read in enumerate(node.input):
+            if read == transpose.output[0]:
+                node.input[place] = given
+    graph.node.remove(transpose)
+    return given
 
 
 def replace_markers(

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import importlib
-import io
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from waveq.exporting.input_grids import InputGrid, input_grid
+from waveq.exporting.packages import load_package, quiet
 from waveq.method.fixed_input import FIXED_INPUT, FixedInput
 
-__all__ = ["MARKER", "OPSET", "load_package", "marked_graph"]
+__all__ = ["MARKER", "OPSET", "marked_graph"]
 
 OPSET = 18  # torch's exporter begins with it
 MARKER = "waveq"
 """The domain of the markers; each has the attribute ``layer``."""
-
-
-def load_package(name: str) -> Any:
-    """A package of the extra ``waveq[export]``, or one that stands beside it (qonnx).
-
-    Raises:
-        ImportError: not installed; the message says how.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        beside = " qonnx" if package == "qonnx" else ""
-        raise ImportError(f"this target needs the package {package}: pip install 'waveq[export]'{beside}") from error
 
 
 class _Marked(nn.Module):
@@ -73,7 +55,7 @@ def marked_graph(model: nn.Module, example: tuple[Tensor, ...], *, any_batch: bo
         if isinstance(fixed, FixedInput):
             grids[name] = input_grid(name, fixed)
             module._modules[FIXED_INPUT] = _Marked(name)
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         # optimize=True would fold batch norm into the weights, which then lie on no grid
         program: Any = torch.onnx.export(
             copied,
@@ -95,11 +77,3 @@ def _plain(graph: Any) -> Any:
         del each.metadata_props[:]
         each.doc_string = ""
     return graph
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints, and warns of itself."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,16 @@ def test_demo_asks_for_the_whole_pipeline_on_digits(
         return designed
 
     monkeypatch.setattr(waveq.codesign.pipeline, "codesign", note)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
     assert main(["demo", "--run", str(tmp_path), "--seed", "2", "--bits", "2,3", "--json"]) == 0
     assert (asked["config"].dataset, asked["config"].seed, asked["config"].run_dir) == ("digits", 2, tmp_path)
     assert asked["choices"] == (2, 3)
     data = json.loads(capsys.readouterr().out)
     assert data["placement"] == designed.placement.summary()
+    told = "model.onnx was left out: this target needs the package onnxruntime: pip install 'waveq[export]'"
+    assert data["onnx"] == told
+    assert main(["demo", "--run", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith(f"{told}\n")
 
 
 def test_demo_prints_accuracy_costs_and_place(designed: Any) -> None:

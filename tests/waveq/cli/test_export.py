@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from waveq.cli.app import main
+from waveq.exporting.c_check import find_compiler
 from waveq.exporting.npz import read_npz
 
 
@@ -38,8 +39,38 @@ def test_onnx_says_sizes_and_the_difference(run_copy: Path, capsys: pytest.Captu
     assert not (run_copy / "model.onnx").exists()
 
 
+@pytest.mark.slow
+def test_a_header_and_its_program(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(run_copy), "--to", "c"]) == 0
+    compared = "was compiled by" if find_compiler() else "was not compared with torch: no C compiler was found"
+    assert compared in capsys.readouterr().out
+    assert '#include "model.h"' in (run_copy / "model.c").read_text()
+
+
+@pytest.mark.slow
+def test_torchao_is_a_program(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torchao", reason="needs waveq[export]")
+    capsys.readouterr()  # it says something when it is imported
+    assert main(["export", str(run_copy), "--to", "torchao"]) == 0
+    captured = capsys.readouterr()
+    assert "in int8" in captured.out
+    assert captured.err == ""
+    torch.export.load(run_copy / "model.pt2")
+
+
+@pytest.mark.slow
+def test_hugging_face_is_for_its_own_models(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers", reason="needs waveq[hf]")
+    pytest.importorskip("compressed_tensors", reason="needs waveq[hf]")
+    assert main(["export", str(run_copy), "--to", "hf"]) == 2
+    assert "target 'hf' is for models of transformers" in capsys.readouterr().err
+    assert not (run_copy / "model.hf").exists()
+
+
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path), "--to", "onx"]) == 2
-    assert "--to must be one of 'onnx', 'qonnx', 'npz', not 'onx'; did you mean 'onnx'?" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "--to must be one of 'onnx', " in error
+    assert "not 'onx'; did you mean 'onnx'?" in error
     assert main(["export", str(tmp_path)]) == 2
     assert "is no run folder" in capsys.readouterr().err

@@ -15,6 +15,7 @@ import waveq
 import waveq.zoo
 from waveq.exporting.carriers import Carrier, carrier_for, raw_bytes
 from waveq.exporting.input_grids import input_grid
+from waveq.exporting.onnx_file import TRANSPOSED
 from waveq.method.fixed_input import FixedInput
 from waveq.quantizers import make_activation_quantizer
 
@@ -55,7 +56,8 @@ def weights_in(onnx: Any, path: Path) -> dict[str, np.ndarray[Any, Any]]:
             shape = [1] * codes.ndim
             if scale.ndim:
                 shape[axis] = -1
-            found[node.output[0]] = codes * scale.reshape(shape)
+            name, weight = node.output[0], codes * scale.reshape(shape)
+            found[name.removesuffix(TRANSPOSED)] = weight.T if name.endswith(TRANSPOSED) else weight
     return found
 
 
@@ -117,15 +119,18 @@ class Attentive(nn.Module):
 
 
 @pytest.mark.parametrize("options", [{"quantizer": "lsq", "also": ("tokens",)}, {"quantizer": "wrpn", "scale": "max"}])
-def test_attention_and_embeddings(onnx: Any, options: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bits", [2, 4])
+def test_attention_and_embeddings(onnx: Any, options: Any, bits: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, x = Attentive(), torch.randint(0, 50, (4, 7))
-    policy = finalised(model, x, 4, granularity="channel" if "scale" in options else None, **options)
+    policy = finalised(model, x, bits, granularity="channel" if "scale" in options else None, **options)
     made = waveq.export(model, policy, tmp_path / "net.onnx", to="onnx", sample=x)
     assert made.difference <= 1e-5 * made.largest
     assert "encoder.self_attn.in_proj_weight" in made.carriers
     found = weights_in(onnx, tmp_path / "net.onnx")
-    assert np.array_equal(found["encoder.linear1.weight"], model.encoder.linear1.weight.detach().numpy())
+    for name, weight in found.items():
+        assert np.array_equal(weight, model.get_parameter(name).detach().numpy())
+    assert set(found) == {name if name.endswith("weight") else f"{name}.weight" for name in policy}
     assert str(Path(__file__).parent).encode() not in (tmp_path / "net.onnx").read_bytes()  # no paths of this machine
 
 
