@@ -27,7 +27,9 @@ for (const host of document.querySelectorAll("[data-lines]"))
   if (data.lines[host.dataset.lines]) lines(host, data.lines[host.dataset.lines]);
 
 // Lines over steps; the pointer, or a button of the legend, brings one of them forward.
-function lines(host, { label, unit, series, spans }) {
+// `steps` are those of all series, unless one has its own.
+function lines(host, { label, unit, steps: shared, series: given, spans }) {
+  const series = given.map(one => ({ steps: shared, ...one }));
   const dashes = [[], [7, 3], [2, 3], [7, 3, 2, 3]];
   const all = series.flatMap(one => one.values), steps = series.flatMap(one => one.steps);
   const [low, high] = [Math.min(...all), Math.max(...all)], rim = (high - low || 1) * 0.06;
@@ -53,12 +55,13 @@ function lines(host, { label, unit, series, spans }) {
     context.globalAlpha = 1;
   });
   const bring = number => { if (number !== forward) { forward = number; shown.redraw(); } };
-  const list = element("p", "", { class: "legend" });
+  const list = element("p", "", { class: series.length > 20 ? "legend long" : "legend" });
   series.forEach((one, number) => {
     const entry = element("button", "", { type: "button" }), swatch = element("i", "", { class: "line" });
     swatch.style.borderColor = `var(--${variable(number)})`;
     swatch.style.borderTopStyle = ["solid", "dashed", "dotted", "double"][Math.floor(number / 8) % 4];
-    entry.append(swatch, one.name);
+    entry.title = one.name;
+    entry.append(swatch, shorter(one.name));
     for (const event of ["pointerenter", "focus"]) entry.addEventListener(event, () => bring(number));
     for (const event of ["pointerleave", "blur"]) entry.addEventListener(event, () => bring(null));
     list.append(entry);

@@ -187,12 +187,12 @@ def _bits_curves(run: TrainedRun) -> dict[str, Any] | None:
     if data.empty:
         return None
     kept = data.iloc[_spread(len(data))]
-    steps = [int(step) for step in kept.index]
-    series = [{"name": str(name), "steps": steps, "values": _digits(kept[name])} for name in kept.columns]
+    series = [{"name": str(name), "values": _digits(kept[name])} for name in kept.columns]
     phase = data.attrs["phase"]
     moving = phase.index[phase == 2]
     spans = [[int(moving[0]), int(moving[-1])]] if len(moving) else []
-    return {"label": "bits of each layer over the steps", "unit": "bits (β + 1)", "series": series, "spans": spans}
+    chart = {"label": "bits of each layer over the steps", "unit": "bits (β + 1)", "spans": spans}
+    return {**chart, "steps": [int(step) for step in kept.index], "series": series}
 
 
 def _accuracy_curves(run: TrainedRun) -> dict[str, Any] | None:
@@ -232,8 +232,8 @@ def _spread(count: int) -> Any:
 
 
 def _digits(values: pd.Series[Any]) -> list[float | None]:
-    """Five digits, which is more than a picture shows; None where there is no number."""
-    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
+    """Four digits, which is more than a picture shows; None where there is no number."""
+    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]
 
 
 def _names(values: Any) -> list[str]:
