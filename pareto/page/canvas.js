@@ -63,6 +63,10 @@ function scale(low, high, from, to) {
   return Object.assign(place, { low, high });
 }
 
+// A value beside an axis, where there is no room for a million in full.
+const tickWords = (value, axis) => Math.max(Math.abs(axis.low), Math.abs(axis.high)) < 1e6 || !value ? words(value, 6) :
+  value.toLocaleString("en-US", { notation: "scientific", maximumSignificantDigits: 4 });
+
 // Lines with their values; `box` has left, right, top, bottom in pixels. x may be null: the caller names what is below.
 function axes(context, box, x, y, xLabel, yLabel) {
   context.strokeStyle = colour("grid");
@@ -72,14 +76,14 @@ function axes(context, box, x, y, xLabel, yLabel) {
   context.textBaseline = "middle";
   for (const value of ticks(y.low, y.high, (box.bottom - box.top) / 50)) {
     segment(context, box.left, y(value), box.right, y(value));
-    context.fillText(words(value, 6), box.left - 6, y(value));
+    context.fillText(tickWords(value, y), box.left - 6, y(value));
   }
   context.textAlign = "center";
   context.textBaseline = "top";
   if (x) {
     for (const value of ticks(x.low, x.high, (box.right - box.left) / 80)) {
       segment(context, x(value), box.top, x(value), box.bottom);
-      context.fillText(words(value, 6), x(value), box.bottom + 6);
+      context.fillText(tickWords(value, x), x(value), box.bottom + 6);
     }
     context.fillText(xLabel, (box.left + box.right) / 2, box.bottom + 24);
   }

@@ -1,12 +1,13 @@
 // The policies as a table: sorted by a click on a column's head, a part of the rows at a time, within the budget.
 const STEP = 100;
-const heads = [...Object.keys(columns), ...(data.layers.length ? ["mean bits", "bits"] : [])];
+const MEAN = "\0mean bits", BITS = "\0bits";  // no column of a table is called so
+const heads = [...Object.keys(columns), ...(data.layers.length ? [MEAN, BITS] : [])];
 const meanBits = data.layers.length ? xs.map((_, row) => bitsOf(row).reduce((sum, bits) => sum + bits, 0) / data.layers.length) : [];
 let sorted = { by: cloud.x, descending: xSense === "max" }, shownRows = STEP;
 
 function key(row) {
-  if (sorted.by === "bits") return cloud.bits.slice(row * data.layers.length, (row + 1) * data.layers.length);
-  return sorted.by === "mean bits" ? meanBits[row] : columns[sorted.by][row];
+  if (sorted.by === BITS) return cloud.bits.slice(row * data.layers.length, (row + 1) * data.layers.length);
+  return sorted.by === MEAN ? meanBits[row] : columns[sorted.by][row];
 }
 
 function tableRows() {
@@ -48,9 +49,9 @@ function sortBy(name) {
 
 const headRow = element("tr");
 for (const name of heads) {
-  const head = element("th", "", { scope: "col" }), button = element("button", data.labels[name] ?? name, { type: "button" });
+  const head = element("th", "", { scope: "col" }), button = element("button", data.labels[name] ?? name.replace("\0", ""), { type: "button" });
   head.dataset.by = name;
-  if (name === "bits") button.title = data.layers.join(", ");
+  if (name === BITS) button.title = data.layers.join(", ");
   button.addEventListener("click", () => sortBy(name));
   head.append(button);
   headRow.append(head);

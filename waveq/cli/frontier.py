@@ -67,7 +67,7 @@ def frontier(
                 table_shown,
                 table_shown.loc[front.index],
                 draft,
-                title=f"Policies of {table}",
+                title=f"Policies of {source.name}",
                 sense=senses,
                 mark=mark,
                 budgets=limits,

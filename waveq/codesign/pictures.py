@@ -102,6 +102,10 @@ def save_learning(metrics: Path, path: Path) -> bool:
     axes.set_ylim(1.5, float(data.to_numpy().max()) + 0.7)
     if len(data.columns) <= 12:
         axes.legend(fontsize=9, framealpha=0.92)
+    else:  # among the lines it would cover them
+        columns = -(-len(data.columns) // 30)
+        figure.set_figwidth(6.4 + 2.0 * columns)
+        figure.legend(loc="outside right upper", ncols=columns, fontsize=6, frameon=False)
     save_figure(figure, path)
     return True
 
