@@ -1,5 +1,5 @@
 "use strict";
-// What every picture of the page is drawn with: colours, numbers, a canvas that follows its width, axes, bars, a legend.
+// What every picture of the page is drawn with: colours, numbers, a canvas as wide as its place, axes, bars, legends.
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = id => document.getElementById(id);
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
@@ -135,69 +135,82 @@ function legend(host, entries) {
   host.before(list);
 }
 
-// Bars by layer: `series` of {name, variable, values, errors}, beside each other or stacked; `ticks` marks one more value each.
-// `content()` gives {names, series, ticks}, so that what is shown can change.
+// Bars by layer, beside each other or stacked. `content()` gives {names, series, marks}, as what is shown can change:
+// series are {name, variable, values, errors}, marks one more value a layer, drawn as a line across its bars.
 function bars(host, label, unit, content, { stacked = false, numbers = false } = {}) {
-  const first = content(), each = stacked || first.series.length === 1 ? 18 : 8 + 5 * first.series.length;  // 54 layers fit on a page
-  const longest = Math.max(...first.names.map(name => shorter(name).length));
-  const sideways = first.names.length > 6 || longest > 12, below = sideways ? 14 + 6.3 * longest : 24;
-  let box, place;
-  const draw = (context, width, height) => {
-    const { names, series, marks } = content();
-    const sum = row => series.reduce((total, one) => total + Math.max(one.values[row] ?? 0, 0), 0);
-    const ends = stacked ? names.map((_, row) => sum(row)) :
-      series.flatMap(one => one.values.flatMap((value, row) => [-1, 1].map(sign => (value ?? 0) + sign * (one.errors?.[row] ?? 0))));
-    const low = Math.min(0, ...ends), high = Math.max(0, ...ends, ...(marks ?? [])) || 1;
-    box = { left: 56, right: width - 8, top: 24, bottom: height - below };
-    const y = scale(low && low * 1.06, high * (numbers ? 1.15 : 1.06), box.bottom, box.top);
-    place = scale(0, names.length, box.left, box.right);
+  const { names, series } = content();
+  const each = stacked || series.length === 1 ? 18 : 8 + 5 * series.length;  // 54 layers fit on a page
+  const longest = Math.max(1, ...names.map(name => shorter(name).length));
+  const sideways = names.length > 6 || longest > 12, below = sideways ? 14 + 6.3 * longest : 24;
+  let place;
+  const shown = picture(host, label, 210 + below, (context, width, height) => {
+    const now = content(), [low, high] = barSpread(now, stacked);
+    const box = { left: 56, right: width - 8, top: 24, bottom: height - below };
+    const y = scale(low * 1.06, high * (numbers ? 1.15 : 1.06), box.bottom, box.top);
+    place = scale(0, now.names.length, box.left, box.right);
     axes(context, box, null, y, "", unit);
-    const slot = place(1) - place(0), thick = slot * 0.76 / (stacked ? 1 : series.length);
-    names.forEach((name, row) => {
-      let base = 0;
-      series.forEach((one, number) => {
-        const value = one.values[row];
-        if (value === null || value === undefined) return;
-        const x = place(row) + slot * 0.12 + (stacked ? 0 : number * thick), top = y(base + value), error = one.errors?.[row];
-        context.fillStyle = colour(one.variable);
-        context.fillRect(x, Math.min(top, y(base)), Math.max(thick - 1, 1), Math.max(Math.abs(top - y(base)), 0.5));
-        context.strokeStyle = colour("ink");
-        context.lineWidth = 1;
-        if (error) segment(context, x + thick / 2, y(value - error), x + thick / 2, y(value + error));
-        if (stacked) base += value;
-        if (numbers) {
-          context.fillStyle = colour("ink");
-          context.textAlign = "center";
-          context.textBaseline = "bottom";
-          context.fillText(String(value), x + thick / 2, top - 2);
-        }
-      });
-      if (marks?.[row] !== undefined) {
-        context.strokeStyle = colour("front");
-        context.lineWidth = 2;
-        segment(context, place(row) + slot * 0.05, y(marks[row]), place(row) + slot * 0.95, y(marks[row]));
-      }
-      context.save();
-      context.translate(place(row + 0.5), box.bottom + 6);
-      context.fillStyle = colour("quiet");
-      context.textAlign = sideways ? "right" : "center";
-      context.textBaseline = sideways ? "middle" : "top";
-      if (sideways) context.rotate(-Math.PI / 2);
-      context.fillText(shorter(name), 0, 0);
-      context.restore();
+    now.names.forEach((name, row) => {
+      drawBars(context, now, row, place, y, { stacked, numbers });
+      drawName(context, shorter(name), place(row + 0.5), box.bottom + 6, sideways);
     });
     context.strokeStyle = colour("quiet");
     context.lineWidth = 1;
     segment(context, box.left, y(0), box.right, y(0));
-  };
-  const shown = picture(host, label, 210 + below, draw, 72 + each * first.names.length);
+  }, 72 + each * names.length);
   host.tabIndex = 0;  // so that the keyboard scrolls what is wider than the page
   shown.canvas.addEventListener("pointermove", event => {
-    const { names, series } = content(), row = Math.floor(place.invert(event.offsetX));
-    if (row < 0 || row >= names.length) return tip(null);
-    const line = one => `${one.name} ${words(one.values[row])}` + (one.errors?.[row] ? ` ± ${words(one.errors[row], 2)}` : "");
-    tip([names[row], ...series.map(line)], event);
+    const now = content(), row = Math.floor(place.invert(event.offsetX));
+    if (row < 0 || row >= now.names.length) return tip(null);
+    const error = one => one.errors?.[row] ? ` ± ${words(one.errors[row], 2)}` : "";
+    tip([now.names[row], ...now.series.map(one => `${one.name} ${words(one.values[row])}${error(one)}`)], event);
   });
   shown.canvas.addEventListener("pointerleave", () => tip(null));
   return shown;
+}
+
+// The lowest and the highest end of all bars, their errors included; 0 is always between them.
+function barSpread({ names, series, marks }, stacked) {
+  const ends = stacked ?
+    names.map((_, row) => series.reduce((sum, one) => sum + (one.values[row] ?? 0), 0)) :
+    series.flatMap(one => one.values.flatMap((value, row) =>
+      [-1, 1].map(sign => (value ?? 0) + sign * (one.errors?.[row] ?? 0))));
+  const low = Math.min(0, ...ends), high = Math.max(0, ...ends, ...(marks ?? []));
+  return [low, high || (low ? 0 : 1)];
+}
+
+function drawBars(context, { series, marks }, row, place, y, { stacked, numbers }) {
+  const left = place(row), slot = place(row + 1) - left, thick = slot * 0.76 / (stacked ? 1 : series.length);
+  let base = 0;
+  series.forEach(({ variable, values, errors }, number) => {
+    const value = values[row];
+    if (value === null || value === undefined) return;
+    const x = left + slot * 0.12 + (stacked ? 0 : number * thick), top = y(base + value), bottom = y(base);
+    context.fillStyle = colour(variable);
+    context.fillRect(x, Math.min(top, bottom), Math.max(thick - 1, 1), Math.max(Math.abs(top - bottom), 0.5));
+    context.strokeStyle = context.fillStyle = colour("ink");
+    context.lineWidth = 1;
+    const middle = x + thick / 2, error = errors?.[row];
+    if (error) segment(context, middle, y(value - error), middle, y(value + error));
+    if (numbers) {
+      context.textAlign = "center";
+      context.textBaseline = "bottom";
+      context.fillText(String(value), middle, top - 2);
+    }
+    if (stacked) base += value;
+  });
+  if (!marks) return;
+  context.strokeStyle = colour("front");
+  context.lineWidth = 2;
+  segment(context, left + slot * 0.05, y(marks[row]), left + slot * 0.95, y(marks[row]));
+}
+
+function drawName(context, name, x, y, sideways) {
+  context.save();
+  context.translate(x, y);
+  context.fillStyle = colour("quiet");
+  context.textAlign = sideways ? "right" : "center";
+  context.textBaseline = sideways ? "middle" : "top";
+  if (sideways) context.rotate(-Math.PI / 2);
+  context.fillText(name, 0, 0);
+  context.restore();
 }

@@ -1,4 +1,4 @@
-// The cloud of all policies with its frontier: hover, choose by click or keyboard, set a budget by slider or by dragging.
+// The cloud of all policies with its frontier: hover, choose by click or key, set a budget by slider or by dragging.
 const cloud = data.cloud, columns = cloud.columns, count = columns[cloud.x].length;
 const xs = columns[cloud.x], ys = columns[cloud.y];
 const [xSense, ySense] = cloud.sense;
@@ -12,12 +12,14 @@ const better = (a, b, sense) => sense === "min" ? a < b : a > b;
 const marks = cloud.marks.map((mark, number) => ({ ...mark, variable: `mark-${number % 4}` }));
 const spread = (values, more) => {
   let low = Infinity, high = -Infinity;
-  for (const value of [...values, ...more]) if (value !== null) { low = Math.min(low, value); high = Math.max(high, value); }
+  for (const value of [...values, ...more].filter(each => each !== null))
+    [low, high] = [Math.min(low, value), Math.max(high, value)];
   if (low > high) [low, high] = [0, 1];
   const rim = (high - low || Math.abs(high) || 1) * 0.04;
   return [low - rim, high + rim];
 };
-const xSpread = spread(xs, [...marks.map(mark => mark.x), ...cloud.budgets]), ySpread = spread(ys, marks.map(mark => mark.y));
+const xSpread = spread(xs, [...marks.map(mark => mark.x), ...cloud.budgets]);
+const ySpread = spread(ys, marks.map(mark => mark.y));
 for (let row = 0; row < count; row++) dropped += !drawable(row);
 
 function bitsOf(row) {
@@ -63,7 +65,8 @@ function drawPolicies(context) {
     context.fillStyle = colour(inside ? "policy" : "beyond");
     context.globalAlpha = count < 2000 ? 0.7 : Math.max(0.25, Math.min(0.7, 5000 / count));
     for (let row = 0; row < count; row++)
-      if (drawable(row) && within(row) === inside) context.fillRect(x(xs[row]) - size / 2, y(ys[row]) - size / 2, size, size);
+      if (drawable(row) && within(row) === inside)
+        context.fillRect(x(xs[row]) - size / 2, y(ys[row]) - size / 2, size, size);
   }
   context.globalAlpha = 1;
 }
@@ -131,16 +134,16 @@ function ring(context, row, variable, radius) {
   context.stroke();
 }
 
-const unlike = marks.map(mark => ({ name: mark.label + (mark.efficient ? "" : " (not on the frontier)"), variable: mark.variable }));
+const behind = mark => mark.efficient ? "" : " (not on the frontier)";
 legend(byId("cloud"), [
   { name: `${words(count)} policies`, variable: "policy" },
   { name: `frontier (${words(cloud.front.length)})`, variable: "front", line: cloud.stairs },
   ...(cloud.uniform.length ? [{ name: "□ uniform, with its bits" }] : []),
-  ...unlike,
+  ...marks.map(mark => ({ name: mark.label + behind(mark), variable: mark.variable })),
   { name: "budget, best within it", variable: "budget", line: true },
   ...(dropped ? [{ name: `${words(dropped)} without finite values are not drawn` }] : []),
 ]);
-const view = picture(byId("cloud"), "accuracy against cost of all policies; arrow keys walk along the frontier", 420, drawCloud);
+const view = picture(byId("cloud"), "all policies; arrow keys walk along the frontier", 420, drawCloud);
 view.canvas.tabIndex = 0;
 view.canvas.setAttribute("role", "application");  // it takes keys; what they choose is said by the section below
 
@@ -156,10 +159,17 @@ function nearest(event, reach = 14) {
   return found;
 }
 
+// A marked point that is no policy of the table.
+const starAt = event => marks.find(mark =>
+  mark.row === null && Math.hypot(x(mark.x) - event.offsetX, y(mark.y) - event.offsetY) < 10);
+const describeMark = mark =>
+  [mark.label, `${axisNames[0]} ${words(mark.x)}`, `${axisNames[1]} ${words(mark.y)}`];
+
 function describe(row) {
-  const policy = policyOf(row), lines = Object.entries(policy.values).map(([name, value]) => `${data.labels[name] ?? name} ${words(value)}`);
-  const bits = policy.bits ?? [], many = bits.length > 16;
-  return [policy.label, ...lines, ...(many ? inRows(bits) : bits.map((width, layer) => `${shorter(data.layers[layer])}: ${width}`))];
+  const policy = policyOf(row), bits = policy.bits ?? [];
+  const values = Object.entries(policy.values).map(([name, value]) => `${data.labels[name] ?? name} ${words(value)}`);
+  const layers = bits.map((width, layer) => `${shorter(data.layers[layer])}: ${width}`);
+  return [policy.label, ...values, ...(bits.length > 16 ? inRows(bits) : layers)];
 }
 
 // Deep networks: digits in rows of 20, as nobody reads 54 lines beside a pointer.
@@ -202,8 +212,8 @@ view.canvas.addEventListener("pointermove", event => {
     tip(null);
     return setBudget(Math.max(xSpread[0], Math.min(xSpread[1], x.invert(event.offsetX))));
   }
-  const row = nearest(event), mark = marks.find(one => one.row === null && Math.hypot(x(one.x) - event.offsetX, y(one.y) - event.offsetY) < 10);
-  tip(mark ? [mark.label, ...axisNames.map((name, at) => `${name} ${words(at ? mark.y : mark.x)}`)] : row === null ? null : describe(row), event);
+  const mark = starAt(event), row = mark ? null : nearest(event);
+  tip(mark ? describeMark(mark) : row === null ? null : describe(row), event);
   if (row !== hovered) { hovered = row; view.redraw(); }
 });
 view.canvas.addEventListener("pointerup", event => {
@@ -215,8 +225,9 @@ view.canvas.addEventListener("pointercancel", () => { pressed = null; });
 view.canvas.addEventListener("pointerleave", () => { tip(null); hovered = null; view.redraw(); });
 view.canvas.addEventListener("keydown", event => {
   const rows = cloud.front.filter(row => drawable(row) && within(row)), at = rows.indexOf(chosen?.row ?? -1);
-  const next = { ArrowRight: at + 1, ArrowLeft: at < 0 ? rows.length - 1 : at - 1, Home: 0, End: rows.length - 1 }[event.key];
+  const last = rows.length - 1;
+  const next = { ArrowRight: at + 1, ArrowLeft: at < 0 ? last : at - 1, Home: 0, End: last }[event.key];
   if (next === undefined || !rows.length) return;
   event.preventDefault();
-  choose(rows[Math.max(0, Math.min(rows.length - 1, next))]);
+  choose(rows[Math.max(0, Math.min(last, next))]);
 });

@@ -1,6 +1,7 @@
 // The chosen policy: its values, the bits of each layer as bars, and the file that the button gives.
 // A policy is {label, bits, values}: bits in the order of data.layers, or null; values by column.
 let chosen = data.policy;
+const mean = values => values && values.reduce((sum, value) => sum + value, 0) / values.length;
 
 const shownBits = bars(byId("bits"), "bits of each layer of the chosen policy", "bits", () => ({
   names: data.layers,
@@ -10,10 +11,10 @@ const shownBits = bars(byId("bits"), "bits of each layer of the chosen policy", 
 
 function show(policy) {
   chosen = policy;
-  const mean = policy.bits && policy.bits.reduce((sum, bits) => sum + bits, 0) / policy.bits.length;
+  const average = mean(policy.bits);
   const values = Object.entries(policy.values).map(([name, value]) => `${data.labels[name] ?? name}: ${words(value)}`);
   byId("chosen-name").textContent = policy.label;
-  byId("chosen-values").textContent = [...values, ...(mean ? [`mean bits: ${words(mean, 3)}`] : [])].join(" · ") +
+  byId("chosen-values").textContent = [...values, ...(average ? [`mean bits: ${words(average, 3)}`] : [])].join(" · ") +
     (policy !== data.policy && data.policy?.bits ? ` · line across a bar: ${data.policy.label}` : "");
   byId("download").disabled = !policy.bits;
   byId("bits").hidden = !policy.bits;

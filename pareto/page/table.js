@@ -2,7 +2,7 @@
 const STEP = 100;
 const MEAN = "\0mean bits", BITS = "\0bits";  // no column of a table is called so
 const heads = [...Object.keys(columns), ...(data.layers.length ? [MEAN, BITS] : [])];
-const meanBits = data.layers.length ? xs.map((_, row) => bitsOf(row).reduce((sum, bits) => sum + bits, 0) / data.layers.length) : [];
+const meanBits = xs.map((_, row) => mean(bitsOf(row)));
 let sorted = { by: cloud.x, descending: xSense === "max" }, shownRows = STEP;
 
 function key(row) {
@@ -13,7 +13,8 @@ function key(row) {
 function tableRows() {
   const all = byId("which").value === "front" ? cloud.front : xs.map((_, row) => row);
   const rows = all.filter(row => drawable(row) ? within(row) : budget === null).map(row => [key(row), row]);
-  rows.sort(([a], [b]) => a === b ? 0 : a === null ? 1 : b === null ? -1 : (a < b) === sorted.descending ? 1 : -1);
+  const order = (a, b) => a === b ? 0 : (a < b) === sorted.descending ? 1 : -1;
+  rows.sort(([a], [b]) => a === null || b === null ? (a === null) - (b === null) : order(a, b));
   return rows.map(([, row]) => row);
 }
 
@@ -23,7 +24,7 @@ function fillTable() {
   byId("more").hidden = rows.length <= shownRows;
   byId("policies").tBodies[0].replaceChildren(...rows.slice(0, shownRows).map(tableRow));
   for (const head of byId("policies").tHead.querySelectorAll("th"))
-    head.setAttribute("aria-sort", head.dataset.by !== sorted.by ? "none" : sorted.descending ? "descending" : "ascending");
+    head.ariaSort = head.dataset.by !== sorted.by ? "none" : sorted.descending ? "descending" : "ascending";
   markChosen();
 }
 
@@ -39,7 +40,8 @@ function tableRow(row) {
 }
 
 function markChosen() {
-  for (const line of byId("policies").tBodies[0].rows) line.classList.toggle("chosen", +line.dataset.row === chosen?.row);
+  for (const line of byId("policies").tBodies[0].rows)
+    line.classList.toggle("chosen", +line.dataset.row === chosen?.row);
 }
 
 function sortBy(name) {
@@ -49,7 +51,8 @@ function sortBy(name) {
 
 const headRow = element("tr");
 for (const name of heads) {
-  const head = element("th", "", { scope: "col" }), button = element("button", data.labels[name] ?? name.replace("\0", ""), { type: "button" });
+  const head = element("th", "", { scope: "col" });
+  const button = element("button", data.labels[name] ?? name.replace("\0", ""), { type: "button" });
   head.dataset.by = name;
   if (name === BITS) button.title = data.layers.join(", ");
   button.addEventListener("click", () => sortBy(name));

@@ -44,6 +44,7 @@ def test_an_infinite_policy_leaves_the_density_of_the_others():
     assert figure.axes[0].collections[0].get_array().sum() == len(frame) - 1
 
 
+@pytest.mark.slow
 def test_sensitivity_of_54_layers_fits_on_a_page():
     policy = {f"layer{number}": 4 for number in range(54)}
     figure = plot_sensitivity(sensitivity(policy, lambda rows: rows.sum(axis=1) * 1.0, steps=(-1, 1)))

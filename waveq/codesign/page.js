@@ -9,7 +9,8 @@ for (const host of document.querySelectorAll("[data-table]")) {
   head.forEach((name, column) => table.tHead.rows[0].append(element("th", name, { scope: "col", ...kind(column) })));
   for (const row of rows) {
     const line = element("tr");
-    row.forEach((value, column) => line.append(element("td", typeof value === "number" ? words(value) : value, kind(column))));
+    const text = value => typeof value === "number" ? words(value) : value;
+    row.forEach((value, column) => line.append(element("td", text(value), kind(column))));
     body.append(line);
   }
   host.append(table);
@@ -40,7 +41,8 @@ function lines(host, { label, unit, steps: shared, series: given, spans }) {
     x = scale(Math.min(...steps), Math.max(...steps), box.left, box.right);
     y = scale(low - rim, high + rim, box.bottom, box.top);
     context.fillStyle = colour("grid");
-    for (const [from, to] of spans ?? []) context.fillRect(x(from), box.top, Math.max(x(to) - x(from), 1), box.bottom - box.top);
+    for (const [from, to] of spans ?? [])
+      context.fillRect(x(from), box.top, Math.max(x(to) - x(from), 1), box.bottom - box.top);
     axes(context, box, x, y, "step", unit);
     series.forEach((one, number) => {
       context.globalAlpha = forward === null || forward === number ? 1 : 0.15;
