@@ -2,17 +2,21 @@
 
 Values lie in rows of one place each with its channels side by side, and one more row of what padding holds. ``index``
 of shape (windows, taps) says which row a window meets with a tap. ``lanes`` channels are taken at once, ``chunks``
-times until all channels are through.
+times until all channels are through. Kernels that begin with ``first_row`` and ``last_row`` are called without: threads
+share the rows of ``out``. Their loops count from 0, in a part of the arrays: where a row might be negative, as far as
+the compiler knows, it makes no vectors.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
 
-import numba
 import numpy as np
 
-from stripes_sim._jit import jit, jit_parallel
+from stripes_sim._jit import shared
+from stripes_sim._wrapping import wrapping_loop
 
 __all__ = [
     "any_set",
@@ -26,12 +30,28 @@ __all__ = [
 ]
 
 _ONE = np.uint64(1)
+_WORTH_A_THREAD = 20_000  # numbers written; with fewer, waking it costs more than it brings
+
+Kernel = TypeVar("Kernel", bound=Callable[..., None])
 
 
-@jit_parallel
-def planes_of(values: Any, shift: int, mask: int, signed: bool, out: Any) -> None:
+def _shared_rows(kernel: Kernel) -> Callable[..., None]:
+    """Called without its first two arguments: threads share the rows of the last one, which it writes."""
+    loop = wrapping_loop(kernel)
+
+    @wraps(kernel)
+    def call(*arguments: Any) -> None:
+        out = arguments[-1]
+        shared(loop, len(out), *arguments, worth=max(1, _WORTH_A_THREAD * len(out) // max(1, out.size)))
+
+    return call
+
+
+@_shared_rows
+def planes_of(first_row: int, last_row: int, values: Any, shift: int, mask: int, signed: bool, out: Any) -> None:
     """The words of `stripes_sim._words.plane_words` for one digit: ``values`` (N,) integers, ``out`` (N,) uint32."""
-    for at in numba.prange(values.shape[0]):
+    values, out = values[first_row:last_row], out[first_row:last_row]
+    for at in range(len(out)):
         part = np.int64(values[at]) >> shift
         planes = part & mask
         least = planes | 1
@@ -40,11 +60,12 @@ def planes_of(values: Any, shift: int, mask: int, signed: bool, out: Any) -> Non
         out[at] = least | planes << 16
 
 
-@jit_parallel
-def most_terms_of(values: Any, digits: int, width: int, terms: Any, out: Any) -> None:
+@_shared_rows
+def most_terms_of(first_row: int, last_row: int, values: Any, digits: int, width: int, terms: Any, out: Any) -> None:
     """Most of the ``terms`` (65536,) uint8 of the digits of each magnitude: ``values`` (N,) integers, ``out`` uint8."""
     mask = (1 << width) - 1
-    for at in numba.prange(values.shape[0]):
+    values, out = values[first_row:last_row], out[first_row:last_row]
+    for at in range(len(out)):
         magnitude = abs(np.int64(values[at]))
         most = terms[magnitude & mask]
         for digit in range(1, digits):
@@ -52,12 +73,13 @@ def most_terms_of(values: Any, digits: int, width: int, terms: Any, out: Any) ->
         out[at] = most
 
 
-@jit_parallel
-def any_set(words: Any, index: Any, lanes: int, out: Any) -> None:
+@_shared_rows
+def any_set(first_row: int, last_row: int, words: Any, index: Any, lanes: int, out: Any) -> None:
     """Bits that any lane has set: ``words`` (rows, channels) uint32 -> ``out`` (windows, taps, chunks) uint32."""
-    windows, taps, chunks = out.shape
+    _windows, taps, chunks = out.shape
     channels = words.shape[1]
-    for window in numba.prange(windows):
+    index, out = index[first_row:last_row], out[first_row:last_row]
+    for window in range(len(out)):
         for tap in range(taps):
             row = index[window, tap]
             for chunk in range(chunks):
@@ -67,16 +89,17 @@ def any_set(words: Any, index: Any, lanes: int, out: Any) -> None:
                 out[window, tap, chunk] = word
 
 
-@jit_parallel
-def rounds(words: Any, index: Any, lanes: int, reach: int, out: Any) -> None:
+@_shared_rows
+def rounds(first_row: int, last_row: int, words: Any, index: Any, lanes: int, reach: int, out: Any) -> None:
     """Cycles that a column of term-serial lanes takes, at least 1; ``words`` (rows, channels) uint64, ``out`` int64.
 
     In a cycle each lane does its lowest term if that lies less than ``reach`` places above the lowest of all lanes.
     """
-    windows, taps, chunks = out.shape
+    _windows, taps, chunks = out.shape
     channels = words.shape[1]
     places = np.uint64(reach)
-    for window in numba.prange(windows):
+    index, out = index[first_row:last_row], out[first_row:last_row]
+    for window in range(len(out)):
         left = np.empty(lanes, dtype=np.uint64)
         for tap in range(taps):
             row = index[window, tap]
@@ -100,15 +123,16 @@ def rounds(words: Any, index: Any, lanes: int, reach: int, out: Any) -> None:
                 out[window, tap, chunk] = max(cycles, 1)
 
 
-@jit_parallel
-def most_of_windows(counts: Any, index: Any, columns: int, out: Any) -> None:
+@_shared_rows
+def most_of_windows(first_row: int, last_row: int, counts: Any, index: Any, columns: int, out: Any) -> None:
     """Largest count of each channel over ``columns`` windows at once.
 
     ``counts`` (rows, channels) -> ``out`` (window sets, taps, channels) of the same type.
     """
-    sets, taps, channels = out.shape
+    _sets, taps, channels = out.shape
+    index, out = index[first_row * columns :], out[first_row:last_row]
     windows = index.shape[0]
-    for first in numba.prange(sets):
+    for first in range(len(out)):
         for tap in range(taps):
             for channel in range(channels):
                 out[first, tap, channel] = 0
@@ -118,15 +142,16 @@ def most_of_windows(counts: Any, index: Any, columns: int, out: Any) -> None:
                     out[first, tap, channel] = max(out[first, tap, channel], counts[row, channel])
 
 
-@jit_parallel
-def slowest_products(most: Any, weights: Any, lanes: int, out: Any) -> None:
+@_shared_rows
+def slowest_products(first_row: int, last_row: int, most: Any, weights: Any, lanes: int, out: Any) -> None:
     """The largest product of counts that any of ``lanes`` has, at least 1.
 
     ``most`` (window sets, taps, channels) and ``weights`` (filter steps, taps, channels) uint8, ``out`` (window sets,
     filter steps, taps, chunks) int64.
     """
-    sets, taps, channels = most.shape
-    for first in numba.prange(sets):
+    _sets, taps, channels = most.shape
+    most, out = most[first_row:last_row], out[first_row:last_row]
+    for first in range(len(out)):
         for filters in range(weights.shape[0]):
             for tap in range(taps):
                 for chunk in range(out.shape[3]):
@@ -137,7 +162,7 @@ def slowest_products(most: Any, weights: Any, lanes: int, out: Any) -> None:
                     out[first, filters, tap, chunk] = slowest
 
 
-@jit
+@wrapping_loop
 def run_ahead(costs: Any, filter_steps: int, busy: Any, earlier: Any, clock: Any) -> None:
     """Columns with registers for the next steps: each begins when it is free, but no more than that many ahead.
 
@@ -160,7 +185,7 @@ def run_ahead(costs: Any, filter_steps: int, busy: Any, earlier: Any, clock: Any
     clock[0], clock[1] = ready, slot
 
 
-@jit
+@wrapping_loop
 def round_robin(costs: Any, columns: int) -> int:
     """Cycles until the last word is done: one arrives per cycle, and the next column is busy with it."""
     free = np.zeros(columns, dtype=np.int64)

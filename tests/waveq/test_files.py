@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import pareto._files
+import stripes_sim._files
 from waveq import _files
 from waveq._files import whole, whole_folder, write_json, write_text
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("whole", stripes_sim._files), ("write_text", stripes_sim._files), ("whole", pareto._files)],
+)
+def test_all_packages_write_alike(name: str, other: ModuleType) -> None:
+    for part in (name, "_to_disk"):
+        assert inspect.getsource(getattr(other, part)) == inspect.getsource(getattr(_files, part))
 
 
 def interrupted(path: Path) -> None:

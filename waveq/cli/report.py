@@ -28,6 +28,8 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: As
     """
     from waveq.codesign.page import write_page
     from waveq.codesign.report import write_report
+    from waveq.train.lock import alone_in_runs
 
-    path, page = write_report(run), write_page(run)
+    with alone_in_runs(run):
+        path, page = write_report(run), write_page(run)
     emit(f"written: {path}, {page}", {"report": str(path), "page": str(page)}, as_json=as_json)

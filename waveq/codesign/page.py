@@ -7,7 +7,6 @@ file of the run may hold (names of layers, warnings, settings) goes into the pag
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,20 @@ import numpy as np
 import pandas as pd
 
 from waveq._files import write_text
-from waveq._names import suggestion
 from waveq.codesign.frames import read_frame
 from waveq.codesign.pictures import learning_data, readable
 from waveq.codesign.placement import SENSE, own_bits, place
 from waveq.codesign.report import (
     BITS_ARE,
+    ENUMERATED,
+    MEASURED,
     OWN_LABEL,
     RESULT_HEAD,
     how_enumerated,
     how_made,
     layer_table,
     placement_sentence,
+    read_sensitivity,
     result_rows,
     search_sentence,
 )
@@ -139,13 +140,13 @@ def _policies(run: TrainedRun) -> tuple[dict[str, Any], list[str]]:
         own = {"label": OWN_LABEL, "values": {}, "bits": list(run.policy.values())}
         told = f"Not enumerated yet: waveq enumerate {path} (or, for deep networks, waveq search {path})"
         return {"layers": list(run.policy), "labels": {}, "policy": own}, [told]
-    frame = read_table(source)
+    frame = read_table(source, numbers=(*run.policy, *MEASURED))
     bits = own_bits(run.policy, frame.columns)
     table, senses, _ = readable(frame, SENSE)
     front = frontier(table, sense=senses)
     data = cloud_data(table, front, sense=senses, mark={OWN_LABEL: bits}, layers=list(bits))
     placed = place(frame, frame.loc[front.index], bits).summary()
-    how = run.read_json("enumeration.json") if source.name == TABLE else None
+    how = run.read_json("enumeration.json", ENUMERATED) if source.name == TABLE else None
     found = f"{len(frame):,} policies, measured by the search; {len(front):,} of them are efficient."
     return data, [found if how is None else how_enumerated(placed, how), placement_sentence(placed)]
 
@@ -156,17 +157,18 @@ def _energy(run: TrainedRun) -> dict[str, Any] | None:
     path = run.path / "score.csv"
     if not path.exists():
         return None
-    frame = _read(path, ["name"], [f"{part}_pj" for part in PARTS])
+    frame = read_frame(path, numbers=[f"{part}_pj" for part in PARTS])
+    if "name" not in frame.columns:
+        raise ValueError(f"{path}: damaged: the column 'name' is missing")
     series = [{"name": part.replace("_", " "), "values": _digits(frame[f"{part}_pj"] / 1e6)} for part in PARTS]
     label = "energy of the learned policy by layer and part"
     return {"label": label, "unit": "energy (µJ)", "names": _names(frame["name"]), "series": series, "stacked": True}
 
 
 def _sensitivity(run: TrainedRun) -> dict[str, Any] | None:
-    path = run.path / SENSITIVITY
-    if not path.exists():
+    if not (run.path / SENSITIVITY).exists():
         return None
-    frame = _read(path, ["layer"], ["step", "change", "standard_error"])
+    frame = read_sensitivity(run)
     names = list(dict.fromkeys(frame["layer"]))
     series = []
     for step in sorted(frame["step"].unique()):
@@ -201,29 +203,13 @@ def _accuracy_curves(run: TrainedRun) -> dict[str, Any] | None:
         metrics = run.path / stage / "metrics.csv"
         if not metrics.exists():
             continue
-        rows = _read(metrics, [], ["step", "validation_accuracy"]).dropna()
+        rows = read_frame(metrics, wholes=["step"], gaps=["validation_accuracy"]).dropna(subset=["validation_accuracy"])
         rows = rows.iloc[_spread(len(rows))]
         if len(rows):
             steps = [int(step) for step in rows["step"]]
             series.append({"name": words, "steps": steps, "values": _digits(100 * rows["validation_accuracy"])})
     label = "accuracy on the validation images, stage by stage"
     return {"label": label, "unit": "validation accuracy (%)", "series": series} if series else None
-
-
-def _read(path: Path, words: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
-    """These columns of a table.
-
-    Raises:
-        ValueError: a column that is missing, or one of numbers that has other things; the message names the file.
-    """
-    frame = read_frame(path)
-    missing = [name for name in (*words, *numbers) if name not in frame.columns]
-    if missing:
-        raise ValueError(f"{path} lacks the column {missing[0]!r}{suggestion(missing[0], [*map(str, frame.columns)])}")
-    try:
-        return frame[[*words, *numbers]].astype(dict.fromkeys(numbers, "float64"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def _spread(count: int) -> Any:

@@ -24,6 +24,8 @@ from waveq.train.trained_run import TrainedRun
 
 __all__ = [
     "BITS_ARE",
+    "ENUMERATED",
+    "MEASURED",
     "OWN_LABEL",
     "RESULT_HEAD",
     "draw_pictures",
@@ -32,6 +34,8 @@ __all__ = [
     "layer_table",
     "markdown_table",
     "placement_sentence",
+    "read_sensitivity",
+    "report_text",
     "result_rows",
     "search_sentence",
     "versions",
@@ -39,6 +43,22 @@ __all__ = [
 ]
 
 OWN_LABEL = "WaveQ (learned)"
+MEASURED = ("accuracy", "energy_pj", "cycles")
+_IMAGES = range(1, 1 << 40)
+_PLACED = {
+    "policies": int,
+    "frontier": int,
+    "efficient": bool,
+    "accuracy_gap": float,
+    "energy_gap_pj": float,
+    "own": dict.fromkeys(MEASURED, float),
+}
+ENUMERATED = {
+    **dict.fromkeys(("how", "hardware", "quantizer", "granularity"), str),
+    "scale": str | None,
+    "data": {"images": _IMAGES},
+    "protocol": {"part": str},
+}
 RESULT_HEAD = ("network", "mean bits", "validation %", "test %")
 BITS_ARE = (
     "Bits are total stored bits, sign included; the mean counts every layer once. The test images were read once, for "
@@ -56,18 +76,20 @@ def write_report(path: Path) -> Path:
         ValueError: no finished run; a damaged file.
     """
     run = TrainedRun(path)
-    pictures = draw_pictures(run)
-    sections = [
-        _head(run),
-        _learned(run, pictures),
-        _cost(run, pictures),
-        _place(run, pictures),
-        _sensitivity(run, pictures),
-    ]
-    sections.append(_provenance(run))
     target = path / "report.md"
-    write_text(target, "\n\n".join(section for section in sections if section) + "\n")
+    write_text(target, report_text(run, draw_pictures(run)))
     return target
+
+
+def report_text(run: TrainedRun, pictures: set[str]) -> str:
+    """The report in Markdown, with links to those pictures.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    parts = (_learned, _cost, _place, _sensitivity)
+    sections = [_head(run), *(part(run, pictures) for part in parts), _provenance(run)]
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def draw_pictures(run: TrainedRun) -> set[str]:
@@ -84,7 +106,7 @@ def draw_pictures(run: TrainedRun) -> set[str]:
     if (run.path / SENSITIVITY).exists():
         from pareto import plot_sensitivity
 
-        table = read_frame(run.path / SENSITIVITY)
+        table = read_sensitivity(run)
         save_figure(
             plot_sensitivity(table, title="One layer at a time, all others as learned"), run.path / "sensitivity.png"
         )
@@ -204,10 +226,10 @@ def _cost(run: TrainedRun, pictures: set[str]) -> str:
 def _place(run: TrainedRun, pictures: set[str]) -> str:
     if not (run.path / TABLE).exists():
         return f"## Frontier\n\nNot enumerated yet: `waveq enumerate {shlex.quote(str(run.path))}`"
-    placed, how = run.read_json("frontier.json"), run.read_json("enumeration.json")
+    placed, how = run.read_json("frontier.json", _PLACED), run.read_json("enumeration.json", ENUMERATED)
     if placed is None or how is None:
         return f"## Frontier\n\nNot placed yet: `waveq frontier {shlex.quote(str(run.path))}`"
-    frame = read_table(run.path / TABLE)
+    frame = read_table(run.path / TABLE, numbers=(*run.policy, *MEASURED))
     names = list(own_bits(run.policy, frame.columns))
     what = how_enumerated(placed, how)
     lines = ["## Frontier", what, placement_sentence(placed), _compared(frame, names, placed["own"])]
@@ -261,7 +283,7 @@ def _sensitivity(run: TrainedRun, pictures: set[str]) -> str:
     path = run.path / SENSITIVITY
     if not path.exists():
         return f"## Sensitivity\n\nNot measured yet: `waveq sensitivity {shlex.quote(str(run.path))}`"
-    table = read_frame(path)
+    table = read_sensitivity(run)
     rows = [
         (
             row["layer"],
@@ -277,6 +299,16 @@ def _sensitivity(run: TrainedRun, pictures: set[str]) -> str:
     if "sensitivity.png" in pictures:
         lines.append("![change of accuracy by layer](sensitivity.png)")
     return "\n\n".join(lines)
+
+
+def read_sensitivity(run: TrainedRun) -> pd.DataFrame:
+    """RUN/sensitivity.csv.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    wholes = ("step", "bits", "changed_bits")
+    return read_frame(run.path / SENSITIVITY, numbers=("change",), wholes=wholes, gaps=("standard_error",))
 
 
 def how_made(run: TrainedRun) -> tuple[str, str]:

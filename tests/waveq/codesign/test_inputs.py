@@ -9,8 +9,8 @@ import pytest
 
 from stripes_sim import Loom
 from tests.waveq.conftest import tiny_config
-from waveq.codesign.placement import place_run
 from waveq.codesign.page import page_data
+from waveq.codesign.placement import place_run
 from waveq.codesign.report import write_report
 from waveq.codesign.score import price_policies
 from waveq.codesign.space import enumerate_run, run_sensitivity
