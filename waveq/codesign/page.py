@@ -144,7 +144,10 @@ def _policies(run: TrainedRun) -> tuple[dict[str, Any], list[str]]:
     bits = own_bits(run.policy, frame.columns)
     table, senses, _ = readable(frame, SENSE)
     front = frontier(table, sense=senses)
-    data = cloud_data(table, front, sense=senses, mark={OWN_LABEL: bits}, layers=list(bits))
+    try:
+        data = cloud_data(table, front, sense=senses, mark={OWN_LABEL: bits}, layers=list(bits))
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
     placed = place(frame, frame.loc[front.index], bits).summary()
     how = run.read_json("enumeration.json", ENUMERATED) if source.name == TABLE else None
     found = f"{len(frame):,} policies, measured by the search; {len(front):,} of them are efficient."
