@@ -1,6 +1,6 @@
 """Pictures of a run: how the bits were learned, and pareto's frontier in units that people read.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart. matplotlib is imported inside the functions.
+matplotlib is imported inside the functions.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ import pandas as pd
 
 from waveq._files import whole
 from waveq.codesign.frames import read_frame
+from waveq.learning_plot import draw_bits
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["frontier_figure", "learning_data", "readable", "save_figure", "save_learning"]
 
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 _MICROJOULE = "Energy (µJ)"
-_LINES = ("-", "--", "-.", ":")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -86,43 +84,5 @@ def save_learning(metrics: Path, path: Path) -> bool:
     data = learning_data(metrics)
     if data.empty:
         return False
-    figure, axes = _figure()
-    for number, name in enumerate(data.columns):
-        axes.plot(
-            data.index,
-            data[name],
-            color=_COLOURS[number % len(_COLOURS)],
-            linestyle=_LINES[number // len(_COLOURS) % len(_LINES)],
-            linewidth=1.6,
-            label=name,
-        )
-    _shade_phases(axes, data.attrs["phase"])
-    axes.set_xlabel("Step")
-    axes.set_ylabel("Bits (β + 1)")
-    axes.set_ylim(1.5, float(data.to_numpy().max()) + 0.7)
-    if len(data.columns) <= 12:
-        axes.legend(fontsize=9, framealpha=0.92)
-    else:  # among the lines it would cover them
-        columns = -(-len(data.columns) // 30)
-        figure.set_figwidth(6.4 + 2.0 * columns)
-        figure.legend(loc="outside right upper", ncols=columns, fontsize=6, frameon=False)
-    save_figure(figure, path)
+    save_figure(draw_bits(data, data.attrs["phase"]), path)
     return True
-
-
-def _shade_phases(axes: Axes, phase: Any) -> None:
-    learned = phase.index[phase == 2]
-    if len(learned):
-        axes.axvspan(learned[0], learned[-1], color="0.92", zorder=0, label="bits are learned")
-
-
-def _figure(width: float = 6.4) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, 4.4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.grid(color="0.9", linewidth=0.7)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    return figure, axes
