@@ -79,6 +79,10 @@ def draw_bits(bits: pd.DataFrame, phase: pd.Series) -> Figure:
     axes.set_ylim(min(1.5, float(bits.min().min()) - 0.3), float(bits.max().max()) + 0.7)
     if len(bits.columns) <= 12:
         axes.legend(fontsize=9, framealpha=0.92)
+    else:  # among the lines it would cover them
+        columns = -(-len(bits.columns) // 30)
+        figure.set_figwidth(6.4 + 2.0 * columns)
+        figure.legend(loc="outside right upper", ncols=columns, fontsize=6, frameon=False)
     return figure
 
 

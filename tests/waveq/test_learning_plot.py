@@ -21,6 +21,7 @@ HISTORY = pd.DataFrame(
 )
 
 
+@pytest.mark.slow
 def test_lines_are_total_bits_in_the_order_of_the_layers() -> None:
     axes: Any = waveq.plot_learning(HISTORY).axes[0]
     lines = {str(line.get_label()): list(line.get_ydata()) for line in axes.lines}
@@ -43,6 +44,7 @@ def test_other_tables_are_refused(history: pd.DataFrame, said: str) -> None:
         waveq.plot_learning(history)
 
 
+@pytest.mark.slow
 def test_the_handle_draws_its_own() -> None:
     model = mlp()
     wq = waveq.attach(model, total_steps=12)

@@ -18,7 +18,7 @@ from waveq.learning_plot import draw_bits
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["frontier_figure", "learning_data", "save_figure", "save_learning"]
+__all__ = ["frontier_figure", "learning_data", "readable", "save_figure", "save_learning"]
 
 _MICROJOULE = "Energy (µJ)"
 
@@ -42,15 +42,31 @@ def frontier_figure(
     Budgets are in the unit of the table's column.
     """
     from pareto import frontier, plot
+
+    table, names, limits = readable(frame, sense, budgets)
+    return plot(table, frontier(table, sense=names), mark=mark, budgets=limits, layers=layers)
+
+
+def readable(
+    frame: pd.DataFrame, sense: Mapping[str, str], budgets: Sequence[float] = ()
+) -> tuple[pd.DataFrame, dict[str, str], list[float]]:
+    """Table, senses and budgets with energy in microjoule, as pictures and pages show it.
+
+    Example:
+        >>> table, sense, _ = readable(pd.DataFrame({"energy_pj": [2e6]}), {"energy_pj": "min"})
+        >>> table.to_dict("list"), sense
+        ({'Energy (µJ)': [2.0]}, {'Energy (µJ)': 'min'})
+    """
     from pareto.plotdata import axes_of
 
-    if "energy_pj" not in sense or "energy_pj" not in frame.columns:
-        return plot(frame, frontier(frame, sense=sense), mark=mark, budgets=budgets, layers=layers)
-    across, _ = axes_of(frame, sense, None, None)
-    readable = frame.assign(energy_pj=frame["energy_pj"] / 1e6).rename(columns={"energy_pj": _MICROJOULE})
+    if "energy_pj" not in frame.columns:
+        return frame, dict(sense), list(budgets)
+    table = frame.assign(energy_pj=frame["energy_pj"] / 1e6).rename(columns={"energy_pj": _MICROJOULE})
+    if "energy_pj" not in sense:
+        return table, dict(sense), list(budgets)
     names = {_MICROJOULE if name == "energy_pj" else name: direction for name, direction in sense.items()}
-    limits = [budget / 1e6 if across == "energy_pj" else budget for budget in budgets]
-    return plot(readable, frontier(readable, sense=names), mark=mark, budgets=limits, layers=layers)
+    in_energy = len(sense) > 1 and axes_of(frame, sense, None, None)[0] == "energy_pj"
+    return table, names, [budget / 1e6 if in_energy else budget for budget in budgets]
 
 
 def learning_data(metrics: Path) -> pd.DataFrame:

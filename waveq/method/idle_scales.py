@@ -27,7 +27,7 @@ def with_idle(weight: Tensor, learned: Sequence[Tensor]) -> Tensor:
     """
     if not learned or not dist.is_available() or not dist.is_initialized() or not torch.is_grad_enabled():
         return weight
-    used: Tensor = _Idle.apply(weight, *learned)  # type: ignore[no-untyped-call]
+    used: Tensor = _Idle.apply(weight, *learned)
     return used
 
 
@@ -40,5 +40,5 @@ class _Idle(torch.autograd.Function):
         return weight.view_as(weight)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         return gradient, *(torch.zeros_like(each) for each in ctx.saved_tensors)

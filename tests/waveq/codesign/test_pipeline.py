@@ -39,6 +39,7 @@ FILES = (
     "sensitivity.png",
     "learning.png",
     "report.md",
+    "report.html",
 )
 
 

@@ -71,7 +71,9 @@ def loaded() -> tuple[nn.Module, waveq.WaveQ]:
     return model, wq
 
 
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize(
+    "look", [pytest.param(look, marks=pytest.mark.slow) if look == "plot" else look for look in LOOKS]
+)
 @pytest.mark.parametrize(
     "make",
     [
