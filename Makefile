@@ -3,6 +3,8 @@
 # make test   everything CI runs: format, lint, types, import borders, tests, kernels uncompiled, coverage
 # make models networks and training loops of other packages (timm, transformers, accelerate): what docs/models.md shows
 # make fuzz   ten minutes of damaged files against their readers, with a table of counts (docs/reliability.md)
+# make kills  training, two ranks and enumeration killed at random moments and called again, with a table of counts
+# make soak   3,000 steps and 400 calls of the command line in one process: memory, descriptors and step time
 # make lowest the formulas' tests with the oldest torch and the oldest other packages that pyproject.toml allows
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +12,7 @@ CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo quick test lint types borders unit kernels coverage models fuzz lowest formulas format clean
+.PHONY: demo quick test lint types borders unit kernels coverage models fuzz kills soak lowest formulas format clean
 
 demo: $(READY)
 	$(BIN)/waveq demo
@@ -47,6 +49,12 @@ models: $(READY)
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --seconds 600 --seed $(or $(SEED),0)
+
+kills: $(READY)
+	$(BIN)/python -m tests.kills --attempts $(or $(ATTEMPTS),20) --seed $(or $(SEED),0)
+
+soak: $(READY)
+	$(BIN)/python -m benchmarks soak
 
 lowest:
 	$(MAKE) VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt formulas

@@ -13,12 +13,12 @@ import math
 import numpy as np
 
 from pareto._check import Floats
-from pareto._jit import jit
+from pareto._jit import compiled
 
 __all__ = ["expected_gain"]
 
 
-@jit
+@compiled
 def expected_gain(
     costs: Floats,
     means: Floats,
@@ -54,7 +54,7 @@ def expected_gain(
     return out
 
 
-@jit
+@compiled
 def _above(mean: float, deviation: float, level: float) -> float:
     """E max(Y - level, 0) of a normal Y."""
     score = (mean - level) / deviation

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from concurrent import futures
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from pareto._check import Floats
-from pareto._jit import PARALLEL_ROWS, PARTS, jit, jit_parallel
-from pareto._kernels_nd import strongest
+from pareto._jit import compiled, shared, thread_count
+from pareto._kernels_nd import WORTH_A_THREAD, strongest
 
 __all__ = ["efficient_2d"]
 
@@ -54,9 +53,8 @@ def _filtered(points: Floats, signs: Floats, numbers: Floats | None) -> tuple[Fl
     if len(stairs) > len(sample) // 4:
         return _records(points, signs, slice(None), numbers), False
     keep = np.empty(len(points), dtype=np.bool_)
-    run = _undominated if len(points) < PARALLEL_ROWS else _undominated_parallel
-    guard = strongest(stairs, sample, 1)[0]
-    run(points, signs, guard, stairs[:, 0].copy(), stairs[:, 1].copy(), keep, 0, len(points))
+    given = points, signs, strongest(stairs, sample, 1)[0], stairs[:, 0].copy(), stairs[:, 1].copy()
+    shared(_undominated, len(points), *given, keep, worth=WORTH_A_THREAD)
     rows = np.flatnonzero(keep)
     return _records(points, signs, rows, numbers), len(rows) < len(points) // 4
 
@@ -80,26 +78,28 @@ def _front_of(records: Floats) -> Floats:
 
 
 def _by_buckets(records: Floats, mask: Bools) -> None:
-    threads = numba.get_num_threads()
-    count = max(2 * threads, len(records) // _BUCKET_ROWS)
+    slices = thread_count()  # one a thread; the answer does not depend on their number
+    count = max(2 * slices, len(records) // _BUCKET_ROWS)
     sample = np.sort(records[:: max(1, len(records) // (32 * count)), 0])
     splitters = np.unique(sample[np.linspace(0, len(sample) - 1, count + 1).astype(np.int64)[1:-1]])
     buckets = len(splitters) + 1
-    bucket, lows = _assign(records, splitters, buckets, threads)
+    bucket, lows = np.empty(len(records), dtype=np.uint16), np.full((slices, buckets), np.inf)
+    shared(_assign, slices, records, splitters, bucket, lows)
     limits = np.minimum.accumulate(np.concatenate(([np.inf], lows.min(axis=0)[:-1])))
-    counts = _count(records, bucket, limits, threads)
-    ends = np.cumsum(counts.T.ravel()).reshape(buckets, threads)  # threads of one bucket lie side by side
-    starts = np.concatenate(([0], ends.ravel()[:-1])).reshape(buckets, threads).T.copy()
+    counts = np.zeros((slices, buckets), dtype=np.int64)
+    shared(_count, slices, records, bucket, limits, counts)
+    ends = np.cumsum(counts.T.ravel()).reshape(buckets, slices)  # slices of one bucket lie side by side
+    starts = np.concatenate(([0], ends.ravel()[:-1])).reshape(buckets, slices).T.copy()
     bounds = np.concatenate((starts[0], ends[-1, -1:]))
     parts = np.empty((int(ends[-1, -1]), 3))
-    _scatter(records, bucket, limits, starts, parts, threads)
+    shared(_scatter, slices, records, bucket, limits, starts, parts)
 
     def finish(number: int) -> None:
         _sort_and_scan(parts[bounds[number] : bounds[number + 1]], limits[number], mask)
 
     # numpy sorts with vector instructions and without the interpreter lock, better than any loop written
     # here.
-    with futures.ThreadPoolExecutor(threads) as pool:
+    with futures.ThreadPoolExecutor(slices) as pool:
         list(pool.map(finish, range(buckets)))
 
 
@@ -107,16 +107,9 @@ def _sort_and_scan(records: Floats, limit: float, mask: Bools) -> None:
     _scan(records, np.argsort(records[:, 0]), limit, mask)
 
 
-@jit
+@compiled
 def _undominated(
-    points: Floats,
-    signs: Floats,
-    guard: Floats,
-    xs: Floats,
-    ys: Floats,
-    keep: Bools,
-    start: int,
-    stop: int,
+    start: int, stop: int, points: Floats, signs: Floats, guard: Floats, xs: Floats, ys: Floats, keep: Bools
 ) -> None:
     """Rows from `start` to `stop`: False where the staircase (xs rising, ys falling) dominates one.
 
@@ -131,24 +124,7 @@ def _undominated(
         keep[row] = stair < 0 or y < ys[stair] or (y == ys[stair] and x == xs[stair])
 
 
-@jit_parallel
-def _undominated_parallel(
-    points: Floats,
-    signs: Floats,
-    guard: Floats,
-    xs: Floats,
-    ys: Floats,
-    keep: Bools,
-    start: int,
-    stop: int,
-) -> None:
-    for part in numba.prange(PARTS):
-        first = start + (stop - start) * part // PARTS
-        last = start + (stop - start) * (part + 1) // PARTS
-        _undominated(points, signs, guard, xs, ys, keep, first, last)
-
-
-@jit
+@compiled
 def _bucket_of(splitters: Floats, x: float) -> int:
     """How many splitters (sorted) are at most x, without a branch that the processor could guess wrong."""
     base, left = 0, len(splitters)
@@ -159,56 +135,66 @@ def _bucket_of(splitters: Floats, x: float) -> int:
     return base + (left == 1 and splitters[base] <= x)
 
 
-@jit_parallel
-def _assign(records: Floats, splitters: Floats, buckets: int, threads: int) -> tuple[npt.NDArray[np.uint16], Floats]:
-    """The bucket of every record, and the lowest second objective of each bucket by thread."""
-    rows = len(records)
-    bucket = np.empty(rows, dtype=np.uint16)
-    lows = np.full((threads, buckets), np.inf)
-    for thread in numba.prange(threads):
-        for row in range(rows * thread // threads, rows * (thread + 1) // threads):
+@compiled
+def _assign(
+    first: int,
+    last: int,
+    records: Floats,
+    splitters: Floats,
+    bucket: npt.NDArray[np.uint16],
+    lows: Floats,
+) -> None:
+    """The bucket of every record, and the lowest second objective of each bucket by slice."""
+    rows, slices = len(records), len(lows)
+    for part in range(first, last):
+        for row in range(rows * part // slices, rows * (part + 1) // slices):
             number = _bucket_of(splitters, records[row, 0])
             bucket[row] = number
-            lows[thread, number] = min(lows[thread, number], records[row, 1])
-    return bucket, lows
+            lows[part, number] = min(lows[part, number], records[row, 1])
 
 
-@jit_parallel
-def _count(records: Floats, bucket: npt.NDArray[np.uint16], limits: Floats, threads: int) -> Indices:
-    """How many records of each bucket no lower bucket dominates, by thread."""
-    rows = len(records)
-    counts = np.zeros((threads, len(limits)), dtype=np.int64)
-    for thread in numba.prange(threads):
-        for row in range(rows * thread // threads, rows * (thread + 1) // threads):
+@compiled
+def _count(
+    first: int,
+    last: int,
+    records: Floats,
+    bucket: npt.NDArray[np.uint16],
+    limits: Floats,
+    counts: Indices,
+) -> None:
+    """How many records of each bucket no lower bucket dominates, by slice."""
+    rows, slices = len(records), len(counts)
+    for part in range(first, last):
+        for row in range(rows * part // slices, rows * (part + 1) // slices):
             number = bucket[row]
             if records[row, 1] < limits[number] or number == 0:
-                counts[thread, number] += 1
-    return counts
+                counts[part, number] += 1
 
 
-@jit_parallel
+@compiled
 def _scatter(
+    first: int,
+    last: int,
     records: Floats,
     bucket: npt.NDArray[np.uint16],
     limits: Floats,
     starts: Indices,
     out: Floats,
-    threads: int,
 ) -> None:
     """Copy what `_count` counted to its bucket; `starts` moves on."""
-    rows = len(records)
-    for thread in numba.prange(threads):
-        for row in range(rows * thread // threads, rows * (thread + 1) // threads):
+    rows, slices = len(records), len(starts)
+    for part in range(first, last):
+        for row in range(rows * part // slices, rows * (part + 1) // slices):
             number = bucket[row]
             if records[row, 1] < limits[number] or number == 0:
-                place = starts[thread, number]
-                starts[thread, number] = place + 1
+                place = starts[part, number]
+                starts[part, number] = place + 1
                 out[place, 0] = records[row, 0]
                 out[place, 1] = records[row, 1]
                 out[place, 2] = records[row, 2]
 
 
-@jit
+@compiled
 def _scan(records: Floats, order: Indices, limit: float, mask: Bools) -> None:
     """Mark records, visited by rising x, that lie below `limit` and below all that have a smaller x.
 

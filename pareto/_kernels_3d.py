@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pareto._check import Floats
-from pareto._jit import jit
+from pareto._jit import compiled
 from pareto._kernels_nd import filtered, ranked
 
 __all__ = ["efficient_3d"]
@@ -42,7 +42,7 @@ def sorted_order(records: Floats) -> Indices:
     return order
 
 
-@jit
+@compiled
 def _order_runs(records: Floats, order: Indices) -> None:
     rows, start = len(order), 0
     for stop in range(1, rows + 1):
@@ -53,7 +53,7 @@ def _order_runs(records: Floats, order: Indices) -> None:
         start = stop
 
 
-@jit
+@compiled
 def _order_ties(records: Floats, order: Indices, start: int, stop: int) -> None:
     """Order rows of equal x by (y, z)."""
     _put_order(order, start, ranked(records, order[start:stop], 1))
@@ -66,7 +66,7 @@ def _order_ties(records: Floats, order: Indices, start: int, stop: int) -> None:
         first = last
 
 
-@jit
+@compiled
 def _stair_of(ys: Floats, leaf: int, size: int, limit: float) -> int:
     """How many of the first `size` stairs of a leaf are at most `limit`. (A view would cost a reference.)"""
     base, left = 0, size
@@ -77,13 +77,13 @@ def _stair_of(ys: Floats, leaf: int, size: int, limit: float) -> int:
     return base + (left == 1 and ys[leaf, base] <= limit)
 
 
-@jit
+@compiled
 def _put_order(order: Indices, start: int, part: Indices) -> None:
     for place in range(len(part)):
         order[start + place] = part[place]
 
 
-@jit
+@compiled
 def _at_most(values: Floats, size: int, limit: float) -> int:
     """How many of the first `size` values (sorted) are at most `limit`."""
     base, left = 0, size
@@ -98,7 +98,7 @@ def _at_most(values: Floats, size: int, limit: float) -> int:
 # leaves in use from left to right and `firsts` the first y of each; `free` is a stack of those not in use.
 
 
-@jit
+@compiled
 def _sweep(records: Floats) -> Bools:
     """Mask of efficient rows of records in lexicographic order."""
     mask = np.zeros(len(records), dtype=np.bool_)
@@ -149,7 +149,7 @@ def _sweep(records: Floats) -> Bools:
     return mask
 
 
-@jit
+@compiled
 def _same(records: Floats, one: int, other: int) -> bool:
     for column in range(3):  # noqa: SIM110 (numba has no all() over a generator)
         if records[one, column] != records[other, column]:
@@ -157,7 +157,7 @@ def _same(records: Floats, one: int, other: int) -> bool:
     return True
 
 
-@jit
+@compiled
 def _put(ys: Floats, zs: Floats, leaf: int, count: int, stair: int, stop: int, y: float, z: float) -> None:
     """Replace the stairs from `stair` to `stop` (perhaps none) of one leaf by (y, z)."""
     if stop == stair:
@@ -171,7 +171,7 @@ def _put(ys: Floats, zs: Floats, leaf: int, count: int, stair: int, stop: int, y
     ys[leaf, stair], zs[leaf, stair] = y, z
 
 
-@jit
+@compiled
 def _drop_after(
     ys: Floats,
     zs: Floats,
@@ -208,7 +208,7 @@ def _drop_after(
     return used, spare
 
 
-@jit
+@compiled
 def _split(
     ys: Floats,
     zs: Floats,
@@ -229,7 +229,7 @@ def _split(
     leaves[at + 1], firsts[at + 1] = right, ys[right, 0]
 
 
-@jit
+@compiled
 def _doubled(array: Floats) -> Floats:
     out = np.empty((2 * array.shape[0], array.shape[1]))
     for row in range(array.shape[0]):
@@ -238,7 +238,7 @@ def _doubled(array: Floats) -> Floats:
     return out
 
 
-@jit
+@compiled
 def _doubled_line(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     out = np.empty(2 * len(array), array.dtype)
     for row in range(len(array)):

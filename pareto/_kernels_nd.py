@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from pareto._check import Floats
-from pareto._jit import PARALLEL_ROWS, PARTS, jit, jit_parallel
+from pareto._jit import compiled, shared
 
-__all__ = ["efficient_nd", "filtered", "front_of_sorted", "ranked", "strongest"]
+__all__ = ["WORTH_A_THREAD", "efficient_nd", "filtered", "front_of_sorted", "ranked", "strongest"]
 
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
 
+WORTH_A_THREAD = 250_000  # rows of a filter: waiting for a thread on a busy machine costs more than fewer bring
 _SAMPLE = 2048
 _GUARDS = 64  # strong rows that every row is compared with first
 _SMALL = 16384  # so few rows need no filter
@@ -40,9 +40,8 @@ def filtered(points: Floats, signs: Floats) -> tuple[Floats, Indices]:
         if len(front) > len(sample) // 4:  # the front of all will hold about that share too: nothing to gain
             return (records * signs if first else records), rows
         keep = np.empty(len(records), dtype=np.bool_)
-        run = _undominated if len(records) < PARALLEL_ROWS else _undominated_parallel
-        guards = strongest(front, sample, _GUARDS)
-        run(records, signs if first else np.ones_like(signs), guards, keep, 0, len(records))
+        given = records, signs if first else np.ones_like(signs), strongest(front, sample, _GUARDS)
+        shared(_undominated, len(records), *given, keep, worth=WORTH_A_THREAD)
         left = np.flatnonzero(keep)
         shrunk = len(left) < len(records) // 4
         records, rows = records[left] * (signs if first else 1.0), rows[left]
@@ -61,8 +60,8 @@ def strongest(front: Floats, sample: Floats, count: int) -> Floats:
     return np.ascontiguousarray(front[np.argsort(-share)[:count]])
 
 
-@jit
-def _undominated(points: Floats, signs: Floats, guards: Floats, keep: Bools, start: int, stop: int) -> None:
+@compiled
+def _undominated(start: int, stop: int, points: Floats, signs: Floats, guards: Floats, keep: Bools) -> None:
     """Rows from `start` to `stop`: False where a guard dominates one."""
     for row in range(start, stop):
         keep[row] = True
@@ -79,15 +78,7 @@ def _undominated(points: Floats, signs: Floats, guards: Floats, keep: Bools, sta
                 break
 
 
-@jit_parallel
-def _undominated_parallel(points: Floats, signs: Floats, guards: Floats, keep: Bools, start: int, stop: int) -> None:
-    for part in numba.prange(PARTS):
-        first = start + (stop - start) * part // PARTS
-        last = start + (stop - start) * (part + 1) // PARTS
-        _undominated(points, signs, guards, keep, first, last)
-
-
-@jit
+@compiled
 def front_of_sorted(records: Floats) -> Bools:
     """Mask of efficient rows of records in lexicographic order, in which equal rows are neighbours.
 
@@ -111,7 +102,7 @@ def front_of_sorted(records: Floats) -> Bools:
 # cache (0.68), and compiling them anew in every process takes seconds.
 
 
-@jit
+@compiled
 def _find_front(records: Floats, rows: Indices, alive: Bools) -> None:
     """From fronts of a few rows to fronts of twice as many, and so on."""
     for start in range(0, len(rows), _FEW):
@@ -131,7 +122,7 @@ def _find_front(records: Floats, rows: Indices, alive: Bools) -> None:
 # Loops instead of fancy indexing: it would be compiled anew wherever it stands, seconds in all.
 
 
-@jit
+@compiled
 def _living(rows: Indices, alive: Bools) -> Indices:
     out = np.empty(len(rows), dtype=np.int64)
     size = 0
@@ -142,7 +133,7 @@ def _living(rows: Indices, alive: Bools) -> Indices:
     return out[:size]
 
 
-@jit
+@compiled
 def _part(records: Floats, rows: Indices, column: int, side: int, limit: float) -> Indices:
     """The rows whose value in `column` is at most (side -1), at least (0) or above (1) `limit`."""
     out = np.empty(len(rows), dtype=np.int64)
@@ -155,7 +146,7 @@ def _part(records: Floats, rows: Indices, column: int, side: int, limit: float) 
     return out[:size]
 
 
-@jit
+@compiled
 def ranked(records: Floats, rows: Indices, column: int) -> Indices:
     """The rows in the order of their values in `column`."""
     values = np.empty(len(rows))
@@ -167,7 +158,7 @@ def ranked(records: Floats, rows: Indices, column: int) -> Indices:
     return order
 
 
-@jit
+@compiled
 def _as_low(records: Floats, one: int, other: int, column: int) -> bool:
     """Whether row `one` is at most row `other` from `column` on; rows differ, so that is dominance."""
     for number in range(column, records.shape[1]):  # noqa: SIM110 (numba has no all())
@@ -176,7 +167,7 @@ def _as_low(records: Floats, one: int, other: int, column: int) -> bool:
     return True
 
 
-@jit
+@compiled
 def _strike(records: Floats, lower: Indices, upper: Indices, alive: Bools) -> None:
     """Strike every row of `upper` that a row of `lower`, no higher in column 0, is as low as in the others.
 
@@ -218,7 +209,7 @@ def _strike(records: Floats, lower: Indices, upper: Indices, alive: Bools) -> No
         columns.append(column)
 
 
-@jit
+@compiled
 def _strike_one_by_one(records: Floats, lower: Indices, upper: Indices, column: int, alive: Bools) -> None:
     for victim in upper:
         for row in lower:
@@ -227,7 +218,7 @@ def _strike_one_by_one(records: Floats, lower: Indices, upper: Indices, column: 
                 break
 
 
-@jit
+@compiled
 def _strike_by_sweep(records: Floats, lower: Indices, upper: Indices, column: int, alive: Bools) -> None:
     """Two columns left: walk both sets by the first of them and remember the lowest of the second."""
     lower, upper = ranked(records, lower, column), ranked(records, upper, column)

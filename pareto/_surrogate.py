@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from pareto._check import Floats
-from pareto._jit import jit
+from pareto._jit import compiled
 
 __all__ = ["Surrogate"]
 
@@ -91,7 +91,7 @@ def _covariance(distances: Floats) -> Floats:
     return np.asarray(np.exp(-0.5 * distances), dtype=np.float64)
 
 
-@jit
+@compiled
 def _forward(root: Floats, values: Floats) -> Floats:
     """Solve root @ x = values for a lower triangle."""
     out = values.copy()

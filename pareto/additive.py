@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pareto._check import Floats
-from pareto._jit import jit
+from pareto._jit import compiled
 from pareto.space import Policies
 from pareto.tables import LayerTable, as_table, matched
 
@@ -158,7 +158,7 @@ def _strictly_better(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[losses < lowest].reset_index(drop=True)
 
 
-@jit
+@compiled
 def _extend(
     costs: Floats, losses: Floats, more_cost: Floats, more_loss: Floats, slack: float, largest: int
 ) -> tuple[Floats, Floats, npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
@@ -195,7 +195,7 @@ def _extend(
     return out_cost[:size].copy(), out_loss[:size].copy(), parents[:size].copy(), picks[:size].copy()
 
 
-@jit
+@compiled
 def _roomier(array: npt.NDArray[Any], room: int) -> npt.NDArray[Any]:
     out = np.empty(room, array.dtype)
     for number in range(len(array)):

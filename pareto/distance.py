@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import pandas as pd
 
 from pareto._check import Floats, nearest, points_array, sense_list, sense_signs
-from pareto._jit import jit_parallel
+from pareto._jit import compiled, shared
 
 __all__ = ["distance"]
+
+_WORTH_A_THREAD = 100_000  # pairs of a point and a front point
 
 
 def distance(points: Any, front: Any, *, sense: Sequence[str] | Mapping[str, str]) -> Any:
@@ -46,7 +47,9 @@ def distance(points: Any, front: Any, *, sense: Sequence[str] | Mapping[str, str
     if len(names) != len(other_names) or not len(other):
         raise ValueError(f"front must have shape (at least 1, {len(names)}), got {other.shape}")
     signs = sense_signs(sense_list(sense, names))
-    gaps = _gaps(np.ascontiguousarray(array * signs), np.ascontiguousarray(other * signs))
+    gaps = np.full(array.shape, np.nan)
+    signed = np.ascontiguousarray(array * signs), np.ascontiguousarray(other * signs)
+    shared(_gaps, len(array), *signed, gaps, worth=-(-_WORTH_A_THREAD // len(other)))
     return pd.DataFrame(gaps, index=points.index, columns=names) if isinstance(points, pd.DataFrame) else gaps
 
 
@@ -59,20 +62,24 @@ def _selected(table: Any, sense: Mapping[str, str], argument: str) -> pd.DataFra
     return table[list(sense)]
 
 
-@jit_parallel
-def _gaps(points: Floats, front: Floats) -> Floats:
-    rows, objectives = points.shape
-    gaps = np.full((rows, objectives), np.nan)
-    for row in numba.prange(rows):
+@compiled
+def _gaps(first: int, last: int, points: Floats, front: Floats, gaps: Floats) -> None:
+    objectives = points.shape[1]
+    for row in range(first, last):
         for other in range(len(front)):
             worse, where = 0, 0  # in how many objectives the front point is worse, and in which
             for column in range(objectives):
                 if front[other, column] > points[row, column]:
                     worse += 1
                     where = column
-            for column in range(objectives):
-                if worse == 0 or (worse == 1 and where == column):
-                    gap = points[row, column] - front[other, column]
-                    if not gaps[row, column] >= gap:  # the first one replaces NaN
-                        gaps[row, column] = gap
-    return gaps
+            if worse == 1:
+                gaps[row, where] = _larger(gaps[row, where], points[row, where] - front[other, where])
+            elif worse == 0:
+                for column in range(objectives):
+                    gaps[row, column] = _larger(gaps[row, column], points[row, column] - front[other, column])
+
+
+@compiled
+def _larger(gap: float, other: float) -> float:
+    """The larger one; NaN, which stands for none yet, gives way."""
+    return gap if gap >= other else other

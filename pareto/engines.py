@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 import numba
@@ -30,7 +31,8 @@ Done = tuple[Policies, npt.NDArray[Any]]
 Engine = Callable[..., Generator[Done, None, None]]
 
 _DEATHS = 3  # a unit whose worker died this often is to blame itself
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # torch's
+_NUMBA_THREADS = "NUMBA_NUM_THREADS"
 
 
 def serial(evaluate: Evaluate, units: Iterator[Policies]) -> Generator[Done, None, None]:
@@ -123,11 +125,21 @@ _evaluate: Evaluate | None = None  # of a worker process
 
 def _start_worker(payload: bytes, threads: int) -> None:
     global _evaluate
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
     for variable in _THREAD_VARIABLES:  # torch reads them when it is imported, which unpickling may do
         os.environ.setdefault(variable, str(threads))
-    numba.set_num_threads(min(threads, numba.get_num_threads()))
+    os.environ[_NUMBA_THREADS] = str(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    numba.config.reload_config()  # type: ignore[no-untyped-call]
     _evaluate = pickle.loads(payload)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, which would wait for units for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _evaluate_unit(unit: Policies) -> npt.NDArray[Any]:

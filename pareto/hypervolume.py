@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pareto._check import Floats, points_array, sense_list, sense_signs
-from pareto._jit import jit
+from pareto._jit import compiled
 from pareto.frontier import is_efficient
 
 __all__ = ["hypervolume"]
@@ -89,7 +89,7 @@ def _volume(edges: Floats) -> float:
     return total
 
 
-@jit
+@compiled
 def _area(edges: Floats) -> float:
     """Boxes of falling width: each adds what stands above the highest so far."""
     total, height = 0.0, 0.0
@@ -100,7 +100,7 @@ def _area(edges: Floats) -> float:
     return total
 
 
-@jit
+@compiled
 def _volume_3d(edges: Floats) -> float:
     """Boxes of falling third edge: keep the staircase of the other two and its area, and add up slabs."""
     rows = len(edges)

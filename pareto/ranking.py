@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pareto._check import Floats, points_array, sense_list, sense_signs
-from pareto._jit import jit
+from pareto._jit import compiled
 
 __all__ = ["rank"]
 
@@ -44,7 +44,7 @@ def rank(points: Any, *, sense: Sequence[str] | Mapping[str, str]) -> Indices:
     return ranks
 
 
-@jit
+@compiled
 def _rank_2d(records: Floats) -> Indices:
     """Records in lexicographic order. A front dominates the record when its lowest y so far is no higher."""
     rows = len(records)
@@ -68,7 +68,7 @@ def _rank_2d(records: Floats) -> Indices:
     return ranks
 
 
-@jit
+@compiled
 def _rank_nd(records: Floats) -> Indices:
     """Records in lexicographic order; if one of a front dominates the record, one of every lower front does."""
     rows, objectives = records.shape
@@ -101,7 +101,7 @@ def _rank_nd(records: Floats) -> Indices:
     return ranks
 
 
-@jit
+@compiled
 def _equal(records: Floats, one: int, other: int) -> bool:
     for column in range(records.shape[1]):  # noqa: SIM110 (numba has no all() over a generator)
         if records[one, column] != records[other, column]:

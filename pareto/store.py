@@ -10,9 +10,12 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sqlite3
+import struct
 import time
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +26,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from pareto._check import Floats, nearest
+from pareto._files import whole
 from pareto.space import Policies
 
 __all__ = ["CampaignChangedError", "Store", "array_digest"]
 
-_FORMAT = "pareto campaign 1"
+_FORMAT = "pareto campaign 2"
 _BUSY_SECONDS = 60.0  # how long one writer waits while another commits
+_DAMAGE = (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError)  # of bytes that SQLite did not write so
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _QUERY_ROWS = 500  # SQLite allows at least 999 placeholders in one statement
 
 
@@ -114,7 +120,7 @@ class Store:
         self.close()
 
     def __len__(self) -> int:
-        return int(self._connection.execute("SELECT count(*) FROM results").fetchone()[0])
+        return int(self._fetch("SELECT count(*) FROM results")[0][0])
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}, {len(self)} policies, metrics {', '.join(self.metrics)})"
@@ -143,9 +149,12 @@ class Store:
         if wrong.size:
             policy = dict(zip(self.layers, rows[wrong[0][0]].tolist(), strict=True))
             raise ValueError(f"{self.metrics[wrong[0][1]]} is NaN for policy {policy}")
-        marks = ", ".join("?" * (2 + len(self.metrics)))
-        entries = [(row.tobytes(), time.time(), *numbers[number].tolist()) for number, row in enumerate(rows)]
-        with self._transaction():
+        marks = ", ".join("?" * (3 + len(self.metrics)))
+        entries = []
+        for row, measured in zip(rows, numbers.tolist(), strict=True):
+            policy, now = row.tobytes(), time.time()
+            entries.append((policy, now, _checksum(policy, now, measured), *measured))
+        with self._named(), self._transaction():
             before = self._connection.total_changes
             self._connection.executemany(f"INSERT OR IGNORE INTO results VALUES ({marks})", entries)
             new = self._connection.total_changes - before
@@ -161,30 +170,27 @@ class Store:
             part = keys[start : start + _QUERY_ROWS]
             marks = ", ".join("?" * len(part))
             query = f"SELECT policy FROM results WHERE policy IN ({marks})"
-            found.update(row[0] for row in self._connection.execute(query, part))
+            found.update(row[0] for row in self._fetch(query, part))
         return np.array([key in found for key in keys], dtype=np.bool_)
 
     def policies(self) -> Policies:
         """All policies with results, (n, L) uint8, in lexicographic order."""
-        keys = self._connection.execute("SELECT policy FROM results ORDER BY policy").fetchall()
-        joined = b"".join(row[0] for row in keys)
-        return np.frombuffer(joined, dtype=np.uint8).reshape(len(keys), len(self.layers))
+        return self._results()[0]
 
     def frame(self) -> pd.DataFrame:
         """All results: a uint8 column per layer, a float64 column per metric, in the order of `policies()`."""
-        columns = ", ".join(_quoted(name) for name in self.metrics)
-        rows = self._connection.execute(f"SELECT policy, {columns} FROM results ORDER BY policy").fetchall()
-        joined = b"".join(row[0] for row in rows)
-        bits = np.frombuffer(joined, dtype=np.uint8).reshape(len(rows), len(self.layers))
+        bits, values = self._results()
         frame = pd.DataFrame(bits.copy(), columns=list(self.layers))
-        for number, name in enumerate(self.metrics, start=1):
-            frame[name] = np.array([row[number] for row in rows], dtype=np.float64)
+        for number, name in enumerate(self.metrics):
+            frame[name] = values[:, number].copy()
         frame.attrs["layers"] = list(self.layers)
         return frame
 
     def export(self, path: str | os.PathLike[str]) -> Path:
         """Write `frame()` to a .csv or .parquet file (replaced whole, never left half-written); returns its
         path.
+
+        In CSV a name that a spreadsheet would take for a formula has a ' before it.
 
         Parquet needs pyarrow (``pip install 'waveq[parquet]'``).
         """
@@ -193,14 +199,12 @@ class Store:
             raise ValueError(f"path must end in .csv or .parquet, got {str(target)!r}")
         if target.suffix == ".parquet":
             _need_pyarrow()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
         frame = self.frame()
-        if target.suffix == ".csv":
-            frame.to_csv(draft, index=False)
-        else:
-            frame.to_parquet(draft, index=False)
-        os.replace(draft, target)
+        with whole(target) as draft:
+            if target.suffix == ".csv":
+                frame.rename(columns=_as_text).to_csv(draft, index=False)
+            else:
+                frame.to_parquet(draft, index=False)
         return target
 
     def _rows(self, policies: npt.ArrayLike) -> Policies:
@@ -211,20 +215,51 @@ class Store:
             raise ValueError("policies must hold bit widths that fit uint8")
         return np.ascontiguousarray(rows, dtype=np.uint8)
 
-    def _create_or_check(self) -> None:
+    def _results(self) -> tuple[Policies, Floats]:
+        """All policies (n, L) and their metrics (n, M), each row compared with its checksum: SQLite has none."""
+        columns = ", ".join(_quoted(name) for name in self.metrics)
+        rows = self._fetch(f"SELECT policy, recorded_at, checksum, {columns} FROM results ORDER BY policy")
+        for policy, recorded_at, checksum, *values in rows:
+            right = _checksum(policy, recorded_at, values)
+            if right is None or checksum != right:
+                shown = list(policy) if isinstance(policy, bytes) else policy
+                raise ValueError(
+                    f"{self.path}: damaged: what it holds of policy {shown} is not what was written; take a copy of "
+                    "before, or delete the file, and its policies are evaluated again"
+                )
+        joined = b"".join(row[0] for row in rows)
+        bits = np.frombuffer(joined, dtype=np.uint8).reshape(len(rows), len(self.layers))
+        return bits, np.array([row[3:] for row in rows], dtype=np.float64).reshape(len(rows), len(self.metrics))
+
+    def _fetch(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._named():
+            return self._connection.execute(query, values).fetchall()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Whatever is wrong with the file is told with its name."""
         try:
-            with self._transaction():
-                self._connection.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT)")
-                rows = self._connection.execute("SELECT key, value FROM meta").fetchall()
-                if not rows:
-                    self._create()
-                    return
-        except sqlite3.DatabaseError as error:
-            raise ValueError(f"{self.path} is not a campaign store: {error}") from None
+            yield
+        except _DAMAGE as error:
+            if isinstance(error, sqlite3.ProgrammingError):
+                raise  # of the caller: the store is closed
+            raise ValueError(f"{self.path} is damaged, or not a campaign store: {error}") from None
+
+    def _create_or_check(self) -> None:
+        with self._named(), self._transaction():
+            self._connection.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT)")
+            rows = self._connection.execute("SELECT key, value FROM meta").fetchall()
+            if not rows:
+                self._create()
+                return
         stored = dict(rows)
         if stored.get("format") != _FORMAT:
             raise ValueError(f"{self.path} has format {stored.get('format')!r}, this version reads {_FORMAT!r}")
-        differences = _differences(json.loads(stored["identity"]), self._identity)
+        try:
+            identity = json.loads(stored.get("identity", ""))
+        except (TypeError, ValueError):
+            raise ValueError(f"{self.path}: damaged: it does not say what its results depend on") from None
+        differences = _differences(identity, self._identity)
         if differences:
             listed = "\n".join(f"  {line}" for line in differences)
             raise CampaignChangedError(
@@ -235,7 +270,8 @@ class Store:
     def _create(self) -> None:
         columns = ", ".join(f"{_quoted(name)} REAL NOT NULL" for name in self.metrics)
         self._connection.execute(
-            f"CREATE TABLE results (policy BLOB PRIMARY KEY, recorded_at REAL NOT NULL, {columns}) WITHOUT ROWID"
+            "CREATE TABLE results (policy BLOB PRIMARY KEY, recorded_at REAL NOT NULL, checksum INTEGER NOT NULL, "
+            f"{columns}) WITHOUT ROWID"
         )
         entries = [("format", _FORMAT), ("identity", json.dumps(self._identity, sort_keys=True))]
         self._connection.executemany("INSERT INTO meta VALUES (?, ?)", entries)
@@ -255,7 +291,7 @@ class Store:
         columns = ", ".join(_quoted(name) for name in self.metrics)
         query = f"SELECT {columns} FROM results WHERE policy = ?"
         for row, new in zip(rows, numbers, strict=True):
-            old = self._connection.execute(query, (row.tobytes(),)).fetchone()
+            old = self._fetch(query, (row.tobytes(),))[0]
             if list(old) != new.tolist():
                 policy = dict(zip(self.layers, row.tolist(), strict=True))
                 warnings.warn(
@@ -281,9 +317,18 @@ def _connect(path: Path) -> sqlite3.Connection:
                 connection.close()
                 raise ValueError(f"{path} cannot be opened as a campaign store: {error}") from None
             time.sleep(0.02)
-        except sqlite3.DatabaseError as error:
+        except _DAMAGE as error:
             connection.close()
             raise ValueError(f"{path} is not a campaign store: {error}") from None
+
+
+def _checksum(policy: Any, recorded_at: Any, values: Sequence[Any]) -> int | None:
+    """Of one row; None where its values have not even the types of one."""
+    try:
+        plain = [value + 0.0 for value in (recorded_at, *values)]  # SQLite makes 0.0 of -0.0
+        return zlib.crc32(policy + struct.pack(f"<{len(plain)}d", *plain))
+    except (TypeError, struct.error):
+        return None
 
 
 def _names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -319,6 +364,10 @@ def _differences(stored: Any, now: Any, name: str = "") -> list[str]:
                 lines += _differences(stored[key], now[key], inner)
         return lines
     return [] if stored == now else [f"{name}: stored {stored!r}, now {now!r}"]
+
+
+def _as_text(name: str) -> str:
+    return f"'{name}" if _FORMULA.match(name) else name
 
 
 def _quoted(name: str) -> str:

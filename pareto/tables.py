@@ -10,16 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from pareto._check import Floats, nearest
-from pareto._jit import jit_parallel
+from pareto._jit import compiled, shared
 from pareto.space import DesignSpace
 
 __all__ = ["LayerTable", "as_table", "enumerate_costs", "matched", "score_policies"]
+
+_WORTH_A_THREAD = 20_000  # policies; with fewer, waking it costs more than it brings
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ def score_policies(
     rows = np.ascontiguousarray(policies, dtype=np.uint8)
     if rows.ndim != 2 or rows.shape[1] != len(layers.entries):
         raise ValueError(f"policies must have shape (N, {len(layers.entries)}), got {rows.shape}")
-    scores = _gather(rows, layers.dense())
+    scores = np.empty(len(rows))
+    shared(_gather, len(rows), rows, layers.dense(), scores, worth=_WORTH_A_THREAD)
     bad = np.flatnonzero(np.isnan(scores))
     if bad.size:
         _explain_missing(rows[bad[0]], int(bad[0]), layers)
@@ -197,12 +199,10 @@ def _explain_missing(policy: npt.NDArray[np.uint8], row: int, table: LayerTable)
             raise ValueError(f"policies: row {row} gives layer {name!r} {width} bits, the table has {widths}")
 
 
-@jit_parallel
-def _gather(policies: npt.NDArray[np.uint8], dense: Floats) -> Floats:
-    out = np.empty(policies.shape[0])
-    for row in numba.prange(policies.shape[0]):
+@compiled
+def _gather(first: int, last: int, policies: npt.NDArray[np.uint8], dense: Floats, out: Floats) -> None:
+    for row in range(first, last):
         total = 0.0
         for layer in range(policies.shape[1]):
             total += dense[layer, policies[row, layer]]
         out[row] = total
-    return out

@@ -1,57 +1,114 @@
-"""The one place that decides how kernels are compiled, and what stands in for compilation under NUMBA_DISABLE_JIT=1.
+"""How kernels are compiled, and how one call is shared among threads.
 
-Uncompiled kernels are for coverage and for stepping through: the same lines, a thousand times slower. Two things do not
-run there as they are, and both are settled here. Compiled integers wrap around in silence where NumPy's scalars warn,
-and a word at any offset is one machine instruction that Python has no name for.
+`waveq._kernels.jit`, `stripes_sim._jit` and `pareto._jit` are the same: none of the packages may need another for it,
+and a test holds the three together.
 """
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import numba
-import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
-from numba.extending import intrinsic
+from numba.core.caching import FunctionCache
 
-__all__ = ["jit_parallel", "load_word"]
+__all__ = ["compiled", "shared", "thread_count"]
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
-_PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]
+
+_pool: ThreadPoolExecutor | None = None
+_pool_size = 0
 
 
-def jit_parallel(kernel: Kernel) -> Kernel:
-    """Compile on the first call, so that ``numba.prange`` runs on all of numba's threads; cached where it can be.
+class _Cache(FunctionCache):
+    """Numba's, but a file that cannot be read or written costs a compilation and ends nothing."""
 
-    cast: numba is untyped, and a kernel keeps the signature that it was written with.
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # whatever damage leads to, an empty file after a power cut for one
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):  # a full disk
+            super().save_overload(sig, data)
+
+
+def compiled(kernel: Kernel, **options: Any) -> Kernel:
+    """Compile on the first call, without the interpreter lock; kept on the disk where there is a place for it.
+
+    With NUMBA_DISABLE_JIT=1 it is the kernel itself. Numba is untyped: the kernel keeps the signature that it was
+    written with.
+
+    Args:
+        kernel: a function of a file, for the cache's sake.
+        options: of `numba.njit`. Not ``parallel``: see `shared`.
+
+    Example:
+        >>> compiled(lambda value: value + 1)(2)
+        3
     """
-    if _PLAIN:
-        return np.errstate(over="ignore")(kernel)
+    made = numba.njit(nogil=True, **options)(kernel)
+    if made is not kernel:
+        with suppress(RuntimeError):  # a read-only installation and no home: numba finds no folder that it can write
+            made._cache = _Cache(kernel)
+    return cast(Kernel, made)
+
+
+def thread_count() -> int:
+    """NUMBA_NUM_THREADS, by default the number of cores that this process may use."""
+    return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+
+
+def shared(
+    kernel: Callable[..., Any], parts: int, *arguments: Any, worth: int = 1, threads: int | None = None
+) -> list[Any]:
+    """Call ``kernel(first, last, *arguments)`` so that every part is visited once; what each call returned, in order.
+
+    Numba's own threading layers are not used: one of them ends the process when two Python threads meet in it, another
+    hangs when a process that has used it forks. Kernels release the interpreter lock, so Python's threads do.
+
+    Args:
+        kernel: compiled; what it writes of one part does not lie in another.
+        parts: how many; their results must not depend on which of them are visited by one call.
+        arguments: handed on.
+        worth: so many parts are worth a thread; with fewer, waking it costs more than it brings.
+        threads: at most; by default `thread_count`.
+
+    Example:
+        >>> shared(lambda first, last: list(range(first, last)), 5, threads=2)
+        [[0, 1], [2, 3, 4]]
+    """
+    threads = min(thread_count() if threads is None else threads, parts // worth)
+    if threads <= 1:
+        return [kernel(0, parts, *arguments)]
+    edges = [parts * i // threads for i in range(threads + 1)]
+    pool = _threads(threads - 1)
+    waiting = [pool.submit(kernel, edges[i], edges[i + 1], *arguments) for i in range(1, threads)]
+    found = []
     try:
-        return cast(Kernel, numba.njit(nogil=True, parallel=True, cache=True)(kernel))
-    except RuntimeError:  # a read-only installation and no home: numba finds no folder that it can write
-        return cast(Kernel, numba.njit(nogil=True, parallel=True)(kernel))
+        found.append(kernel(0, edges[1], *arguments))
+    finally:  # Ctrl-C must not free what the others still write to
+        found += [share.result() for share in waiting]
+    return found
 
 
-def _read_word(_typing: Any, array: Any, _offset: Any) -> Any:
-    """Eight bytes from any offset as one word, first byte lowest; NumPy views would ask for aligned offsets."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(64).as_pointer())
-        word = builder.load(pointer)
-        word.align = 1
-        return word if sys.byteorder == "little" else builder.bswap(word)
-
-    return types.uint64(array, types.uint64), generate
+def _threads(size: int) -> ThreadPoolExecutor:
+    global _pool, _pool_size
+    if _pool is None or _pool_size < size:
+        _pool, _pool_size = ThreadPoolExecutor(size, thread_name_prefix="kernels"), size
+    return _pool
 
 
-def _word_of(array: Any, offset: Any) -> Any:
-    return np.uint64(int.from_bytes(array[offset : offset + np.uint64(8)].tobytes(), "little"))
+def _forget() -> None:
+    global _pool
+    _pool = None  # threads do not survive a fork
 
 
-# eight loads and shifts would need no intrinsic, and the scoring loop took 1.16 times as long with them
-load_word: Any = _word_of if _PLAIN else intrinsic(_read_word)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

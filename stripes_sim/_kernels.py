@@ -18,10 +18,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
-from stripes_sim._jit import jit_parallel, load_word
+from stripes_sim._words import load_word, word_loop
 
 __all__ = ["CHUNK", "score_pairs", "score_quads"]
 
@@ -33,11 +32,14 @@ _TWELVE = np.uint64(4095)
 _BY_1, _BY_5, _BY_8, _BY_10, _BY_16, _BY_32 = (np.uint64(n) for n in (1, 5, 8, 10, 16, 32))
 
 
-@jit_parallel
-def score_quads(flat: Any, layers: int, low: int, high: int, table: Any, fixed: Any, out: Any) -> int:
-    """Two totals for each policy: ``fixed`` plus the sum over words of eight layers.
+@word_loop
+def score_quads(
+    first_chunk: int, last_chunk: int, flat: Any, layers: int, low: int, high: int, table: Any, fixed: Any, out: Any
+) -> int:
+    """Two totals for each policy of some chunks of CHUNK policies: ``fixed`` plus the sum over words of eight layers.
 
     Args:
+        first_chunk, last_chunk: which chunks, the last not included.
         flat: uint8, policy after policy; eight bytes can be read from the start of every word of every policy. The last
             word reaches into the next policy, where the table has only zeros.
         layers: L.
@@ -55,7 +57,7 @@ def score_quads(flat: Any, layers: int, low: int, high: int, table: Any, fixed: 
     too_far = np.uint64(127 - (high - low)) * _EACH_BYTE
     step = np.uint64(2 * 4096)
     bad = 0
-    for chunk in numba.prange((n + CHUNK - 1) // CHUNK):
+    for chunk in range(first_chunk, last_chunk):
         start, stop = chunk * CHUNK, min(n, (chunk + 1) * CHUNK)
         strange = np.uint64(0)
         for row in range(start, stop):
@@ -78,8 +80,19 @@ def score_quads(flat: Any, layers: int, low: int, high: int, table: Any, fixed: 
     return bad
 
 
-@jit_parallel
-def score_pairs(flat: Any, layers: int, low: int, high: int, code_bits: int, table: Any, fixed: Any, out: Any) -> int:
+@word_loop
+def score_pairs(
+    first_chunk: int,
+    last_chunk: int,
+    flat: Any,
+    layers: int,
+    low: int,
+    high: int,
+    code_bits: int,
+    table: Any,
+    fixed: Any,
+    out: Any,
+) -> int:
     """As `score_quads`, one lookup for two layers: for tables of many layers, or of up to 16 choices of bits.
 
     ``code_bits`` is 3 or 4, ``table`` (W, 4, 4**code_bits, 2): for each word four pairs of codes.
@@ -91,7 +104,7 @@ def score_pairs(flat: Any, layers: int, low: int, high: int, code_bits: int, tab
     entries = np.uint64(1) << np.uint64(2 * code_bits)
     together = np.uint64(8 - code_bits)
     bad = 0
-    for chunk in numba.prange((n + CHUNK - 1) // CHUNK):
+    for chunk in range(first_chunk, last_chunk):
         start, stop = chunk * CHUNK, min(n, (chunk + 1) * CHUNK)
         strange = np.uint64(0)
         for row in range(start, stop):

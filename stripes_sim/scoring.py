@@ -12,6 +12,7 @@ __all__ = ["totals"]
 Floats = npt.NDArray[np.float64]
 # tables of quads take 128 KiB for eight layers; beyond this they would crowd out the second-level cache
 _MOST_QUAD_WORDS = 8
+_WORTH_A_THREAD = 64  # chunks; below it waking a thread costs more than it saves
 
 
 def totals(
@@ -72,7 +73,7 @@ def _score(
     policies: npt.NDArray[np.uint8], bits: Sequence[int], costs: Sequence[Floats], fixed: Sequence[float], out: Floats
 ) -> bool:
     """Two objectives into ``out``, (2, N); False where bits are below the first or above the last of ``bits``."""
-    from stripes_sim import _kernels  # numba takes longer to import than a run takes
+    from stripes_sim import _jit, _kernels  # numba takes longer to import than a run takes
 
     low, high = bits[0], bits[-1]
     layers = policies.shape[1]
@@ -86,8 +87,14 @@ def _score(
     tail[:-reach] = policies[whole:].ravel()
     bad = 0
     for flat, part in ((policies.ravel(), out[:, :whole]), (tail, out[:, whole:])):
+        chunks, given = -(-part.shape[1] // _kernels.CHUNK), (flat, layers, low, high)
         if quads is not None:
-            bad += _kernels.score_quads(flat, layers, low, high, quads, np.array(fixed), part)
+            found = _jit.shared(
+                _kernels.score_quads, chunks, *given, quads, np.array(fixed), part, worth=_WORTH_A_THREAD
+            )
         else:
-            bad += _kernels.score_pairs(flat, layers, low, high, code_bits, pairs, np.array(fixed), part)
+            found = _jit.shared(
+                _kernels.score_pairs, chunks, *given, code_bits, pairs, np.array(fixed), part, worth=_WORTH_A_THREAD
+            )
+        bad += sum(found)
     return not bad

@@ -9,11 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from stripes_sim._files import write_text
 from stripes_sim._reading import parse_json, read_text, require_regular
 from stripes_sim.bits import nearest
 from stripes_sim.layers import LayerShape
@@ -23,6 +25,7 @@ __all__ = ["read_workload", "write_workload"]
 
 _FIELDS = {field.name: field.default for field in fields(LayerShape)}
 _TEXTS = ("name", "kind", "stored_as")
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _REQUIRED = ("name", "kind", "in_channels", "out_channels")
 
 
@@ -55,6 +58,8 @@ def read_workload(path: str | Path) -> list[LayerShape]:
 def write_workload(path: str | Path, layers: Sequence[LayerShape]) -> None:
     """Write layers to a ``.csv`` or ``.json`` file that `read_workload` gives back unchanged.
 
+    In CSV a name that a spreadsheet would take for a formula has a ' before it.
+
     >>> import tempfile, pathlib
     >>> fc = LayerShape(name="fc", kind="linear", in_channels=512, out_channels=10)
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -66,13 +71,13 @@ def write_workload(path: str | Path, layers: Sequence[LayerShape]) -> None:
     file = Path(path)
     rows = [{key: getattr(layer, key) for key in _FIELDS} for layer in layers]
     if file.suffix.lower() == ".json":
-        file.write_text(json.dumps([_compact(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+        write_text(file, json.dumps([_compact(row) for row in rows], indent=1) + "\n")
     elif file.suffix.lower() == ".csv":
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, list(_FIELDS), lineterminator="\n")
         writer.writeheader()
         writer.writerows([{key: _cell(value) for key, value in row.items()} for row in rows])
-        file.write_text(buffer.getvalue(), encoding="utf-8")
+        write_text(file, buffer.getvalue())
     else:
         raise ValueError(f"workload {file}: the name must end in .csv or .json")
 
@@ -125,7 +130,7 @@ def _check_columns(place: str, columns: Sequence[str]) -> None:
 
 def _parsed(place: str, column: str, cell: str) -> Any:
     if column in _TEXTS:
-        return cell
+        return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
     try:
         numbers = tuple(int(part) for part in cell.lower().split("x"))
     except ValueError:
@@ -144,7 +149,8 @@ def _layer(place: str, row: dict[str, Any]) -> LayerShape:
 
 
 def _cell(value: Any) -> str:
-    return "x".join(str(number) for number in value) if isinstance(value, tuple) else str(value)
+    text = "x".join(str(number) for number in value) if isinstance(value, tuple) else str(value)
+    return f"'{text}" if isinstance(value, str) and _FORMULA.match(text) else text
 
 
 def _compact(row: dict[str, Any]) -> dict[str, Any]:

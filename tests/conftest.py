@@ -24,7 +24,7 @@ settings.load_profile("waveq")
 
 @pytest.fixture(autouse=True)
 def one_torch_thread() -> Iterator[None]:
-    """Numba's OpenMP layer, once used, sets the number of threads that torch sees too: every test begins with one."""
+    """Whatever a test did to torch's threads, the next one begins with one."""
     yield
     if "torch" in sys.modules and sys.modules["torch"].get_num_threads() != 1:
         sys.modules["torch"].set_num_threads(1)

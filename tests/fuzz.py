@@ -19,7 +19,7 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,16 +28,25 @@ from typing import Any
 
 import torch
 
+from pareto import DesignSpace, Store
 from stripes_sim import load_machine, read_workload, write_workload
 from stripes_sim.layers import LayerShape
+from waveq import attach, export
 from waveq._archive import load_archive, save_archive
 from waveq.cli.frontier import efficient_of
-from waveq.codesign.space import read_table
+from waveq.codesign.pictures import learning_data
+from waveq.codesign.pipeline import codesign
+from waveq.codesign.report import report_text
+from waveq.codesign.space import TABLE, read_table, run_protocol
+from waveq.exporting.npz import read_npz
 from waveq.policy import Policy
 from waveq.train.checkpoint_files import LOADER_STATE, read_newest
 from waveq.train.config import TrainConfig, load_recipe
+from waveq.train.logs import read_rows
 from waveq.train.result import TrainResult
-from waveq.train.run_folder import RunFolder, StageFolder
+from waveq.train.run import train
+from waveq.train.run_folder import RunFolder, StageFolder, load_weights
+from waveq.train.trained_run import TrainedRun
 from waveq.zoo.datasets.conllu import MultiwordToken, Sentence, Word, parse_conllu, read_conllu, write_conllu
 
 COLUMNS = ("attempts", "refused by name", "read as written", "read as changed", "wrong", "unnamed", "traceback", "hang")
@@ -71,9 +80,30 @@ class Kind:
     told_apart: Callable[[bytes], bool] | None
     """Of a text: whether it says two things, or no number; None of files with a digest."""
 
+    def doubtful(self, path: Path, content: bytes) -> bool:
+        """Whether nothing may be read from such content but what was written, or nothing at all."""
+        return self.told_apart is None or self.told_apart(content)
+
+    def files(self, path: Path) -> list[Path]:
+        """What is changed, one at a time."""
+        return [path]
+
+
+class RunKind(Kind):
+    """A whole run folder: ``file`` is the folder."""
+
+    def doubtful(self, path: Path, content: bytes) -> bool:
+        """By the kind of the file that was changed."""
+        kinds = {".json": _json_doubtful, ".csv": _csv_doubtful, ".txt": lambda _content: False}
+        return path.suffix not in kinds or kinds[path.suffix](content)
+
+    def files(self, path: Path) -> list[Path]:
+        """All that later steps read."""
+        return sorted(each for each in path.rglob("*") if each.suffix in (".json", ".csv", ".txt", ".pt", ".ckpt"))
+
 
 def kinds() -> list[Kind]:
-    """All that are fuzzed."""
+    """All that are fuzzed but the run folder, which takes some training."""
     layers = [
         LayerShape(
             name="conv1",
@@ -110,7 +140,63 @@ def kinds() -> list[Kind]:
         Kind("treebank CoNLL-U", "fr.conllu", lambda p: write_conllu(p, treebank), read_conllu, _conllu_doubtful),
         Kind("weights", "weights.pt", lambda p: save_archive(p, weights), load_archive, None),
         Kind("checkpoint", "last.ckpt", lambda p: save_archive(p, checkpoint), _read_checkpoint, None),
+        Kind("integers", "net.npz", _make_integers, lambda p: {n: i.weight() for n, i in read_npz(p).items()}, None),
+        Kind("store", "campaign.sqlite", _make_store, _read_store, None),
     ]
+
+
+def run_kind() -> Kind:
+    """A run that was trained, enumerated and reported on."""
+    return RunKind("run folder", "run", _make_run, _read_run, None)
+
+
+def _make_integers(path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3))
+    wq = attach(model, bits=3, total_steps=1)
+    wq.finalize()
+    export(model, wq.policy(), path, to="npz")
+
+
+def _open_store(path: Path) -> Store:
+    return Store(path, layers=["conv", "fc"], fingerprint={"seed": 0}, metrics=["accuracy", "loss"])
+
+
+def _make_store(path: Path) -> None:
+    rows = DesignSpace({"conv": (2, 3, 4, 5, 8), "fc": (2, 3, 4, 5, 8)}).policies()
+    with _open_store(path) as store:
+        store.add(rows, rows * [1.5, 0.25])
+
+
+def _read_store(path: Path) -> object:
+    for left in path.parent.glob(f"{path.name}-*"):  # the log of another content
+        left.unlink()
+    with _open_store(path) as store:
+        known = store.known(store.policies()).tolist()
+        return known, len(store), store.frame().to_csv()
+
+
+def _make_run(path: Path) -> None:
+    config = load_recipe("digits", run_dir=path, pretrain_epochs=1, epochs=2, batch_size=256, threads=1, progress=False)
+    codesign(config, choices=(2, 4))
+    save_archive(path / "wave" / "last.ckpt", {"global_step": 7, LOADER_STATE: {"epoch": 1, "batch": 2}})
+
+
+def _read_run(path: Path) -> object:
+    """As training, the verbs after it and a resumed stage do."""
+    config = path / "config.json"
+    result = train(load_recipe(config, run_dir=path), say=lambda _line: None)
+    run = TrainedRun(path)
+    stages = [StageFolder(path / name) for name in ("float", "search", "wave")]
+    tensors = [load_weights(stage.weights) for stage in stages]
+    tensors += [load_weights(stage.state) for stage in stages[1:]]
+    told = [stage.result() for stage in stages], read_newest(stages[2]), result.to_dict(), run.policy.to_json()
+    rows = [read_rows(stage.metrics) for stage in stages]
+    written = report_text(run, set()), read_table(path / TABLE).to_csv(), str(run_protocol(run))
+    learned = learning_data(stages[1].metrics).to_csv()
+    return {
+        "tensors": dict(enumerate([*tensors, load_weights(path / "weights.pt")])),
+        "rest": [told, rows, written, learned],
+    }
 
 
 def _read_result(path: Path) -> object:
@@ -197,12 +283,12 @@ def _limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def attempt(kind: Kind, path: Path, content: bytes, good: object) -> str:
-    """Write and read one file; the column of COLUMNS that it counts in."""
+def attempt(kind: Kind, place: Path, path: Path, content: bytes, good: object) -> str:
+    """Write one file and read the kind; the column of COLUMNS that it counts in."""
     path.write_bytes(content)
     try:
         with _limited():
-            found = kind.read(path)
+            found = kind.read(place)
     except _HangError:
         return "hang"
     except (ValueError, FileNotFoundError) as error:
@@ -211,7 +297,7 @@ def attempt(kind: Kind, path: Path, content: bytes, good: object) -> str:
         return "traceback"
     if _equal(found, good):
         return "read as written"
-    return "wrong" if kind.told_apart is None or kind.told_apart(content) else "read as changed"
+    return "wrong" if kind.doubtful(path, content) else "read as changed"
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -222,28 +308,34 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def fuzz(*, seed: int, attempts: int | None = None, seconds: float = math.inf) -> dict[str, Counter[str]]:
+def fuzz(
+    chosen: Sequence[Kind], *, seed: int, attempts: int | None = None, seconds: float = math.inf
+) -> dict[str, Counter[str]]:
     """Counts by kind, after so many attempts on each kind, or so many seconds in all."""
     draw = random.Random(seed)
     counts: dict[str, Counter[str]] = {}
-    end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         prepared = []
-        for kind in kinds():
-            path = Path(folder, kind.name.replace(" ", "-"), kind.file)
-            path.parent.mkdir()
-            kind.make(path)
-            prepared.append((kind, path, path.read_bytes(), kind.read(path)))
+        for kind in chosen:
+            place = Path(folder, kind.name.replace(" ", "-"), kind.file)
+            place.parent.mkdir()
+            kind.make(place)
+            good = kind.read(place)
+            prepared.append((kind, place, {path: path.read_bytes() for path in kind.files(place)}, good))
             counts[kind.name] = Counter()
-        done = 0
+        done, end = 0, time.monotonic() + seconds
         while (attempts is None or done < attempts) and time.monotonic() < end:
-            for kind, path, content, good in prepared:
-                changed = damaged(content, draw)
-                column = attempt(kind, path, changed, good)
+            for kind, place, contents, good in prepared:
+                path = draw.choice(list(contents))
+                changed = damaged(contents[path], draw)
+                column = attempt(kind, place, path, changed, good)
                 counts[kind.name].update(("attempts", column))
                 if column in COLUMNS[4:]:
-                    kept = Path(tempfile.gettempdir(), f"waveq-fuzz-{column}-{seed}-{done}-{kind.file}")
+                    kept = Path(tempfile.gettempdir(), f"waveq-fuzz-{column}-{seed}-{done}-{path.name}")
                     kept.write_bytes(changed)
+                for path, content in contents.items() if len(contents) > 1 else ():
+                    if path.read_bytes() != content:  # what was changed, and what a reader wrote in its turn
+                        path.write_bytes(content)
             done += 1
     return counts
 
@@ -254,7 +346,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    counts = fuzz(seed=options.seed, seconds=options.seconds)
+    counts = fuzz([*kinds(), run_kind()], seed=options.seed, seconds=options.seconds)
     total = sum(counts.values(), Counter[str]())
     lines = ["| file | " + " | ".join(COLUMNS) + " |", "|---" + "|---:" * len(COLUMNS) + "|"]
     for name, found in [*counts.items(), ("all", total)]:

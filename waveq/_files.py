@@ -2,6 +2,7 @@
 
 Everything in waveq that writes a file goes through `whole`, or through one of the short forms below it. The exceptions
 are what only grows: rows that are appended to metrics.csv, TensorBoard's events, the SQLite store.
+`stripes_sim._files` and `pareto._files` are the same for the packages that do not know this one.
 """
 
 from __future__ import annotations
@@ -11,23 +12,18 @@ import errno
 import itertools
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-__all__ = ["Frame", "whole", "whole_folder", "write_frame", "write_json", "write_text"]
-
-
-class Frame(Protocol):
-    """A pandas table: this file knows no pandas, because the method does not either."""
-
-    def to_csv(self, *, index: bool) -> str:
-        """The table as text."""
+__all__ = ["remove_drafts", "whole", "whole_folder", "write_json", "write_text"]
 
 
 _NUMBERS = itertools.count()  # two threads may write the same file
+_DRAFT = re.compile(r"\..+\.(?P<process>\d{1,9})\.\d+(\.\w+)?")
 
 
 @contextmanager
@@ -68,6 +64,24 @@ def whole(path: Path | str) -> Iterator[Path]:
         if error.errno is None or error.filename not in (str(draft), draft, None):
             raise
         raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what writers that are no more left in a folder, and below it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     for left in (".weights.4194305.0.pt", ".lock", "a.csv"):
+        ...         Path(name, left).touch()
+        ...     remove_drafts(Path(name))
+        ...     sorted(path.name for path in Path(name).iterdir())
+        ['.lock', 'a.csv']
+    """
+    for path in list(folder.rglob(".*")):
+        draft = _DRAFT.fullmatch(path.name)
+        if draft and not _is_running(int(draft["process"])):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -129,13 +143,14 @@ def write_json(path: Path | str, data: Mapping[str, Any], *, default: Callable[[
     write_text(path, json.dumps(dict(data), indent=2, default=default) + "\n")
 
 
-def write_frame(path: Path | str, frame: Frame) -> None:
-    """Write a table as CSV, without its index.
-
-    Raises:
-        OSError: see `whole`.
-    """
-    write_text(path, frame.to_csv(index=False))
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def _to_disk(path: Path) -> None:

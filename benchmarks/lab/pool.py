@@ -23,6 +23,7 @@ from benchmarks.lab.search import needs_losses
 from benchmarks.lab.settings import BUDGETS
 from benchmarks.lab.training import float_network, losses_of, run_job
 from benchmarks.lab.watch import Watch
+from waveq.train.lifeline import end_with_spawner
 
 __all__ = ["add_options", "run_jobs", "run_within", "where_of"]
 
@@ -168,7 +169,12 @@ def _executor(processes: int) -> Executor:
     if processes == 0:
         return _Here()
     context = multiprocessing.get_context("spawn")  # CUDA and OpenMP do not survive a fork
-    return ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,))
+    return ProcessPoolExecutor(processes, context, initializer=_begin)
+
+
+def _begin() -> None:
+    end_with_spawner()
+    torch.set_num_threads(1)
 
 
 def _path(where: Where, job: Job, watch: Watch | None) -> Path:

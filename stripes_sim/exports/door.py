@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from stripes_sim._files import write_text
 from stripes_sim.bits import nearest
 from stripes_sim.exports import accelergy, scalesim, timeloop, zigzag
 from stripes_sim.exports.nests import Nest, nests
@@ -57,9 +58,7 @@ def export_workload(result: Result, folder: str | Path, *, to: str) -> Exported:
     found, idle = nests(result) if to != "accelergy" else ([], [])
     texts = FORMATS[to](result, found)
     for name, text in texts.items():
-        file = Path(folder) / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        write_text(Path(folder) / name, text)
     return Exported(folder=Path(folder), files=tuple(texts), left_out=tuple(idle))
 
 

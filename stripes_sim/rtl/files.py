@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from stripes_sim._files import whole, write_text
 from stripes_sim.bits import resolve_bits
 from stripes_sim.constants import CONSTANTS
 from stripes_sim.hardware import Accelerator
@@ -109,7 +110,7 @@ def write_rtl(
     place.mkdir(parents=True, exist_ok=True)
     verilog = resources.files("stripes_sim.rtl")
     for name in SOURCES:
-        (place / name).write_text((verilog / name).read_text(encoding="utf-8"), encoding="utf-8")
+        write_text(place / name, (verilog / name).read_text(encoding="utf-8"))
     counts = {
         "weights.hex": _write(place / "weights.hex", weight_words(layout)),
         "activations.hex": _write(place / "activations.hex", activation_words(layout, hardware.pe_width_bits)),
@@ -173,7 +174,7 @@ def _check_range(argument: str, values: Ints, low: int, high: int) -> None:
 
 def _write(path: Path, lines: Iterable[str]) -> int:
     count = 0
-    with path.open("w", encoding="ascii", newline="\n") as file:
+    with whole(path) as draft, draft.open("w", encoding="ascii", newline="\n") as file:
         for line in lines:
             file.write(line + "\n")
             count += 1

@@ -80,6 +80,33 @@ def test_an_error_of_evaluate_ends_the_run_with_its_own_words(engine, store, clu
 
 
 @pytest.mark.slow
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    script = tmp_path / "campaign.py"
+    script.write_text(
+        "import sys\nfrom pareto import DesignSpace, Store, run_campaign\nfrom tests.pareto.evaluators import Endless\n"
+        "if __name__ == '__main__':\n"
+        "    space = DesignSpace({'a': (2, 3), 'b': (2, 3)})\n"
+        "    with Store(sys.argv[1] + '/run.sqlite', layers=space.names, fingerprint={}) as store:\n"
+        "        run_campaign(space, Endless(sys.argv[1]), store, workers=2, unit_rows=1, progress=False)\n"
+    )
+    root = Path(__file__).parents[2]
+    started = subprocess.Popen([sys.executable, script, tmp_path], env={**os.environ, "PYTHONPATH": str(root)})
+    assert soon(lambda: len(list(tmp_path.glob("begun-*"))) == 2)
+    workers = [int(path.name.removeprefix("begun-")) for path in tmp_path.glob("begun-*")]
+    started.kill()
+    started.wait()
+    assert soon(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def soon(holds):
+    """Whether it does within a minute."""
+    end = time.monotonic() + 60
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.05)
+    return holds()
+
+
+@pytest.mark.slow
 def test_what_cannot_be_sent_is_named(store):
     with pytest.raises(TypeError, match="evaluate cannot be sent to other processes"):
         run_campaign(SPACE, lambda rows: value(rows), store, progress=False)

@@ -77,8 +77,8 @@ def test_large_sets_of_more(kind, objectives, rows):
 @pytest.mark.slow
 @pytest.mark.parametrize("objectives", [2, 3])
 def test_filters_on_all_threads(objectives, monkeypatch):
-    monkeypatch.setattr("pareto._kernels_2d.PARALLEL_ROWS", 1_000)
-    monkeypatch.setattr("pareto._kernels_nd.PARALLEL_ROWS", 1_000)
+    monkeypatch.setattr("pareto._kernels_2d.WORTH_A_THREAD", 1_000)
+    monkeypatch.setattr("pareto._kernels_nd.WORTH_A_THREAD", 1_000)
     equals_moocore("few efficient", objectives, 40_000)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -124,6 +125,35 @@ def test_export_to_csv_and_parquet(tmp_path):
         from_parquet = pd.read_parquet(store.export(tmp_path / "all.parquet"))
         pd.testing.assert_frame_equal(from_parquet, frame)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["all.csv"]
+
+
+def test_a_result_that_was_changed_in_the_file_is_refused(tmp_path):
+    path = tmp_path / "run.sqlite"
+    with open_store(path) as store:
+        store.add(SPACE.policies()[:4], [1.0, 2.0, 3.0, 4.0])
+    for changes in ("accuracy = 2.5", "recorded_at = 1.0", "policy = 'abc'", "policy = NULL"):
+        copy = tmp_path / "copy.sqlite"
+        copy.write_bytes(path.read_bytes())
+        with contextlib.closing(sqlite3.connect(copy)) as connection, contextlib.suppress(sqlite3.IntegrityError):
+            connection.execute(f"UPDATE results SET {changes} WHERE accuracy = 2.0")
+            connection.commit()
+            with open_store(copy) as store, pytest.raises(ValueError, match=r"copy\.sqlite: damaged: what it holds of"):
+                store.frame()
+
+
+def test_a_damaged_page_is_told_with_the_file(tmp_path):
+    path = tmp_path / "run.sqlite"
+    with open_store(path) as store:
+        store.add(SPACE.policies(), value(SPACE.policies()))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4096] + bytes(4096))
+    with open_store(path) as store, pytest.raises(ValueError, match=r"run\.sqlite is damaged, or not a campaign store"):
+        store.frame()
+
+
+def test_a_name_is_no_formula_in_csv(tmp_path):
+    with open_store(tmp_path / "run.sqlite", layers=["=1+1", "-b", "c"]) as store:
+        assert store.export(tmp_path / "all.csv").read_text().startswith("'=1+1,'-b,c,")
 
 
 def test_digest_sees_names_shapes_dtypes_and_values():

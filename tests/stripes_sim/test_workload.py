@@ -28,6 +28,26 @@ def test_a_workload_comes_back_as_it_was_written(suffix, layers, tmp_path_factor
     assert read_workload(file) == layers + FLAT
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+@pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a", "'=a", "''-a", "'a", "a=b"])
+def test_no_name_is_a_formula_and_all_come_back(name, suffix, tmp_path):
+    layer = LayerShape(name=name, kind="linear", in_channels=5, out_channels=7)
+    file = tmp_path / f"net{suffix}"
+    write_workload(file, [layer])
+    assert read_workload(file) == [layer]
+    assert re.search(r"(^|,)[=+@-]", file.read_text(), flags=re.MULTILINE) is None
+
+
+def test_a_workload_is_written_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "net.json"
+    write_workload(file, FLAT)
+    before = file.read_text()
+    with pytest.raises(OSError, match=re.escape(str(file))):
+        write_workload(file / "below.json", FLAT)
+    assert file.read_text() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_blank_lines_and_spaces_do_no_harm(tmp_path):
     file = tmp_path / "net.csv"
     file.write_text(HEAD + "\nc1, conv ,3,8,3x3, 32x32\n\n,,,,,\nfc,linear,8,10,,\n\n")

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import pareto._files
+import stripes_sim._files
 from waveq import _files
 from waveq._files import whole, whole_folder, write_json, write_text
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("whole", stripes_sim._files), ("write_text", stripes_sim._files), ("whole", pareto._files)],
+)
+def test_all_packages_write_alike(name: str, other: ModuleType) -> None:
+    for part in (name, "_to_disk"):
+        assert inspect.getsource(getattr(other, part)) == inspect.getsource(getattr(_files, part))
+
+
+def test_nothing_in_the_packages_writes_a_file_but_through_whole() -> None:
+    root, found = Path(__file__).parents[2], []
+    for package in ("waveq", "stripes_sim", "pareto"):
+        for path in (root / package).rglob("*.py"):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                writes = re.search(r"(\w+)\)?\.(write_text\(|write_bytes\(|open\(\"[wx])", line)
+                if writes and writes[1] != "draft" and not re.search(r"(>>>|\.\.\.) ", line):
+                    found.append(f"{path.relative_to(root)}: {line.strip()}")
+    assert found == []
 
 
 def interrupted(path: Path) -> None:

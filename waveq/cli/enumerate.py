@@ -54,13 +54,15 @@ def enumerate_policies(
     """
     from stripes_sim import load_hardware
     from waveq.codesign.space import INPUTS_STORE, STORE, TABLE, enumerate_run
+    from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 
     check_numbers({"sample": sample, "workers": workers})
     trained = TrainedRun(run)
     options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     usual = STORE if activation_bits is None else INPUTS_STORE
-    with resumable(f"What was evaluated is in {store or run / usual}; the same command goes on from there."):
+    hint = f"What was evaluated is in {store or run / usual}; the same command goes on from there."
+    with alone_in_runs(run), resumable(hint):
         frame = enumerate_run(
             trained,
             load_hardware(hardware),
@@ -87,7 +89,8 @@ def enumerate_policies(
 
 
 def _export(frame: pd.DataFrame, path: Path) -> None:
-    from waveq._files import whole, write_frame
+    from waveq._files import whole
+    from waveq.codesign.frames import write_frame
 
     if path.suffix == ".csv":
         write_frame(path, frame)

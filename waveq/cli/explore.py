@@ -62,8 +62,9 @@ def explore(
     from stripes_sim import explore as explore_machines
     from stripes_sim import load_hardware, plot_exploration
     from stripes_sim.explore import AREA_NOTE
-    from waveq._files import write_frame
+    from waveq.codesign.frames import write_frame
     from waveq.codesign.pictures import save_figure
+    from waveq.train.lock import alone_in_runs
 
     check_numbers({"batch": batch})
     check_numbers({"default-bits": default_bits}, most=16)
@@ -83,11 +84,12 @@ def explore(
     )
     front = frontier(frame, sense=chosen, keep="first")
     folder = run or priced.folder("explore")
-    write_frame(folder / "explore.csv", frame)
     swept = list(frame.columns[: list(frame.columns).index("policy")])
     x, y = (*chosen, "area_mm2", "energy_pj")[:2]
     figure = plot_exploration(frame, x=x, y=y, colour=swept[0], efficient=front if len(chosen) == 2 else None)
-    save_figure(figure, folder / "explore.png")
+    with alone_in_runs(folder):
+        write_frame(folder / "explore.csv", frame)
+        save_figure(figure, folder / "explore.png")
     say(f"written to {folder}: explore.csv, explore.png")
     columns = [*swept, "cycles", "energy_pj", "utilisation", "area_mm2", "bound"]
     table = aligned(

@@ -46,6 +46,7 @@ def export(
     from waveq._names import check_choice
     from waveq.exporting.door import SUFFIXES
     from waveq.exporting.door import export as export_network
+    from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 
     check_choice("--to", to, tuple(SUFFIXES))
@@ -53,12 +54,9 @@ def export(
     trained = TrainedRun(run)
     images, _ = next(iter(trained.images("test")))
     target: Any = to
-    made = export_network(
-        trained.final_network(),
-        trained.policy,
-        to=target,
-        path=path or run / f"model.{SUFFIXES[to]}",
-        sample=images[:_SAMPLES],
-        opset=opset,
-    )
+    file = path or run / f"model.{SUFFIXES[to]}"
+    with alone_in_runs(file.parent):
+        made = export_network(
+            trained.final_network(), trained.policy, to=target, path=file, sample=images[:_SAMPLES], opset=opset
+        )
     emit(str(made), dataclasses.asdict(made), as_json=as_json)

@@ -36,12 +36,14 @@ def frontier(
     as_json: AsJson = False,
 ) -> None:
     """The policies that no other one beats, as a table and a picture, with the learned policy marked."""
-    from waveq._files import whole, write_frame
+    from waveq._files import whole
+    from waveq.codesign.frames import write_frame
     from waveq.codesign.pictures import frontier_figure, save_figure
     from waveq.codesign.placement import FRONT, SENSE, own_bits, place_run
     from waveq.codesign.report import OWN_LABEL, placement_sentence
     from waveq.codesign.space import TABLE, read_table
     from waveq.policy import Policy
+    from waveq.train.lock import alone_in_runs
 
     is_run = source.is_dir()
     table = source / TABLE if is_run else source
@@ -50,28 +52,30 @@ def frontier(
     own = Policy.load(policy) if policy else Policy.load(source / "policy.json") if is_run else None
     front = efficient_of(table, frame, chosen)
     folder = out or (source if is_run else source.parent)
-    write_frame(folder / FRONT, front)
     bits = None if own is None else own_bits(own, frame.columns)
     mark = {} if bits is None else {OWN_LABEL if policy is None else policy.stem: bits}
-    layers = None if bits is None else list(bits)
-    figure = frontier_figure(frame, sense=chosen, mark=mark, budgets=budget or (), layers=layers)
-    save_figure(figure, folder / "frontier.png")
+    drawn: dict[str, Any] = {"sense": chosen, "mark": mark, "budgets": budget or ()}
+    drawn["layers"] = None if bits is None else list(bits)
     pictures = ["frontier.png"]
-    if html:
-        from pareto import plot_html
-
-        page = folder / "frontier.html"
-        with whole(page) as draft:
-            plot_html(frame, front, draft, sense=chosen, mark=mark, budgets=budget or (), layers=layers)
-        pictures.append(page.name)
     lines = [front_table(front), f"{len(front)} of {len(frame):,} policies are efficient"]
     data: dict[str, Any] = {"policies": len(frame), "frontier": front.to_dict("records"), "sense": chosen}
-    if is_run and policy is None and chosen == SENSE:
-        from waveq.train.trained_run import TrainedRun
+    places = is_run and policy is None and chosen == SENSE
+    with alone_in_runs(folder, *([source] if places else [])):
+        write_frame(folder / FRONT, front)
+        save_figure(frontier_figure(frame, **drawn), folder / "frontier.png")
+        if html:
+            from pareto import plot_html
 
-        placed = place_run(TrainedRun(source), frame).summary()
-        lines.append(placement_sentence(placed))
-        data["placement"] = placed
+            page = folder / "frontier.html"
+            with whole(page) as draft:
+                plot_html(frame, front, draft, **drawn)
+            pictures.append(page.name)
+        if places:
+            from waveq.train.trained_run import TrainedRun
+
+            placed = place_run(TrainedRun(source), frame).summary()
+            lines.append(placement_sentence(placed))
+            data["placement"] = placed
     lines.append(f"written to {folder}: {FRONT}, {', '.join(pictures)}")
     emit("\n".join(lines), data, as_json=as_json)
 

@@ -24,6 +24,8 @@ def register(app: typer.Typer) -> None:
 def report(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: AsJson = False) -> None:
     """Draw the pictures of a run folder again and write its report.md."""
     from waveq.codesign.report import write_report
+    from waveq.train.lock import alone_in_runs
 
-    path = write_report(run)
+    with alone_in_runs(run):
+        path = write_report(run)
     emit(f"written: {path}", {"report": str(path)}, as_json=as_json)

@@ -46,6 +46,7 @@ def rtl(
     from stripes_sim import load_hardware
     from stripes_sim.rtl import simulate as run_testbench
     from waveq.codesign.rtl import run_rtl
+    from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 
     check_numbers({"image": image}, least=0)
@@ -55,7 +56,9 @@ def rtl(
     trained = TrainedRun(run)
     if layer is None:
         raise ValueError(f"--layer says which: {', '.join(trained.policy)}")
-    made = run_rtl(trained, layer, machine, out or run / f"rtl-{layer}", image=image, output_rows=output_rows)
+    folder = out or run / f"rtl-{layer}"
+    with alone_in_runs(run if out is None else folder):
+        made = run_rtl(trained, layer, machine, folder, image=image, output_rows=output_rows)
     data = dataclasses.asdict(made)
     text = (
         f"written to {made.folder}: {', '.join(made.files)}\n"

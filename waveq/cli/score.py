@@ -79,6 +79,7 @@ def score(
     from waveq._names import check_choice
     from waveq.codesign.pipeline import save_score
     from waveq.codesign.score import result_data
+    from waveq.train.lock import alone_in_runs
 
     check_numbers({"default-bits": default_bits, "cache-bits": cache_bits}, most=16)
     check_numbers({"batch": batch})
@@ -101,12 +102,13 @@ def score(
         priced.layers, priced.weight_bits, inputs, batch=batch, default_bits=default_bits, cache_bits=cache_bits
     )
     folder = run or priced.folder("score")
-    written = save_score(result, folder, breakdown=breakdown, roofline=roofline, ceilings=roofs)
-    say(f"written to {folder}: {', '.join(written)}")
-    for target in export or ():
-        exported = export_workload(result, folder / target, to=target)
-        left = f" (without {', '.join(exported.left_out)}: no products)" if exported.left_out else ""
-        say(f"written to {exported.folder}: {len(exported.files)} files{left}")
+    with alone_in_runs(folder):
+        written = save_score(result, folder, breakdown=breakdown, roofline=roofline, ceilings=roofs)
+        say(f"written to {folder}: {', '.join(written)}")
+        for target in export or ():
+            exported = export_workload(result, folder / target, to=target)
+            left = f" (without {', '.join(exported.left_out)}: no products)" if exported.left_out else ""
+            say(f"written to {exported.folder}: {len(exported.files)} files{left}")
     text, data = result.table(breakdown=breakdown), {**result_data(result), "run": str(folder)}
     if llm is not None:
         data["tokens_per_s"] = network.new_tokens / result.seconds

@@ -58,12 +58,14 @@ def search(
     from waveq.codesign.report import OWN_LABEL, placement_sentence
     from waveq.codesign.search import FOUND, search_run
     from waveq.codesign.space import STORE
+    from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 
     check_numbers({"evaluations": evaluations, "workers": workers})
     trained = TrainedRun(run)
     options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
-    with resumable(f"What was evaluated is in {store or run / STORE}; the same command goes on from there."):
+    hint = f"What was evaluated is in {store or run / STORE}; the same command goes on from there."
+    with alone_in_runs(run), resumable(hint):
         frame, front, placement = search_run(
             trained,
             load_hardware(hardware),
@@ -78,10 +80,10 @@ def search(
             progress=not (quiet or as_json),
             **for_engine(engine, options),
         )
-    sense = {"accuracy": "max", objective: "min"}
-    own = own_bits(trained.policy, frame.columns)
-    figure = frontier_figure(frame, sense=sense, mark={OWN_LABEL: own}, layers=list(own))
-    save_figure(figure, run / "search.png")
+        sense = {"accuracy": "max", objective: "min"}
+        own = own_bits(trained.policy, frame.columns)
+        figure = frontier_figure(frame, sense=sense, mark={OWN_LABEL: own}, layers=list(own))
+        save_figure(figure, run / "search.png")
     lines = [front_table(front), f"{len(front)} of {len(frame):,} measured policies are efficient"]
     data: dict[str, Any] = {
         "run": str(run),

@@ -36,12 +36,14 @@ def sensitivity(
     from pareto import plot_sensitivity
     from waveq.codesign.pictures import save_figure
     from waveq.codesign.space import SENSITIVITY, run_protocol, run_sensitivity
+    from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 
     trained = TrainedRun(run)
     protocol = changed_protocol(run_protocol(trained), part, finetune_epochs, finetune_lr)
-    table = run_sensitivity(trained, protocol=protocol, steps=parse_integers("--steps", steps))
-    save_figure(plot_sensitivity(table), run / "sensitivity.png")
+    with alone_in_runs(run):
+        table = run_sensitivity(trained, protocol=protocol, steps=parse_integers("--steps", steps))
+        save_figure(plot_sensitivity(table), run / "sensitivity.png")
     rows = [
         (
             str(row["layer"]),

@@ -57,7 +57,7 @@ def frontier_figure(
 
 def learning_data(metrics: Path) -> pd.DataFrame:
     """Total bits (beta + 1) of every layer by step, from a stage's metrics.csv; index step, one column a layer."""
-    frame = read_frame(metrics)
+    frame = read_frame(metrics, wholes=("step",), gaps=("phase",), prefixes=("beta/",))
     betas = [column for column in frame.columns if column.startswith("beta/")]
     rows = frame.dropna(subset=betas).drop_duplicates("step", keep="last").set_index("step")
     data = (rows[betas] + 1.0).rename(columns=lambda column: column.removeprefix("beta/"))

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from waveq._files import write_frame, write_json, write_text
+from waveq._files import write_json, write_text
+from waveq.codesign.frames import write_frame
 from waveq.codesign.placement import Placement, place_run
 from waveq.codesign.protocol import Protocol
 from waveq.codesign.score import result_data, score_run, trace_config, training_costs
@@ -90,6 +91,7 @@ def codesign(
     """
     from stripes_sim import load_hardware
     from waveq.codesign.report import write_report
+    from waveq.train.lock import alone_in
     from waveq.train.run import train
 
     speak = say or _silent
@@ -98,17 +100,20 @@ def codesign(
     with watch("train", "float network, learned bits, fine-tuning"):
         training = train(weigh_by_cost(config, machine, weigh), say=speak)
     run = TrainedRun(config.folder)
-    with watch("score", f"cycles and energy on {machine.name}"):
-        score = score_run(run, machine)
-        save_score(score, run.path, breakdown=True)
-    with watch("enumerate", "every policy of the design space"):
-        frame = enumerate_run(run, machine, choices=choices, protocol=protocol, engine=engine, progress=config.progress)
-    with watch("frontier", "the best accuracy for every energy"):
-        placement = place_run(run, frame)
-    with watch("sensitivity", "one layer at a time, one bit less and one more"):
-        sensitivity = run_sensitivity(run, protocol=protocol)
-    with watch("report", "pictures and report.md"):
-        report = write_report(run.path)
+    with alone_in(run.path):
+        with watch("score", f"cycles and energy on {machine.name}"):
+            score = score_run(run, machine)
+            save_score(score, run.path, breakdown=True)
+        with watch("enumerate", "every policy of the design space"):
+            frame = enumerate_run(
+                run, machine, choices=choices, protocol=protocol, engine=engine, progress=config.progress
+            )
+        with watch("frontier", "the best accuracy for every energy"):
+            placement = place_run(run, frame)
+        with watch("sensitivity", "one layer at a time, one bit less and one more"):
+            sensitivity = run_sensitivity(run, protocol=protocol)
+        with watch("report", "pictures and report.md"):
+            report = write_report(run.path)
     return CoDesign(
         run=run,
         training=training,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from waveq._files import write_frame, write_json
+from waveq._files import write_json
+from waveq.codesign.frames import write_frame
 from waveq.method.operand_names import input_name
 from waveq.policy import Policy
 from waveq.train.trained_run import TrainedRun

@@ -22,8 +22,24 @@ from waveq.codesign.space import SENSITIVITY, TABLE, read_table
 from waveq.train.result import share_sentence
 from waveq.train.trained_run import TrainedRun
 
-__all__ = ["draw_pictures", "markdown_table", "versions", "write_report"]
+__all__ = ["draw_pictures", "markdown_table", "report_text", "versions", "write_report"]
 
+_MEASURED = ("accuracy", "energy_pj", "cycles")
+_IMAGES = range(1, 1 << 40)
+_PLACED = {
+    "policies": int,
+    "frontier": int,
+    "efficient": bool,
+    "accuracy_gap": float,
+    "energy_gap_pj": float,
+    "own": dict.fromkeys(_MEASURED, float),
+}
+_ENUMERATED = {
+    **dict.fromkeys(("how", "hardware", "quantizer", "granularity"), str),
+    "scale": str | None,
+    "data": {"images": _IMAGES},
+    "protocol": {"part": str},
+}
 OWN_LABEL = "WaveQ (learned)"
 
 
@@ -37,18 +53,20 @@ def write_report(path: Path) -> Path:
         ValueError: no finished run; a damaged file.
     """
     run = TrainedRun(path)
-    pictures = draw_pictures(run)
-    sections = [
-        _head(run),
-        _learned(run, pictures),
-        _cost(run, pictures),
-        _place(run, pictures),
-        _sensitivity(run, pictures),
-    ]
-    sections.append(_provenance(run))
     target = path / "report.md"
-    write_text(target, "\n\n".join(section for section in sections if section) + "\n")
+    write_text(target, report_text(run, draw_pictures(run)))
     return target
+
+
+def report_text(run: TrainedRun, pictures: set[str]) -> str:
+    """The report in Markdown, with links to those pictures.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    parts = (_learned, _cost, _place, _sensitivity)
+    sections = [_head(run), *(part(run, pictures) for part in parts), _provenance(run)]
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def draw_pictures(run: TrainedRun) -> set[str]:
@@ -65,7 +83,7 @@ def draw_pictures(run: TrainedRun) -> set[str]:
     if (run.path / SENSITIVITY).exists():
         from pareto import plot_sensitivity
 
-        table = read_frame(run.path / SENSITIVITY)
+        table = _read_sensitivity(run)
         save_figure(
             plot_sensitivity(table, title="One layer at a time, all others as learned"), run.path / "sensitivity.png"
         )
@@ -175,10 +193,10 @@ def _cost(run: TrainedRun, pictures: set[str]) -> str:
 def _place(run: TrainedRun, pictures: set[str]) -> str:
     if not (run.path / TABLE).exists():
         return f"## Frontier\n\nNot enumerated yet: `waveq enumerate {shlex.quote(str(run.path))}`"
-    placed, how = run.read_json("frontier.json"), run.read_json("enumeration.json")
+    placed, how = run.read_json("frontier.json", _PLACED), run.read_json("enumeration.json", _ENUMERATED)
     if placed is None or how is None:
         return f"## Frontier\n\nNot placed yet: `waveq frontier {shlex.quote(str(run.path))}`"
-    frame = read_table(run.path / TABLE)
+    frame = read_table(run.path / TABLE, numbers=(*run.policy, *_MEASURED))
     names = list(own_bits(run.policy, frame.columns))
     scale = f"{how['scale']}{' by channel' if how['granularity'] == 'channel' else ''}"
     what = (
@@ -227,7 +245,7 @@ def _sensitivity(run: TrainedRun, pictures: set[str]) -> str:
     path = run.path / SENSITIVITY
     if not path.exists():
         return f"## Sensitivity\n\nNot measured yet: `waveq sensitivity {shlex.quote(str(run.path))}`"
-    table = read_frame(path)
+    table = _read_sensitivity(run)
     rows = [
         (
             row["layer"],
@@ -243,6 +261,11 @@ def _sensitivity(run: TrainedRun, pictures: set[str]) -> str:
     if "sensitivity.png" in pictures:
         lines.append("![change of accuracy by layer](sensitivity.png)")
     return "\n\n".join(lines)
+
+
+def _read_sensitivity(run: TrainedRun) -> pd.DataFrame:
+    wholes = ("step", "bits", "changed_bits")
+    return read_frame(run.path / SENSITIVITY, numbers=("change",), wholes=wholes, gaps=("standard_error",))
 
 
 def _provenance(run: TrainedRun) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from waveq._files import write_frame, write_json
+from waveq._files import write_json
+from waveq.codesign.frames import write_frame
 from waveq.codesign.placement import Placement, own_bits, place
 from waveq.codesign.protocol import Protocol, evaluation
 from waveq.codesign.score import price_policies

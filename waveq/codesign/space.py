@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from waveq._files import write_frame, write_json
-from waveq.codesign.frames import read_frame
+from waveq._files import write_json
+from waveq.codesign.frames import read_frame, write_frame
 from waveq.codesign.placement import own_bits
 from waveq.codesign.protocol import (
     Evaluation,
@@ -131,12 +131,12 @@ def enumerate_run(
 
 def run_protocol(run: TrainedRun) -> Protocol:
     """The protocol of the run's enumeration, or the default one before there is any."""
-    described = run.read_json("enumeration.json")
+    described = run.read_json("enumeration.json", {"protocol": {"part": str, "finetune_epochs": int}})
     if described is None:
         return Protocol()
     try:
         return Protocol.from_dict(described["protocol"])
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{run.path / 'enumeration.json'}: damaged: protocol is none ({error})") from None
 
 
@@ -183,14 +183,18 @@ def run_sensitivity(
     return table
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A table of policies that `enumerate_run` wrote, bits as uint8.
+def read_table(path: Path, *, numbers: Sequence[str] = ()) -> pd.DataFrame:
+    """A table of policies that `enumerate_run` wrote.
+
+    Args:
+        path: the file.
+        numbers: columns that must be there, of finite numbers.
 
     Raises:
         ValueError: not there, or no table.
     """
     try:
-        return read_frame(path)
+        return read_frame(path, numbers=numbers)
     except FileNotFoundError:
         if path.name == TABLE:
             raise ValueError(

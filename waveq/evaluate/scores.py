@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -44,7 +42,7 @@ def count_hits(scores: Tensor, labels: npt.NDArray[np.int64]) -> int:
     return int(_count_rows(scores.numpy(), labels))
 
 
-@partial(compiled, nogil=True)
+@compiled
 def _argmax(scores: _Scores, row: int) -> int:
     best, where = scores[row, 0], 0
     for column in range(1, scores.shape[1]):
@@ -54,13 +52,13 @@ def _argmax(scores: _Scores, row: int) -> int:
     return where
 
 
-@partial(compiled, nogil=True)
+@compiled
 def _argmax_rows(scores: _Scores, classes: npt.NDArray[np.int64]) -> None:
     for row in range(scores.shape[0]):
         classes[row] = _argmax(scores, row)
 
 
-@partial(compiled, nogil=True)
+@compiled
 def _count_rows(scores: _Scores, labels: npt.NDArray[np.int64]) -> int:
     hits = 0
     for row in range(scores.shape[0]):

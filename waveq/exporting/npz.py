@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from waveq._files import whole
+from waveq._reading import parse_json, require_regular
 from waveq.exporting.integers import Integers
 from waveq.exporting.report import Exported, exported
 from waveq.layers import Outputs
@@ -69,16 +70,23 @@ def read_npz(path: Path | str) -> dict[str, Integers]:
     """The layers of an archive that ``waveq.export(..., to="npz")`` wrote; each has ``weight()``.
 
     Raises:
-        ValueError: no such archive.
+        FileNotFoundError: no such file.
+        ValueError: damaged, or no such archive; the message names the file.
     """
-    with np.load(path, allow_pickle=False) as archive:
-        if _ABOUT not in archive:
-            raise ValueError(f"{path}: no archive that waveq.export wrote (it has no {_ABOUT})")
-        about = json.loads(str(archive[_ABOUT]))
-        return {
-            name: _layer(told, archive[f"{name}:codes"], archive[f"{name}:scale"])
-            for name, told in about["layers"].items()
-        }
+    require_regular(path)
+    try:
+        # opened here: where it fails, NumPy would leave the file open
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            if _ABOUT not in archive:
+                raise ValueError(f"it has no {_ABOUT}")
+            about = parse_json(str(archive[_ABOUT]), where=_ABOUT)
+            return {
+                name: _layer(told, archive[f"{name}:codes"], archive[f"{name}:scale"])
+                for name, told in about["layers"].items()
+            }
+    except Exception as error:  # zipfile, NumPy and torch raise whatever the damage leads to
+        told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: damaged, or no archive that waveq.export wrote ({told})") from None
 
 
 def _entries(model: nn.Module, found: Mapping[str, Integers]) -> dict[str, Any]:
@@ -105,10 +113,10 @@ def _entries(model: nn.Module, found: Mapping[str, Integers]) -> dict[str, Any]:
 
 
 def _layer(told: Mapping[str, Any], packed: np.ndarray[Any, Any], scale: np.ndarray[Any, Any]) -> Integers:
-    bits, shape = told["bits"], told["shape"]
+    bits, shape, dtype = told["bits"], told["shape"], getattr(torch, told["dtype"])
+    if len(packed) != -(-int(np.prod(shape)) * bits // 8) or not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{len(packed)} bytes of codes for shape {shape} at {bits} bits, of dtype {told['dtype']}")
     codes = torch.from_numpy(unpack(packed, bits, int(np.prod(shape)))).reshape(shape)
     outputs = None if told["outputs"] is None else Outputs(**told["outputs"])
     kind = torch.int8 if bits <= 8 else torch.int16
-    return Integers(
-        codes.to(kind), torch.from_numpy(scale), told["offset"], bits, outputs, getattr(torch, told["dtype"])
-    )
+    return Integers(codes.to(kind), torch.from_numpy(scale), told["offset"], bits, outputs, dtype)

@@ -37,6 +37,7 @@ from waveq.method.frozen import Frozen, follow_loading
 from waveq.method.handle import WaveQ
 from waveq.method.input_bits import InputBits
 from waveq.method.input_signs import InputSign
+from waveq.method.layer_costs import require_costs
 from waveq.method.multiplications import Multiplications, require_countable
 from waveq.method.operand_names import input_name
 from waveq.method.options import Bits, Forward, InputBitsOption, Method, takes_options
@@ -149,6 +150,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
     learning = 0 in (*chosen.values(), *inputs.values())
     start = resolve_start(method.start_bits, chosen, inputs, preset)
     schedule = resolve_schedule(method, preset, learning=learning)
+    require_costs(method.layer_costs)
     costs = merge_costs(method.layer_costs, shared)
     counter = Multiplications()
     pairs = resolve_pairs(

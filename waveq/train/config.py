@@ -27,6 +27,7 @@ from waveq._bits import MAX_INPUT_BITS, MAX_TOTAL_BITS
 from waveq._names import suggestion
 from waveq._policy_file import read_policy_file
 from waveq._reading import parse_json, read_text
+from waveq.method.layer_costs import require_costs
 from waveq.method.options import USUAL_QUANTIZER, Bits, Method, option_names
 from waveq.train.strict import expected, fits
 from waveq.train.user_modules import import_modules, module_name
@@ -221,6 +222,12 @@ class TrainConfig(BaseModel):
         if not fits(value, annotation):
             raise ValueError(f"{expected(annotation)} is expected")
         return found
+
+    @field_validator("layer_costs", mode="after")
+    @classmethod
+    def _costs_are_positive(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        require_costs(value)
+        return value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -5,12 +5,13 @@ The system closes a process's files even when it is killed; a child that waits f
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["LIFELINE", "end_with_parent", "lifeline"]
+__all__ = ["LIFELINE", "end_with_parent", "end_with_spawner", "lifeline"]
 
 LIFELINE = "WAVEQ_LIFELINE"
 """Where a child finds the number of its end of the pipe."""
@@ -33,6 +34,19 @@ def end_with_parent() -> None:
 
     def wait() -> None:
         os.read(handle, 1)  # nothing is ever written: it returns when the parent is gone
+        os._exit(1)
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+def end_with_spawner() -> None:
+    """The same in a process of `multiprocessing`, which has such a pipe of its own."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()

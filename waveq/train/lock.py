@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-__all__ = ["LOCK_FILE", "alone_in"]
+from waveq._files import remove_drafts
+
+__all__ = ["LOCK_FILE", "alone_in", "alone_in_runs"]
 
 LOCK_FILE = ".lock"
 """Holds the number of the process that took it last; it stays, because removing it would race with the next one."""
@@ -16,7 +18,7 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[int]:
-    """Within, nobody else is in the folder, which is made when missing.
+    """Within, nobody else is in the folder, which is made when missing; drafts that a killed writer left are removed.
 
     Yields:
         The file descriptor that holds the lock: a child process that inherits it keeps the lock as long as it lives.
@@ -46,6 +48,21 @@ def alone_in(folder: Path) -> Iterator[int]:
             ) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+        remove_drafts(folder)
         yield handle
     finally:
         os.close(handle)
+
+
+@contextmanager
+def alone_in_runs(*folders: Path) -> Iterator[None]:
+    """Within, nobody else is in those of the folders that hold a run; others are left as they are.
+
+    Raises:
+        ValueError: see `alone_in`.
+    """
+    runs = {folder.resolve(): folder for folder in folders if (folder / "config.json").exists()}
+    with ExitStack() as held:
+        for _, folder in sorted(runs.items()):  # in one order: two that want the same two do not wait for each other
+            held.enter_context(alone_in(folder))
+        yield

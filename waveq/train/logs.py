@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +16,16 @@ from typing import Any, TextIO
 from lightning.pytorch.loggers.logger import Logger
 
 from waveq._files import whole
+from waveq._reading import read_text
 from waveq.train.classifier import Classifier as _Classifier  # torchvision before lightning, see there
 
-__all__ = ["MetricsCsv", "quiet_lightning"]
+__all__ = ["MetricsCsv", "quiet_lightning", "read_rows"]
 
 assert _Classifier is not None
 
 _CHATTY = ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric")
+
+_STEP = re.compile(r"[0-9]{1,15}")
 
 # What Lightning warns of although it is meant, or has been taken care of; anything else is shown.
 _MEANT = (
@@ -45,7 +50,7 @@ class MetricsCsv(Logger):
         super().__init__()
         self._path = path
         self._columns = ("step", *columns)
-        kept = self._rows_until(from_step) if from_step and path.exists() else []
+        kept = [row for row in read_rows(path) if int(row["step"]) <= from_step] if from_step and path.exists() else []
         with whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             writer = self._writer(file)
             writer.writeheader()
@@ -53,11 +58,6 @@ class MetricsCsv(Logger):
 
     def _writer(self, file: TextIO) -> csv.DictWriter[str]:
         return csv.DictWriter(file, self._columns, restval="", extrasaction="ignore")
-
-    def _rows_until(self, step: int) -> list[dict[str, str]]:
-        with self._path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]
-        return [row for row in rows if int(row["step"]) <= step]
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append a row; whole numbers are written as such."""
@@ -80,6 +80,22 @@ class MetricsCsv(Logger):
     def version(self) -> str:
         """Lightning asks for it; the folder says it."""
         return ""
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a file of metrics; one that a crash cut before its step is left out.
+
+    Raises:
+        ValueError: damaged; the message names the file.
+    """
+    text = read_text(path)
+    try:
+        header = next(csv.reader(io.StringIO(text, newline="")), [])
+        if len(set(header)) < len(header):
+            raise ValueError(f"{path}: damaged: a column is given twice")
+        return [row for row in csv.DictReader(io.StringIO(text, newline="")) if _STEP.fullmatch(row.get("step") or "")]
+    except csv.Error as error:
+        raise ValueError(f"{path}: damaged ({error})") from None
 
 
 @contextmanager

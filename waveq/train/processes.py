@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from waveq.train.config import TrainConfig
 from waveq.train.lifeline import LIFELINE, lifeline
+from waveq.train.meeting import local_meeting
 
 __all__ = ["INTERRUPTED", "is_worker", "launch"]
 
@@ -43,9 +43,8 @@ def launch(config: TrainConfig, stop: Callable[[], bool], *, held: tuple[int, ..
     Raises:
         RuntimeError: a process failed or was killed; the others were stopped. Its own message stands above.
     """
-    port = _free_port()
-    with lifeline() as pipe:
-        processes = [_start(config, rank, port, pipe, held) for rank in range(config.devices)]
+    with lifeline() as pipe, local_meeting() as meeting:
+        processes = [_start(config, rank, meeting, pipe, held) for rank in range(config.devices)]
         try:
             _wait(processes, stop)
             codes = [process.poll() for process in processes]
@@ -83,16 +82,18 @@ def _how_it_ended(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}{reason}"
 
 
-def _start(config: TrainConfig, rank: int, port: int, pipe: int, held: tuple[int, ...]) -> subprocess.Popen[bytes]:
+def _start(
+    config: TrainConfig, rank: int, meeting: Mapping[str, str], pipe: int, held: tuple[int, ...]
+) -> subprocess.Popen[bytes]:
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {
+    environment = {
+        **os.environ,
+        **meeting,
         _WORKER: "1",
         LIFELINE: str(pipe),
         "LOCAL_RANK": str(rank),
         "NODE_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
         "PYTHONPATH": os.pathsep.join(paths),
     }
     # a session of their own: Ctrl-C reaches this process alone, which passes it on once
@@ -101,10 +102,3 @@ def _start(config: TrainConfig, rank: int, port: int, pipe: int, held: tuple[int
 
 def _command(config: TrainConfig) -> list[str]:
     return [sys.executable, "-m", "waveq.train.worker", str(config.folder / "config.json")]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from waveq.train.strict import expected, fits
+from waveq.train.strict import require_types
 
 __all__ = ["TrainResult", "share_sentence"]
 
@@ -67,14 +66,10 @@ class TrainResult:
         Raises:
             ValueError: a field is missing, unknown, or not of its type.
         """
-        hints = get_type_hints(cls)
-        for name, value in found.items():
-            wanted = expected(hints[name]) if name in hints else "no such field"
-            if name not in hints or not fits(value, hints[name]):
-                raise ValueError(
-                    f"{run_dir / 'result.json'}: damaged: {name} is {reprlib.repr(value)}, {wanted} is expected"
-                )
-        for part in fields(cls):
-            if part.name != "run_dir" and part.name not in found and part.default is part.default_factory:
-                raise ValueError(f"{run_dir / 'result.json'}: damaged: field {part.name!r} is missing")
+        hints, where = get_type_hints(cls), str(run_dir / "result.json")
+        for name in found:
+            if name not in hints or name == "run_dir":
+                raise ValueError(f"{where}: damaged: {name} is no field of a result")
+        needed = {part.name for part in fields(cls) if part.default is part.default_factory} - {"run_dir"}
+        require_types(found, {name: hints[name] for name in (*needed, *found)}, where=where)
         return cls(run_dir=run_dir, **{**found, "warnings": tuple(found["warnings"])})

@@ -7,13 +7,14 @@ text for a path, which is all that TOML and JSON have.
 from __future__ import annotations
 
 import math
+import reprlib
 import types
 from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-__all__ = ["as_typed", "expected", "fits"]
+__all__ = ["as_typed", "expected", "fits", "require_types"]
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", Path: "a path"}
 
@@ -94,3 +95,39 @@ def as_typed(text: str, annotation: Any) -> Any:
         except ValueError:
             continue
     return next((value for value in candidates if value is not None and fits(value, annotation)), text)
+
+
+def require_types(found: Mapping[str, Any], kinds: Mapping[str, Any], *, where: str) -> None:
+    """Each field that is asked for is there, and of its type.
+
+    Args:
+        found: an object of a JSON file.
+        kinds: by field an annotation (see `fits`), a range of whole numbers, or the same of an object inside.
+        where: the file, for the error.
+
+    Raises:
+        ValueError: names file and field.
+
+    Example:
+        >>> require_types({"data": {"images": 0}}, {"data": {"images": range(1, 10)}}, where="a.json")
+        Traceback (most recent call last):
+        ValueError: a.json: damaged: data.images is 0, a whole number from 1 to 9 is expected
+    """
+    _require_types(found, kinds, where, "")
+
+
+def _require_types(found: Mapping[str, Any], kinds: Mapping[str, Any], where: str, before: str) -> None:
+    for name, kind in kinds.items():
+        if name not in found:
+            raise ValueError(f"{where}: damaged: field {before + name!r} is missing")
+        value = found[name]
+        if isinstance(kind, range):
+            right, wanted = fits(value, int) and value in kind, f"a whole number from {kind[0]} to {kind[-1]}"
+        elif isinstance(kind, Mapping):
+            right, wanted = isinstance(value, Mapping), "an object"
+        else:
+            right, wanted = fits(value, kind), expected(kind)
+        if not right:
+            raise ValueError(f"{where}: damaged: {before + name} is {reprlib.repr(value)}, {wanted} is expected")
+        if isinstance(kind, Mapping):
+            _require_types(value, kind, where, f"{before}{name}.")

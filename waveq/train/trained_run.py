@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from waveq._reading import read_object
 from waveq.policy import Policy
 from waveq.train.config import TrainConfig, load_recipe
 from waveq.train.run_folder import RunFolder, load_weights, nearest_run
+from waveq.train.strict import require_types
 
 if TYPE_CHECKING:
     from torch import nn
@@ -130,12 +132,22 @@ class TrainedRun:
         """Bits of every layer's inputs; those left in floating point count FLOAT_BITS."""
         return {layer.name: self.policy.activation_bits.get(layer.name, FLOAT_BITS) for layer in self.layers}
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
-        """What a later step wrote as RUN/name, or None."""
+    def read_json(self, name: str, kinds: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What a later step wrote as RUN/name, or None.
+
+        Args:
+            name: of the file.
+            kinds: the fields that are needed, and their types; see `waveq.train.strict.require_types`.
+
+        Raises:
+            ValueError: damaged; the message names file and field.
+        """
         path = self.path / name
         if not path.exists():
             return None
         try:
-            return read_object(path)
+            found = read_object(path)
+            require_types(found, kinds, where=str(path))
+            return found
         except ValueError as error:
             raise ValueError(f"{error}; remove it and the step that made it runs again") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,16 @@ def test_an_archive_holds_the_whole_network(options: dict[str, object], tmp_path
 
 def test_other_archives_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros(3))
-    with pytest.raises(ValueError, match=r"a\.npz: no archive that waveq\.export wrote"):
+    with pytest.raises(ValueError, match=r"a\.npz: .*no archive that waveq\.export wrote \(it has no waveq\.json"):
         read_npz(tmp_path / "a.npz")
+
+
+def test_codes_that_do_not_fit_are_told_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "net.npz"
+    about = {"layers": {"0": {"bits": 5, "shape": [99], "offset": 0, "outputs": None, "dtype": "float32"}}}
+    np.savez(path, **{"waveq.json": np.array(json.dumps(about)), "0:codes": np.zeros(3, np.uint8), "0:scale": 1.0})
+    with pytest.raises(ValueError, match=r"net\.npz: damaged.*3 bytes of codes for shape \[99\] at 5 bits"):
+        read_npz(path)
 
 
 def test_nothing_is_written_where_the_policy_is_another_models(tmp_path: Path) -> None:

@@ -66,6 +66,10 @@ def _drop_a_label(path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text())[:-1]))
 
 
+def _say_true(path: Path) -> None:
+    path.write_text(path.read_text().replace("9", "true", 1))
+
+
 def _spoil_a_label(path: Path) -> None:
     path.write_text(path.read_text().replace("9", "11", 1))
 
@@ -78,7 +82,8 @@ def _spoil_a_label(path: Path) -> None:
         ("data_batch_2.png", Path.unlink, "data_batch_2.png"),
         ("train_lables.json", _drop_a_label, "train_lables.json: 49 labels for 50 images"),
         ("train_lables.json", _spoil_a_label, "train_lables.json: label 11"),
-        ("train_lables.json", _shorten, "train_lables.json: truncated"),
+        ("train_lables.json", _say_true, "train_lables.json: not a list of whole numbers"),
+        ("train_lables.json", _shorten, "train_lables.json: damaged: not valid JSON"),
     ],
 )
 def test_damage_names_the_file(tmp_path: Path, name: str, damage: Callable[[Path], object], complaint: str) -> None:

@@ -43,11 +43,11 @@ _SUM_FLAGS = {"nsz", "reassoc"}
 
 def jit_loop(kernel: Kernel) -> Kernel:
     """Compile with the flags above, without the interpreter lock and without Python's division check (a branch)."""
-    return compiled(kernel, fastmath=_LANE_FLAGS, nogil=True, error_model="numpy")
+    return compiled(kernel, fastmath=_LANE_FLAGS, error_model="numpy")
 
 
 def _jit_sum(kernel: Kernel) -> Kernel:
-    return compiled(kernel, fastmath=_SUM_FLAGS, nogil=True, error_model="numpy")
+    return compiled(kernel, fastmath=_SUM_FLAGS, error_model="numpy")
 
 
 @_jit_sum

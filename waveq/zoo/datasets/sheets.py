@@ -7,13 +7,14 @@ spelled ``train_lables.json`` and ``test_lables.json`` there.
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from waveq._reading import parse_json
 
 __all__ = ["ARCHIVE", "LABELS", "SHEETS", "read_sheets"]
 
@@ -84,10 +85,11 @@ def _images(where: str, content: bytes) -> Bytes:
 
 def _labels(where: str, content: bytes, images: int) -> npt.NDArray[np.int64]:
     try:
-        labels = json.loads(content)
-    except ValueError as error:
-        raise ValueError(f"{where}: truncated or not JSON ({error})") from None
-    if not isinstance(labels, list) or not all(isinstance(label, int) for label in labels):
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: damaged, or not UTF-8 text (byte {error.start})") from None
+    labels = parse_json(text, where=where)
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
         raise ValueError(f"{where}: not a list of whole numbers")
     if len(labels) != images:
         raise ValueError(f"{where}: {len(labels)} labels for {images} images")
