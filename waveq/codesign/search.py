@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 
 from waveq._files import write_json
+from waveq.codesign.campaign import fingerprint, versions
 from waveq.codesign.frames import write_frame
+from waveq.codesign.origins import record
 from waveq.codesign.placement import Placement, own_bits, place
 from waveq.codesign.protocol import Protocol, evaluation
 from waveq.codesign.score import price_policies
-from waveq.codesign.space import CHOICES, STORE, fingerprint, run_protocol
+from waveq.codesign.space import CHOICES, STORE, run_protocol
 from waveq.train.trained_run import TrainedRun
 
 if TYPE_CHECKING:
@@ -108,5 +110,6 @@ def search_run(
         "choices": list(choices),
     }
     described |= {"evaluations": found.evaluations, "space": str(space.size), "ended": found.reason}
-    write_json(run.path / "search.json", {**described, "seed": seed, **identity})
+    write_json(run.path / "search.json", {**described, "seed": seed, **identity, "versions": versions()})
+    record(run.path, FOUND, ["search.json", "policy.json"])
     return frame, front, place(frame, front, own) if objective == "energy_pj" else None
