@@ -15,6 +15,7 @@ __all__ = [
     "SENSES",
     "Floats",
     "Sense",
+    "as_pandas",
     "check_choice",
     "nearest",
     "objective_columns",
@@ -41,6 +42,24 @@ def nearest(name: object, known: Iterable[object]) -> str:
         return hint
     shown = ", ".join(repr(entry) for entry in names[:12])
     return f"; known: {shown}{', ...' if len(names) > 12 else ''}"
+
+
+def as_pandas(table: Any) -> pd.DataFrame | None:
+    """A table of pandas, polars or pyarrow as pandas has it; None for anything else.
+
+    >>> as_pandas([[1, 2]]) is None
+    True
+    """
+    if isinstance(table, pd.DataFrame):
+        return table
+    library, kind = type(table).__module__.partition(".")[0], type(table).__name__
+    if library == "polars" and kind == "LazyFrame":
+        raise TypeError("a polars LazyFrame holds no rows yet: collect() it first")
+    if library == "polars" and kind == "DataFrame":
+        return pd.DataFrame({name: table[name].to_numpy() for name in table.columns})
+    if library == "pyarrow" and kind in ("Table", "RecordBatch"):
+        return cast(pd.DataFrame, table.to_pandas())
+    return None
 
 
 def check_choice(argument: str, value: object, allowed: Sequence[str]) -> None:
