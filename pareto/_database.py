@@ -48,10 +48,11 @@ def open_to_write(path: Path) -> sqlite3.Connection:
 
 
 def open_to_read(path: Path) -> tuple[sqlite3.Connection, contextlib.ExitStack]:
-    """The file as it is, written to by nobody through this connection, and what to close after it.
+    """The file as it is, to which nothing can be added through this connection, and what to close after it.
 
     Where SQLite cannot keep its shared memory beside the file (a medium or folder that is read-only) a copy in a
-    temporary folder is read, with the log that lies beside the file.
+    temporary folder is read, with the log that lies beside the file. Elsewhere the last one that closes the file moves
+    such a log into it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -61,22 +62,23 @@ def open_to_read(path: Path) -> tuple[sqlite3.Connection, contextlib.ExitStack]:
         raise FileNotFoundError(f"{path}: no such file")
     after = contextlib.ExitStack()
     try:
-        if os.access(path.parent, os.W_OK):
-            return _reader(path, "ro"), after
+        if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
+            return _reader(path), after
         folder = Path(after.enter_context(tempfile.TemporaryDirectory()))
         for ending in ("", "-wal"):
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(f"{path}{ending}", folder / f"copy{ending}")
-        return _reader(folder / "copy", "rw"), after
+        return _reader(folder / "copy"), after
     except (OSError, *_DAMAGE) as error:
         after.close()
         raise ValueError(f"{path} cannot be read as a campaign store: {error}") from None
 
 
-def _reader(path: Path, mode: str) -> sqlite3.Connection:
-    place = f"file:{quote(str(path.absolute()))}?mode={mode}"
+def _reader(path: Path) -> sqlite3.Connection:
+    place = f"file:{quote(str(path.absolute()))}?mode=rw"  # never makes a file
     connection = sqlite3.connect(place, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
     try:
+        connection.execute("PRAGMA query_only = ON")
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except BaseException:
         connection.close()

@@ -109,8 +109,7 @@ class Store:
     def read(cls, path: str | os.PathLike[str]) -> Self:
         """Open a file to read, whatever campaign it holds: its layers, metrics and fingerprint are those in it.
 
-        Nothing is written, neither to the file nor beside it, and a read-only medium will do. Another process may go on
-        adding to it.
+        Nothing is added, and a read-only medium will do. Another process may go on adding to it.
 
         Raises:
             FileNotFoundError: no such file.

@@ -77,9 +77,7 @@ def test_nothing_of_a_refused_batch_is_kept(tmp_path):
             store.add([[2, 3, 4]], [80.0, 81.0])
         with pytest.raises(ValueError, match=r"policies must have shape \(n, 3\), got \(1, 2\)"):
             store.add([[2, 3]], [80.0])
-        with pytest.raises(
-            ValueError, match=r"row 0 gives layer 'fc2' 300 bits; bit widths are whole numbers in 1\.\.32"
-        ):
+        with pytest.raises(ValueError, match=r"row 0 gives layer 'fc2' 300 bits; bit widths are whole numbers"):
             store.add([[2, 3, 300]], [80.0])
         assert len(store) == 0
 
@@ -163,7 +161,8 @@ def test_a_copy_of_the_file_alone_has_all_of_it(tmp_path):
         shutil.copy(path, copy)  # while the store is open: nothing was closed or ended
         with Store.read(copy) as copied:
             assert len(copied) == len(SPACE)
-    assert len(Store.read(path)) == len(SPACE)
+    with Store.read(path) as again:
+        assert len(again) == len(SPACE)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["copy.sqlite", "run.sqlite"]
 
 
@@ -204,7 +203,8 @@ def test_versions_are_recorded_and_a_change_is_told(tmp_path):
         store.add([[2, 3, 4]], [80.0])
     with pytest.warns(UserWarning, match=r"1 results of other versions \(torch: before '2\.7', now '2\.8'\)"):
         open_store(path, versions={"torch": "2.8"}).close()
-    assert Store.read(path).versions == [{"torch": "2.7"}, {"torch": "2.8"}]
+    with Store.read(path) as reader:
+        assert reader.versions == [{"torch": "2.7"}, {"torch": "2.8"}]
 
 
 def test_rows_of_a_foreign_hand_are_refused(tmp_path):
