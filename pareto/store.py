@@ -212,6 +212,11 @@ class Store:
         """Which of the policies (n, L) are recorded as failed."""
         return self._among("failures", policies)
 
+    def forget_failures(self) -> None:
+        """No policy is recorded as failed any more."""
+        with named(self.path), self._transaction():
+            self._connection.execute("DELETE FROM failures")
+
     def failures(self) -> pd.DataFrame:
         """What could not be measured: a uint8 column per layer, and the reason, in the order of `policies()`."""
         rows = self._fetch("SELECT policy, reason FROM failures ORDER BY policy")

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from waveq.cli.common import AsJson, FinishedRun, Hardware, Part, Quiet, TuningEpochs, TuningRate, emit, resumable, say
+from waveq.cli.common import (
+    AsJson,
+    FinishedRun,
+    Hardware,
+    Part,
+    Quiet,
+    RetryFailed,
+    TuningEpochs,
+    TuningRate,
+    emit,
+    resumable,
+    say,
+    warnings_as_lines,
+)
 from waveq.cli.parsing import changed_protocol, check_numbers, for_engine, parse_bits
 
 if TYPE_CHECKING:
@@ -44,6 +57,7 @@ def enumerate_policies(
     engine: Annotated[str, typer.Option(help="serial, processes (this machine) or ray (a cluster).")] = "serial",
     workers: Annotated[int | None, typer.Option(help="Processes, or Ray actors (default: one a core).")] = None,
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
+    retry_failed: RetryFailed = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="The run's policies.csv may lose policies that it has.")
     ] = False,
@@ -69,7 +83,7 @@ def enumerate_policies(
     options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     usual = STORE if activation_bits is None else INPUTS_STORE
     hint = f"What was evaluated is in {store or run / usual}; the same command goes on from there."
-    with alone_in_runs(run), resumable(hint):
+    with alone_in_runs(run), resumable(hint), warnings_as_lines():
         frame = enumerate_run(
             trained,
             load_hardware(hardware),
@@ -80,6 +94,7 @@ def enumerate_policies(
             seed=seed,
             store=store,
             replace=replace,
+            retry_failed=retry_failed,
             engine=engine,
             progress=not (quiet or as_json),
             **for_engine(engine, options),

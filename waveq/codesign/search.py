@@ -39,6 +39,7 @@ def search_run(
     floor: float | None = None,
     seed: int = 0,
     store: Path | None = None,
+    retry_failed: bool = False,
     engine: str = "serial",
     progress: bool = True,
     **engine_options: Any,
@@ -58,6 +59,7 @@ def search_run(
         floor: accuracy (percent) below which a policy is of no interest.
         seed: of the search.
         store: where accuracies are kept; by default RUN/enumeration.sqlite.
+        retry_failed: forget which policies could not be evaluated.
         engine, progress, engine_options: see `pareto.run_campaign`.
 
     Returns:
@@ -81,7 +83,7 @@ def search_run(
     def cost(policies: Any) -> Any:
         return price_policies(run, hardware, names, policies)[objective].to_numpy(dtype=np.float64)
 
-    with pareto.Store(store or run.path / STORE, layers=names, fingerprint=identity) as results:
+    with pareto.Store(store or run.path / STORE, layers=names, fingerprint=identity, versions=versions()) as results:
         found = pareto.search(
             space,
             evaluate,
@@ -92,6 +94,7 @@ def search_run(
             store=results,
             floor=floor,
             seed=seed,
+            retry_failed=retry_failed,
             engine=engine,
             progress=progress,
             **engine_options,

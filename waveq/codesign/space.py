@@ -61,6 +61,7 @@ def enumerate_run(
     seed: int = 0,
     store: Path | None = None,
     replace: bool = False,
+    retry_failed: bool = False,
     engine: str = "serial",
     progress: bool = True,
     **engine_options: Any,
@@ -78,6 +79,7 @@ def enumerate_run(
         store: where accuracies are kept; by default RUN/enumeration.sqlite, or RUN/enumeration-inputs.sqlite with
             ``input_choices``.
         replace: whether RUN/policies.csv may lose policies that it has.
+        retry_failed: evaluate policies that could not be evaluated once more; else they stay out of the table.
         engine, engine_options: see `pareto.run_campaign`.
         progress: whether a bar is drawn on standard error.
 
@@ -102,15 +104,26 @@ def enumerate_run(
     identity = fingerprint(run, evaluate, chosen)
     unit_rows = TUNED_ROWS if chosen.finetune_epochs else UNIT_ROWS
     usual = STORE if input_choices is None else INPUTS_STORE
-    with Store(store or run.path / usual, layers=names, fingerprint=identity) as results:
+    with Store(store or run.path / usual, layers=names, fingerprint=identity, versions=versions()) as results:
         frame = run_campaign(
-            wanted, evaluate, results, engine=engine, progress=progress, unit_rows=unit_rows, **engine_options
+            wanted,
+            evaluate,
+            results,
+            engine=engine,
+            progress=progress,
+            unit_rows=unit_rows,
+            retry_failed=retry_failed,
+            **engine_options,
         )
+        failed = int(results.failed(wanted).sum())
     frame = _only(frame, wanted, names)
+    if frame.empty:
+        raise ValueError(f"{store or run.path / usual}: all {failed} policies failed; no table is written")
     costs = price_policies(run, hardware, names, frame[list(names)].to_numpy(dtype=np.uint8))
     frame = pd.concat([frame, costs], axis=1)
     write_frame(run.path / TABLE, frame)
     described = {"how": str(chosen), "hardware": hardware.name, "choices": list(choices), "sample": sample, **identity}
+    described |= {"failed": failed}
     described |= {} if input_choices is None else {"input_choices": list(input_choices)}
     write_json(run.path / DESCRIBED, {**described, "versions": versions()})
     record(run.path, TABLE, [DESCRIBED, "policy.json"])
