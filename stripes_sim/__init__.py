@@ -7,6 +7,8 @@
 28224
 """
 
+from stripes_sim.capture import Captured as Captured
+from stripes_sim.capture import capture as capture
 from stripes_sim.cost import CostTable as CostTable
 from stripes_sim.cost import cost_table as cost_table
 from stripes_sim.explore import explore as explore
@@ -14,7 +16,10 @@ from stripes_sim.exports import export_workload as export_workload
 from stripes_sim.hardware import Accelerator as Accelerator
 from stripes_sim.hardware import BitFusion as BitFusion
 from stripes_sim.hardware import DaDianNao as DaDianNao
+from stripes_sim.hardware import DynamicStripes as DynamicStripes
+from stripes_sim.hardware import Laconic as Laconic
 from stripes_sim.hardware import Loom as Loom
+from stripes_sim.hardware import Pragmatic as Pragmatic
 from stripes_sim.hardware import Stripes as Stripes
 from stripes_sim.layers import LayerShape as LayerShape
 from stripes_sim.llm import llm_workload as llm_workload
@@ -36,15 +41,20 @@ from stripes_sim.workload import write_workload as write_workload
 __all__ = [
     "Accelerator",
     "BitFusion",
+    "Captured",
     "CostTable",
     "DaDianNao",
+    "DynamicStripes",
+    "Laconic",
     "LayerShape",
     "Loom",
     "Machine",
     "PairCostTable",
+    "Pragmatic",
     "Result",
     "Saving",
     "Stripes",
+    "capture",
     "cost_table",
     "explore",
     "export_workload",

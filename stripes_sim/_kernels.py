@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from stripes_sim._words import load_word, word_loop
+from stripes_sim._wrapping import load_word, wrapping_loop
 
 __all__ = ["CHUNK", "score_pairs", "score_quads"]
 
@@ -32,7 +32,7 @@ _TWELVE = np.uint64(4095)
 _BY_1, _BY_5, _BY_8, _BY_10, _BY_16, _BY_32 = (np.uint64(n) for n in (1, 5, 8, 10, 16, 32))
 
 
-@word_loop
+@wrapping_loop
 def score_quads(
     first_chunk: int, last_chunk: int, flat: Any, layers: int, low: int, high: int, table: Any, fixed: Any, out: Any
 ) -> int:
@@ -80,7 +80,7 @@ def score_quads(
     return bad
 
 
-@word_loop
+@wrapping_loop
 def score_pairs(
     first_chunk: int,
     last_chunk: int,

@@ -178,7 +178,7 @@ class Recorder(TorchDispatchMode):
     ) -> None:
         per_group = weight.shape[1]
         channels = (x.shape[1], per_group * groups) if transposed else (per_group * groups, weight.shape[0])
-        self._add_weighted(
+        key = self._add_weighted(
             inputs,
             weight,
             x,
@@ -193,6 +193,7 @@ class Recorder(TorchDispatchMode):
             groups=groups,
             copies=x.shape[0],
         )
+        self._meet(key, x, weight)
 
     def _product(self, inputs: Sequence[Tensor], left: Tensor, right: Tensor) -> Any:
         batch = left.shape[0] if left.dim() == 3 else 1
@@ -205,7 +206,10 @@ class Recorder(TorchDispatchMode):
             x, stationary, tokens, outputs, matrices = right, left, columns, rows, of_left
         sizes = {"tokens": tokens * (batch // matrices), "copies": matrices}
         if self._weight(stationary):
-            return self._add_weighted(inputs, stationary, x, "linear", depth, outputs, matrices=matrices, **sizes)
+            key = self._add_weighted(inputs, stationary, x, "linear", depth, outputs, matrices=matrices, **sizes)
+            if matrices == 1:
+                self._meet(key, x if x is left else x.mT, stationary if stationary is left else stationary.mT)
+            return key
         before = self.tensors.before(left) + self.tensors.before(right)
         return self._add(inputs, self._numbered("matmul"), "matmul", depth, outputs, before=before, **sizes)
 
@@ -236,11 +240,14 @@ class Recorder(TorchDispatchMode):
         rows, width = table.shape
         self._add(inputs, name or "embedding", "embedding", rows, width, tokens=ids.numel(), stored_as=stored_as)
 
+    def _meet(self, layer: LayerShape, x: Tensor, weight: Tensor) -> None:
+        """A layer multiplies these; for those who look at numbers. Of a linear one x is (..., inputs)."""
+
     # writing down
 
     def _add_weighted(
         self, inputs: Sequence[Tensor], tensor: Tensor, x: Tensor, kind: str, *channels: int, **sizes: Any
-    ) -> Any:
+    ) -> LayerShape:
         weight, stored_as = self._weight(tensor), ""
         name = weight.names[0] if weight else self.where[-1]
         if weight and self.tensors.distinct(tensor) < weight.elements:
@@ -258,7 +265,7 @@ class Recorder(TorchDispatchMode):
         *,
         before: int = 0,
         **sizes: Any,
-    ) -> Any:
+    ) -> LayerShape:
         layer = LayerShape(name=name, kind=kind, in_channels=in_channels, out_channels=out_channels, **sizes)
         before = min(before, layer.input_count)
         key = replace(layer, copies=layer.matrices)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-__all__ = ["shadow_of", "unwrapped"]
+__all__ = ["shadow_of", "unparametrize", "unwrapped"]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -56,7 +56,7 @@ def shadow_of(model: nn.Module, device: torch.device) -> nn.Module:
         if parametrize.is_parametrized(module):
             for name, steps in list(module.parametrizations.items()):  # type: ignore[union-attr, operator]
                 if hasattr(steps, "original"):
-                    _unparametrize(module, name, steps.original)
+                    unparametrize(module, name, steps.original)
     return shadow.eval()
 
 
@@ -69,8 +69,11 @@ def _placed(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return nn.Parameter(place, requires_grad=False) if parameter else place
 
 
-def _unparametrize(module: nn.Module, name: str, original: Any) -> None:
-    """Put the original tensor back and compute nothing (torch's own removal evaluates the parametrization)."""
+def unparametrize(module: nn.Module, name: str, original: Any) -> None:
+    """Put a parameter in place of a parametrised one: the original, which computes nothing, or its value.
+
+    torch's own removal would take the property from a class that copies of the module share.
+    """
     # the property lives on the class that register_parametrization made for this one instance
     del module.parametrizations[name]  # type: ignore[union-attr, operator]
     plain = type(module).__mro__[1]

@@ -132,6 +132,22 @@ CONSTANTS: dict[str, Constant] = {
         source=f"DaDianNao tile of 1.55 mm2 with 16x16 lanes of 16x16 bits; {_PRAGMATIC}",
         status="assumed",
     ),
+    "term_lane_power": Constant(
+        what="power of a term-serial lane over that of a serial one, whole chips",
+        value=2.50 / 1.60,
+        unit="",
+        node_nm=None,
+        source="PRA-2b draws 2.50 times DaDianNao (Bit-Pragmatic, MICRO 2017), Stripes 1.60 times (recalled)",
+        status="assumed",
+    ),
+    "area_term_lane": Constant(
+        what="one lane of a term-serial PE, per bit of pe_width_bits",
+        value=(1.68 * 90.0 - (90.0 - 16 * 1.55)) / 65536 / 16,
+        unit="mm2/bit",
+        node_nm=65,
+        source=f"PRA-2b's chip is 1.68 times DaDianNao's (Bit-Pragmatic, MICRO 2017); its 90 mm2: {_PRAGMATIC}",
+        status="assumed",
+    ),
     "area_fusion_unit": Constant(
         what="BitFusion unit (8x8, splits to 2x2)",
         value=1733.13e-6,

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from stripes_sim._packed import Ints, Packed, pack
-from stripes_sim.dataflows import ArrayWork, dataflow_named
+from stripes_sim.dataflows import ArrayWork, Sensed, dataflow_named
 from stripes_sim.dataflows.base import Floats
 from stripes_sim.energy import buffer_pj_per_bit, dram_pj_per_bit, leakage_w
 from stripes_sim.layers import LayerShape
 from stripes_sim.memory import Traffic, memory_cycles, traffic
 from stripes_sim.parameters import Parameters
+from stripes_sim.values import Values
 
 __all__ = ["LEVELS", "PARTS", "LayerCosts", "layer_costs"]
 
@@ -62,10 +63,12 @@ def layer_costs(
     *,
     batch: int = 1,
     cache_bits: int | None = None,
+    values: Values | None = None,
 ) -> LayerCosts:
     """Costs for checked bits that broadcast to (L, B); ``weight_bits`` of a matmul or lookup are not looked at.
 
-    ``cache_bits`` are those of a product's operand that was stored before the run, by default its activation bits.
+    ``cache_bits`` are those of a product's operand that was stored before the run, by default its activation bits. With
+    ``values`` bits are (L, 1) and the dataflow is one that looks at them.
 
     Numbers of ``hw`` may be arrays of shape (M, 1, 1) where its dataflow ``broadcasts``: M machines at once, and costs
     of shape (M, L, B) or what broadcasts to it.
@@ -80,14 +83,18 @@ def layer_costs(
     stationary, streamed = np.broadcast_arrays(stationary, activation_bits)
     dataflow = dataflow_named(hw.serial)
     _refuse(work, "multiply-accumulates", batch * work.macs, 2.0**63)
-    array = _integers(work, dataflow.array_work(work, hw, stationary, streamed, batch))
+    if values is None:
+        array = _integers(work, dataflow.array_work(work, hw, stationary, streamed, batch))
+    else:
+        assert isinstance(dataflow, Sensed)  # checked where the values were
+        array = _integers(work, dataflow.sensed_work(layers, values, work, hw, stationary, streamed, batch))
     moved = traffic(work, hw, array, stationary, streamed, batch)
     computing = np.ceil(array.compute_cycles * moved.tails)
     levels = np.stack(np.broadcast_arrays(computing, *memory_cycles(hw, moved).values()))
     cycles = levels.max(axis=0)
     read_pj, write_pj = buffer_pj_per_bit(hw, "read"), buffer_pj_per_bit(hw, "write")
     energy = {
-        "compute": batch * work.macs * dataflow.mac_pj(hw, stationary.astype(np.float64), streamed.astype(np.float64)),
+        "compute": batch * work.macs * _mac_pj(hw, array, stationary.astype(np.float64), streamed.astype(np.float64)),
         # what comes from DRAM is written into its buffer once
         "weight_buffer": moved.weight_buffer_bits * read_pj + moved.dram_weight_bits * write_pj,
         "activation_buffer": moved.activation_read_bits * read_pj + moved.activation_write_bits * write_pj,
@@ -103,6 +110,13 @@ def layer_costs(
         bound=levels.argmax(axis=0),
         energy_pj=energy,
     )
+
+
+def _mac_pj(hw: Parameters, array: ArrayWork, weight_bits: Floats, activation_bits: Floats) -> Floats:
+    dataflow = dataflow_named(hw.serial)
+    if array.cycles_per_mac is not None and isinstance(dataflow, Sensed):
+        return array.cycles_per_mac * dataflow.cycle_pj(hw, weight_bits, activation_bits)
+    return dataflow.mac_pj(hw, weight_bits, activation_bits)
 
 
 def _integers(work: Packed, array: ArrayWork) -> ArrayWork:

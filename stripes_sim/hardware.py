@@ -8,19 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from stripes_sim._packed import pack
+from stripes_sim._packed import Ints, pack
 from stripes_sim.bits import checked_batch, resolve_bits, stationary_bits, streamed_bits
 from stripes_sim.costs import layer_costs
-from stripes_sim.dataflows import dataflow_named
+from stripes_sim.dataflows import Sensed, dataflow_named
 from stripes_sim.layers import LayerShape
 from stripes_sim.parameters import UNITS, Parameters
 from stripes_sim.result import Result
+from stripes_sim.values import Values, checked_values
 
-__all__ = ["UNITS", "Accelerator", "BitFusion", "DaDianNao", "Loom", "Stripes"]
+__all__ = [
+    "UNITS",
+    "Accelerator",
+    "BitFusion",
+    "DaDianNao",
+    "DynamicStripes",
+    "Laconic",
+    "Loom",
+    "Pragmatic",
+    "Stripes",
+]
+
+
+_OPTIONS = frozenset(
+    {"group_columns", "trim_zeros", "dynamic_weights", "column_registers", "first_stage_bits", "booth"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +49,14 @@ class Accelerator(Parameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        dataflow_named(self.serial).check(self)
+        dataflow = dataflow_named(self.serial)
+        for option in sorted(_OPTIONS - dataflow.options):
+            if getattr(self, option) != getattr(Parameters, option):
+                raise ValueError(
+                    f"{option}={getattr(self, option)!r} says nothing of a machine with serial={self.serial!r}: "
+                    "leave it out"
+                )
+        dataflow.check(self)
 
     def run(
         self,
@@ -44,6 +67,8 @@ class Accelerator(Parameters):
         batch: int = 1,
         default_bits: int | None = None,
         cache_bits: int | None = None,
+        activations: Mapping[str, Any] | None = None,
+        weights: Mapping[str, Any] | None = None,
     ) -> Result:
         """Cycles and energy of a workload at the given bits.
 
@@ -54,9 +79,15 @@ class Accelerator(Parameters):
             batch: samples per run.
             default_bits: bits of layers that a mapping leaves out; without it a missing layer is an error.
             cache_bits: bits of what attention's products find stored before the run; by default their activation bits.
+            activations: integers that the layers multiply, by name, for machines whose cycles depend on them (dynamic,
+                pragmatic, laconic, both): (samples, channels, *input_size) of a convolution, (samples, tokens,
+                in_channels) of the others; `stripes_sim.capture` finds them. Results are means over runs of ``batch``
+                samples. Negative ones are in two's complement.
+            weights: the same of weights, as torch stores them, for machines that look at them.
 
         Raises:
-            ValueError: unknown or missing layers, bits out of range, or bits that the machine cannot hold.
+            TypeError, ValueError: unknown or missing layers, bits out of range, bits that the machine cannot hold,
+                values that do not fit, or values that the machine needs and nobody gave.
 
         >>> from stripes_sim import LayerShape
         >>> fc = LayerShape(name="fc", kind="linear", in_channels=512, out_channels=256)
@@ -69,6 +100,7 @@ class Accelerator(Parameters):
         pack(layers)
         weight = stationary_bits(layers, weight_bits, default_bits=default_bits)
         activation = streamed_bits(layers, activation_bits, default_bits=default_bits)[:, None]
+        values = self._values(layers, activations, weights, weight, activation, batch)
         return Result(
             hardware=self,
             layers=tuple(layers),
@@ -76,7 +108,37 @@ class Accelerator(Parameters):
             activation_bits=activation,
             batch=batch,
             cache_bits=cache_bits,
-            costs=layer_costs(self, layers, weight, activation, batch=batch, cache_bits=cache_bits),
+            values=values,
+            costs=layer_costs(self, layers, weight, activation, batch=batch, cache_bits=cache_bits, values=values),
+        )
+
+    def _values(
+        self,
+        layers: Sequence[LayerShape],
+        activations: Mapping[str, Any] | None,
+        weights: Mapping[str, Any] | None,
+        weight_bits: Ints,
+        activation_bits: Ints,
+        batch: int,
+    ) -> Values | None:
+        if activations is None and weights is None:
+            return None
+        dataflow = dataflow_named(self.serial)
+        if not isinstance(dataflow, Sensed):
+            raise ValueError(
+                f"{self.name} ({dataflow.title}) takes the same time for all values: leave activations and weights "
+                "out, or take a machine with serial 'dynamic', 'pragmatic', 'laconic' or 'both'"
+            )
+        if activations is None:
+            raise ValueError(f"{self.name} needs the values of activations, not of weights alone")
+        return checked_values(
+            layers,
+            activations,
+            weights,
+            weight_bits=weight_bits,
+            activation_bits=activation_bits,
+            batch=batch,
+            wants_weights=dataflow.wants_weights(self),
         )
 
     @property
@@ -111,6 +173,32 @@ class Loom(Accelerator):
     name: str = "Loom"
     serial: str = "both"
     rows: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicStripes(Accelerator):
+    """Serial activations, as many bits as the values at work need (Delmas et al., 2017; DNNsim's ShapeShifter)."""
+
+    name: str = "Dynamic Stripes"
+    serial: str = "dynamic"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pragmatic(Accelerator):
+    """The set bits of activations in turn (Albericio et al., MICRO 2017), with a first shift of two bits (PRA-2b)."""
+
+    name: str = "Pragmatic"
+    serial: str = "pragmatic"
+    first_stage_bits: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Laconic(Accelerator):
+    """The terms of activations and weights in turn, both recoded (Sharify et al., ISCA 2019)."""
+
+    name: str = "Laconic"
+    serial: str = "laconic"
+    booth: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Machines from TOML files: those that ship, and a user's own by path.
 
-A file names a ``base`` preset (stripes, dadiannao, loom, bitfusion), any parameter of `stripes_sim.hardware.UNITS`, and
-where its numbers come from in a ``[sources]`` table of texts.
+A file names a ``base`` preset (stripes, dadiannao, loom, bitfusion, dynamic_stripes, pragmatic, laconic), any parameter
+of `stripes_sim.hardware.UNITS`, and where its numbers come from in a ``[sources]`` table of texts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,17 @@ from typing import Any
 from stripes_sim._reading import read_text
 from stripes_sim.bits import nearest
 from stripes_sim.energy import area_mm2, leakage_w
-from stripes_sim.hardware import UNITS, Accelerator, BitFusion, DaDianNao, Loom, Stripes
+from stripes_sim.hardware import (
+    UNITS,
+    Accelerator,
+    BitFusion,
+    DaDianNao,
+    DynamicStripes,
+    Laconic,
+    Loom,
+    Pragmatic,
+    Stripes,
+)
 from stripes_sim.text import aligned
 
 __all__ = ["Machine", "hardware_names", "load_hardware", "load_machine"]
@@ -25,6 +35,9 @@ _PRESETS: dict[str, type[Accelerator]] = {
     "dadiannao": DaDianNao,
     "loom": Loom,
     "bitfusion": BitFusion,
+    "dynamic_stripes": DynamicStripes,
+    "pragmatic": Pragmatic,
+    "laconic": Laconic,
 }
 _NO_SOURCE = "default of the preset, no source given"
 
@@ -76,7 +89,7 @@ def hardware_names() -> list[str]:
     """The machines that ship.
 
     >>> hardware_names()
-    ['bitfusion', 'dadiannao', 'loom', 'stripes', 'stripes_activations']
+    ['bitfusion', 'dadiannao', 'dynamic_stripes', 'laconic', 'loom', 'pragmatic', 'stripes', 'stripes_activations']
     """
     folder = resources.files("stripes_sim.configs")
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))

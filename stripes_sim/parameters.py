@@ -23,13 +23,23 @@ Leakage = Literal["density", "measured", "off"]
 
 UNITS: dict[str, tuple[str, str]] = {
     "name": ("", "what results call the machine"),
-    "serial": ("", "serial operand: weights, activations, both, none (bit-parallel) or spatial (composable units)"),
+    "serial": (
+        "",
+        "serial operand: weights, activations, both, none (bit-parallel), spatial (composable units); by values "
+        "dynamic, pragmatic, laconic",
+    ),
     "lanes": ("products", "products that a PE adds up at once"),
     "columns": ("windows", "windows that a tile works on at once"),
     "rows": ("filters", "filters that a tile works on at once"),
     "tiles": ("tiles", "tiles fed by one activation stream"),
     "pe_width_bits": ("bit", "widest operand that one PE holds; wider ones take several side by side"),
     "serial_bits": ("bit", "activation bits per cycle where both operands are serial"),
+    "group_columns": ("columns", "columns that share one precision, found from their values"),
+    "trim_zeros": ("", "that precision leaves out the zero bits below the lowest set one, too"),
+    "dynamic_weights": ("", "where both operands are serial: weights have a precision of their values, too"),
+    "column_registers": ("steps", "steps that a column may run ahead of the slowest one"),
+    "first_stage_bits": ("bit", "bits of the shift by which lanes of a term-serial column may differ in one cycle"),
+    "booth": ("", "term-serial operands are recoded, so that a run of three or more ones takes two terms"),
     "clock_hz": ("Hz", "clock"),
     "space_to_depth": ("", "fold a strided 3-channel first layer into more channels (spatial machines: unroll it)"),
     "storage": ("", "packed: a value takes its bits in memory; padded: a power of two of at least data_width_bits"),
@@ -74,6 +84,12 @@ class Parameters:
     tiles: int = 16
     pe_width_bits: int = 16
     serial_bits: int = 1
+    group_columns: int = 1
+    trim_zeros: bool = False
+    dynamic_weights: bool = False
+    column_registers: int = 0
+    first_stage_bits: int = 0
+    booth: bool = False
     clock_hz: float = 980e6
     space_to_depth: bool = True
     storage: Storage = "packed"

@@ -18,6 +18,7 @@ from stripes_sim.parameters import Parameters
 from stripes_sim.plan import Tile
 from stripes_sim.sources import assumed_parameters
 from stripes_sim.text import fitting_unit, layers_text
+from stripes_sim.values import Values
 
 __all__ = ["LEFT_OUT", "Result", "Saving"]
 
@@ -75,6 +76,7 @@ class Result:
     batch: int
     costs: LayerCosts
     cache_bits: int | None = None
+    values: Values | None = None
 
     @property
     def compute_cycles(self) -> int:
@@ -138,6 +140,12 @@ class Result:
             )
         if hw.serial == "spatial" and any(_is_depthwise(layer) for layer in self.layers):
             found.append("assumed: depthwise layers on spatially composed units, which no published figure shows")
+        found += [f"assumed: {text}" for text in dataflow_named(hw.serial).assumes]
+        if self.values is not None and self.values.unseen:
+            names = ", ".join(self.values.unseen[:3]) + (", ..." if len(self.values.unseen) > 3 else "")
+            found.append(
+                f"no values of {len(self.values.unseen)} products of activations: all their bits count ({names})"
+            )
         return tuple(found)
 
     @property
@@ -205,7 +213,9 @@ class Result:
     @property
     def _lane_cycles(self) -> Floats:
         """Lane-cycles that multiply-accumulates take at these bits."""
-        hw, work = self.hardware, self.costs.work
+        hw, work, measured = self.hardware, self.costs.work, self.costs.array.cycles_per_mac
+        if measured is not None:
+            return np.asarray(self.batch * work.macs * measured)
         return dataflow_named(hw.serial).lane_cycles(
             hw, self.batch * work.macs, self.costs.stationary_bits, self.activation_bits
         )
@@ -219,7 +229,13 @@ class Result:
         names = [layer.name for layer in self.layers]
         uniform = resolve_bits(names, weight_bits, argument="weight_bits")[:, None]
         costs = layer_costs(
-            self.hardware, self.layers, uniform, self.activation_bits, batch=self.batch, cache_bits=self.cache_bits
+            self.hardware,
+            self.layers,
+            uniform,
+            self.activation_bits,
+            batch=self.batch,
+            cache_bits=self.cache_bits,
+            values=self.values,
         )
         return replace(self, weight_bits=uniform, costs=costs)
 

@@ -58,7 +58,7 @@ def roofline(result: Result) -> pd.DataFrame:
     Returns:
         ``name``, ``weight_bits``, ``activation_bits``, ``macs_per_byte`` (infinite where nothing moves to or from
         DRAM), ``macs_per_s``, ``array_macs_per_s`` and ``dram_macs_per_s`` (the two roofs above the point), ``bound``
-        (the level that the layer waits for).
+        (the level that the layer waits for). On a machine that looks at values the array's roof is that of the layer's.
 
     >>> from stripes_sim import LayerShape, Stripes
     >>> fc = LayerShape(name="fc", kind="linear", in_channels=512, out_channels=256)
@@ -66,8 +66,9 @@ def roofline(result: Result) -> pd.DataFrame:
     >>> found["bound"], round(float(found["macs_per_byte"]), 2)
     ('DRAM', 1.95)
     """
-    frame, hw = result.frame, result.hardware
-    frame = frame[frame["macs"] > 0].reset_index(drop=True)
+    frame, hw, measured = result.frame, result.hardware, result.costs.array.cycles_per_mac
+    multiplies = (frame["macs"] > 0).to_numpy()
+    frame = frame[multiplies].reset_index(drop=True)
     with np.errstate(divide="ignore"):
         intensity = frame["macs"].to_numpy() / frame["dram_bytes"].to_numpy()
     return pd.DataFrame(
@@ -80,7 +81,9 @@ def roofline(result: Result) -> pd.DataFrame:
             "array_macs_per_s": [
                 peak_macs_per_s(hw, *bits)
                 for bits in zip(frame["weight_bits"].tolist(), frame["activation_bits"].tolist(), strict=True)
-            ],
+            ]
+            if measured is None
+            else hw.lane_count / measured[multiplies, 0] * hw.clock_hz,
             "dram_macs_per_s": intensity * hw.dram_bytes_per_s,
             "bound": frame["bound"],
         }
@@ -100,11 +103,16 @@ def plot_roofline(result: Result, *, bits: Sequence[int] = (), title: str | None
         nothing to or from DRAM stand at the right edge.
 
     Raises:
-        ValueError: no layer that multiplies, or bits out of range.
+        ValueError: no layer that multiplies, bits out of range, or a run on values, where each layer has its own roof.
     """
     from matplotlib.figure import Figure
 
     points, hw = roofline(result), result.hardware
+    if result.costs.array.cycles_per_mac is not None:
+        raise ValueError(
+            f"the array of {hw.name} has another roof for the values of every layer, which one picture cannot show: "
+            "stripes_sim.roofline(result) has them"
+        )
     if points.empty:
         raise ValueError("no layer of this workload multiplies: there is nothing to draw below a roof")
     inputs = int(points["activation_bits"].mode()[0])

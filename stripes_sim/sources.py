@@ -11,6 +11,8 @@ from stripes_sim.parameters import Parameters
 
 __all__ = ["assumed_parameters"]
 
+_FILES = {"DynamicStripes": "dynamic_stripes"}
+
 
 def assumed_parameters(hw: Parameters) -> dict[str, str]:
     """Parameter -> reason, for the parameters of ``hw`` that are as its preset assumes them.
@@ -24,7 +26,7 @@ def assumed_parameters(hw: Parameters) -> dict[str, str]:
     False
     """
     for kind in type(hw).__mro__:
-        reasons = _reasons(kind.__name__.lower())
+        reasons = _reasons(_FILES.get(kind.__name__, kind.__name__.lower()))
         if reasons:
             default = {field.name: field.default for field in fields(hw)}
             return {key: reason for key, reason in reasons.items() if getattr(hw, key) == default[key]}

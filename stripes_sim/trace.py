@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from stripes_sim._arguments import Arguments
 
-__all__ = ["trace"]
+__all__ = ["plain_kernels", "trace"]
 
 Shape = Sequence[int]
 
@@ -74,7 +74,7 @@ def trace(
     shape = (3, 32, 32) if input_shape is None else input_shape
     default = next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)
     integers: set[int] = set()
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), _plain_kernels(model):
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), plain_kernels(model):
         while True:
             if inputs is None:
                 given = from_shapes(shape, dtype, default, sorted(integers), place)
@@ -142,7 +142,7 @@ def _autocast_knows_meta() -> Iterator[None]:
 
 
 @contextmanager
-def _plain_kernels(model: nn.Module) -> Iterator[None]:
+def plain_kernels(model: nn.Module) -> Iterator[None]:
     """Without kernels that do a whole transformer layer or a whole recurrent layer in one operator."""
     import torch
     from torch import nn

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import waveq
-from benchmarks.lab import networks as networks  # registers them
+from benchmarks.lab import grids as grids  # registers them
+from benchmarks.lab import networks as networks
 from benchmarks.lab.allocation import Allocation, allocate
 from benchmarks.lab.choices import OBJECTIVES, choices_of
 from benchmarks.lab.data import Images, Part, batches, endless, images_of

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from benchmarks._names import unknown
 from benchmarks.lab.job import Job
@@ -29,13 +28,8 @@ from benchmarks.lab.pool import add_options, run_within, where_of
 from benchmarks.lab.settings import Setting, setting
 from benchmarks.lab.tables import save_table, with_error
 from benchmarks.paper.claim import setting_of
-from waveq.functional import Grid
-from waveq.quantizers import register
-from waveq.quantizers.base import Given, Levels, straight_through
-from waveq.quantizers.dorefa import DoReFa
-from waveq.quantizers.lsq import LSQ
 
-__all__ = ["GRIDS", "LearnedPowerOfTwo", "TanhWithZero", "jobs_of", "main", "summary"]
+__all__ = ["GRIDS", "jobs_of", "main", "summary"]
 
 GRIDS = {
     "dorefa": "dorefa",
@@ -48,41 +42,6 @@ _REFERENCE = 3  # bits everywhere, which limits are shares of
 _SHARE = 0.1
 _SCALE_RATE = 0.1
 _NETWORKS = ("digitsnet", "simplenet5", "resnet20")
-
-
-@register("dorefa-with-zero")
-class TanhWithZero(DoReFa):
-    """DoReFa's tanh on the mid-tread grid: u = tanh(w)/max|tanh(w)| rounded to m/(2^b - 1), 2^B - 1 levels.
-
-    Example:
-        >>> weight = torch.tensor([-1.0, 0.1, 0.9])
-        >>> TanhWithZero(weight, scale="max")(weight, torch.tensor(1.0)).tolist()
-        [-1.0, 0.0, 1.0]
-    """
-
-    def grid(self, total_bits: int | None = None) -> Grid:
-        """Mid-tread from two bits on, mid-rise for one."""
-        return Grid.MID_RISE if total_bits == 1 else Grid.MID_TREAD
-
-
-@register("lsq-power-of-two")
-class LearnedPowerOfTwo(LSQ):
-    """LSQ whose step in use is 2^round(log2 s), straight-through to s (Jain et al. 2020, arXiv 1903.08066).
-
-    Example:
-        >>> weight = torch.tensor([-0.5, 0.1, 0.2])
-        >>> lsq = LearnedPowerOfTwo(weight, total_bits=3)
-        >>> round(lsq.step.item(), 3), lsq(weight, torch.tensor(2.0)).tolist()
-        (0.308, [-0.5, 0.0, 0.25])
-    """
-
-    def levels(self, given: Given) -> Levels:
-        """LSQ's, with the pitch and what the wave divides by on a power of two."""
-        own = super().levels(given)
-        pitch: Any = own.pitch
-        rounded = straight_through(pitch, pitch.detach().log2().round().exp2())
-        stretch = given.stretch.detach() if isinstance(given.stretch, torch.Tensor) else given.stretch
-        return replace(own, pitch=rounded, wave_divisor=rounded.detach() * given.steps / stretch)
 
 
 def jobs_of(
@@ -112,7 +71,11 @@ def setting_for(network: str, args: argparse.Namespace) -> Setting:
         raise ValueError(f"--networks {network!r}: no setting{unknown(network, _NETWORKS)}")
     if network == "digitsnet":
         row = setting(network, "tiny", dataset="digits")
-        row = row if args.budget == "tiny" else replace(row, width=1.0, images=0, pretrain_epochs=20, epochs=12)
+        row = (
+            row
+            if args.budget == "tiny"
+            else replace(row, width=1.0, images=0, test_images=0, pretrain_epochs=20, epochs=12)
+        )
     elif network == "resnet20":
         row = setting_of(network, args.budget, "cifar10", _SCALE_RATE)  # the claim's, and its float networks
     else:

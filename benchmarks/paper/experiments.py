@@ -33,7 +33,7 @@ EXPERIMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "defaults": ("defaults", ()),
 }
 
-BY_THEMSELVES = ("claim", "table2_simplenet5")
+BY_THEMSELVES = ("claim", "default_grid", "table2_simplenet5")
 """Not among them: they want CIFAR10, or a float network, that few have at hand."""
 
 

@@ -103,7 +103,7 @@ def machine_rows(stripes_mean: float, weights_ratio: float) -> list[dict[str, An
             "speed-up over 128 multipliers, convolutions",
             loom,
             4.38,
-            "abstract of v2, with precisions trimmed at run time, which are not modelled",
+            "abstract of v2, with precisions trimmed at run time, whose values are not at hand",
         ),
         ("Loom", "speed-up by network", None, None, "no source at hand; see the table of ours"),
         (

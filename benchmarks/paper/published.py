@@ -1,6 +1,6 @@
 """Published results beside ours: every machine that ships, Stripes over DaDianNao, BitFusion, what learned bits save.
 
-Takes a few seconds. Every number that is not ours is named with its source.
+Takes under a minute. Every number that is not ours is named with its source.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from benchmarks._networks import PROFILES, convolutional_layers
 from benchmarks._report import write_json
 from benchmarks.paper.bitfusion import bitfusion_rows, bitfusion_text
 from benchmarks.paper.machines import geometric_mean, loom_over_parallel, machine_rows
+from benchmarks.paper.values import value_rows
 from stripes_sim import DaDianNao, LayerShape, Result, Stripes, cost_table, trace
 from stripes_sim.text import aligned
 
@@ -138,7 +139,7 @@ def main(argv: list[str]) -> int:
         )
     )
     print("\n" + verdict(savings) + "\n")
-    machines = machine_rows(mean["speedup"], savings[1]["compute_cycles_ratio"])
+    machines = [*machine_rows(mean["speedup"], savings[1]["compute_cycles_ratio"]), *value_rows()]
     _print_machines(machines)
     if options.json:
         write_json(
@@ -157,7 +158,7 @@ def main(argv: list[str]) -> int:
 
 def _print_loom(loom: list[dict[str, Any]]) -> None:
     print("Loom over 128 16-bit multipliers, array cycles, activations as above, weights at the bits of its profiles")
-    print("(recalled, low confidence); precisions that it trims at run time are not modelled\n")
+    print("(recalled, low confidence); precisions that it trims at run time need values, which are not at hand\n")
     head = ("network", "weight bits", "ideal", "convolutions", "ideal", "fully connected")
     print(
         aligned(

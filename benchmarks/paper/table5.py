@@ -34,14 +34,16 @@ from waveq.zoo import Treebank, load_treebank
 __all__ = ["main", "summary", "verdicts"]
 
 _SCORES = {"upos": "UPOS", "las": "LAS"}
-_PAIRS = (("W4/A8, wave", "W4/A8"), ("W4,5/A8, wave", "W4,5/A8"))
+_LEARNED, _WAVED = "W4,5/A8", "W4,5/A8, wave"
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line a row of the table; mean (standard error) of UPOS and LAS for each treebank, and the mean bits."""
+    """One line a row of the table: mean bits, fewest and most; UPOS and LAS of each treebank, mean (standard error)."""
     lines = []
     for row, group in rows.groupby("row", sort=False):
-        line: dict[str, Any] = {"row": row, "mean bits": f"{group.mean_bits.mean():.2f}"}
+        bits = sorted({int(word) for words in group.bits for word in words.split()})
+        span = f", {bits[0]} to {bits[-1]}" if len(bits) > 1 else ""
+        line: dict[str, Any] = {"row": row, "bits": f"{group.mean_bits.mean():.2f}{span}"}
         for treebank, runs in group.groupby("treebank", sort=False):
             line |= {f"{treebank} {told}": with_error(runs[name]) for name, told in _SCORES.items()}
         lines.append(line)
@@ -52,21 +54,17 @@ def verdicts(rows: pd.DataFrame) -> dict[str, str]:
     """What the wave adds, and what learned bits add to the middle of 4 and 5 bits: differences seed by seed."""
     found: dict[str, str] = {}
     for treebank, group in rows.groupby("treebank", sort=False):
-        by_row = {row: runs.set_index("seed") for row, runs in group.groupby("row")}
-        told: dict[str, list[str]] = {}
-        for name, score in _SCORES.items():
-            for more, less in _PAIRS:
-                if more in by_row and less in by_row:
-                    difference = by_row[more][name] - by_row[less][name]
-                    told.setdefault(f"{more} less without", []).append(f"{score} {with_error(difference)}")
-            if {"W4/A8", "W5/A8", "W4,5/A8, wave"} <= set(by_row):
-                middle = (by_row["W4/A8"][name] + by_row["W5/A8"][name]) / 2
-                difference = by_row["W4,5/A8, wave"][name] - middle
-                told.setdefault("W4,5/A8, wave less the middle of W4/A8 and W5/A8", []).append(
-                    f"{score} {with_error(difference)}"
-                )
-        found |= {f"{treebank}, {what}": ", ".join(each) for what, each in told.items()}
+        by_row = {row: runs.set_index("seed")[list(_SCORES)] for row, runs in group.groupby("row")}
+        if {_LEARNED, _WAVED} <= set(by_row):
+            found[f"{treebank}, {_WAVED} less without"] = _told(by_row[_WAVED] - by_row[_LEARNED])
+        if {"W4/A8", "W5/A8", _WAVED} <= set(by_row):
+            middle = (by_row["W4/A8"] + by_row["W5/A8"]) / 2
+            found[f"{treebank}, {_WAVED} less the middle of W4/A8 and W5/A8"] = _told(by_row[_WAVED] - middle)
     return found
+
+
+def _told(differences: pd.DataFrame) -> str:
+    return ", ".join(f"{told} {with_error(differences[name])}" for name, told in _SCORES.items())
 
 
 def main(argv: list[str]) -> int:
@@ -101,8 +99,10 @@ def main(argv: list[str]) -> int:
         raise ValueError("--minutes: no seed of any treebank was finished in time")
     args.encoder = pretrained.name
     rows = pd.DataFrame(done)
-    told = f"table5 --budget {args.budget} --seeds {' '.join(map(str, args.seeds))}"
-    note = f"; {pretrained.name}, {args.quantizer}; {', '.join(_sizes(listed))}; mean (standard error)"
+    shown = [treebank for treebank in listed if treebank.name in set(rows.treebank)]
+    seeds = " ".join(map(str, sorted(set(rows.seed))))
+    told = f"table5 --budget {args.budget} --treebanks {' '.join(each.name for each in shown)} --seeds {seeds}"
+    note = f"; {pretrained.name}, {args.quantizer}; {', '.join(_sizes(shown))}; mean (standard error)"
     facts = {"source": source(told, note=note), "verdicts": verdicts(rows), "setting": vars(setting)}
     save_table(args.name, summary(rows), rows, args, **facts)
     return 0

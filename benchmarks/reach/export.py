@@ -3,7 +3,7 @@
 LSQ with a scale for each channel, 2, 3, ..., 8 bits in turn, random weights, in two forms: inputs in floating point,
 and inputs of 8 bits. The program reads the weights back, which must be equal bit by bit, and runs on samples that the
 export has not seen. Targets whose packages are not installed are left out (``pip install 'waveq[export,hf]' qonnx``).
-Some minutes.
+Six minutes of processor time.
 """
 
 from __future__ import annotations

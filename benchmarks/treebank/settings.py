@@ -64,7 +64,6 @@ ROWS: dict[str, Mapping[str, Any] | None] = {
     "W8/A8": {"bits": 8, "lambda_w": 0.0},
     "W5/A8": {"bits": 5, "lambda_w": 0.0},
     "W4/A8": {"bits": 4, "lambda_w": 0.0},
-    "W4/A8, wave": {"bits": 4},
     "W4,5/A8": {**_LEARNED, "lambda_w": 0.0},
     "W4,5/A8, wave": _LEARNED,
 }

@@ -24,7 +24,7 @@ class ArrayWork:
     ``passes``: how often one copy's weights travel from their buffer; ``filter_steps``: how often its activations do.
     ``scheduled_pes``, ``idle_pes``: PE slots with and without work, idle tiles not counted.
     ``dram_weight_reads``, ``buffer_weight_reads``: DNNsim's counters, 64-bit blocks and buffer accesses (0 where a
-    dataflow does not keep them).
+    dataflow does not keep them). ``cycles_per_mac``: of one lane on the real values, float64, where those were given.
     """
 
     compute_cycles: Floats
@@ -34,6 +34,7 @@ class ArrayWork:
     filter_steps: Floats
     dram_weight_reads: Floats
     buffer_weight_reads: Floats
+    cycles_per_mac: Floats | None = None
 
 
 class Dataflow(ABC):
@@ -47,11 +48,15 @@ class Dataflow(ABC):
         title: what results print behind the machine's name, such as "bit-parallel".
         broadcasts: whether the numbers of ``hw`` may be arrays of shape (M, 1, 1), for M machines at once. Answers that
             use NumPy's operators alone do; one that branches on a number does not.
+        options: parameters that only some dataflows have, and this one does.
+        assumes: what of its energy and area no figure of its paper shows; results name it.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     broadcasts: ClassVar[bool] = False
+    options: ClassVar[frozenset[str]] = frozenset()
+    assumes: ClassVar[tuple[str, ...]] = ()
 
     def check(self, hw: Parameters) -> None:
         """Raise ValueError, naming parameter and value, where ``hw`` makes no such machine; by default all do."""

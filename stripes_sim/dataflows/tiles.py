@@ -26,12 +26,13 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from stripes_sim._packed import Floats, Ints, Packed
 from stripes_sim.dataflows.base import ArrayWork, Dataflow, ceil_div, power_of_two
 from stripes_sim.parameters import Parameters
 
-__all__ = ["Tiled"]
+__all__ = ["Layout", "Tiled", "counted", "layout", "takes_tokens"]
 
 
 class Tiled(Dataflow):
@@ -55,41 +56,23 @@ class Tiled(Dataflow):
         Raises:
             ValueError: bits that need more PEs side by side than the tile has.
         """
-        lay = _layout(work, hw, weight_bits, activation_bits)
+        lay = layout(work, hw, weight_bits, activation_bits)
+        cycles = self.closed_cycles(work, hw, lay, weight_bits, activation_bits, batch)
+        return counted(work, hw, lay, weight_bits, batch, *cycles)
+
+    def closed_cycles(
+        self, work: Packed, hw: Parameters, lay: Layout, weight_bits: Ints, activation_bits: Ints, batch: int
+    ) -> tuple[Floats, Floats]:
+        """Cycles of every layer by both schedules: windows (tokens) side by side, or one token after the other."""
         # PEs side by side hold a wider operand and work at the same time
         weight = np.minimum(weight_bits, hw.pe_width_bits)
         activation = np.minimum(activation_bits, hw.pe_width_bits)
-
-        if hw.compat == "dnnsim":
-            folded = work.foldable & hw.space_to_depth
-            work = replace(work, phase_windows=np.where(folded, work.folded_windows, work.phase_windows))
-        if (fold := work.foldable & hw.space_to_depth).any():
-            work = replace(
-                work,
-                taps=np.where(fold, work.folded_taps, work.taps),
-                phase_taps=np.where(fold, work.folded_taps, work.phase_taps),
-            )
-        repeats, tokens = work.repeats(batch), np.where(work.spatial, 0.0, work.sharing(batch)[:, :1])
-        visits = work.visits(batch, lay.columns)
-        steps = lay.filter_steps * lay.depth
+        repeats, steps = work.repeats(batch), lay.filter_steps * lay.depth
+        visits = _laid_out(work, hw).visits(batch, lay.columns)
         as_windows = lay.groups * visits * steps * self.step_cycles(hw, weight, activation)
+        tokens = _tokens(work, batch)
         one_by_one = tokens * self.token_cycles(hw, steps, lay.columns, weight, activation)
-        flat = ~work.spatial & ((one_by_one <= as_windows) | (hw.compat == "dnnsim"))
-
-        sets = np.where(flat, tokens, lay.groups * visits)
-        scheduled = np.where(flat, tokens, lay.pes_per_activation * work.visits(batch))
-        scheduled = scheduled * work.out_channels * lay.pes_per_weight * lay.depth
-        slots = sets * lay.filter_sets * lay.depth * hw.rows * np.where(flat, 1, hw.columns)
-        dram_reads, buffer_reads = _weight_reads(hw, weight_bits, lay)
-        return ArrayWork(
-            compute_cycles=repeats * np.where(flat, one_by_one, as_windows),
-            scheduled_pes=repeats * scheduled,
-            idle_pes=repeats * (slots - scheduled),
-            passes=np.where(flat, tokens, visits / work.taps),
-            filter_steps=lay.filter_steps,
-            dram_weight_reads=np.where(repeats > 0, dram_reads * work.taps, 0),
-            buffer_weight_reads=repeats * buffer_reads * np.where(flat, tokens, visits),
-        )
+        return repeats * as_windows, repeats * one_by_one
 
     def at_once(self, hw: Parameters, weight_bits: Ints, activation_bits: Ints) -> tuple[Floats, Floats, Floats]:
         """Wider operands leave room for fewer windows and filters."""
@@ -102,8 +85,54 @@ class Tiled(Dataflow):
         return np.asarray(macs * self.step_cycles(hw, weight_bits, activation_bits))
 
 
+def counted(
+    work: Packed, hw: Parameters, lay: Layout, weight_bits: Ints, batch: int, as_windows: Floats, one_by_one: Floats
+) -> ArrayWork:
+    """Everything that is counted of layers whose cycles by both schedules are known, (L, B)."""
+    flat = takes_tokens(work, hw, as_windows, one_by_one)
+    work = _laid_out(work, hw)
+    repeats, tokens, visits = work.repeats(batch), _tokens(work, batch), work.visits(batch, lay.columns)
+    sets = np.where(flat, tokens, lay.groups * visits)
+    scheduled = np.where(flat, tokens, lay.pes_per_activation * work.visits(batch))
+    scheduled = scheduled * work.out_channels * lay.pes_per_weight * lay.depth
+    slots = sets * lay.filter_sets * lay.depth * hw.rows * np.where(flat, 1, hw.columns)
+    dram_reads, buffer_reads = _weight_reads(hw, weight_bits, lay)
+    return ArrayWork(
+        compute_cycles=np.where(flat, one_by_one, as_windows),
+        scheduled_pes=repeats * scheduled,
+        idle_pes=repeats * (slots - scheduled),
+        passes=np.where(flat, tokens, visits / work.taps),
+        filter_steps=lay.filter_steps,
+        dram_weight_reads=np.where(repeats > 0, dram_reads * work.taps, 0),
+        buffer_weight_reads=repeats * buffer_reads * np.where(flat, tokens, visits),
+    )
+
+
+def takes_tokens(work: Packed, hw: Parameters, as_windows: Floats, one_by_one: Floats) -> npt.NDArray[np.bool_]:
+    """Whether a layer runs one token after the other, because that is shorter (or what the simulator knows)."""
+    return np.asarray(~work.spatial & ((one_by_one <= as_windows) | (hw.compat == "dnnsim")))
+
+
+def _tokens(work: Packed, batch: int) -> Floats:
+    return np.where(work.spatial, 0.0, work.sharing(batch)[:, :1])
+
+
+def _laid_out(work: Packed, hw: Parameters) -> Packed:
+    """With the windows and taps of folded layers."""
+    fold = work.foldable & hw.space_to_depth
+    if hw.compat == "dnnsim":
+        work = replace(work, phase_windows=np.where(fold, work.folded_windows, work.phase_windows))
+    if fold.any():
+        work = replace(
+            work,
+            taps=np.where(fold, work.folded_taps, work.taps),
+            phase_taps=np.where(fold, work.folded_taps, work.phase_taps),
+        )
+    return work
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Layout:
+class Layout:
     """How a layer lies on the tiles: what a tile holds at once, and how often it is filled for one tap."""
 
     pes_per_activation: Floats
@@ -118,7 +147,12 @@ class _Layout:
     depth: Floats
 
 
-def _layout(work: Packed, hw: Parameters, weight_bits: Ints, activation_bits: Ints) -> _Layout:
+def layout(work: Packed, hw: Parameters, weight_bits: Ints, activation_bits: Ints) -> Layout:
+    """How every layer lies on the tiles of ``hw`` at these bits.
+
+    Raises:
+        ValueError: bits that need more PEs side by side than the tile has.
+    """
     pes_per_activation = ceil_div(activation_bits, hw.pe_width_bits)
     pes_per_weight = ceil_div(weight_bits, hw.pe_width_bits)
     columns, rows = hw.columns // pes_per_activation, hw.rows // pes_per_weight
@@ -141,7 +175,7 @@ def _layout(work: Packed, hw: Parameters, weight_bits: Ints, activation_bits: In
     tiles = np.where(depthwise, 1, hw.tiles)
 
     filter_sets = ceil_div(filters, rows)
-    return _Layout(
+    return Layout(
         pes_per_activation=pes_per_activation,
         pes_per_weight=pes_per_weight,
         columns=columns,
@@ -155,7 +189,7 @@ def _layout(work: Packed, hw: Parameters, weight_bits: Ints, activation_bits: In
     )
 
 
-def _weight_reads(hw: Parameters, weight_bits: Ints, lay: _Layout) -> tuple[Floats, Floats]:
+def _weight_reads(hw: Parameters, weight_bits: Ints, lay: Layout) -> tuple[Floats, Floats]:
     """DNNsim's counters for one tap: 64-bit blocks from DRAM, and weight buffer accesses of one window set.
 
     Rows are padded to the tile, and a value takes a power of two of bits, at least ``data_width_bits``. Blocks are

@@ -15,9 +15,10 @@ from benchmarks.lab.choices import choices_of
 from benchmarks.lab.equal_cost import above_ladder, spread_and_noise, verdict
 from benchmarks.lab.losses import measured, rounded
 from benchmarks.lab.relaxed import WAYS, learned_bits
+from benchmarks.lab.search import learning
 from benchmarks.paper import table2_simplenet5
 from benchmarks.paper.claim import METHODS, main, setting_of
-from stripes_sim import LayerShape
+from stripes_sim import LayerShape, Stripes, cost_table
 
 LAYERS = [LayerShape(name=str(i), kind="linear", in_channels=8, out_channels=8) for i in (0, 2, 4)]
 
@@ -36,7 +37,7 @@ def images() -> tuple[torch.Tensor, torch.Tensor]:
     return x, x.argmax(1)
 
 
-@pytest.mark.parametrize("objective", ["macs", "bitops"])
+@pytest.mark.parametrize("objective", ["macs", "bitops", "cycles"])
 def test_what_is_found_keeps_the_limit_and_uses_it_up(network, images, objective):
     choices = choices_of(LAYERS, objective)
     table = measured(copy.deepcopy(network), images, seed=0)
@@ -121,3 +122,20 @@ def test_table_2_gives_the_wave_beside_each_base_seed_by_seed():
     assert table.loc[("DoReFa", 8, "0.001"), "2 bits, wave"] == "72.50 (0.50), 2.00 (0.00)"
     assert table.loc[("LSQ", 8, "0.01"), "3 bits"] == "70.50 (0.50)"
     assert table.loc[("float", 8, "0.01"), "32 bits"] == "70.50 (0.50)"
+
+
+def test_energy_of_a_machine_is_a_cost_of_weights_alone():
+    choices = choices_of(LAYERS, "energy_pj")
+    table = cost_table(LAYERS, Stripes(), bits=(2, 3, 4)).by_layer("energy_pj")
+    assert choices.cost_of("2", 3, 0) == pytest.approx(table["2"][3])
+    assert choices.cost_of("2", 2.5, 0) == pytest.approx((table["2"][2] + table["2"][3]) / 2)
+    assert choices.share(choices.uniform(3, 0)) == pytest.approx(1.0)
+    assert learning(choices, 1.0)["target"] == {"energy_pj": pytest.approx(1.0 / choices.share(choices.uniform(8, 0)))}
+
+
+def test_gradients_of_a_cost_reach_real_bits():
+    bits = torch.tensor(2.5, requires_grad=True)
+    choices = choices_of(LAYERS, "macs")
+    choices.cost_of("2", bits, 0).backward()
+    assert bits.grad is not None
+    assert bits.grad.item() == 64.0  # multiplications

@@ -4,7 +4,19 @@ import re
 
 import pytest
 
-from stripes_sim import BitFusion, DaDianNao, Loom, Stripes, hardware_names, load_hardware, load_machine
+from stripes_sim import (
+    BitFusion,
+    DaDianNao,
+    DynamicStripes,
+    Laconic,
+    Loom,
+    Pragmatic,
+    Stripes,
+    hardware_names,
+    load_hardware,
+    load_machine,
+)
+from stripes_sim.dataflows import dataflow_named
 from stripes_sim.hardware import UNITS
 
 
@@ -17,6 +29,9 @@ from stripes_sim.hardware import UNITS
         ("dadiannao", DaDianNao()),
         ("loom", Loom()),
         ("bitfusion", BitFusion()),
+        ("dynamic-stripes", DynamicStripes()),
+        ("pragmatic", Pragmatic()),
+        ("laconic", Laconic()),
     ],
 )
 def test_files_that_ship_hold_the_presets(name, preset):
@@ -31,7 +46,10 @@ def test_every_number_of_a_file_has_a_source_that_says_how_sure_it_is(name):
     named = [row for row in machine.rows() if row["source"].startswith("default")]
     assert {row["parameter"] for row in named} <= {
         "name", "serial_bits", "data_width_bits", "buffer_banks", "buffer_bank_width_bits", "compat",
+        "group_columns", "trim_zeros", "dynamic_weights", "column_registers", "first_stage_bits", "booth",
     }  # fmt: skip
+    used = dataflow_named(machine.hardware.serial).options
+    assert not used & {row["parameter"] for row in named}
     assert "area_total_mm2" in str(machine)
 
 
@@ -49,7 +67,7 @@ def test_a_users_file_changes_what_it_names(tmp_path):
         ("clock_hz = -5", "chip.toml: clock_hz must be more than 0 Hz, but it is -5"),
         ("lanez = 5", "chip.toml: unknown key 'lanez'; did you mean 'lanes'?"),
         ('lanes = "many"', "chip.toml: lanes must be a number of products, but it is 'many'"),
-        ('base = "strips"', "('stripes', 'dadiannao', 'loom', 'bitfusion'), but it is 'strips'"),
+        ('base = "strips"', "'bitfusion', 'dynamic_stripes', 'pragmatic', 'laconic'), but it is 'strips'"),
         ("lanes = ", "chip.toml: not valid TOML"),
         ("[sources]\nlanse = 'x'", "chip.toml: [sources] lanse = 'x' is no text for a parameter; did you mean"),
         ("[sources]\nlanes = 3", "chip.toml: [sources] lanes = 3 is no text"),

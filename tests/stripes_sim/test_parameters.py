@@ -20,7 +20,7 @@ def test_every_parameter_has_a_unit_and_a_meaning():
         ({"clock_hz": -1}, "clock_hz must be more than 0 Hz, but it is -1"),
         ({"clock_hz": float("nan")}, "clock_hz must be more than 0 Hz, but it is nan"),
         ({"lanes": 0}, "lanes must be more than 0 products, but it is 0"),
-        ({"serial": "weight"}, "'none', 'spatial'), but it is 'weight'; did you mean 'weights'?"),
+        ({"serial": "weight"}, "'pragmatic', 'laconic'), but it is 'weight'; did you mean 'weights'?"),
         ({"dram": "ddr5"}, "dram must be one of ('lpddr4', 'ddr3', 'hbm2'), but it is 'ddr5'; did you mean 'ddr3'?"),
         ({"compat": "dnn"}, "compat must be one of ('dnnsim', None)"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks._networks import fully_connected_layers
-from benchmarks.paper import bitfusion, machines, published, validate
+from benchmarks.paper import bitfusion, machines, published, validate, values
 from stripes_sim import BitFusion, hardware_names
 from stripes_sim.energy import area_mm2
 
@@ -55,12 +55,19 @@ def rows() -> dict[tuple[str, str], dict[str, object]]:
     return {(row["machine"], row["what"]): row for row in machines.machine_rows(1.84, 2.08)}
 
 
+@pytest.mark.slow
 def test_every_machine_that_ships_has_a_row(rows):
-    shipped = {name.split("_")[0] for name in hardware_names()}
-    assert {machine.split(",")[0].lower() for machine, _ in rows} == shipped
+    sensing = values.value_rows()
+    every = [*rows.values(), *sensing]
+    shipped = {name.removesuffix("_activations").replace("_", " ") for name in hardware_names()}
+    assert {row["machine"].split(",")[0].lower() for row in every} == shipped
     # a figure without a source is not printed
-    assert all((row["ours"] is None) == (row["published"] is None) for row in rows.values())
-    assert all(row["source"] for row in rows.values())
+    assert all((row["ours"] is None) == (row["published"] is None) for row in every)
+    assert all(row["source"] for row in every)
+    dynamic, pragmatic, ahead, encoded, laconic, _ = (row["ours"] for row in sensing)
+    assert 1 <= dynamic < 1.41  # 256 values of a small network have one that needs all bits
+    assert 2 < pragmatic < ahead < encoded < 4.31
+    assert 15 < laconic < 40
 
 
 def test_dadiannao_multiplies_and_holds_what_is_published(rows):

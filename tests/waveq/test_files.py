@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -26,17 +25,6 @@ from waveq._files import whole, whole_folder, write_json, write_text
 def test_all_packages_write_alike(name: str, other: ModuleType) -> None:
     for part in (name, "_to_disk"):
         assert inspect.getsource(getattr(other, part)) == inspect.getsource(getattr(_files, part))
-
-
-def test_nothing_in_the_packages_writes_a_file_but_through_whole() -> None:
-    root, found = Path(__file__).parents[2], []
-    for package in ("waveq", "stripes_sim", "pareto"):
-        for path in (root / package).rglob("*.py"):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                writes = re.search(r"(\w+)\)?\.(write_text\(|write_bytes\(|open\(\"[wx])", line)
-                if writes and writes[1] != "draft" and not re.search(r"(>>>|\.\.\.) ", line):
-                    found.append(f"{path.relative_to(root)}: {line.strip()}")
-    assert found == []
 
 
 def interrupted(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ from waveq.cli.workload import (
     Network,
     NumClasses,
     WorkloadFile,
+    captured,
     priced_policy,
     read_activation_bits,
 )
@@ -36,7 +37,8 @@ def register(app: typer.Typer) -> None:
     app.command(
         "score",
         epilog="Example: waveq score runs/demo --breakdown    or: waveq score 4 --model resnet18    "
-        "or: waveq score 4 --llm llama-7b --phase decode",
+        "or: waveq score 4 --llm llama-7b --phase decode    "
+        "or: waveq score runs/demo --hardware pragmatic --activations validation",
         short_help="Cycles and energy of a policy, layer by layer.",
     )(score)
 
@@ -58,6 +60,15 @@ def score(
     activation_bits: ActivationBits = None,
     default_bits: DefaultBits = None,
     batch: Annotated[int, typer.Option(help="Images of one run of the accelerator.")] = 1,
+    activations: Annotated[
+        str | None,
+        typer.Option(
+            help="Price what real inputs need, for --hardware whose cycles depend on values (dynamic_stripes, loom, "
+            "pragmatic, laconic): validation, test or train images of a run; of --model a .npy file, samples first, or "
+            "inputs, if its factory gives them."
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Of --activations: so many of them, from the first on.")] = 8,
     breakdown: Annotated[bool, typer.Option("--breakdown", help="Energy by part, and a picture of it.")] = False,
     roofline: Annotated[
         bool, typer.Option("--roofline", help="A picture of the layers below the roofs of array and DRAM.")
@@ -82,7 +93,7 @@ def score(
     from waveq.train.lock import alone_in_runs
 
     check_numbers({"default-bits": default_bits, "cache-bits": cache_bits}, most=16)
-    check_numbers({"batch": batch})
+    check_numbers({"batch": batch, "images": images})
     if ceilings is not None and not roofline:
         raise ValueError("--ceilings says nothing without --roofline: leave it out or add it")
     roofs = () if ceilings is None else parse_bits(ceilings, "--ceilings", most=16)
@@ -98,8 +109,19 @@ def score(
     )
     priced = priced_policy(policy, network)
     inputs = priced.activation_bits if streamed is None else streamed
+    values: dict[str, Any] = {}
+    if activations is not None:
+        found = captured(priced, activations, images, inputs, default_bits)
+        values = {"activations": found.activations, "weights": found.weights}
+        say(f"{found} of {activations}")
     result = machine.run(
-        priced.layers, priced.weight_bits, inputs, batch=batch, default_bits=default_bits, cache_bits=cache_bits
+        priced.layers,
+        priced.weight_bits,
+        inputs,
+        batch=batch,
+        default_bits=default_bits,
+        cache_bits=cache_bits,
+        **values,
     )
     folder = run or priced.folder("score")
     with alone_in_runs(folder):
@@ -110,6 +132,8 @@ def score(
             left = f" (without {', '.join(exported.left_out)}: no products)" if exported.left_out else ""
             say(f"written to {exported.folder}: {len(exported.files)} files{left}")
     text, data = result.table(breakdown=breakdown), {**result_data(result), "run": str(folder)}
+    if activations is not None:
+        data["values"] = {"of": activations, "samples": found.samples}
     if llm is not None:
         data["tokens_per_s"] = network.new_tokens / result.seconds
         text += f"\n{data['tokens_per_s']:,.4g} tokens per second, most cycles wait for: {result.bound}"

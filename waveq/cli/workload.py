@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -14,7 +14,7 @@ from waveq.cli.parsing import check_numbers, parse_shapes
 from waveq.train.user_modules import user_object
 
 if TYPE_CHECKING:
-    from stripes_sim import LayerShape
+    from stripes_sim import Captured, LayerShape
 
 __all__ = [
     "ActivationBits",
@@ -32,6 +32,7 @@ __all__ = [
     "NumClasses",
     "PricedPolicy",
     "WorkloadFile",
+    "captured",
     "priced_policy",
     "read_activation_bits",
 ]
@@ -182,6 +183,8 @@ class PricedPolicy:
     home: Path | None
     """The run folder that the policy came from, if any."""
     name: str
+    network: Network | None = None
+    """What was said of the network, where it is no run's."""
 
     def folder(self, verb: str) -> Path:
         """Where results go unless told otherwise: the policy's own run folder, else runs/VERB-NAME."""
@@ -217,8 +220,52 @@ def priced_policy(text: str, network: Network) -> PricedPolicy:
     layers = network.layers()
     weights, streamed = _bits(text, layers)
     return PricedPolicy(
-        layers=layers, weight_bits=weights, activation_bits=streamed, home=None, name=f"{network.name}-{source.stem}"
+        layers=layers,
+        weight_bits=weights,
+        activation_bits=streamed,
+        home=None,
+        name=f"{network.name}-{source.stem}",
+        network=network,
     )
+
+
+def captured(
+    priced: PricedPolicy, source: str, samples: int, activation_bits: Any, default_bits: int | None
+) -> Captured:
+    """What the layers multiply on real inputs: images of the policy's run, or inputs of a model of the user's, from a
+    file or its own factory ("inputs").
+
+    Raises:
+        ValueError: neither; no such images or file; a network without trained weights.
+    """
+    if priced.home is not None:
+        from waveq.codesign.values import run_values
+        from waveq.train.trained_run import TrainedRun
+
+        return run_values(TrainedRun(priced.home), source, samples, activation_bits=activation_bits)
+    network = priced.network
+    if network is None or network.model is None or ":" not in network.model:
+        raise ValueError(
+            "--activations needs a network with trained weights: a run folder, or --model PACKAGE.MODULE:FACTORY"
+        )
+    import numpy as np
+    import torch
+
+    from stripes_sim import capture
+
+    made = user_object(network.model)()
+    model, inputs = made if isinstance(made, tuple) else (made, None)
+    if source != "inputs":
+        try:
+            inputs = torch.from_numpy(np.load(source, allow_pickle=False)[:samples])
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--activations {source}: must be a .npy file of inputs, samples first: {error}") from None
+    elif inputs is None:
+        raise ValueError(f"--activations inputs: {network.model} gives a model without them; name a .npy file")
+    weights = priced.weight_bits
+    if isinstance(weights, Mapping) and default_bits is not None:
+        weights = {**{layer.name: default_bits for layer in priced.layers if layer.has_weights}, **weights}
+    return capture(model, inputs, activation_bits=activation_bits, weight_bits=weights)
 
 
 def read_activation_bits(text: str) -> int | dict[str, int]:

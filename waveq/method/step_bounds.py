@@ -1,4 +1,4 @@
-"""A learned step changes by a tenth of itself in one optimizer step at most, so that it can neither vanish nor run away.
+"""A learned step changes by a tenth of itself in one optimizer step at most: it can neither vanish nor run away.
 
 A channel whose weights all round to zero has no variance behind it, and batch norm divides by the root of its epsilon:
 one such channel gives a layer's step a gradient hundreds of times as long as usual. The optimizer moves the step by a
@@ -24,6 +24,7 @@ __all__ = ["MOST_CHANGE", "StepBounds"]
 
 MOST_CHANGE = 0.1
 """Of a learned step, in one step of the optimizer."""
+_NOTHING = 1e-4  # that a step may grow to at once: a layer that begins with zeros has none yet
 
 
 class StepBounds:
@@ -37,7 +38,7 @@ class StepBounds:
         quantizers = [each for layer in layers for each in (layer.state.quantizer, layer.state.activation)]
         held = {id(each): each for each in quantizers if each is not None and each.bounded}
         self._steps: list[Tensor] = [getattr(each, name) for each in held.values() for name in each.bounded]
-        self._before: list[Tensor] = []
+        self._before: tuple[Tensor, ...] | list[Tensor] = ()
         _held.add(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -47,17 +48,18 @@ class StepBounds:
     @torch.no_grad()
     def remember(self) -> None:
         """The optimizer is about to step."""
-        self._before = torch._foreach_mul(self._steps, 1.0) if self._steps else []
+        self._before = torch._foreach_mul(self._steps, 1.0) if self._steps else ()
 
     @torch.no_grad()
     def hold(self) -> None:
         """The optimizer has stepped."""
         if self._before:
             most = torch._foreach_mul(self._before, 1.0 + MOST_CHANGE)
+            torch._foreach_clamp_min_(most, _NOTHING)
             least = torch._foreach_mul(self._before, 1.0 / (1.0 + MOST_CHANGE))
             torch._foreach_minimum_(self._steps, most)
             torch._foreach_maximum_(self._steps, least)
-            self._before = []
+            self._before = ()
 
     def remove(self) -> None:
         """The method is taken off the model."""

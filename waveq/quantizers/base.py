@@ -52,6 +52,8 @@ class WeightQuantizer(nn.Module):
         by_channel: whether it can have a scale for each output channel (``granularity="channel"``): it is then made
             with ``channels=``, such an ``Outputs``. What it learns is (C,), one number a channel, and so is all that
             ``levels`` is given of the weights; what starts from the weights asks ``largest_of`` and ``mean_of``.
+        bounded: names of learned parameters that must not change by more than a share of themselves in one step of the
+            optimizer (``waveq.method.step_bounds``).
         squash: f, the function of the weights that is rounded: "tanh", or "none" for the weights themselves.
         scale: how the levels are scaled: "none" (as DoReFa and WRPN were published), "max" or "learned".
 

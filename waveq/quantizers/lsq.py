@@ -33,7 +33,8 @@ class LSQ(WeightQuantizer):
     suffered from it, and the task priced few bits too high. When the bits freeze, s starts again as above, from the
     weights of then.
 
-    s is kept positive: below zero it counts as (almost) zero and keeps its gradient, so that it comes back. The wave
+    s is kept positive: below zero it counts as (almost) zero and keeps its gradient, so that it comes back; in training
+    it gets there no more, because one step of the optimizer changes it by a tenth at most (``bounded``). The wave
     moves the weights alone; through s it would find its own trivial minimum, a step so large that all weights are 0.
 
     By channel there is a step s_c for each, which starts at 2 E_j|w_cj| / sqrt(Q_P); N is the channel's number of

@@ -113,7 +113,7 @@ def test_a_dataflow_may_have_parameters_of_its_own_and_check_them() -> None:
 
 
 def test_a_machine_names_a_dataflow_that_is_registered() -> None:
-    with pytest.raises(ValueError, match=r"serial must be one of .*'spatial'\), but it is 'sparse'"):
+    with pytest.raises(ValueError, match=r"serial must be one of .*'laconic'\), but it is 'sparse'"):
         SparseChip()
     register(Sparse)
     with pytest.raises(ValueError, match="but it is 'sparze'; did you mean 'sparse'"):

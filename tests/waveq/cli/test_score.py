@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stripes_sim import Stripes, read_workload, trace, write_workload
@@ -89,6 +90,20 @@ def called():
 """
 
 
+SENSED = """
+import torch
+from torch import nn
+
+
+def net():
+    return nn.Conv2d(1, 2, 3)
+
+
+def pair():
+    return net(), torch.ones(2, 1, 4, 4)
+"""
+
+
 def test_a_model_of_ones_own_by_module_and_function(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,6 +150,32 @@ def test_run_folder_knows_its_network(run_copy: Path, capsys: pytest.CaptureFixt
     found = scored(capsys, str(run_copy))
     policy = Policy.load(run_copy / "policy.json")
     assert {row["name"]: row["weight_bits"] for row in found["layers"]} == dict(policy)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_values_of_a_model_of_ones_own(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "sensed_models.py").write_text(SENSED)
+    monkeypatch.syspath_prepend(str(here))
+    np.save(here / "images.npy", np.ones((3, 1, 4, 4), dtype=np.float32))
+    words = ["4", "--model", "sensed_models:net", "--input-shape", "1x4x4", "--hardware", "pragmatic"]
+    found = scored(capsys, *words, "--activation-bits", "4", "--activations", "images.npy", "--images", "2")
+    assert found["values"] == {"of": "images.npy", "samples": 2}
+    # 15 in every place: four ones for each of four windows in one set and nine taps
+    assert found["totals"]["compute_cycles"] == 4 * 9  # type: ignore[index]
+    pair = ["4", "--model", "sensed_models:pair", "--hardware", "pragmatic", "--activation-bits", "4"]
+    # the workload of a pair is that of all its samples
+    assert scored(capsys, *pair, "--activations", "inputs")["totals"]["compute_cycles"] == 2 * 4 * 9  # type: ignore[index]
+    for wrong, expected in [
+        ([*words], "computes with the values of its layers"),
+        ([*words, "--activations", "inputs"], "sensed_models:net gives a model without them; name a .npy file"),
+        ([*words, "--activations", "none.npy"], "--activations none.npy: must be a .npy file of inputs"),
+        (["4", *LENET, "--activations", "validation"], "--activations needs a network with trained weights"),
+        ([*words, "--activations", "images.npy", "--images", "0"], "--images must be at least 1, but it is 0"),
+    ]:
+        assert main(["score", *wrong]) == 2
+        assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

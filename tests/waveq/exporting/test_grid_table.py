@@ -14,7 +14,7 @@ import waveq.exporting.c_file
 from waveq.exporting.carriers import carrier_for, whole_codes
 from waveq.exporting.held import MOST_BITS
 from waveq.exporting.integers import Integers
-from waveq.quantizers.registry import quantizer_names
+from waveq.quantizers.registry import quantizer_class, quantizer_names
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "quantizers.md"
 HEAD = ["quantizer", "zero", "symmetric", "offset", "whole numbers", "`onnx` at 2 3 4 5 8 bits"]
@@ -28,7 +28,8 @@ def table() -> dict[str, list[str]]:
 
 
 def test_every_method_has_a_row() -> None:
-    assert set(table()) == {*quantizer_names(), "any, 1 bit"}
+    ours = {name for name in quantizer_names() if quantizer_class(name).__module__.startswith("waveq.")}
+    assert set(table()) == {*ours, "any, 1 bit"}  # other tests register grids of their own
 
 
 def found(method: str, bits: int) -> Integers:
