@@ -187,9 +187,12 @@ def _from_mapping(table: Mapping[Any, Any], argument: str) -> LayerTable:
 
 def _as_width(width: Any, argument: str) -> int:
     try:
-        return int(width)  # columns read from CSV are strings
-    except (TypeError, ValueError):
-        raise ValueError(f"{argument}: {width!r} is not a bit width") from None
+        whole = int(width)  # columns read from CSV are strings
+    except (TypeError, ValueError, OverflowError):
+        whole = -1
+    if isinstance(width, bool) or whole < 0 or (not isinstance(width, str) and whole != width):
+        raise ValueError(f"{argument}: {width!r} is not a bit width")
+    return whole
 
 
 def _explain_missing(policy: npt.NDArray[np.uint8], row: int, table: LayerTable) -> None:

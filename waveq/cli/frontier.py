@@ -14,6 +14,9 @@ from waveq.cli.parsing import parse_sense
 if TYPE_CHECKING:
     import pandas as pd
 
+    from waveq.policy import Policy
+
+_OF_A_TABLE, _OF_A_CAMPAIGN = "accuracy=max,energy_pj=min", "accuracy=max,mean_bits=min"
 __all__ = ["efficient_of", "front_table", "frontier", "register"]
 
 
@@ -27,8 +30,13 @@ def register(app: typer.Typer) -> None:
 
 
 def frontier(
-    source: Annotated[Path, typer.Argument(help="A run folder, or a CSV file with one row a policy.")],
-    sense: Annotated[str, typer.Option(help="Objectives, each max or min.")] = "accuracy=max,energy_pj=min",
+    source: Annotated[
+        Path, typer.Argument(help="A run folder, a .csv or .parquet of policies, or a campaign's .sqlite.")
+    ],
+    sense: Annotated[
+        str | None,
+        typer.Option(help=f"Objectives, each max or min (default: {_OF_A_TABLE}; of a campaign {_OF_A_CAMPAIGN})."),
+    ] = None,
     policy: Annotated[Path | None, typer.Option(help="Policy file to mark (default: the run's own).")] = None,
     budget: Annotated[list[float] | None, typer.Option(help="Limit on the x axis to mark; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for all that is written (default: the source's).")] = None,
@@ -42,6 +50,7 @@ def frontier(
     from waveq.codesign.placement import FRONT, PLACED, SENSE, TABLE, own_bits, place_run
     from waveq.codesign.report import OWN_LABEL, placement_sentence
     from waveq.codesign.space import read_table
+    from waveq.codesign.tables import is_campaign
     from waveq.policy import Policy
     from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
@@ -49,12 +58,12 @@ def frontier(
     is_run = source.is_dir()
     table = source / TABLE if is_run else source
     folder = out or (source if is_run else source.parent)
-    chosen = parse_sense(sense)
+    chosen = parse_sense(sense or (_OF_A_CAMPAIGN if is_campaign(table) else _OF_A_TABLE))
     places = is_run and policy is None and chosen == SENSE
     names = [FRONT, "frontier.png", *(["frontier.html"] if html else []), *([PLACED] if places else [])]
     _keep_inputs([table, *([policy] if policy else [])], [folder / name for name in names])
-    frame = read_table(table)
     own = Policy.load(policy) if policy else Policy.load(source / "policy.json") if is_run else None
+    frame = read_table(table, costs=list(chosen), policy=own or _policy_beside(table))
     front = efficient_of(table, frame, chosen)
     bits = None if own is None else own_bits(own, frame.columns)
     mark = {} if bits is None else {OWN_LABEL if policy is None else policy.stem: bits}
@@ -79,6 +88,14 @@ def frontier(
                 plot_html(frame, front, draft, **drawn)
     lines.append(f"written to {folder}: {', '.join(names)}")
     emit("\n".join(lines), data, as_json=as_json)
+
+
+def _policy_beside(table: Path) -> Policy | None:
+    """The policy of the run folder that the table lies in, which tells the columns of bits."""
+    from waveq.policy import Policy
+
+    path = table.parent / "policy.json"
+    return Policy.load(path) if path.exists() and (table.parent / "config.json").exists() else None
 
 
 def _keep_inputs(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:

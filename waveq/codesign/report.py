@@ -77,7 +77,7 @@ def bring_up_to_date(run: TrainedRun) -> None:
             f"{shlex.quote(str(run.path))}"
         )
     if any(changed_since(run.path, name) for name in (FRONT, PLACED)):
-        place_run(run, read_table(run.path / TABLE))
+        place_run(run, read_table(run.path / TABLE, policy=run.policy))
 
 
 def report_text(run: TrainedRun, pictures: set[str]) -> str:
@@ -207,7 +207,7 @@ def _place(run: TrainedRun, pictures: set[str]) -> str:
     placed, how = run.read_json(PLACED, _PLACED), run.read_json(DESCRIBED, _ENUMERATED)
     if placed is None or how is None:
         return f"## Frontier\n\nNot placed yet: `waveq frontier {shlex.quote(str(run.path))}`"
-    frame = read_table(run.path / TABLE, numbers=(*run.policy, *_MEASURED))
+    frame = read_table(run.path / TABLE, numbers=(*run.policy, *_MEASURED), policy=run.policy)
     names = list(own_bits(run.policy, frame.columns))
     scale = f"{how['scale']}{' by channel' if how['granularity'] == 'channel' else ''}"
     what = (

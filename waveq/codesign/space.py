@@ -21,6 +21,8 @@ from waveq.codesign.origins import record
 from waveq.codesign.placement import TABLE, own_bits
 from waveq.codesign.protocol import Protocol, evaluation
 from waveq.codesign.score import OBJECTIVES, price_policies
+from waveq.codesign.tables import check_table, read_any
+from waveq.policy import Policy
 from waveq.train.run_folder import nearest_run
 from waveq.train.trained_run import TrainedRun
 
@@ -203,18 +205,24 @@ def run_sensitivity(
     return table
 
 
-def read_table(path: Path, *, numbers: Sequence[str] = ()) -> pd.DataFrame:
-    """A table of policies that `enumerate_run` wrote.
+def read_table(
+    path: Path, *, numbers: Sequence[str] = (), costs: Sequence[str] = (), policy: Policy | None = None
+) -> pd.DataFrame:
+    """A table of policies: that of `enumerate_run`, or anybody's; see `tables.read_any` for the kinds of file.
 
     Args:
         path: the file.
         numbers: columns that must be there, of finite numbers.
+        costs: columns that must be finite numbers where they are there.
+        policy: its layers and inputs say which columns are bits.
 
     Raises:
-        ValueError: not there, or no table.
+        ValueError: not there, no table, or a cell that cannot be (see `tables.check_table`).
     """
     try:
-        return read_frame(path, numbers=numbers)
+        frame = read_any(path, numbers=numbers)
+        check_table(path, frame, costs=costs, layers=[] if policy is None else list(own_bits(policy, frame.columns)))
+        return frame
     except FileNotFoundError:
         if path.name == TABLE:
             raise ValueError(
