@@ -96,23 +96,16 @@ def test_the_empty_set_has_an_empty_front():
         assert is_efficient(np.empty((0, objectives)), sense=["max"] * objectives).shape == (0,)
 
 
-class polars_frame:  # noqa: N801  (named as the library's own, of which it has the three things that are used)
-    """A stand-in for polars.DataFrame, which is no dependency."""
-
-    columns = ("accuracy", "energy_pj")
-
-    def __getitem__(self, name):
-        return pd.Series({"accuracy": [95, 80, 90], "energy_pj": [9, 3, 3]}[name])
-
-
-def test_tables_of_other_libraries_are_taken(monkeypatch):
-    sense = {"accuracy": "max", "energy_pj": "min"}
-    expected = frontier(pd.DataFrame({name: polars_frame()[name] for name in sense}), sense=sense)
-    monkeypatch.setattr(polars_frame, "__module__", "polars.dataframe.frame")
-    monkeypatch.setattr(polars_frame, "__name__", "DataFrame")
-    pd.testing.assert_frame_equal(frontier(polars_frame(), sense=sense), expected)
+def test_tables_of_other_libraries_are_taken():
+    columns, sense = {"accuracy": [95, 80, 90], "energy_pj": [9, 3, 3]}, {"accuracy": "max", "energy_pj": "min"}
+    expected = frontier(pd.DataFrame(columns), sense=sense)
+    place = {"__module__": "polars.dataframe.frame"}  # no dependency: a stand-in with the two things that are used
+    values = {"columns": list(columns), "__getitem__": lambda _self, name: pd.Series(columns[name])}
+    pd.testing.assert_frame_equal(frontier(type("DataFrame", (), place | values)(), sense=sense), expected)
+    with pytest.raises(TypeError, match=r"collect\(\) it first"):
+        frontier(type("LazyFrame", (), place)(), sense=sense)
     arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    table = arrow.table({name: polars_frame()[name].tolist() for name in sense})
+    table = arrow.table(columns)
     pd.testing.assert_frame_equal(frontier(table, sense=sense), expected)
     assert is_efficient(table, sense=("max", "min")).tolist() == [True, False, True]
 

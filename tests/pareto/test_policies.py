@@ -71,10 +71,10 @@ def test_every_public_call_has_the_same_door(tmp_path):
             lambda: fit_additive(pd.DataFrame({"conv": [2], "fc": [258], "accuracy": [1.0]}), LAYERS, "accuracy"),
         ]
         for call in calls:
-            with pytest.raises(ValueError, match="gives layer 'fc' 258 bits; bit widths are whole numbers in 1..32"):
+            with pytest.raises(ValueError, match="gives layer 'fc' 258 bits; bit widths are whole numbers"):
                 call()
 
 
 def test_widths_of_a_table_are_whole():
-    with pytest.raises(ValueError, match="2.7 is not a bit width"):
+    with pytest.raises(ValueError, match=r"2\.7 is not a bit width"):
         score_policies([[2, 2]], {"conv": {2.7: 1.0}, "fc": {2: 1.0}})
