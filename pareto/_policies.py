@@ -74,7 +74,7 @@ def _right(raw: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 
 
 def _one(cell: Any) -> bool:
-    return 1 <= cell <= MAX_BITS and int(cell) == cell
+    return bool(1 <= cell <= MAX_BITS and int(cell) == cell)
 
 
 def _in_order(frame: pd.DataFrame, layers: Sequence[str], argument: str) -> npt.NDArray[Any]:

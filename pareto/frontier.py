@@ -81,9 +81,8 @@ def frontier(
     table = as_pandas(frame)
     if table is None:
         raise TypeError(f"frame must be a table of pandas, polars or pyarrow, got {type(frame).__name__}")
-    frame = table
-    columns, senses = objective_columns(frame, sense)
-    front = frame.loc[is_efficient(frame[columns], sense=senses, keep=keep)]
+    columns, senses = objective_columns(table, sense)
+    front = table.loc[is_efficient(table[columns], sense=senses, keep=keep)]
     front = front.sort_values(columns, kind="stable")
     front.attrs["sense"] = {str(name): entry for name, entry in zip(columns, senses, strict=True)}
     return front

@@ -278,8 +278,8 @@ class Store:
             if right is None or written != right:
                 shown = list(policy) if isinstance(policy, bytes) else policy
                 raise refuse_damage(self.path, f"what it holds of policy {shown} is not what was written")
-        values = np.array([row[3:] for row in rows], dtype=np.float64).reshape(len(rows), len(self.metrics))
-        return self._bits([row[0] for row in rows]), values
+        measured = np.array([row[3:] for row in rows], dtype=np.float64).reshape(len(rows), len(self.metrics))
+        return self._bits([row[0] for row in rows]), measured
 
     def _bits(self, keys: Sequence[Any]) -> Policies:
         """Stored policies as an array; another writer may have put anything there."""
