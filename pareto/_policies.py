@@ -53,6 +53,8 @@ def policy_rows(policies: Any, layers: Sequence[str], argument: str = "policies"
         raw = raw.data
     if raw.dtype.kind not in "iufO" and raw.size:
         raise TypeError(f"{argument} must hold whole numbers of bits, the dtype is {raw.dtype}")
+    if raw.dtype.kind in "iu" and raw.size and raw.min() >= 1 and raw.max() <= MAX_BITS:  # quick: most are right
+        return np.ascontiguousarray(raw, dtype=np.uint8)
     wrong = np.argwhere(~_right(raw))
     if wrong.size:
         row, layer = wrong[0]
