@@ -117,6 +117,7 @@ def warnings_as_lines() -> Iterator[None]:
         ...     pass
     """
     with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)  # this project's own, whatever Python was told of others
         warnings.showwarning = lambda message, *_place: say(f"warning: {message}")
         yield
 

@@ -80,6 +80,30 @@ def test_other_pixels_with_the_same_labels_are_another_campaign(
 
 
 @pytest.mark.slow
+def test_a_policy_that_fails_stays_out_until_it_is_tried_again(
+    run_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_copy / "enumeration.sqlite").unlink()
+    whole, real = (run_copy / "policies.csv").read_bytes(), protocol.Evaluation.__call__
+
+    def fragile(evaluation: Any, policies: Any) -> Any:
+        if (policies == 4).all(axis=1).any():
+            raise ArithmeticError("diverged")
+        return real(evaluation, policies)
+
+    words = ["enumerate", str(run_copy), "--bits", "2,4", "--quiet"]
+    with monkeypatch.context() as patch:
+        patch.setattr(protocol.Evaluation, "__call__", fragile)
+        assert main([*words, "--replace"]) == 0
+        assert "1 policy has failed and no result" in capsys.readouterr().err
+    assert len(pd.read_csv(run_copy / "policies.csv")) == 16
+    assert main(words) == 0
+    assert len(pd.read_csv(run_copy / "policies.csv")) == 16
+    assert main([*words, "--retry-failed"]) == 0
+    assert (run_copy / "policies.csv").read_bytes() == whole
+
+
+@pytest.mark.slow
 def test_ctrl_c_in_enumerate_says_how_to_go_on(
     run_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
