@@ -82,7 +82,7 @@ def allocate(network: nn.Module, layers: list[LayerShape], train: Part, job: Job
         evaluator = PolicyEvaluator(network, few, quantizer="dorefa", scale="max")
         return Allocation(greedy_sensitivity(measured_table(evaluator, BITS), costs, budget), steps)
     traces = hessian_traces(network, few, probes=_HESSIAN_PROBES, seed=job.seed)
-    errors = squared_errors(network, dict.fromkeys(names, BITS))
+    errors = squared_errors(network, dict.fromkeys(names, BITS), quantizer="dorefa", scale="max")
     return Allocation(ilp(hessian_losses(network, traces, errors), costs, budget), steps)
 
 
