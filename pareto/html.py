@@ -1,22 +1,30 @@
-"""Figure 4 as an interactive page: hovering over a point shows the bits of each layer. Needs plotly (extra "html")."""
+"""Figure 4 as one file that can be mailed: a page that asks for nothing and shows the bits of each policy.
+
+It is made of parts that lie in `pareto/page`: a skeleton, sections, and JavaScript that draws them on canvases from
+data that the page holds as JSON. `waveq report` makes its page of the same parts and some of its own.
+"""
 
 from __future__ import annotations
 
 import html
+import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pareto.plotdata import plot_data
-from pareto.plotting import COLOURS, MARK_COLOURS, axis_label, step_line
+from pareto.plotting import axis_label
 
-__all__ = ["hover_texts", "plot_html"]
+__all__ = ["cloud_data", "page_part", "page_text", "plot_html"]
 
-_SYMBOLS = ("star", "diamond", "cross", "x", "triangle-down", "triangle-up")
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def plot_html(
@@ -30,106 +38,154 @@ def plot_html(
     """Write the design space and its frontier as one HTML file that needs no network; returns its path.
 
     Args:
-        frame, front: as for `plot`.
+        frame, front: as for `plot`; the rows of ``front`` are rows of ``frame``.
         path: the file to write; its folder is made.
         title: written above the picture.
         selection: mark, budgets, sense, x, y, layers, as for `plot_data`.
 
     Raises:
-        ModuleNotFoundError: plotly is not installed; the message says how to install it.
-        ValueError, TypeError: as for `plot_data`.
-    """
-    try:
-        import plotly.graph_objects as go
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("interactive pictures need plotly: pip install 'waveq[html]'") from None
-    data = plot_data(frame, front, **selection)
-    texts = hover_texts(data, frame, front)
-    figure = go.Figure()
-    for trace in _traces(data, texts):
-        figure.add_trace(go.Scattergl(**trace) if trace.pop("many", False) else go.Scatter(**trace))
-    for budget in data.loc[data["kind"] == "budget", "x"]:
-        figure.add_vline(x=budget, line_dash="dash", line_color=COLOURS["budget"])
-    figure.update_layout(
-        title=title,
-        xaxis_title=axis_label(data.attrs["x"]),
-        yaxis_title=axis_label(data.attrs["y"]),
-        template="simple_white",
-        hoverlabel={"font": {"family": "monospace"}, "align": "left"},
-    )
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.write_html(target, include_plotlyjs=True)
-    return target
+        ValueError, TypeError: as for `plot_data` and `cloud_data`.
 
-
-def hover_texts(data: pd.DataFrame, frame: pd.DataFrame, front: pd.DataFrame) -> list[str]:
-    """What hovering shows, one text for each row of `plot_data`: both objectives, then each layer with its bits.
-
+    >>> import tempfile
     >>> from pareto import frontier
     >>> frame = pd.DataFrame({"conv": [2, 3], "accuracy": [70, 90], "energy_pj": [4, 5]})
     >>> front = frontier(frame, sense={"accuracy": "max", "energy_pj": "min"})
-    >>> hover_texts(plot_data(frame, front, layers=["conv"]), frame, front)[0]
-    'accuracy 70<br>energy_pj 4<br>conv: 2'
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     plot_html(frame, front, f"{folder}/front.html", layers=["conv"]).read_text(encoding="utf-8")[:15]
+    '<!doctype html>'
     """
-    layers: Sequence[str] = data.attrs["layers"]
-    bits = {
-        name: (table[list(layers)].to_numpy(), pd.Series(range(len(table)), index=table.index))
-        for name, table in (("frame", frame), ("front", front))
-        if set(layers) <= set(table.columns)
+    data = cloud_data(frame, front, **selection)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    body = [page_part(name) for name in ("cloud.html", "policy.html", "table.html")]
+    scripts = [page_part(name) for name in ("policy.js", "cloud.js", "table.js")]
+    text = page_text(data, title="Policies and their frontier" if title is None else title, body=body, scripts=scripts)
+    target.write_text(text, encoding="utf-8", newline="\n")
+    return target
+
+
+def page_part(name: str) -> str:
+    """A file of `pareto/page`."""
+    return (files("pareto") / "page" / name).read_text(encoding="utf-8")
+
+
+def page_text(data: Mapping[str, Any], *, title: str, body: Sequence[str], scripts: Sequence[str]) -> str:
+    """A page that holds everything it needs.
+
+    Args:
+        data: what the scripts draw; JSON values.
+        title: plain text.
+        body: HTML of the sections. Names of any origin belong into `data`, which the scripts write as text.
+        scripts: JavaScript that runs in this order, after `canvas.js`.
+
+    >>> page = page_text({"layers": ["</script>"]}, title="<2 bits", body=[], scripts=[])
+    >>> "<title>&lt;2 bits</title>" in page, "</script>\\"]" in page
+    (True, False)
+    """
+    # No "<" in the data: nothing that a name holds can end the element in which the data stand.
+    packed = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return Template(page_part("page.html")).substitute(
+        title=html.escape(title).encode("ascii", "xmlcharrefreplace").decode(),
+        style=page_part("page.css"),
+        body="\n".join(body),
+        data=packed,
+        script="\n".join([page_part("canvas.js"), *scripts]),
+    )
+
+
+def cloud_data(frame: pd.DataFrame, front: pd.DataFrame, **selection: Any) -> dict[str, Any]:
+    """What the page draws of a design space, as JSON values.
+
+    Args:
+        frame, front: as for `plot`; the rows of ``front`` are rows of ``frame``.
+        selection: mark, budgets, sense, x, y, layers, as for `plot_data`.
+
+    Returns:
+        layers, labels of the columns, policy (the first marked one that is a row, or None), and cloud: the values by
+        column with seven digits (None where they are not finite), one base-36 digit a layer and policy as one string,
+        and the rows, counted from 0, of frontier, uniform and marked policies.
+
+    Raises:
+        ValueError, TypeError: as for `plot_data`; a row of ``front`` that ``frame`` lacks; bits that are no whole
+            number of 0 to 35.
+
+    >>> from pareto import frontier
+    >>> frame = pd.DataFrame({"conv": [2, 3], "fc": [8, 16], "accuracy": [70, 90], "energy_pj": [4, 5]})
+    >>> front = frontier(frame, sense={"accuracy": "max", "energy_pj": "min"})
+    >>> cloud_data(frame, front, layers=["conv", "fc"])["cloud"]["bits"]
+    '283g'
+    """
+    drawn = plot_data(frame, front, **selection)
+    layers = [str(name) for name in drawn.attrs["layers"]]
+    senses: Mapping[str, str] = drawn.attrs["sense"]
+    x, y = drawn.attrs["x"], drawn.attrs["y"]
+    widths = _whole_bits(frame[drawn.attrs["layers"]])
+    columns = _columns(frame, [y, x, *senses], drawn.attrs["layers"])
+    cloud = {
+        "x": x,
+        "y": y,
+        "sense": [senses[x], senses[y]],
+        "stairs": len(senses) == 2,  # with more objectives the drawn two do not form a line
+        "columns": columns,
+        "bits": "".join(_DIGITS[width] for width in widths.ravel()),
+        "front": _rows_of(drawn.loc[drawn["kind"] == "front", "row"], frame),
+        "uniform": [
+            [int(widths[row, 0]), row] for row in _rows_of(drawn.loc[drawn["kind"] == "uniform", "row"], frame)
+        ],
+        "budgets": [_short(value) for value in drawn.loc[drawn["kind"] == "budget", "x"]],
+        "best": _rows_of(drawn.loc[drawn["kind"] == "budget best", "row"], frame),
+        "marks": _marks(drawn[drawn["kind"] == "mark"], frame),
     }
-    texts = []
-    for kind, label, x, y, row in zip(data["kind"], data["label"], data["x"], data["y"], data["row"], strict=True):
-        lines = [f"<b>{label}</b>"] if label and kind != "budget" else []
-        lines += [f"{data.attrs['y']} {y:g}", f"{data.attrs['x']} {x:g}"]
-        source = bits.get("front" if kind in ("front", "budget best") else "frame")
-        if source is not None and row is not None:
-            place = np.atleast_1d(source[1].loc[row])[0]
-            lines += [
-                f"{html.escape(str(name))}: {width:g}" for name, width in zip(layers, source[0][place], strict=True)
-            ]
-        texts.append("<br>".join(lines))
-    return texts
+    own = next((mark for mark in cloud["marks"] if mark["row"] is not None), None)
+    policy = None
+    if own is not None:
+        values = {name: column[own["row"]] for name, column in columns.items()}
+        policy = {"label": own["label"], "values": values, "bits": widths[own["row"]].tolist() if layers else None}
+    labels = {name: axis_label(name) for name in columns}
+    return {"layers": layers, "labels": labels, "policy": policy, "cloud": cloud}
 
 
-def _traces(data: pd.DataFrame, texts: list[str]) -> list[dict[str, Any]]:
-    """Arguments of one scatter trace per kind of point, in drawing order."""
-    hover = pd.Series(texts, index=data.index)
-    looks: Mapping[str, dict[str, Any]] = {
-        "policy": {"marker": {"color": COLOURS["policy"], "size": 4, "opacity": 0.35}, "many": True},
-        "front": {"marker": {"color": COLOURS["front"], "size": 7}},
-        "uniform": {
-            "marker": {"color": "white", "size": 9, "symbol": "square", "line": {"color": "black", "width": 1.5}}
-        },
-        "budget best": {
-            "marker": {"color": COLOURS["budget"], "size": 14, "symbol": "circle-open", "line": {"width": 2}}
-        },
-    }
-    names = {"policy": "policies", "front": "frontier", "uniform": "uniform", "budget best": "best within budget"}
-    traces: list[dict[str, Any]] = []
-    for kind, look in looks.items():
-        rows = data[data["kind"] == kind]
-        if kind == "front" and len(data.attrs["sense"]) == 2:
-            line_x, line_y = step_line(rows, data.attrs["sense"][data.attrs["x"]])
-            line = {"color": COLOURS["front"], "width": 2}
-            stairs = {"x": line_x, "y": line_y, "mode": "lines", "line": line}
-            traces.append(stairs | {"hoverinfo": "skip", "showlegend": False})
-        if not rows.empty:
-            traces.append(_points(rows, hover, f"{names[kind]} ({len(rows):,})") | look)
-    for number, (place, mark) in enumerate(data[data["kind"] == "mark"].iterrows()):
-        colour = MARK_COLOURS[number % len(MARK_COLOURS)]
-        symbol = _SYMBOLS[number % len(_SYMBOLS)]
-        marker = {"color": colour, "size": 15, "symbol": symbol, "line": {"color": "black", "width": 1}}
-        traces.append(_points(data.loc[[place]], hover, str(mark["label"])) | {"marker": marker})
-    return traces
+def _whole_bits(table: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
+    values = table.to_numpy(dtype=np.float64)
+    wrong = np.argwhere(~((values >= 0) & (values < len(_DIGITS)) & (values == np.floor(values))))
+    if wrong.size:
+        row, column = wrong[0]
+        raise ValueError(
+            f"layers: column {table.columns[column]!r} has {values[row, column]:g} in row {row}; expected whole bits, "
+            f"0 to {len(_DIGITS) - 1}"
+        )
+    return values.astype(np.int64)
 
 
-def _points(rows: pd.DataFrame, hover: pd.Series[str], name: str) -> dict[str, Any]:
-    return {
-        "x": rows["x"].tolist(),
-        "y": rows["y"].tolist(),
-        "mode": "markers",
-        "text": hover[rows.index].tolist(),
-        "hoverinfo": "text",
-        "name": name,
-    }
+def _columns(frame: pd.DataFrame, objectives: Sequence[str], layers: Sequence[str]) -> dict[str, list[float | None]]:
+    """The objectives, then what else is a number and no layer."""
+    others = [name for name in frame.select_dtypes("number").columns if name not in layers]
+    return {str(name): [_short(value) for value in frame[name]] for name in dict.fromkeys([*objectives, *others])}
+
+
+def _short(value: Any) -> float | None:
+    """Seven digits, which no eye tells from more, at half the length; whole numbers as they are."""
+    number = float(value)
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() and abs(number) < 2**53 else float(f"{number:.7g}")
+
+
+def _rows_of(labels: Iterable[Any], frame: pd.DataFrame) -> list[int]:
+    """Positions of index labels in the frame; the first where a label is there twice."""
+    places = dict(zip(reversed(frame.index), range(len(frame) - 1, -1, -1), strict=True))
+    for label in labels:
+        if label not in places:
+            raise ValueError(
+                f"front has the row {label!r}, which the frame lacks: pass the result of pareto.frontier(frame, ...)"
+            )
+    return [places[label] for label in labels]
+
+
+def _marks(drawn: pd.DataFrame, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    marks = []
+    for mark in drawn.to_dict("records"):
+        row = None if mark["row"] is None else _rows_of([mark["row"]], frame)[0]
+        at = {"x": _short(mark["x"]), "y": _short(mark["y"])}
+        marks.append({"label": str(mark["label"]), **at, "row": row, "efficient": bool(mark["efficient"])})
+    return marks

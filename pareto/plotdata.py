@@ -1,4 +1,4 @@
-"""What a picture shows, as a plain frame: drawing (matplotlib, plotly) only reads it."""
+"""What a picture shows, as a plain frame: drawing (matplotlib, the page) only reads it."""
 
 from __future__ import annotations
 
@@ -191,9 +191,9 @@ def _on_front(data: pd.DataFrame, sense_x: str, sense_y: str) -> npt.NDArray[np.
     policies = (data["kind"] == "policy").to_numpy()
     efficient = np.zeros(len(data), dtype=np.bool_)
     efficient[policies] = is_efficient(points[policies], sense=(sense_x, sense_y))
-    front = points[efficient]
-    sign = np.array([1.0 if sense_x == "min" else -1.0, 1.0 if sense_y == "min" else -1.0])
+    costs = points * np.array([1.0 if sense_x == "min" else -1.0, 1.0 if sense_y == "min" else -1.0])
+    front = costs[efficient]
     for row in np.flatnonzero(known & ~policies):
-        gap = (front - points[row]) * sign
-        efficient[row] = not ((gap <= 0).all(axis=1) & (gap < 0).any(axis=1)).any()
+        # compared, not subtracted: infinities are values like any other
+        efficient[row] = not ((front <= costs[row]).all(axis=1) & (front < costs[row]).any(axis=1)).any()
     return efficient

@@ -35,9 +35,11 @@ AXIS_WORDS = {
     "accuracy": "Accuracy (%)",
     "energy_pj": "Energy (pJ)",
     "cycles": "Cycles",
+    "weight_bytes": "Weights (bytes)",
     "mean_bits": "Mean weight bits",
     "weight_bits": "Weight bits, all layers",
 }
+_PAGE_INCHES = 10.0  # a page on its side
 _DENSITY_FROM = 1500  # policies from which single dots would cover each other
 
 
@@ -144,7 +146,7 @@ def plot_sensitivity(table: pd.DataFrame, *, title: str | None = None, unit: str
         raise ValueError("table has no row: every change would leave the range of bits")
     names = list(dict.fromkeys(table["layer"]))
     steps = sorted(table["step"].unique())
-    figure, axes = _figure(width=max(6.4, 0.34 * len(names) * len(steps) + 2.0))
+    figure, axes = _figure(width=min(max(6.4, 0.34 * len(names) * len(steps) + 2.0), _PAGE_INCHES))
     place = {name: number for number, name in enumerate(names)}
     width = 0.8 / len(steps)
     for number, step in enumerate(steps):
@@ -170,7 +172,10 @@ def plot_sensitivity(table: pd.DataFrame, *, title: str | None = None, unit: str
     axes.axhline(0.0, color="black", linewidth=0.8)
     bits = dict(zip(table["layer"], table["bits"], strict=True))
     axes.set_xticks(
-        range(len(names)), [f"{name} ({bits[name]})" for name in names], rotation=90 if len(names) > 6 else 0
+        range(len(names)),
+        [f"{name} ({bits[name]})" for name in names],
+        rotation=90 if len(names) > 6 else 0,
+        fontsize=6 if len(names) > 30 else None,
     )
     axes.set_xlabel("Layer (its bits)")
     axes.set_ylabel(f"Change, {unit}")
@@ -228,9 +233,12 @@ def _draw_policies(axes: Axes, points: pd.DataFrame) -> None:
         )
         return
     # Counts differ by orders of magnitude between the middle and the rim: a linear scale would hide the rim.
+    finite = points[
+        np.isfinite(points[["x", "y"]]).all(axis=1)
+    ]  # one infinite policy would leave no cell for the others
     cells = axes.hexbin(
-        points["x"],
-        points["y"],
+        finite["x"],
+        finite["y"],
         gridsize=55,
         bins="log",
         mincnt=1,
@@ -262,6 +270,8 @@ def _draw_front(axes: Axes, front: pd.DataFrame, sense_x: str, *, staircase: boo
 
 
 def _draw_uniform(axes: Axes, points: pd.DataFrame) -> None:
+    from matplotlib.patheffects import withStroke
+
     if points.empty:
         return
     axes.plot(
@@ -283,6 +293,7 @@ def _draw_uniform(axes: Axes, points: pd.DataFrame) -> None:
             textcoords="offset points",
             fontsize=8,
             zorder=8,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],  # readable on dark cells
         )
 
 

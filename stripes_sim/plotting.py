@@ -67,7 +67,9 @@ def plot_breakdown(results: Result | Mapping[str, Result], *, title: str | None 
         )
         below = below + values
     few = len(data) <= 6
-    axes.set_xticks(np.arange(len(data)), list(data.index), rotation=0 if few else 60, ha="center" if few else "right")
+    axes.set_xticks(
+        np.arange(len(data)), _names(results, data), rotation=0 if few else 60, ha="center" if few else "right"
+    )
     axes.set_ylabel("energy (µJ)")
     axes.set_title(title if title is not None else _title(results), fontsize="medium", wrap=True)
     handles, labels = axes.get_legend_handles_labels()
@@ -75,6 +77,14 @@ def plot_breakdown(results: Result | Mapping[str, Result], *, title: str | None 
     axes.legend(handles[::-1], labels[::-1], frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     _plain(axes)
     return figure
+
+
+def _names(results: Result | Mapping[str, Result], data: pd.DataFrame) -> list[str]:
+    """Labels of the bars; those of layers with their bits, as `Result.frame` has them."""
+    if isinstance(results, Mapping):
+        return [str(label) for label in data.index]
+    bits = zip(data.index, results.frame["weight_bits"], strict=True)
+    return [f"{name} ({width})" for name, width in bits]
 
 
 def plot_exploration(

@@ -34,6 +34,7 @@ from stripes_sim.layers import LayerShape
 from waveq import attach, export
 from waveq._archive import load_archive, save_archive
 from waveq.cli.frontier import efficient_of
+from waveq.codesign.page import page_data
 from waveq.codesign.pictures import learning_data
 from waveq.codesign.pipeline import codesign
 from waveq.codesign.report import report_text
@@ -191,7 +192,7 @@ def _read_run(path: Path) -> object:
     tensors += [load_weights(stage.state) for stage in stages[1:]]
     told = [stage.result() for stage in stages], read_newest(stages[2]), result.to_dict(), run.policy.to_json()
     rows = [read_rows(stage.metrics) for stage in stages]
-    written = report_text(run, set()), read_table(path / TABLE).to_csv(), str(run_protocol(run))
+    written = report_text(run, set()), page_data(run), read_table(path / TABLE).to_csv(), str(run_protocol(run))
     learned = learning_data(stages[1].metrics).to_csv()
     return {
         "tensors": dict(enumerate([*tensors, load_weights(path / "weights.pt")])),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from waveq.evaluate import PolicyEvaluator as PolicyEvaluator
     from waveq.exporting.door import export as export
     from waveq.exporting.integers import integers as integers
+    from waveq.learning_plot import plot_learning as plot_learning
     from waveq.method.attachment import WaveQ as WaveQ
     from waveq.method.attachment import attach as attach
     from waveq.method.batch_norm import reestimate_batch_norm as reestimate_batch_norm
@@ -37,6 +38,7 @@ __all__ = [
     "export",
     "fold_batch_norm",
     "integers",
+    "plot_learning",
     "reestimate_batch_norm",
     "restore_inputs",
     "rewind",
@@ -59,6 +61,7 @@ __getattr__, __dir__ = lazy_names(
         "reestimate_batch_norm": "waveq.method.batch_norm",
         "export": "waveq.exporting.door",
         "integers": "waveq.exporting.integers",
+        "plot_learning": "waveq.learning_plot",
         "restore_inputs": "waveq.method.input_quantizers",
         "rewind": "waveq.method.rewinding",
     },

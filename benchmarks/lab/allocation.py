@@ -59,7 +59,8 @@ def costs_of(names: tuple[str, ...], layers: list[LayerShape], objective: str) -
 def allocate(network: nn.Module, layers: list[LayerShape], train: Part, job: Job, steps: int, lr: float) -> Allocation:
     """What the job's method makes of its budget; ``network`` is a copy that may be changed.
 
-    The limit is in mean bits, or a share of the cost at 8 bits everywhere. "steps" learns its bits in the first
+    The limit is in mean bits, or a share of the cost at 8 bits everywhere ("share_of": 8 says so; shares of 3 bits are
+    `benchmarks.lab.search`'s). "steps" learns its bits in the first
     third of the training, as a policy learned by WaveQ does; all others cost no step of it.
     """
     wanted = dict(job.allocation or {})
@@ -81,7 +82,7 @@ def allocate(network: nn.Module, layers: list[LayerShape], train: Part, job: Job
         evaluator = PolicyEvaluator(network, few, quantizer="dorefa", scale="max")
         return Allocation(greedy_sensitivity(measured_table(evaluator, BITS), costs, budget), steps)
     traces = hessian_traces(network, few, probes=_HESSIAN_PROBES, seed=job.seed)
-    errors = squared_errors(network, dict.fromkeys(names, BITS))
+    errors = squared_errors(network, dict.fromkeys(names, BITS), quantizer="dorefa", scale="max")
     return Allocation(ilp(hessian_losses(network, traces, errors), costs, budget), steps)
 
 

@@ -174,7 +174,7 @@ def _found(
     network: nn.Module, layers: list[LayerShape], train: Part, job: Job, steps: int, lr: float, where: Where
 ) -> Allocation:
     assert job.allocation is not None
-    if job.allocation["objective"] not in OBJECTIVES:
+    if job.allocation["objective"] == "mean_bits" or job.allocation.get("share_of") == 8:
         return allocate(copy.deepcopy(network), layers, train, job, steps, lr)
     losses = losses_of(job.setting, job.seed, where) if needs_losses(job.allocation) else None
     (bits, input_bits), left = search(network, layers, train, job, steps, lr, losses)

@@ -4,7 +4,7 @@ Preset ``recommended`` as users get it, with preset bits 2, 3 and 4 and with lea
 network and with as many steps in all: learned bits are searched for in a tenth of them, within what 3.85 bits
 everywhere cost in multiplications x bits, and the float network is then trained with them. Inputs are not quantised.
 
-- dorefa: tanh, levels (m + 1/2) s, the default.
+- dorefa: tanh, levels (m + 1/2) s, as in the paper; it was the default before.
 - dorefa, with zero: the same tanh, levels m s; one level less at each number of bits.
 - lsq: levels m s with s learned, and one more level below zero.
 - lsq, powers of two: s rounded to the nearest power of two, which a machine multiplies with by shifting.

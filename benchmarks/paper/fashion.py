@@ -47,7 +47,13 @@ def measure(seed: int, label: str, changes: Mapping[str, Any], args: argparse.Na
 
     folder = args.folder / f"seed{seed}"
     epochs = FULL if args.budget == "full" else QUICK
-    shared = {"seed": seed, "threads": args.threads, "data_dir": args.data_dir, "progress": False}
+    shared = {
+        "quantizer": "dorefa",
+        "seed": seed,
+        "threads": args.threads,
+        "data_dir": args.data_dir,
+        "progress": False,
+    }
     first = label == "dorefa-max 4"
     start = epochs if first else {"init": folder / "dorefa-max-4", "epochs": epochs["epochs"], "pretrain_epochs": 0}
     where = {"run_dir": folder / label.replace(" ", "-"), "log_every": 100}

@@ -60,7 +60,7 @@ def jobs_of(row: Setting, seed: int, args: argparse.Namespace) -> list[tuple[dic
         target = {"target": {"energy_pj": share}, "layer_costs": "energy_pj", "bits": "learn"}
         found.append(({"method": LEARNED, "share": share}, Job(setting=row, seed=seed, attach={**base, **target})))
         for method in METHODS:
-            budget = {"method": method, "objective": "energy_pj", "limit": share}
+            budget = {"method": method, "objective": "energy_pj", "limit": share, "share_of": 8}
             job = Job(setting=row, seed=seed, attach={**base, **alone}, allocation=budget)
             found.append(({"method": method, "share": share}, job))
     return found

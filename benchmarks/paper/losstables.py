@@ -27,6 +27,7 @@ from waveq.zoo.datasets.data import load_data
 __all__ = ["main"]
 
 _BITS = (2, 3, 4, 5, 8)
+_METHOD: dict[str, Any] = {"quantizer": "dorefa", "scale": "max"}
 _CASES = (("digitsnet", "digits", None, 600), ("simplenet5", "fashion-mnist", 2000, 600))
 _CURVATURE_SAMPLES = 512
 
@@ -51,7 +52,7 @@ def run_case(network: str, dataset: str, images: int | None, steps: int) -> dict
     """One network: measured accuracy of the whole space against what each table predicts."""
     data = load_data(dataset, size=32) if network == "simplenet5" else load_data(dataset)
     model, test = trained(network, data, steps=steps), data.test()
-    evaluator = PolicyEvaluator(model, test.batch(torch.arange(min(images or len(test), len(test)))))
+    evaluator = PolicyEvaluator(model, test.batch(torch.arange(min(images or len(test), len(test)))), **_METHOD)
     space = DesignSpace(dict.fromkeys(evaluator.names, _BITS))
     frame = space.frame(accuracy=evaluator.accuracy(space.policies()))
     reference = dict.fromkeys(space.names, max(_BITS))
@@ -63,8 +64,8 @@ def run_case(network: str, dataset: str, images: int | None, steps: int) -> dict
     tables = {
         "one layer at a time, accuracy": (measured_losses(reference, evaluator.accuracy, space), start),
         "one layer at a time, cross-entropy": (measured_table(evaluator, _BITS), None),
-        "HAWQ-v2 curvature": (curvature_table(model, traces, _BITS), None),
-        "rounding error": (weight_error_table(model, _BITS), None),
+        "HAWQ-v2 curvature": (curvature_table(model, traces, _BITS, **_METHOD), None),
+        "rounding error": (weight_error_table(model, _BITS, **_METHOD), None),
         "least-squares fit": (fitted, base),
     }
     return {

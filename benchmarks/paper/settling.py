@@ -27,6 +27,7 @@ from waveq.zoo import build, load_data
 
 NETWORKS = {"digitsnet": (8, 1.0), "simplenet5": (16, 1.0), "lenet": (28, 0.3)}  # side in pixels, width
 LENGTHS = (12, 24, 48, 96, 192, 384)
+BASE: dict[str, Any] = {"quantizer": "dorefa", "bits": "learn"}
 KINDS: dict[str, dict[str, Any]] = {
     "usual": {},
     "budget": {"target": {"mean_bits": 4.0}},
@@ -63,8 +64,10 @@ def runs_of(network: str, kind: str, seed: int, orders: int, lengths: Sequence[i
     for order, steps in itertools.product(range(orders), lengths):
         model, options = copy.deepcopy(start), KINDS[kind]
         if kind == "slow":
-            options = {"beta_lr": 0.1 * waveq.attach(copy.deepcopy(start), total_steps=SLOW_AT).settings.beta_lr}
-        wq = waveq.attach(model, bits="learn", total_steps=steps, **options)
+            options = {
+                "beta_lr": 0.1 * waveq.attach(copy.deepcopy(start), **BASE, total_steps=SLOW_AT).settings.beta_lr
+            }
+        wq = waveq.attach(model, **BASE, total_steps=steps, **options)
         _train(model, wq, x, y, steps, RATE, 1000 * seed + order)
         findings = [text for text in wq.diagnose() if "still moving" in text or "still went far" in text]
         schedule = wq.settings.schedule

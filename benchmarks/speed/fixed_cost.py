@@ -20,9 +20,10 @@ from waveq.zoo import build
 
 SEED = 0
 KINDS = {
-    "dorefa": {"bits": 4, "lambda_w": 0.0},
-    "dorefa+wave": {"total_steps": 10**6, "schedule": lambda _step: (0.1, 0.02)},
+    "dorefa": {"quantizer": "dorefa", "bits": 4, "lambda_w": 0.0},
+    "dorefa+wave": {"quantizer": "dorefa", "total_steps": 10**6, "schedule": lambda _step: (0.1, 0.02)},
     "lsq": {"quantizer": "lsq", "bits": 4, "lambda_w": 0.0},
+    "lsq+wave": {"quantizer": "lsq", "total_steps": 10**6, "schedule": lambda _step: (0.1, 0.02)},
 }
 
 

@@ -104,7 +104,7 @@ def enumerated(case: str) -> Known:
         model, bits = trained(case, data, steps=600 if case == "digitsnet" else 150), (2, 3, 4, 5, 6, 8)
     test = data.test()
     images, labels = test.batch(torch.arange(min(_IMAGES, len(test))))
-    evaluator = PolicyEvaluator(model, (images, labels))
+    evaluator = PolicyEvaluator(model, (images, labels), quantizer="dorefa", scale="max")
     space = DesignSpace(dict.fromkeys(evaluator.names, bits))
     table = cost_table(trace(model, tuple(images.shape[1:])), Stripes(), bits=bits)
     policies = space.policies()

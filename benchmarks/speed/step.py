@@ -54,14 +54,14 @@ def ours(model: nn.Module, kind: str) -> waveq.WaveQ:
     names = list(quantizable(model))
     skip = (names[0], names[-1])
     if kind == "dorefa":
-        return waveq.attach(model, bits=BITS, skip=skip, lambda_w=0.0)
+        return waveq.attach(model, quantizer="dorefa", bits=BITS, skip=skip, lambda_w=0.0)
     if kind == "lsq":
         return waveq.attach(model, quantizer="lsq", bits=BITS, skip=skip, lambda_w=0.0)
-    granularity: Any = "channel" if kind.endswith("by channel") else "layer"
+    levels: dict[str, Any] = {"quantizer": kind.partition("+")[0], "granularity": "layer"}
+    if kind.endswith("by channel"):
+        levels["granularity"] = "channel"
     # a constant profile puts every step into phase 2, where betas move too
-    return waveq.attach(
-        model, skip=skip, granularity=granularity, total_steps=10**6, schedule=lambda _step: (0.1, 0.02)
-    )
+    return waveq.attach(model, skip=skip, **levels, total_steps=10**6, schedule=lambda _step: (0.1, 0.02))
 
 
 def brevitas(model: nn.Module) -> None:
@@ -135,7 +135,7 @@ def method(name: str, network: nn.Module, bf16: bool) -> Method:
 
 def available() -> list[str]:
     """Ours, and the peers that are installed."""
-    names = ["plain", "dorefa", "dorefa+wave", "dorefa+wave by channel", "lsq", "naive wave"]
+    names = ["plain", "dorefa", "dorefa+wave", "dorefa+wave by channel", "lsq", "lsq+wave", "naive wave"]
     return names + [peer for peer in ("brevitas", "torchao") if importlib.util.find_spec(peer)]
 
 

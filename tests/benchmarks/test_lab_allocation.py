@@ -23,7 +23,9 @@ def problem(tiny, lab_folder):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_keeps_its_budget(problem, tiny, method, objective, limit):
     network, layers, train = problem
-    job = Job(setting=tiny, seed=0, allocation={"method": method, "objective": objective, "limit": limit})
+    job = Job(
+        setting=tiny, seed=0, allocation={"method": method, "objective": objective, "limit": limit, "share_of": 8}
+    )
     found = allocate(copy.deepcopy(network), layers, train, job, steps=20, lr=0.02)
     costs = costs_of(tuple(quantizable(network)), layers, objective)
     spent = sum(costs[name][bits] for name, bits in found.bits.items())

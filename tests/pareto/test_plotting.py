@@ -36,6 +36,22 @@ def test_pictures_are_written(layers, tmp_path):
     assert bool(axes.collections) == (layers == 5)
 
 
+@pytest.mark.slow
+def test_an_infinite_policy_leaves_the_density_of_the_others():
+    frame = space_frame(5)
+    frame.loc[7, "accuracy"] = -np.inf
+    figure = plot(frame, frontier(frame, sense=SENSE))
+    assert figure.axes[0].collections[0].get_array().sum() == len(frame) - 1
+
+
+@pytest.mark.slow
+def test_sensitivity_of_54_layers_fits_on_a_page():
+    policy = {f"layer{number}": 4 for number in range(54)}
+    figure = plot_sensitivity(sensitivity(policy, lambda rows: rows.sum(axis=1) * 1.0, steps=(-1, 1)))
+    assert figure.get_figwidth() <= 10
+    assert len(figure.axes[0].get_xticklabels()) == 54
+
+
 def test_the_staircase_never_promises_what_no_policy_reaches():
     front = pd.DataFrame({"x": [1.0, 2.0, 4.0], "y": [50.0, 80.0, 90.0]})
     xs, ys = step_line(front, "min")

@@ -18,6 +18,7 @@ def test_bars_are_the_parts_of_each_layer():
     assert data.sum(axis=1).to_numpy() == pytest.approx(result.frame["energy_pj"].to_numpy() / 1e6)
     axes = plot_breakdown(result).axes[0]
     assert len(axes.patches) == 2 * 5
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["a (4)", "b (4)"]
     tops = [max(bar.get_y() + bar.get_height() for bar in axes.patches[layer::2]) for layer in range(2)]
     assert tops == pytest.approx(data.sum(axis=1).tolist())
 

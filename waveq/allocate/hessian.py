@@ -11,6 +11,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import nn
 
 from waveq.allocate.problem import TOLERANCE, Table, as_table, make_problem
+from waveq.evaluate.weights import rounding
 from waveq.method.chosen import choose_named
 from waveq.quantizers import Quantizer, check_total_bits
 from waveq.quantizers.base import Granularity, ScaleMode
@@ -74,8 +75,8 @@ def hessian_ilp(
     budget: float,
     *,
     traces: Mapping[str, float | HasValue],
-    quantizer: Quantizer = "dorefa",
-    scale: ScaleMode | None = "max",
+    quantizer: Quantizer | None = None,
+    scale: ScaleMode | None = None,
     granularity: Granularity = "layer",
 ) -> dict[str, int]:
     """HAWQ-v2's allocation: ``ilp`` on ``hessian_losses``; the layers and bits are those of the costs.
@@ -133,8 +134,8 @@ def squared_errors(
     model: nn.Module,
     bits: Mapping[str, Iterable[int]],
     *,
-    quantizer: Quantizer = "dorefa",
-    scale: ScaleMode | None = "max",
+    quantizer: Quantizer | None = None,
+    scale: ScaleMode | None = None,
     granularity: Granularity = "layer",
 ) -> dict[str, dict[int, float]]:
     """|Q_b(w_l) - w_l|^2 by layer and total bits, summed in float64.
@@ -142,9 +143,9 @@ def squared_errors(
     Args:
         model: any module; not changed.
         bits: for each layer the total bits to try.
-        quantizer: a registered method, or the class of one.
-        scale: how its levels are scaled. Without a scale ("none") DoReFa's levels span [-1, 1] whatever the weights
-            are, and the error says nothing of the bits.
+        quantizer: a registered method, or the class of one; None is ``attach``'s own choice, "lsq".
+        scale: how its levels are scaled; None is ``attach``'s own choice, "max" where the method has it. Without a
+            scale ("none") DoReFa's levels span [-1, 1] whatever the weights are: the error says nothing of the bits.
         granularity: what has a scale of its own: "layer", or "channel", each output channel.
 
     Raises:
@@ -157,11 +158,12 @@ def squared_errors(
         {'0': {2: 0.0, 4: 0.0}}
     """
     table: dict[str, dict[int, float]] = {}
+    levels = rounding(quantizer, scale, granularity)
     for name, weight in choose_named(model, bits).items():
         table[name] = {}
         for b in bits[name]:
             whole = check_total_bits(b, layer=name)
-            rounded = weight.rounded(whole, quantizer=quantizer, scale=scale, granularity=granularity)
+            rounded = weight.rounded(whole, **levels)
             error = rounded.double() - weight.tensor.detach().double()
             table[name][int(b)] = float(error.square().sum())
     return table

@@ -21,6 +21,7 @@ from pareto import DesignSpace, measured_losses, weight_errors
 from waveq.allocate.hessian import hessian_losses, squared_errors
 from waveq.evaluate.evaluator import PolicyEvaluator
 from waveq.evaluate.samples import EvaluationData
+from waveq.evaluate.weights import rounding
 from waveq.method.chosen import choose_weights
 from waveq.quantizers import Quantizer, check_total_bits
 from waveq.quantizers.base import Granularity, ScaleMode
@@ -61,8 +62,8 @@ def weight_error_table(
     model: nn.Module,
     bits: Sequence[int],
     *,
-    quantizer: Quantizer = "dorefa",
-    scale: ScaleMode = "max",
+    quantizer: Quantizer | None = None,
+    scale: ScaleMode | None = None,
     granularity: Granularity = "layer",
     skip: Iterable[str] = (),
     also: Iterable[str] = (),
@@ -76,7 +77,7 @@ def weight_error_table(
         True
     """
     weights = choose_weights(model, skip=skip, also=also).weights
-    levels: dict[str, Any] = {"quantizer": quantizer, "scale": scale, "granularity": granularity}
+    levels = rounding(quantizer, scale, granularity)
     space = DesignSpace(dict.fromkeys(weights, _distinct(bits)))
     return weight_errors(
         {name: weight.tensor.detach().double().cpu() for name, weight in weights.items()},
@@ -90,8 +91,8 @@ def curvature_table(
     traces: Mapping[str, float],
     bits: Sequence[int],
     *,
-    quantizer: Quantizer = "dorefa",
-    scale: ScaleMode = "max",
+    quantizer: Quantizer | None = None,
+    scale: ScaleMode | None = None,
     granularity: Granularity = "layer",
 ) -> pd.DataFrame:
     """tr(H_l) / N_l |Q_b(w_l) - w_l|^2: HAWQ-v2's loss, a frame of layers by bits (``traces`` names the layers).

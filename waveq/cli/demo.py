@@ -59,7 +59,8 @@ def demo(
             say_progress("export: integers in ONNX, run by ONNX Runtime")
         deployed = _deployed(design)
     data = deployed if isinstance(deployed, str) else deployed.to_dict()
-    emit(f"{demo_text(design)}\n{deployed}", {**design.to_dict(), "onnx": data}, as_json=as_json)
+    page = f"all of it as one page, to open in a browser or to mail: {design.page}"
+    emit(f"{demo_text(design)}\n{deployed}\n{page}", {**design.to_dict(), "onnx": data}, as_json=as_json)
 
 
 def _deployed(design: CoDesign) -> Deployed | str:

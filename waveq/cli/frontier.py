@@ -40,13 +40,13 @@ def frontier(
     policy: Annotated[Path | None, typer.Option(help="Policy file to mark (default: the run's own).")] = None,
     budget: Annotated[list[float] | None, typer.Option(help="Limit on the x axis to mark; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for all that is written (default: the source's).")] = None,
-    html: Annotated[bool, typer.Option("--html", help="Also a page whose points show their bits (plotly).")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Also a page, one file, whose points show their bits.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """The policies that no other one beats, as a table and a picture, with the learned policy marked."""
     from waveq._files import whole
     from waveq.codesign.frames import write_frame
-    from waveq.codesign.pictures import frontier_figure, save_figure
+    from waveq.codesign.pictures import frontier_figure, readable, save_figure
     from waveq.codesign.placement import FRONT, PLACED, SENSE, TABLE, own_bits, place_run
     from waveq.codesign.report import OWN_LABEL, placement_sentence
     from waveq.codesign.space import read_table
@@ -84,8 +84,10 @@ def frontier(
         if html:
             from pareto import plot_html
 
+            shown, senses, limits = readable(frame, chosen, budget or ())
+            drawn |= {"sense": senses, "budgets": limits}
             with whole(folder / "frontier.html") as draft:
-                plot_html(frame, front, draft, **drawn)
+                plot_html(shown, shown.loc[front.index], draft, title=f"Policies of {source.name}", **drawn)
     lines.append(f"written to {folder}: {', '.join(names)}")
     emit("\n".join(lines), data, as_json=as_json)
 

@@ -1,6 +1,6 @@
 """Pictures of a run: how the bits were learned, and pareto's frontier in units that people read.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart. matplotlib is imported inside the functions.
+matplotlib is imported inside the functions.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ import pandas as pd
 
 from waveq._files import whole
 from waveq.codesign.frames import read_frame
+from waveq.learning_plot import draw_bits
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["frontier_figure", "learning_data", "save_figure", "save_learning"]
+__all__ = ["frontier_figure", "learning_data", "readable", "save_figure", "save_learning"]
 
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 _MICROJOULE = "Energy (µJ)"
-_LINES = ("-", "--", "-.", ":")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -44,15 +42,31 @@ def frontier_figure(
     Budgets are in the unit of the table's column.
     """
     from pareto import frontier, plot
+
+    table, names, limits = readable(frame, sense, budgets)
+    return plot(table, frontier(table, sense=names), mark=mark, budgets=limits, layers=layers)
+
+
+def readable(
+    frame: pd.DataFrame, sense: Mapping[str, str], budgets: Sequence[float] = ()
+) -> tuple[pd.DataFrame, dict[str, str], list[float]]:
+    """Table, senses and budgets with energy in microjoule, as pictures and pages show it.
+
+    Example:
+        >>> table, sense, _ = readable(pd.DataFrame({"energy_pj": [2e6]}), {"energy_pj": "min"})
+        >>> table.to_dict("list"), sense
+        ({'Energy (µJ)': [2.0]}, {'Energy (µJ)': 'min'})
+    """
     from pareto.plotdata import axes_of
 
-    if "energy_pj" not in sense or "energy_pj" not in frame.columns:
-        return plot(frame, frontier(frame, sense=sense), mark=mark, budgets=budgets, layers=layers)
-    across, _ = axes_of(frame, sense, None, None)
-    readable = frame.assign(energy_pj=frame["energy_pj"] / 1e6).rename(columns={"energy_pj": _MICROJOULE})
+    if "energy_pj" not in frame.columns:
+        return frame, dict(sense), list(budgets)
+    table = frame.assign(energy_pj=frame["energy_pj"] / 1e6).rename(columns={"energy_pj": _MICROJOULE})
+    if "energy_pj" not in sense:
+        return table, dict(sense), list(budgets)
     names = {_MICROJOULE if name == "energy_pj" else name: direction for name, direction in sense.items()}
-    limits = [budget / 1e6 if across == "energy_pj" else budget for budget in budgets]
-    return plot(readable, frontier(readable, sense=names), mark=mark, budgets=limits, layers=layers)
+    in_energy = len(sense) > 1 and axes_of(frame, sense, None, None)[0] == "energy_pj"
+    return table, names, [budget / 1e6 if in_energy else budget for budget in budgets]
 
 
 def learning_data(metrics: Path) -> pd.DataFrame:
@@ -70,39 +84,5 @@ def save_learning(metrics: Path, path: Path) -> bool:
     data = learning_data(metrics)
     if data.empty:
         return False
-    figure, axes = _figure()
-    for number, name in enumerate(data.columns):
-        axes.plot(
-            data.index,
-            data[name],
-            color=_COLOURS[number % len(_COLOURS)],
-            linestyle=_LINES[number // len(_COLOURS) % len(_LINES)],
-            linewidth=1.6,
-            label=name,
-        )
-    _shade_phases(axes, data.attrs["phase"])
-    axes.set_xlabel("Step")
-    axes.set_ylabel("Bits (β + 1)")
-    axes.set_ylim(1.5, float(data.to_numpy().max()) + 0.7)
-    if len(data.columns) <= 12:
-        axes.legend(fontsize=9, framealpha=0.92)
-    save_figure(figure, path)
+    save_figure(draw_bits(data, data.attrs["phase"]), path)
     return True
-
-
-def _shade_phases(axes: Axes, phase: Any) -> None:
-    learned = phase.index[phase == 2]
-    if len(learned):
-        axes.axvspan(learned[0], learned[-1], color="0.92", zorder=0, label="bits are learned")
-
-
-def _figure(width: float = 6.4) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, 4.4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.grid(color="0.9", linewidth=0.7)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    return figure, axes

@@ -45,6 +45,9 @@ class CoDesign:
     """Where it lies among all policies."""
     sensitivity: pd.DataFrame
     report: Path
+    """report.md, with pictures beside it."""
+    page: Path
+    """report.html, one file."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time of each stage in this call; a resumed stage counts what was left of it."""
 
@@ -57,6 +60,7 @@ class CoDesign:
             "placement": self.placement.summary(),
             "sensitivity": self.sensitivity.to_dict("records"),
             "report": str(self.report),
+            "page": str(self.page),
             "seconds": self.seconds,
         }
 
@@ -90,6 +94,7 @@ def codesign(
         waveq.train.TrainingInterrupted: Ctrl-C or SIGTERM during training; the same call goes on.
     """
     from stripes_sim import load_hardware
+    from waveq.codesign.page import write_page
     from waveq.codesign.report import write_report
     from waveq.train.lock import alone_in
     from waveq.train.run import train
@@ -112,8 +117,8 @@ def codesign(
             placement = place_run(run, frame)
         with watch("sensitivity", "one layer at a time, one bit less and one more"):
             sensitivity = run_sensitivity(run, protocol=protocol)
-        with watch("report", "pictures and report.md"):
-            report = write_report(run.path)
+        with watch("report", "pictures, report.md and report.html"):
+            report, page = write_report(run.path), write_page(run.path)
     return CoDesign(
         run=run,
         training=training,
@@ -121,6 +126,7 @@ def codesign(
         placement=placement,
         sensitivity=sensitivity,
         report=report,
+        page=page,
         seconds=watch.seconds,
     )
 

@@ -22,9 +22,29 @@ from waveq.codesign.space import DESCRIBED, SENSITIVITY, read_table
 from waveq.train.result import share_sentence
 from waveq.train.trained_run import TrainedRun
 
-__all__ = ["draw_pictures", "markdown_table", "report_text", "versions", "write_report"]
+__all__ = [
+    "BITS_ARE",
+    "ENUMERATED",
+    "MEASURED",
+    "OWN_LABEL",
+    "RESULT_HEAD",
+    "bring_up_to_date",
+    "draw_pictures",
+    "how_enumerated",
+    "how_made",
+    "layer_table",
+    "markdown_table",
+    "placement_sentence",
+    "read_sensitivity",
+    "report_text",
+    "result_rows",
+    "search_sentence",
+    "versions",
+    "write_report",
+]
 
-_MEASURED = ("accuracy", "energy_pj", "cycles")
+OWN_LABEL = "WaveQ (learned)"
+MEASURED = ("accuracy", "energy_pj", "cycles")
 _IMAGES = range(1, 1 << 40)
 _PLACED = {
     "policies": int,
@@ -32,15 +52,19 @@ _PLACED = {
     "efficient": bool,
     "accuracy_gap": float,
     "energy_gap_pj": float,
-    "own": dict.fromkeys(_MEASURED, float),
+    "own": dict.fromkeys(MEASURED, float),
 }
-_ENUMERATED = {
+ENUMERATED = {
     **dict.fromkeys(("how", "hardware", "quantizer", "granularity"), str),
     "scale": str | None,
     "data": {"images": _IMAGES},
     "protocol": {"part": str},
 }
-OWN_LABEL = "WaveQ (learned)"
+RESULT_HEAD = ("network", "mean bits", "validation %", "test %")
+BITS_ARE = (
+    "Bits are total stored bits, sign included; the mean counts every layer once. The test images were read once, for "
+    "this table; everything below is measured on other images unless it says so."
+)
 
 
 def write_report(path: Path) -> Path:
@@ -69,6 +93,7 @@ def bring_up_to_date(run: TrainedRun) -> None:
     """
     if not (run.path / TABLE).exists():
         return
+    frame = read_table(run.path / TABLE, numbers=(*run.policy, *MEASURED), policy=run.policy)
     changed = changed_since(run.path, TABLE)
     if changed is not None:
         what = "is not the table" if changed == TABLE else f"was made with another {changed}, not the one"
@@ -77,7 +102,7 @@ def bring_up_to_date(run: TrainedRun) -> None:
             f"{shlex.quote(str(run.path))}"
         )
     if any(changed_since(run.path, name) for name in (FRONT, PLACED)):
-        place_run(run, read_table(run.path / TABLE, policy=run.policy))
+        place_run(run, frame)
 
 
 def report_text(run: TrainedRun, pictures: set[str]) -> str:
@@ -105,7 +130,7 @@ def draw_pictures(run: TrainedRun) -> set[str]:
     if (run.path / SENSITIVITY).exists() and changed_since(run.path, SENSITIVITY) is None:
         from pareto import plot_sensitivity
 
-        table = _read_sensitivity(run)
+        table = read_sensitivity(run)
         save_figure(
             plot_sensitivity(table, title="One layer at a time, all others as learned"), run.path / "sensitivity.png"
         )
@@ -140,9 +165,10 @@ def _cell(value: object) -> str:
     return " ".join(text.split())
 
 
-def _head(run: TrainedRun) -> str:
-    config, result = run.config, run.result
-    rows = [
+def result_rows(run: TrainedRun) -> list[tuple[str, str, str, str]]:
+    """Bits and accuracies of the float network and of the trained one, in the columns of RESULT_HEAD."""
+    result = run.result
+    return [
         ("float", "32", _percent(result["float_validation_accuracy"]), _percent(result["float_test_accuracy"])),
         (
             "this policy, trained",
@@ -151,20 +177,20 @@ def _head(run: TrainedRun) -> str:
             _percent(result["test_accuracy"]),
         ),
     ]
-    table = markdown_table(("network", "mean bits", "validation %", "test %"), rows)
-    return (
-        f"# {config.model} on {config.dataset}\n\n{table}\n\nBits are total stored bits, sign included; the mean "
-        "counts every layer once. The test images were read once, for this table; everything below is measured on "
-        "other images unless it says so."
-    )
+
+
+def _head(run: TrainedRun) -> str:
+    table = markdown_table(RESULT_HEAD, result_rows(run))
+    return f"# {run.config.model} on {run.config.dataset}\n\n{table}\n\n{BITS_ARE}"
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2f}"
 
 
-def _learned(run: TrainedRun, pictures: set[str]) -> str:
-    policy, steps = run.policy, run.result.get("steps", {})
+def layer_table(run: TrainedRun) -> tuple[tuple[str, ...], list[tuple[str | int, ...]]]:
+    """Head and rows of what was learned, layer by layer."""
+    policy = run.policy
     betas = policy.provenance.get("search", {}).get("betas", policy.betas)
     rows = [
         (
@@ -176,14 +202,23 @@ def _learned(run: TrainedRun, pictures: set[str]) -> str:
         )
         for name, bits in policy.items()
     ]
-    head = ("layer", "bits", "β", "weights", *(("bits of inputs",) if policy.activation_bits else ()))
-    lines = ["## Policy", markdown_table(head, rows)]
-    if "search" in steps:
-        sentence = share_sentence(steps["search"], steps["wave"])
-        before = _percent(run.result["search_validation_accuracy"])
-        lines.append(
-            f"{sentence[0].upper()}{sentence[1:]}. At the end of the search: {before} % of the validation images."
-        )
+    return ("layer", "bits", "β", "weights", *(("bits of inputs",) if policy.activation_bits else ())), rows
+
+
+def search_sentence(run: TrainedRun) -> str | None:
+    """How the run was parted, and where its search ended; None without one."""
+    steps = run.result.get("steps", {})
+    if "search" not in steps:
+        return None
+    sentence = share_sentence(steps["search"], steps["wave"])
+    before = _percent(run.result["search_validation_accuracy"])
+    return f"{sentence[0].upper()}{sentence[1:]}. At the end of the search: {before} % of the validation images."
+
+
+def _learned(run: TrainedRun, pictures: set[str]) -> str:
+    lines = ["## Policy", markdown_table(*layer_table(run))]
+    parted = search_sentence(run)
+    lines += [] if parted is None else [parted]
     lines += [f"Warning: {warning}" for warning in run.result["warnings"]]
     lines.append(f"Before training: {run.result['forecast']}")
     if "learning.png" in pictures:
@@ -204,23 +239,28 @@ def _cost(run: TrainedRun, pictures: set[str]) -> str:
 def _place(run: TrainedRun, pictures: set[str]) -> str:
     if not (run.path / TABLE).exists():
         return f"## Frontier\n\nNot enumerated yet: `waveq enumerate {shlex.quote(str(run.path))}`"
-    placed, how = run.read_json(PLACED, _PLACED), run.read_json(DESCRIBED, _ENUMERATED)
+    placed, how = run.read_json(PLACED, _PLACED), run.read_json(DESCRIBED, ENUMERATED)
     if placed is None or how is None:
         return f"## Frontier\n\nNot placed yet: `waveq frontier {shlex.quote(str(run.path))}`"
-    frame = read_table(run.path / TABLE, numbers=(*run.policy, *_MEASURED), policy=run.policy)
+    frame = read_table(run.path / TABLE, numbers=(*run.policy, *MEASURED), policy=run.policy)
     names = list(own_bits(run.policy, frame.columns))
-    scale = f"{how['scale']}{' by channel' if how['granularity'] == 'channel' else ''}"
-    what = (
-        f"{placed['policies']:,} policies, every one evaluated: {how['how']} ({how['quantizer']}, scale "
-        f"{scale}), accuracy on the {how['data']['images']:,} {how['protocol']['part']} images, cost on "
-        f"{how['hardware']}. {placed['frontier']} of them are efficient."
-    )
-    what += f" {_noise(placed['own']['accuracy'], how['data']['images'])}"
+    what = how_enumerated(placed, how)
     lines = ["## Frontier", what, placement_sentence(placed), _compared(frame, names, placed["own"])]
     if "frontier.png" in pictures:
         lines.append("![accuracy against energy of all policies](frontier.png)")
     lines.append(f"All policies: [{TABLE}]({TABLE}); the efficient ones: [{FRONT}]({FRONT}).")
     return "\n\n".join(lines)
+
+
+def how_enumerated(placed: dict[str, Any], how: dict[str, Any]) -> str:
+    """How many policies were measured, how, and how exact one accuracy is; from frontier.json and enumeration.json."""
+    scale = f"{how['scale']}{' by channel' if how['granularity'] == 'channel' else ''}"
+    return (
+        f"{placed['policies']:,} policies, every one evaluated: {how['how']} ({how['quantizer']}, scale "
+        f"{scale}), accuracy on the {how['data']['images']:,} {how['protocol']['part']} images, cost on "
+        f"{how['hardware']}. {placed['frontier']} of them are efficient. "
+        f"{_noise(placed['own']['accuracy'], how['data']['images'])}"
+    )
 
 
 def _noise(percent: float, images: int) -> str:
@@ -257,10 +297,10 @@ def _sensitivity(run: TrainedRun, pictures: set[str]) -> str:
     again = f"`waveq sensitivity {shlex.quote(str(run.path))}`"
     if not path.exists():
         return f"## Sensitivity\n\nNot measured yet: {again}"
+    table = read_sensitivity(run)
     changed = changed_since(run.path, SENSITIVITY)
     if changed is not None:
         return f"## Sensitivity\n\nNot shown: {changed} is not the one of its measurement. Again with: {again}"
-    table = _read_sensitivity(run)
     rows = [
         (
             row["layer"],
@@ -283,14 +323,24 @@ def _sensitivity(run: TrainedRun, pictures: set[str]) -> str:
     return "\n\n".join(lines)
 
 
-def _read_sensitivity(run: TrainedRun) -> pd.DataFrame:
+def read_sensitivity(run: TrainedRun) -> pd.DataFrame:
+    """RUN/sensitivity.csv.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     wholes = ("step", "bits", "changed_bits")
     return read_frame(run.path / SENSITIVITY, numbers=("change",), wholes=wholes, gaps=("standard_error",))
 
 
-def _provenance(run: TrainedRun) -> str:
+def how_made(run: TrainedRun) -> tuple[str, str]:
+    """Two sentences: the run's settings, and the versions of what it was made with."""
     config = json.loads(run.config.to_json())
     config.pop("layer_costs", None)  # long, and in config.json
-    settings = ", ".join(f"{name} {value}" for name, value in config.items())
+    named = ", ".join(f"{name} {value}" for name, value in config.items())
     packages = ", ".join(f"{name} {version}" for name, version in versions().items())
-    return f"## How it was made\n\nSettings: {settings}.\n\nVersions: {packages}."
+    return f"Settings: {named}.", f"Versions: {packages}."
+
+
+def _provenance(run: TrainedRun) -> str:
+    return "\n\n".join(["## How it was made", *how_made(run)])

@@ -193,12 +193,16 @@ def run_sensitivity(
         steps: changes in bits.
     """
     from pareto import sensitivity
+    from waveq.quantizers import quantizer_class
 
     chosen = protocol or run_protocol(run)
     evaluate = evaluation(run, chosen, inputs=run.config.learns_inputs)
     policy = own_bits(run.policy, evaluate.names)
-    least, most = (2, 8) if run.config.learns_inputs else (1, 9)  # what learned bits of inputs may be
-    least, most = min(least, *policy.values()), max(most, *policy.values())
+    if run.config.learns_inputs:
+        least, most = min(2, *policy.values()), max(8, *policy.values())  # what learned bits of inputs may be
+    else:
+        method = quantizer_class(run.config.quantizer)
+        least, most = method.bit_counts[0], method.bit_counts[-1]
     table = sensitivity(policy, evaluate.correct, steps=steps, min_bits=least, max_bits=most)
     write_frame(run.path / SENSITIVITY, table)
     record(run.path, SENSITIVITY, ["policy.json"], how=f"{chosen}, {chosen.part} images")

@@ -40,10 +40,10 @@ class PolicyEvaluator:
         model: a module from x to class scores (n, classes), with plain float weights.
         loader: an iterable of (x, y) batches, y being class numbers (n,), or one (x, y) pair of tensors. Up to 1 GiB is
             held in memory; larger data are read anew at every call, and must then come in one order.
-        quantizer: a registered weight quantiser, or the class of one.
-        scale: what the levels are multiplied by; None is ``attach``'s own choice, "max" (max|w| of the layer) where the
-            method has it. DoReFa as released ("none") makes weights span [-1, 1], which without training is hopeless
-            in a network without batch norm.
+        quantizer: a registered weight quantiser, or the class of one; None is ``attach``'s own choice, "lsq".
+        scale: what the levels are multiplied by; None is ``attach``'s own choice: "max" (max|w| of the layer) where the
+            method has it, for LSQ the step that it starts from. DoReFa as released ("none") makes weights span [-1, 1],
+            which without training is hopeless in a network without batch norm.
         granularity: what has a scale of its own: "layer", which None stands for, or "channel", each output channel.
         skip: layers left in floating point: exact names or patterns ("layer1.*").
         also: weights to quantise beyond the usual ones, as for ``attach``: embeddings, stacked experts.
@@ -81,7 +81,7 @@ class PolicyEvaluator:
         model: nn.Module,
         loader: Any,
         *,
-        quantizer: Quantizer = "dorefa",
+        quantizer: Quantizer | None = None,
         scale: ScaleMode | None = None,
         granularity: Granularity | None = None,
         skip: Iterable[str] = (),
@@ -107,12 +107,13 @@ class PolicyEvaluator:
         self._model = copy.deepcopy(inner).eval().requires_grad_(False)
         weights = choose_weights(self._model, skip=method.skip, also=method.also).weights
         self.names = tuple(weights)
-        self.quantizer, self.scale = quantizer_class(quantizer).method, method.scale
+        self.scale = method.scale
         self.granularity: Granularity = method.granularity or "layer"
         self._device = next(iter(weights.values())).tensor.device
         first = next(iter(self._data))[0].to(self._device)
         self.activation_bits = quantize_inputs(self._model, method, first)
         assert method.quantizer is not None  # the class, for a process that receives this need not know its name
+        self.quantizer = quantizer_class(method.quantizer).method
         self._columns = Columns(weights, method.quantizer, self.activation_bits, self.granularity)
         self._bank = WeightBank(weights, quantizer=method.quantizer, scale=method.scale, granularity=self.granularity)
         self.plain_reason = None if share_prefixes else "share_prefixes=False"

@@ -45,7 +45,7 @@ class PolicyFinetuner:
         model: a module from x to class scores (n, classes), with plain float weights.
         train_data: (x, y) tensors, or an iterable of (x, y) batches that fits in memory; shuffled anew every epoch.
         test_data: the same form; accuracies are measured on these samples.
-        quantizer: a registered weight quantiser, or the class of one.
+        quantizer: a registered weight quantiser, or the class of one; None is ``attach``'s own choice, "lsq".
         scale: what the levels are multiplied by, "max", "none" or "learned"; None is ``attach``'s own choice.
         granularity: what has a scale of its own: "layer", which None stands for, or "channel", each output channel.
         skip: layers left in floating point: exact names or patterns.
@@ -87,7 +87,7 @@ class PolicyFinetuner:
         train_data: Any,
         test_data: Any,
         *,
-        quantizer: Quantizer = "dorefa",
+        quantizer: Quantizer | None = None,
         scale: ScaleMode | None = None,
         granularity: Granularity | None = None,
         skip: Iterable[str] = (),

@@ -28,7 +28,7 @@ from waveq.policy import Policy
 from waveq.quantizers import Quantizer, check_total_bits, quantizer_class, scale_modes
 from waveq.quantizers.base import Granularity, ScaleMode
 
-__all__ = ["Columns", "Policies", "WeightBank", "as_policies", "evaluated"]
+__all__ = ["Columns", "Policies", "WeightBank", "as_policies", "evaluated", "rounding"]
 
 Policies = npt.NDArray[np.uint8]
 
@@ -47,7 +47,8 @@ def evaluated(model: nn.Module, method: Method) -> tuple[nn.Module, Method, dict
     Raises:
         ValueError: see ``attach``.
     """
-    found, preset = resolve_quantizer(method.quantizer, None), get_preset(method.preset)
+    preset = get_preset(method.preset)
+    found = resolve_quantizer(method.quantizer, None, preset)
     scale = resolve_scale(method.scale, found, preset)
     granularity = resolve_granularity(method.granularity, None, found, scale)
     if scale not in scale_modes(found):
@@ -65,6 +66,20 @@ def evaluated(model: nn.Module, method: Method) -> tuple[nn.Module, Method, dict
         "activation_quantizer": activation,
     }
     return model, replace(method, **filled), weights
+
+
+def rounding(
+    quantizer: Quantizer | None, scale: ScaleMode | None, granularity: Granularity = "layer"
+) -> dict[str, Any]:
+    """The arguments of ``ChosenWeight.rounded``, ``attach``'s own choice where one is None.
+
+    Example:
+        >>> rounding(None, None)["scale"], rounding("dorefa", None)["scale"]
+        ('learned', 'max')
+    """
+    preset = get_preset(Method.preset)
+    found = resolve_quantizer(quantizer, None, preset)
+    return {"quantizer": found, "scale": resolve_scale(scale, found, preset), "granularity": granularity}
 
 
 class WeightBank:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from waveq._names import nearest
 from waveq.functional import BETA_MIN
 from waveq.method.budget import Budget, LayerCosts, parse_budget
-from waveq.method.options import USUAL_QUANTIZER, Bits, Forward, InputBitsOption, Method
+from waveq.method.options import Bits, Forward, InputBitsOption, Method, usual_quantizer
 from waveq.method.presets import Preset
 from waveq.method.schedules import (
     Course,
@@ -326,11 +326,11 @@ def resolve_budget(
 
 
 def resolve_quantizer(
-    quantizer: Quantizer | None, bits: object, forward: Forward = "quantized"
+    quantizer: Quantizer | None, bits: object, preset: Preset, forward: Forward = "quantized"
 ) -> type[WeightQuantizer] | WeightQuantizer:
-    """The user's choice; else the policy's, whose bits are meant for it; else the road's usual one."""
+    """The user's choice; else the policy's, whose bits are meant for it; else the usual one of preset and road."""
     made_with = bits.quantizer if isinstance(bits, Policy) else None
-    found = find_quantizer(made_with or USUAL_QUANTIZER[forward] if quantizer is None else quantizer)
+    found = find_quantizer(made_with or usual_quantizer(preset.name, forward) if quantizer is None else quantizer)
     if made_with is not None and found.method != made_with:
         raise ValueError(
             f"quantizer={found.method!r} contradicts bits, a policy made with {made_with!r}; leave quantizer out, or "

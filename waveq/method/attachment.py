@@ -92,10 +92,9 @@ def attach(
 
     Every Linear, Conv and ConvTranspose layer, and the matrices of MultiheadAttention and of recurrent layers, keep
     their class and get parametrised weights. Whatever else holds one of these weights (a tied embedding) reads it
-    quantised too. Build the optimizer from
-    ``model.parameters()`` as always: before or after, for the parameters stay the same objects (a learned scale is a
-    new one, which only an optimizer built afterwards sees). Add ``penalty()`` to the loss, and call ``step()`` after
-    ``optimizer.step()``.
+    quantised too. Build the optimizer from ``model.parameters()`` afterwards: LSQ's steps and other learned scales are
+    parameters too (the weights stay the same objects, so that an optimizer from before moves these alone). Add
+    ``penalty()`` to the loss, and call ``step()`` after ``optimizer.step()``.
 
     Args:
         model: any module; changed in place. ``torch.compile`` and DataParallel are looked into; wrap it in
@@ -128,7 +127,7 @@ def attach_method(model: nn.Module, method: Method, *, search: Mapping[str, Any]
     if isinstance(model, nn.Module):
         method = resolve_names(method, site_names(model))
     preset = get_preset(method.preset)
-    quantizer = resolve_quantizer(method.quantizer, method.bits, method.forward)
+    quantizer = resolve_quantizer(method.quantizer, method.bits, preset, method.forward)
     choice = choose_weights(model, skip=method.skip, also=method.also, bits=method.bits)
     layers, known, shared = choice.layers, choice.known, choice.shared
     chosen = resolve_bits(method.bits, shared, _ends(known or layers), method.first_last)

@@ -31,7 +31,7 @@ def move_betas(
     grad_scale: float,
     progress: float,
     bit_costs: Mapping[str, float],
-) -> bool:
+) -> Numbers | None:
     """One SGD step of every beta that is still learned, on gradients averaged over ranks.
 
     Each one's rate is divided by its relative cost per bit: where beta rests does not depend on it, and one whose bits
@@ -45,16 +45,16 @@ def move_betas(
         bit_costs: what one bit of each costs, with mean 1.
 
     Returns:
-        Whether they moved: not without gradients, nor on an overflow of mixed precision, where the user's optimizer
-        skips its step too.
+        Where those that are learned are now, (n,) float64. None where they did not move: without gradients, or on an
+        overflow of mixed precision, where the user's optimizer skips its step too.
     """
     learning = [operand for operand in operands if operand.state.learns]
     if not learning or all(operand.kept("beta").grad is None for operand in learning):
-        return False
+        return None
     beta, velocity, slope = _fetched(learning)
     slope = slope / grad_scale
     if not np.isfinite(slope).all():
-        return False
+        return None
     preset = settings.preset
     low, high = settings.beta_range
     steps = max(1, (settings.schedule.fall or 0) - settings.schedule.rise)
@@ -64,14 +64,14 @@ def move_betas(
     rate = settings.beta_lr / np.maximum([bit_costs[operand.name] for operand in learning], _LEAST_COST)
     speed = preset.beta_momentum * velocity + slope + preset.beta_weight_decay * beta
     move = np.clip(rate * speed, -longest, longest)
-    new = np.clip(beta - pace * move, low, high)
+    new: Numbers = np.clip(beta - pace * move, low, high)
     moved = torch.from_numpy(np.concatenate([new, speed])).to(learning[0].kept("beta"))
     torch._foreach_copy_([operand.kept(name) for name in _MOVED for operand in learning], list(moved.unbind()))
     if block is not None:
         travel = torch.from_numpy(new - beta).to(learning[0].kept("beta"))
         torch._foreach_add_([operand.kept("trend")[block] for operand in learning], list(travel.unbind()))
     _follow_bits(learning, beta, new)
-    return True
+    return new
 
 
 def _fetched(operands: Sequence[Operand]) -> Numbers:

@@ -82,7 +82,8 @@ class WaveQ(View):
         lambda_w, lambda_beta = self.strengths()
         learning = self.phase == 2
         costs = self._progress.bit_costs() if learning else {}
-        total = penalty(self._all, self.settings, Strengths(lambda_w, lambda_beta, learning, costs))
+        strengths = Strengths(lambda_w, lambda_beta, learning, costs)
+        total = penalty(self._all, self.settings, strengths, self._history.waves(self.steps))
         # without strengths there is nothing to differentiate: backward() on it alone must work all the same
         total = total if total.requires_grad or not torch.is_grad_enabled() else total.requires_grad_()
         self._guards.follow(total)
@@ -115,11 +116,18 @@ class WaveQ(View):
             if settings.budget is not None:
                 agree_on_layers(layers)
             pressure = progress.pressure()  # of the bits that the gradients speak of, not of those they lead to
-            if move_betas(progress.learned, settings, grad_scale, progress.phase2_share, progress.bit_costs()):
+            costs = progress.bit_costs()
+            self._history.note(progress.step, pressure, costs)
+            moved = move_betas(progress.learned, settings, grad_scale, progress.phase2_share, costs)
+            if moved is not None:
+                self._history.follow(moved)
                 progress.move_price(pressure)
+        else:
+            self._history.note(progress.step, 0.0, {})  # no bit is paid for
         self._forget_gradients()
         progress.advance()
-        enter_phase(layers, settings, progress.phase)  # freezes the bits when phase 3 begins
+        if enter_phase(layers, settings, progress.phase):  # the bits freeze when phase 3 begins
+            self._history.look_again()
         keep_bounds(layers, settings, progress.step)
         keep_frozen(layers, settings, progress.step)
         self._gradients.plan(progress.step)
@@ -129,7 +137,8 @@ class WaveQ(View):
 
     def freeze(self) -> None:
         """Fix the bits now: ceil(beta - hysteresis), within the budget where one is set."""
-        freeze_bits(self._all, self.settings)
+        if freeze_bits(self._all, self.settings):
+            self._history.look_again()
 
     @contextmanager
     def rounded(self) -> Iterator[None]:
@@ -160,6 +169,7 @@ class WaveQ(View):
     def _notice(self) -> None:
         """Go on from what a checkpoint may have put into the model."""
         if self._progress.notice():
+            self._history.go_on(self.steps)
             self._tell_groups()
             self._gradients.plan(self.steps)
 

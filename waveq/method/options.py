@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from waveq.quantizers.base import Granularity, ScaleMode
 
 __all__ = [
-    "USUAL_QUANTIZER",
     "Bits",
     "Forward",
     "InputBitsOption",
@@ -32,14 +31,12 @@ __all__ = [
     "option_help",
     "option_names",
     "takes_options",
+    "usual_quantizer",
 ]
 
 Bits = Literal["learn"] | int | Mapping[str, int]
 Forward = Literal["quantized", "float"]
 InputBitsOption = Literal["learn"] | int | Mapping[str, Literal["learn"] | int] | None
-USUAL_QUANTIZER: Mapping[Forward, str] = {"quantized": "dorefa", "float": "midrise"}
-"""Where nobody names one; "midrise" has DoReFa's grid without its tanh, which would not let weights stay on levels."""
-
 _Check = Callable[[str, Any], Any]  # name and value to the value that is kept
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -131,7 +128,7 @@ class Method:
             "A name of ``waveq.quantizers.quantizer_names()``; a class derived from "
             "``waveq.quantizers.WeightQuantizer``; or an instance without parameters and buffers, of which each layer "
             "gets a copy. None is the one that a Policy given as ``bits`` was made "
-            'with, else "dorefa", on the float road "midrise".',
+            'with, else "lsq"; in presets paper and released "dorefa"; on the float road "midrise".',
         ),
     )
     bits: Bits = field(
@@ -229,7 +226,7 @@ class Method:
             "have a beta of their own, which the task loss and the price move as those of weights (preset "
             '"recommended"); inputs have no wave. A layer whose '
             "inputs hold negative values gets a signed grid. A ReLU in an ``nn.Sequential`` before a layer with an "
-            "unsigned one is left out; ``wq.relus_left_out`` says which.",
+            'unsigned one of method "range", "dorefa" or "pact" is left out; ``wq.relus_left_out`` says which.',
         ),
     )
     activation_quantizer: str | None = field(
@@ -321,6 +318,22 @@ class Method:
 
 
 _OPTIONS = {option.name: option for option in fields(Method)}
+
+
+def usual_quantizer(preset: str, forward: Forward = "quantized") -> str:
+    """The weight quantiser where nobody names one.
+
+    Presets "paper" and "released" take what they reproduce, "recommended" the grid that has a zero and was nowhere
+    worse ("Which grid the defaults should have", docs/experiments.md). The float road gives a learned step no gradient:
+    it takes DoReFa's grid without its tanh, which would not let weights stay on their levels.
+
+    Example:
+        >>> usual_quantizer("recommended"), usual_quantizer("paper"), usual_quantizer("paper", "float")
+        ('lsq', 'dorefa', 'midrise')
+    """
+    if forward == "float":
+        return "midrise"
+    return "dorefa" if preset in ("paper", "released") else "lsq"
 
 
 def option_help(name: str) -> str:

@@ -15,6 +15,7 @@ from waveq._kernels.parts import Parts
 from waveq._kernels.rounding import Sines, stacked
 from waveq.functional import Grid, ScaleRule, exact_scale, frequency, grid_scale, magnitude_bits
 from waveq.method.frozen import Frozen
+from waveq.method.idle_scales import with_idle
 from waveq.method.input_bits import InputBits
 from waveq.method.input_signs import InputSign, sign_of
 from waveq.method.kept_weights import KeptWeight, can_keep
@@ -387,7 +388,7 @@ class WaveParametrization(nn.Module):
         if self.is_quantized or self.rounding:
             return self._counted(self._quantize_once(weight) if can_keep(weight) else self.quantize(weight))
         self.__dict__["reads"] += 1
-        return weight
+        return with_idle(weight, [each for each in self.parameters() if each.requires_grad])
 
     def _quantize_once(self, weight: Tensor) -> Tensor:
         """``quantize`` where no gradient is asked for: made anew only when something has changed."""

@@ -17,9 +17,12 @@ from waveq.functional import sine_penalty
 from waveq.method.operands import Operand, operands_of
 from waveq.method.settings import Settings, WaveLayer
 
-__all__ = ["UNMEASURED", "Strengths", "engine_of", "kinds_of", "penalty", "plain_penalty"]
+__all__ = ["UNMEASURED", "SeenWaves", "Strengths", "engine_of", "kinds_of", "penalty", "plain_penalty"]
 
 UNMEASURED = 1.0  # a layer's strength before the first look at its gradient; until then no wave moves it
+
+SeenWaves: TypeAlias = list[tuple[Sequence[WaveLayer | None], Tensor]]
+"""Mean sin^2 (R0) of some layers at a time, (n,), constant; None stands for a layer that is not asked for."""
 
 _Waves: TypeAlias = tuple[Sines, list[WaveLayer | None]]
 
@@ -41,19 +44,30 @@ class Strengths:
     bit_costs: Mapping[str, float]
 
 
-def penalty(layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths) -> Tensor:
+def penalty(
+    layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths, seen: SeenWaves | None = None
+) -> Tensor:
     """sum_i lambda_w strength_i R_k(w_i, beta_i) + lambda_beta sum_i c_i beta_i, 0-dim float32 at least.
 
     The weights feel the first sum; beta feels the second, and the first one (without strength_i) where the preset says
     so. Inputs whose bits are learned have a beta in the second sum alone. The waves that were computed when the weights
     were rounded are taken as they are, the others that an engine can take go through it together, the rest through
     ``plain_penalty``.
+
+    Args:
+        layers: what ``attach`` made.
+        settings: what it decided.
+        strengths: at this step.
+        seen: takes the mean sin^2 of the layers that an engine computed, where somebody wants it.
     """
     operands = operands_of(layers) if strengths.learning else ()
     if strengths.wave == 0.0 and not any(operand.state.learns for operand in operands):
         return layers[0].state.beta.detach().new_zeros(())
     compiled, plain = _split(layers, settings) if strengths.wave != 0.0 else ([], list(layers))
-    terms = [_waves(sines, those, settings, strengths) for sines, those in _joined(compiled)]
+    joined = _joined(compiled)
+    if seen is not None:
+        seen += [(those, sines.by_weights.detach()) for sines, those in joined]
+    terms = [_waves(sines, those, settings, strengths) for sines, those in joined]
     terms += [plain_penalty(layer, settings, strengths) for layer in plain]
     if strengths.learning:
         paid = {layer.name for layer in plain}

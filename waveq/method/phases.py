@@ -10,18 +10,26 @@ from waveq.method.settings import Settings, WaveLayer
 __all__ = ["enter_phase", "freeze_bits"]
 
 
-def enter_phase(layers: Sequence[WaveLayer], settings: Settings, phase: int) -> None:
-    """Freeze the bits when phase 3 begins, and quantise the forward pass from the preset's phase on."""
-    if phase == 3:
-        freeze_bits(layers, settings)
+def enter_phase(layers: Sequence[WaveLayer], settings: Settings, phase: int) -> bool:
+    """Freeze the bits when phase 3 begins, and quantise the forward pass from the preset's phase on.
+
+    Returns:
+        Whether bits were fixed.
+    """
+    fixed = phase == 3 and freeze_bits(layers, settings)
     _quantize_forward(layers, settings, phase)
+    return fixed
 
 
-def freeze_bits(layers: Sequence[WaveLayer], settings: Settings) -> None:
-    """Fix the bits that are still learned: ceil(beta - hysteresis), within the budget where one is set."""
+def freeze_bits(layers: Sequence[WaveLayer], settings: Settings) -> bool:
+    """Fix the bits that are still learned: ceil(beta - hysteresis), within the budget where one is set.
+
+    Returns:
+        Whether there were any.
+    """
     free = [operand for operand in operands_of(layers) if operand.state.learns]
     if not free:
-        return
+        return False
     chosen = {operand.name: operand.total_bits for operand in free}
     budget = settings.budget
     if budget is not None:
@@ -33,6 +41,7 @@ def freeze_bits(layers: Sequence[WaveLayer], settings: Settings) -> None:
         chosen |= budget.round(betas, {name: chosen[name] for name in betas}, fixed)
     for operand in free:
         operand.freeze(chosen[operand.name])
+    return True
 
 
 def _quantize_forward(layers: Sequence[WaveLayer], settings: Settings, phase: int) -> None:

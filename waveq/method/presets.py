@@ -162,7 +162,9 @@ PRESETS: dict[str, Preset] = {
             "thirds of the run are left to the weights, and the wave rises only at 60 %.",
             "The task loss moves beta through the stretch of the grid; the sine acts on the weights alone.",
             "The wave's strength is a share of the task gradient, layer by layer, so that no strength is set by hand.",
-            "Quantised weights keep the layer's own range (max|w|).",
+            "Weights and inputs are quantised by LSQ: levels are whole multiples of a learned step, zero included. The "
+            "paper and its code have DoReFa, whose levels have no zero.",
+            "A method that has the choice scales its levels to the layer's own range (max|w|).",
             "The forward pass is quantised from phase 2 on, while bits are learned.",
             "b = ceil(beta - 0.05): 3.01 does not pay for a fourth bit.",
             "Frozen layers use every level that their bits pay for (c = 1) instead of the stretched grid of beta.",

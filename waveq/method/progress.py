@@ -74,13 +74,17 @@ class Progress:
         """How much of phase 2 is over, 0 to 1."""
         return min(1.0, max(0.0, (self.step - self._settings.schedule.rise) / self.phase2_steps))
 
-    def strengths(self) -> tuple[float, float]:
-        """(lambda_w, lambda_beta) now, the price as the budget has driven it."""
+    def strengths(self, pressure: float | None = None) -> tuple[float, float]:
+        """(lambda_w, lambda_beta) now, the price as the budget has driven it.
+
+        Args:
+            pressure: where it is known already.
+        """
         step, dual = self._look()
         lambda_w, lambda_beta = self._settings.schedule(step)
         if self._settings.budget is None:
             return lambda_w, lambda_beta
-        return lambda_w, lambda_beta * price_factor(dual, self.pressure())
+        return lambda_w, lambda_beta * price_factor(dual, self.pressure() if pressure is None else pressure)
 
     def bit_costs(self) -> Mapping[str, float]:
         """What one bit of each weight and input costs now, with mean 1 over all that are controlled."""

@@ -86,7 +86,7 @@ def relus_left_out(model: nn.Module) -> dict[str, str]:
     Example:
         >>> from waveq import attach
         >>> net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
-        >>> wq = attach(net, bits=4, activation_bits=4)
+        >>> wq = attach(net, bits=4, activation_bits=4, activation_quantizer="range")
         >>> loss = net(torch.randn(8, 4)).sum() + wq.penalty(); wq.relus_left_out
         {}
         >>> loss.backward(); wq.step(); wq.relus_left_out

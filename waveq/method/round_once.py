@@ -9,7 +9,7 @@ from torch import nn
 
 from waveq.method.attachment import attach_method
 from waveq.method.float_road import fit_range
-from waveq.method.options import USUAL_QUANTIZER, Method
+from waveq.method.options import Method
 from waveq.quantizers import Quantizer
 from waveq.quantizers.base import Granularity
 
@@ -22,7 +22,7 @@ def round_once(
     bits: Mapping[str, int],
     *,
     skip: Iterable[str] = (),
-    quantizer: Quantizer = USUAL_QUANTIZER["float"],
+    quantizer: Quantizer | None = None,
     granularity: Granularity | None = None,
 ) -> None:
     """Round the weights of a model in place: each layer's range is the one at which rounding moves them least.
@@ -33,7 +33,7 @@ def round_once(
         model: plain, changed in place.
         bits: total bits by layer.
         skip: layers that stay as they are: all that ``bits`` does not name.
-        quantizer: a method with scale "max".
+        quantizer: a method with scale "max"; None is "midrise".
         granularity: whether each output channel has a range of its own.
 
     Raises:

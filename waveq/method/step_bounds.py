@@ -39,6 +39,7 @@ class StepBounds:
         held = {id(each): each for each in quantizers if each is not None and each.bounded}
         self._steps: list[Tensor] = [getattr(each, name) for each in held.values() for name in each.bounded]
         self._before: tuple[Tensor, ...] | list[Tensor] = ()
+        self._moving: list[Tensor] = []
         _held.add(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -46,9 +47,12 @@ class StepBounds:
         _held.add(self)
 
     @torch.no_grad()
-    def remember(self) -> None:
-        """The optimizer is about to step."""
-        self._before = torch._foreach_mul(self._steps, 1.0) if self._steps else ()
+    def remember(self, optimizer: Optimizer) -> None:
+        """The optimizer is about to step; of the learned steps its own are held, nobody writes into the others."""
+        if self._steps:
+            its = {id(each) for group in optimizer.param_groups for each in group["params"]}
+            self._moving = [step for step in self._steps if id(step) in its]
+        self._before = torch._foreach_mul(self._moving, 1.0) if self._moving else ()
 
     @torch.no_grad()
     def hold(self) -> None:
@@ -57,22 +61,22 @@ class StepBounds:
             most = torch._foreach_mul(self._before, 1.0 + MOST_CHANGE)
             torch._foreach_clamp_min_(most, _NOTHING)
             least = torch._foreach_mul(self._before, 1.0 / (1.0 + MOST_CHANGE))
-            torch._foreach_minimum_(self._steps, most)
-            torch._foreach_maximum_(self._steps, least)
+            torch._foreach_minimum_(self._moving, most)
+            torch._foreach_maximum_(self._moving, least)
             self._before = ()
 
     def remove(self) -> None:
         """The method is taken off the model."""
-        self._steps = []
+        self._steps, self._moving = [], []
         _held.discard(self)
 
 
 _held: weakref.WeakSet[StepBounds] = weakref.WeakSet()
 
 
-def _before_step(_optimizer: Optimizer, *_unused: Any) -> None:
+def _before_step(optimizer: Optimizer, *_unused: Any) -> None:
     for each in list(_held):
-        each.remember()
+        each.remember(optimizer)
 
 
 def _after_step(_optimizer: Optimizer, *_unused: Any) -> None:

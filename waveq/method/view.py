@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from waveq.functional import sine_penalty
+from waveq.learning_plot import plot_learning
 from waveq.method.coverage import Summary, count_weights, never_ran, summarize
 from waveq.method.diagnosis import diagnose_bits
 from waveq.method.float_road import TOLERANCE, forecast_rounding, off_levels, share_on_levels
 from waveq.method.forecast import forecast
 from waveq.method.freezing import forecast_freezing
 from waveq.method.guards import Guards
+from waveq.method.history import History
 from waveq.method.learned_policy import policy_of
 from waveq.method.lost_layers import lost_layers
-from waveq.method.operands import InputOperand
+from waveq.method.operands import InputOperand, operands_of
 from waveq.method.progress import Progress
 from waveq.method.relus import relus_left_out
 from waveq.method.settings import Settings, WaveLayer
 from waveq.policy import Policy
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 __all__ = ["View"]
 
@@ -39,6 +46,7 @@ class View:
         self._model = model
         self._layers = dict(layers)
         self._progress = Progress(model, self._all, settings)
+        self._history = History(operands_of(self._all), self._progress)
         self._guards = Guards(model, self._all, settings)
         self._left = ""  # how the model was left: "finalised" or "removed"
         self._last_policy: Policy | None = None
@@ -184,6 +192,43 @@ class View:
         if self.learning:
             return []
         return lost_layers(self._all) + (off_levels(self._all) if self.settings.forward == "float" else [])
+
+    def history(self) -> pd.DataFrame:
+        """What the run went through, a row for each recorded step and each weight, or inputs whose bits are learned.
+
+        Recorded by itself: every step at first, evenly thinned as the run grows, at most 1,000 steps with the first
+        one always among them; the present comes last. It can still be read after ``finalize`` and ``remove``. It does
+        not travel in checkpoints: a process that goes on from one begins it anew at that step. Loading an earlier step
+        of the same run forgets what came after it. ``rewind`` gives a handle whose history is its own.
+
+        Returns:
+            Columns ``step`` (optimiser steps taken), ``phase``, ``layer`` (its name, "conv1 (inputs)" for inputs),
+            ``beta`` (real bits less one), ``bits`` (total, as they are or would be fixed), ``wave`` (mean sin^2 as
+            ``penalty`` met it; NaN without wave or penalty, where no compiled kernel computed it, for inputs, and for
+            the present), ``lambda_w``,
+            ``lambda_beta`` (as a budget has driven it; 0 outside of phase 2, where no bit is paid for), ``price`` (of
+            one bit of this layer, lambda_beta c_i of eq. 2.2; 0 where its bits are fixed).
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+
+        Example:
+            >>> from waveq import attach
+            >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+            >>> wq = attach(net, bits=4)
+            >>> (net(torch.ones(3, 8)).sum() + wq.penalty()).backward(); wq.step()
+            >>> wq.history()[["step", "layer", "beta", "bits"]].values.tolist()
+            [[0, '0', 3.0, 4], [0, '2', 3.0, 4], [1, '0', 3.0, 4], [1, '2', 3.0, 4]]
+        """
+        return self._history.frame()
+
+    def plot(self) -> Figure:
+        """The bits over the steps, ``waveq.plot_learning(wq.history())``.
+
+        Raises:
+            ModuleNotFoundError: pandas or matplotlib is not installed.
+        """
+        return plot_learning(self.history())
 
     def policy(self) -> Policy:
         """The bits with their betas, scales and provenance; after ``finalize`` those it was finalised with.

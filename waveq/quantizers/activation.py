@@ -144,6 +144,7 @@ class DataStarted(ActivationQuantizer):
 
     @torch.no_grad()
     def _begin(self, x: Tensor, signed: bool) -> None:
+        x = x.values() if x.is_nested else x
         self.start(x.float(), signed)
         if self.training and bool(mean_over_ranks(x.any().float())):  # the ranks must agree on when it is over
             self.started.fill_(True)
@@ -227,12 +228,14 @@ def _steps_of(bits: int, signed: bool) -> float:
 
 
 def features_of(x: Tensor) -> int:
-    """Values in one sample, at least 1; a tensor without a batch axis is one sample.
+    """Values in one sample, at least 1; a tensor without a batch axis is one sample, nested samples count their mean.
 
     Example:
         >>> features_of(torch.zeros(8, 3, 5)), features_of(torch.zeros(7))
         (15, 7)
     """
+    if x.is_nested:  # of torch's encoders, in evaluation
+        return max(1, x.values().numel() // x.size(0))
     return max(1, math.prod(x.shape[1:]) if x.ndim > 1 else x.numel())  # the batch's size is open in an export
 
 

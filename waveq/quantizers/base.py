@@ -118,7 +118,10 @@ class WeightQuantizer(nn.Module):
         self.scale = self.scale_modes[0] if scale is None else check_scale_mode(scale)
         if self.scale not in self.scale_modes:
             known = " or ".join(map(repr, self.scale_modes))
-            raise ValueError(f"quantizer {self.method!r} has its own levels and takes scale {known}, not {scale!r}")
+            raise ValueError(
+                f"quantizer {self.method!r} has its own levels and takes scale {known}, not {scale!r} (which 'dorefa', "
+                "'wrpn', 'midrise' and 'pact' have)"
+            )
         self._channels: Outputs | None = None
         self._numbers = 1
         if channels is not None:
@@ -295,9 +298,10 @@ def check_channels(method: type[WeightQuantizer] | WeightQuantizer, scale: Scale
             "or 'lsq'"
         )
     if (scale or (method.scale_modes[0] if isinstance(method, type) else method.scale)) == "none":
+        known = " or ".join(repr(mode) for mode in method.scale_modes if mode != "none")
         raise ValueError(
             "granularity 'channel' is a scale for each output channel, and scale 'none' has no scale: take scale "
-            f"'max' or 'learned' with quantizer {name!r}"
+            f"{known} with quantizer {name!r}"
         )
 
 

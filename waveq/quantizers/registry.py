@@ -265,7 +265,8 @@ def make_quantizer(
     if total_bits is not None and check_total_bits(total_bits, layer=layer) not in found.bit_counts:
         least, most = found.bit_counts[0], found.bit_counts[-1]
         span = f"{least} total bits only" if least == most else f"{least} to {most} total bits"
-        raise ValueError(f"quantizer {name!r} has {span}, not {total_bits}{where}")
+        able = ", ".join(repr(known) for known in quantizer_names() if total_bits in _WEIGHTS[known].bit_counts)
+        raise ValueError(f"quantizer {name!r} has {span}, not {total_bits}{where}; these have: {able}")
     where_outputs = outputs or Outputs()
     channels: dict[str, Any] = {"outputs": where_outputs} if found.by_output else {}
     check_choice("granularity", granularity, get_args(Granularity))
@@ -287,7 +288,7 @@ def quantize_weight(
     weight: Tensor,
     total_bits: int,
     *,
-    quantizer: Quantizer = "dorefa",
+    quantizer: Quantizer = "lsq",
     scale: ScaleMode | None = None,
     granularity: Granularity = "layer",
     outputs: Outputs | None = None,

@@ -28,7 +28,7 @@ from waveq._names import suggestion
 from waveq._policy_file import read_policy_file
 from waveq._reading import parse_json, read_text
 from waveq.method.layer_costs import require_costs
-from waveq.method.options import USUAL_QUANTIZER, Bits, Method, option_names
+from waveq.method.options import Bits, Forward, Method, option_names, usual_quantizer
 from waveq.train.strict import expected, fits
 from waveq.train.user_modules import import_modules, module_name
 
@@ -99,8 +99,8 @@ class TrainConfig(BaseModel):
     """Float weights to start from (a file of `state_dict`); float training is then left out."""
 
     # WaveQ, as `waveq.attach` takes it: names and texts are those of `waveq.method.options.Method`
-    quantizer: str = "dorefa"
-    """Weight quantiser; where nobody names one, that of a policy file given as `bits`, else the road's usual one."""
+    quantizer: str = "lsq"
+    """Weight quantiser; where nobody names one, that of a policy file given as `bits`, else `usual_quantizer`'s."""
     bits: Literal["learn"] | PositiveInt | dict[str, PositiveInt] | Path = "learn"
     """"learn", total bits of every layer, bits by layer, or a policy file."""
     preset: str = "recommended"
@@ -189,15 +189,14 @@ class TrainConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _usual_quantizer(cls, fields: object) -> object:
-        """Bits from a file are meant for the method that the file names; each road has its own usual one."""
+        """Bits from a file are meant for the method that the file names; each preset and road has its own usual one."""
         if not isinstance(fields, dict) or "quantizer" in fields:
             return fields
         path, named = Path(str(fields.get("bits"))), None
         if path.suffix == ".json" and path.is_file():  # a missing file is said of later
             named = read_policy_file(path).get("quantizer")
-        return fields | {
-            "quantizer": named or USUAL_QUANTIZER["float" if fields.get("forward") == "float" else "quantized"]
-        }
+        forward: Forward = "float" if fields.get("forward") == "float" else "quantized"
+        return fields | {"quantizer": named or usual_quantizer(str(fields.get("preset", "recommended")), forward)}
 
     @field_validator("imports")
     @classmethod

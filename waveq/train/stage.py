@@ -106,7 +106,7 @@ class Stage:
         if self.config.progress:
             callbacks.append(Bar(self.name, self.total_steps, wave))
         with quiet_lightning():
-            trainer = self._trainer(callbacks, self._loggers(wq, from_step), idle=_has_idle_scales(network, wq))
+            trainer = self._trainer(callbacks, self._loggers(wq, from_step))
             trainer.fit(module, self.loader, ckpt_path=checkpoint, weights_only=True)
         require_numbers(network, stage=self.name, step=self.total_steps)
         return recorder.last or recorder.accuracy(network)  # a checkpoint of the last step leaves nothing to train
@@ -123,7 +123,7 @@ class Stage:
         self.loader.load_state_dict(content[LOADER_STATE])
         return path, int(content["global_step"])
 
-    def _trainer(self, callbacks: list[Any], loggers: list[Any], *, idle: bool) -> Trainer:
+    def _trainer(self, callbacks: list[Any], loggers: list[Any]) -> Trainer:
         c = self.config
         distributed = c.devices > 1
         on_cpu = c.accelerator == "cpu" or not torch.cuda.is_available()
@@ -131,7 +131,7 @@ class Stage:
             max_epochs=-(-self.total_steps // steps_per_epoch(c, self.loader)),
             accelerator="cpu" if on_cpu else "gpu",
             devices=c.devices,
-            strategy=_processes("gloo" if on_cpu else "nccl", idle=idle) if distributed else "auto",
+            strategy=DDPStrategy(process_group_backend="gloo" if on_cpu else "nccl") if distributed else "auto",
             precision=_PRECISION[c.precision],
             accumulate_grad_batches=c.accumulate,
             gradient_clip_val=c.clip_norm,
@@ -159,17 +159,3 @@ class Stage:
         behind: dict[str, Any] = {"purge_step": from_step + 1} if from_step else {}
         board = TensorBoardLogger(self.folder.path, name="", version="", default_hp_metric=False, **behind)
         return [MetricsCsv(self.folder.metrics, tuple(names), from_step=from_step), board]
-
-
-def _processes(backend: str, *, idle: bool) -> DDPStrategy:
-    return DDPStrategy(process_group_backend=backend, find_unused_parameters=idle)  # looking for them costs time
-
-
-def _has_idle_scales(network: nn.Module, wq: WaveQ | None) -> bool:
-    """Whether scales or ranges are learned that the forward pass does not use at first, while weights are float."""
-    if wq is None or not wq.learning or wq.settings.preset.quantize_from_phase == 1:
-        return False
-    return any(
-        parameter.requires_grad and ".parametrizations." in name and not name.endswith(".original")
-        for name, parameter in network.named_parameters()
-    )

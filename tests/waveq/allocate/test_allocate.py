@@ -228,7 +228,7 @@ def test_the_second_order_loss_is_the_loss_of_a_quadratic() -> None:
     losses = allocate.hessian_losses(model, traces, errors)
     for name, index in (("0", 0), ("2", 2)):
         for bits in range(2, 6):
-            shift = quantize_weight(model[index].weight.detach(), bits, scale="max") - model[index].weight.detach()
+            shift = quantize_weight(model[index].weight.detach(), bits) - model[index].weight.detach()
             assert losses[name][bits] == pytest.approx(
                 2 * 0.5 * curvature[name] * shift.square().sum().item(), rel=1e-4
             )

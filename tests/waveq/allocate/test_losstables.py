@@ -28,7 +28,7 @@ def data() -> tuple[Tensor, Tensor]:
 
 def test_measured_losses_are_differences_of_cross_entropy() -> None:
     model, (x, y) = network(), data()
-    table = measured_table(PolicyEvaluator(model, (x, y)), (8, 2, 3))
+    table = measured_table(PolicyEvaluator(model, (x, y), quantizer="dorefa"), (8, 2, 3))
     assert table.columns.tolist() == [2, 3, 8]
     assert table[8].tolist() == [0.0, 0.0]
 

@@ -33,7 +33,8 @@ def test_demo_asks_for_the_whole_pipeline_on_digits(
     told = "model.onnx was left out: this target needs the package onnxruntime: pip install 'waveq[export]'"
     assert data["onnx"] == told
     assert main(["demo", "--run", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.endswith(f"{told}\n")
+    page = f"all of it as one page, to open in a browser or to mail: {designed.page}"
+    assert capsys.readouterr().out.endswith(f"{told}\n{page}\n")
 
 
 def test_demo_prints_accuracy_costs_and_place(designed: Any) -> None:

@@ -122,7 +122,7 @@ def test_inputs_in_floating_point_fill_the_range() -> None:
     assert not np.any(layer_inputs(net, "0", torch.zeros(1, 3), 4))
 
 
-@pytest.mark.parametrize("quantizer", ["dorefa", "wrpn", "midrise"])
+@pytest.mark.parametrize("quantizer", ["dorefa", "wrpn", "midrise", "lsq"])
 def test_sums_of_integers_times_both_scales_are_the_layers_output(quantizer: str) -> None:
     net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 3, bias=False))
     wq = waveq.attach(net, quantizer=quantizer, bits=4, activation_bits=3, skip=("0",))

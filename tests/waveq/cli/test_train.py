@@ -153,8 +153,9 @@ def test_a_policy_file_brings_its_quantizer(tmp_path: Path) -> None:
     assert parse_config({"bits": str(path)}).quantizer == "wrpn"
     assert parse_config({"bits": str(path), "quantizer": "lsq"}).quantizer == "lsq"  # refused by attach
     path.write_text('{"conv1": 3}')
-    assert parse_config({"bits": path}).quantizer == "dorefa"
-    assert parse_config({"bits": tmp_path / "none.json"}).quantizer == "dorefa"
+    assert parse_config({"bits": path}).quantizer == "lsq"
+    assert parse_config({"bits": path, "preset": "released"}).quantizer == "dorefa"
+    assert parse_config({"bits": tmp_path / "none.json"}).quantizer == "lsq"
     path.write_text("{")
     with pytest.raises(ValueError, match=r"policy\.json: damaged: not valid JSON"):
         parse_config({"bits": path})

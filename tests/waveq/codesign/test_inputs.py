@@ -9,6 +9,7 @@ import pytest
 
 from stripes_sim import Loom
 from tests.waveq.conftest import tiny_config
+from waveq.codesign.page import page_data
 from waveq.codesign.placement import place_run
 from waveq.codesign.report import write_report
 from waveq.codesign.score import price_policies
@@ -41,6 +42,11 @@ def test_spaces_of_both_operands(run: TrainedRun) -> None:
     again = enumerate_run(run, Loom(), choices=(3,), input_choices=(2, 8), progress=False)
     assert again.equals(frame)
     assert "bits of inputs" in write_report(run.path).read_text()
+    data = page_data(run)
+    assert data["fields"] == [["bits", name] for name in frame.columns[:4]] + [
+        ["activation_bits", name.removesuffix(" (inputs)")] for name in INPUTS
+    ]
+    assert data["policy"]["bits"] == [*run.policy.values(), *(run.policy.activation_bits.values())]
 
 
 @pytest.mark.slow

@@ -45,6 +45,18 @@ def test_learning_data_are_total_bits_by_step(tmp_path: Path) -> None:
     assert save_learning(metrics, tmp_path / "learning.png")
 
 
+@pytest.mark.slow
+def test_lines_of_many_layers_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("waveq.codesign.pictures.save_figure", lambda figure, path: drawn.append(figure))
+    names = [f"layer{number}" for number in range(54)]
+    columns = {f"beta/{name}": [7.0, 3.0] for name in names}
+    pd.DataFrame({"step": [1, 2], "phase": [1, 1], **columns}).to_csv(tmp_path / "metrics.csv", index=False)
+    assert save_learning(tmp_path / "metrics.csv", tmp_path / "learning.png")
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == names
+
+
 def test_nothing_learned_draws_nothing(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.csv"
     metrics.write_text("step,phase,beta/conv1\n")

@@ -40,6 +40,7 @@ FILES = (
     "sensitivity.png",
     "learning.png",
     "report.md",
+    "report.html",
 )
 
 
@@ -80,7 +81,7 @@ def test_accuracies_of_the_table_are_those_of_rounded_networks(designed: Any) ->
         with torch.no_grad():
             for name in run.policy:
                 weight = network.get_submodule(name).weight
-                weight.copy_(quantize_weight(weight, row[name], quantizer="dorefa", scale="max"))
+                weight.copy_(quantize_weight(weight, row[name], quantizer="lsq"))
             accuracy = float((network(images).argmax(1) == labels).double().mean())
         assert row["accuracy"] == pytest.approx(100 * accuracy, abs=1e-9)
 

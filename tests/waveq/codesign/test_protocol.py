@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from stripes_sim import Stripes
+from tests.waveq.conftest import tiny_config
 from waveq.cli.app import main
 from waveq.codesign.protocol import Protocol, evaluation, scale_of
-from waveq.codesign.space import enumerate_run, run_protocol
+from waveq.codesign.space import enumerate_run, run_protocol, run_sensitivity
 from waveq.policy import Policy
 from waveq.threads import torch_threads
 from waveq.train.config import TrainConfig
+from waveq.train.run import train
 from waveq.train.trained_run import TrainedRun
 
 TUNED = Protocol(finetune_epochs=1, finetune_lr=0.02)
@@ -46,6 +48,14 @@ def test_bad_input() -> None:
 def test_the_scale_is_one_that_the_method_has(quantizer: str, scale: str | None, expected: str) -> None:
     run = SimpleNamespace(config=TrainConfig(quantizer=quantizer, scale=scale, bits=3))  # type: ignore[arg-type]
     assert scale_of(run) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_bits_that_the_method_does_not_have_get_no_row(tmp_path: Path) -> None:
+    """LSQ has no 1 bit, to which a layer of 2 bits would go."""
+    train(tiny_config(tmp_path / "run", bits=2, pretrain_epochs=1, epochs=1), say=lambda _line: None)
+    table = run_sensitivity(TrainedRun(tmp_path / "run"), protocol=Protocol())
+    assert table["changed_bits"].tolist() == [3, 3, 3, 3]
 
 
 @pytest.mark.slow
@@ -109,7 +119,11 @@ def test_fine_tuned_space_and_the_protocol_that_sensitivity_takes_from_it(
 @pytest.mark.slow
 def test_quantised_inputs_are_measured_and_fine_tuned_with(run_copy: Path) -> None:
     bits = dict(Policy.load(run_copy / "policy.json"))
-    Policy(bits, activation_bits={"conv2": 1, "fc1": 1}).save(run_copy / "policy.json")
+    inputs: dict[str, Any] = {
+        "activation_bits": {"conv2": 1, "fc1": 1},
+        "provenance": {"activation_quantizer": "range"},
+    }
+    Policy(bits, **inputs).save(run_copy / "policy.json")
     run = TrainedRun(run_copy)
     coarse, coarsely_tuned = evaluation(run, Protocol())(ROWS), evaluation(run, TUNED)(ROWS)
     Policy(bits).save(run_copy / "policy.json")

@@ -72,7 +72,7 @@ def test_model_is_left_alone_and_later_training_does_not_reach_the_evaluator(sim
 
 def test_activations_are_quantised_like_attach_does(simplenet: nn.Module) -> None:
     x, y = images()
-    evaluator = PolicyEvaluator(simplenet, (x, y), activation_bits=3, activation_quantizer="dorefa")
+    evaluator = PolicyEvaluator(simplenet, (x, y), quantizer="dorefa", activation_bits=3, activation_quantizer="dorefa")
     assert evaluator.activation_bits == {"conv2": 3, "fc1": 3, "fc2": 3, "fc3": 3}
     policies = random_policies(4, 5)
     settings = {"activation_bits": dict.fromkeys(["conv2", "fc1", "fc2", "fc3"], (3, False))}
@@ -81,7 +81,7 @@ def test_activations_are_quantised_like_attach_does(simplenet: nn.Module) -> Non
     )
     attached = copy.deepcopy(simplenet)
     row = dict(zip(evaluator.names, map(int, policies[0]), strict=True))
-    waveq.attach(attached, bits=row, activation_bits=3, activation_quantizer="dorefa")
+    waveq.attach(attached, bits=row, quantizer="dorefa", activation_bits=3, activation_quantizer="dorefa")
     with torch.no_grad():
         assert np.array_equal(evaluator.predictions(row)[0], attached.eval()(x).argmax(1).numpy())
 
@@ -90,7 +90,9 @@ def test_signed_inputs_keep_their_sign() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 4))
     x, y = torch.randn(40, 6), torch.randint(4, (40,))
-    evaluator = PolicyEvaluator(model, (x, y), activation_bits={"2": 4}, activation_quantizer="dorefa")
+    evaluator = PolicyEvaluator(
+        model, (x, y), quantizer="dorefa", activation_bits={"2": 4}, activation_quantizer="dorefa"
+    )
     policies = random_policies(3, 2)
     expected = predictions_of(model, evaluator.names, policies, [(x, y)], activation_bits={"2": (4, True)})
     assert np.array_equal(evaluator.predictions(policies), expected)
@@ -116,7 +118,7 @@ def test_data_are_read_in_one_order() -> None:
 
 
 def test_evaluator_travels_to_other_processes(simplenet: nn.Module) -> None:
-    evaluator = PolicyEvaluator(simplenet, images())
+    evaluator = PolicyEvaluator(simplenet, images(), quantizer="dorefa")
     policies = random_policies(3, 5)
     expected = evaluator.accuracy(policies)
     assert np.array_equal(pickle.loads(pickle.dumps(evaluator)).accuracy(policies), expected)
@@ -176,4 +178,4 @@ def test_models_that_cannot_be_evaluated_are_refused(simplenet: nn.Module) -> No
     with pytest.raises(TypeError, match=r"class scores of shape \(n, classes\)"):
         PolicyEvaluator(nn.Sequential(nn.Conv2d(1, 1, 1)), images()).accuracy([{"0": 3}])
     with pytest.raises(ValueError, match="takes one policy, not 2"):
-        PolicyEvaluator(simplenet, images()).correct(random_policies(2, 5))
+        PolicyEvaluator(simplenet, images(), quantizer="dorefa").correct(random_policies(2, 5))

@@ -19,6 +19,7 @@ from waveq.method.chosen import choose_weights
 
 # float64, so that the order of additions cannot push a weight over a rounding boundary
 POLICIES = np.array([[8, 4, 3], [2, 2, 2], [1, 5, 1], [3, 1, 8]], dtype=np.uint8)
+DOREFA: dict[str, Any] = {"quantizer": "dorefa"}  # it has one bit
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -76,7 +77,7 @@ def test_together_equals_one_at_a_time(settings: dict[str, object]) -> None:
 def test_one_policy_equals_attach_in_an_ordinary_loop(granularity: Any) -> None:
     model, row, settings = network(), POLICIES[0], dataclasses.replace(recipe(), granularity=granularity)
     bits = dict(zip(("0", "4", "8"), map(int, row), strict=True))
-    wq = waveq.attach(model, bits=bits, scale="max", granularity=granularity, lambda_w=0.0)
+    wq = waveq.attach(model, quantizer="dorefa", bits=bits, scale="max", granularity=granularity, lambda_w=0.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
     x, y = data()
     generator = torch.Generator().manual_seed(settings.seed)
@@ -101,11 +102,12 @@ def test_one_policy_equals_attach_in_an_ordinary_loop(granularity: Any) -> None:
 def test_quantised_inputs_are_those_of_attach() -> None:
     model = network()
     model[7] = nn.Identity()
-    tuner = PolicyFinetuner(model, data(), data(), activation_bits=3, batch_size=16, lr=0.05, together=2)
+    common: dict[str, Any] = {**DOREFA, "activation_bits": 3}
+    tuner = PolicyFinetuner(model, data(), data(), **common, batch_size=16, lr=0.05, together=2)
     assert tuner.activation_bits == {"4": 3, "8": 3}
     together = tuner.correct(POLICIES[:2])
     row = dict(zip(tuner.names, map(int, POLICIES[0]), strict=True))
-    wq = waveq.attach(model, bits=row, scale="max", lambda_w=0.0, activation_bits=3)
+    wq = waveq.attach(model, bits=row, scale="max", lambda_w=0.0, **common)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     x, y = data()
     for batch in torch.randperm(len(y), generator=torch.Generator().manual_seed(0)).split(16):
@@ -122,7 +124,7 @@ def test_accuracies_do_not_depend_on_the_grouping_and_leave_everything_alone() -
     model, before, state = network(), copy.deepcopy(network().state_dict()), torch.get_rng_state()
     found, seen = [], []
     for together in (1, 3, 4):
-        tuner = PolicyFinetuner(model, data(), data(40, seed=2), epochs=1, batch_size=16, lr=0.05, together=together)
+        tuner = PolicyFinetuner(model, data(), data(40, seed=2), **DOREFA, batch_size=16, lr=0.05, together=together)
         torch.set_rng_state(state)
         found.append(tuner.accuracy(POLICIES, progress=lambda done, total: seen.append((done, total))))
         assert torch.equal(torch.get_rng_state(), state)
@@ -136,7 +138,7 @@ def test_threads_do_not_change_the_answer(kind: str) -> None:
     model, before = network(), torch.get_num_threads()
     if kind == "plain":
         model[7] = nn.Identity()
-    tuner = PolicyFinetuner(model, data(), data(40, seed=2), batch_size=16, lr=0.05, together=1)
+    tuner = PolicyFinetuner(model, data(), data(40, seed=2), **DOREFA, batch_size=16, lr=0.05, together=1)
     assert tuner._draws_random_numbers(POLICIES) == (kind == "dropout")
     try:
         found = []
@@ -162,13 +164,13 @@ def test_fine_tuning_repairs_what_rounding_broke() -> None:
         loss.backward()
         optimizer.step()
     row = np.array([[1, 1]], dtype=np.uint8)
-    rounded = waveq.PolicyEvaluator(model, (x, y), scale="none").accuracy(row)[0]
-    tuned = finetune_policies(model, row, (x, y), (x, y), scale="none", epochs=10, batch_size=50, lr=0.05)[0]
+    rounded = waveq.PolicyEvaluator(model, (x, y), **DOREFA, scale="none").accuracy(row)[0]
+    tuned = finetune_policies(model, row, (x, y), (x, y), **DOREFA, scale="none", epochs=10, batch_size=50, lr=0.05)[0]
     assert tuned > rounded + 0.03
 
 
 def test_auto_measures_and_takes_the_faster_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    tuner = PolicyFinetuner(network(), data(), data(), batch_size=16)
+    tuner = PolicyFinetuner(network(), data(), data(), **DOREFA, batch_size=16)
     tuner.accuracy(POLICIES[:1])
     assert tuner.group is None  # a single policy decides nothing
     monkeypatch.setattr("waveq.evaluate.finetune.seconds_per_policy", lambda group, x, y: 1.0 / group.size)

@@ -76,7 +76,7 @@ def policies_for(layers: int, count: int, seed: int = 0) -> np.ndarray:
 def test_branches_equal_the_slow_twin(lengths: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     model, loader = settled(Branches()), batches(lengths)
-    evaluator = PolicyEvaluator(model, loader)
+    evaluator = PolicyEvaluator(model, loader, quantizer="dorefa")
     policies = policies_for(6, 30)
     assert np.array_equal(evaluator.predictions(policies), predictions_of(model, evaluator.names, policies, loader))
     assert evaluator.plain_reason is None
@@ -89,7 +89,7 @@ def test_zoo_networks_equal_the_slow_twin(network: str, size: int) -> None:
     torch.manual_seed(0)
     model = settled(build(network, in_channels=1, input_size=size, width=0.5), size)
     loader = batches((24, 24), size)
-    evaluator = PolicyEvaluator(model, loader, activation_bits=4, activation_quantizer="dorefa")
+    evaluator = PolicyEvaluator(model, loader, quantizer="dorefa", activation_bits=4, activation_quantizer="dorefa")
     signed = dict.fromkeys(evaluator.activation_bits, (4, False))
     policies = policies_for(len(evaluator.names), 12)
     expected = predictions_of(model, evaluator.names, policies, loader, activation_bits=signed)
@@ -101,7 +101,7 @@ def test_scores_are_equal_to_the_last_bit() -> None:
     torch.manual_seed(0)
     model = settled(Branches()).eval()
     x = data()[0]
-    plain = PolicyEvaluator(model, data(), share_prefixes=False)
+    plain = PolicyEvaluator(model, data(), quantizer="dorefa", share_prefixes=False)
     policies = policies_for(6, 20)
     tape = tape_of(plain, x)
     tree = grow_tree(policies, tape.order)
@@ -115,7 +115,7 @@ def test_scores_are_equal_to_the_last_bit() -> None:
 
 def test_layers_are_met_in_the_order_of_the_network() -> None:
     model = Branches().eval()
-    evaluator = PolicyEvaluator(model, data())
+    evaluator = PolicyEvaluator(model, data(), quantizer="dorefa")
     tape = tape_of(evaluator, data(4)[0])
     assert [evaluator.names[layer] for layer in tape.order] == ["stem", "left", "right", "twice", "out"]
 
@@ -127,7 +127,9 @@ def test_every_prefix_is_run_once(monkeypatch: pytest.MonkeyPatch, joined: bool)
     run, scores = _prefix_walk._run, Ending.scores
     monkeypatch.setattr(_prefix_walk, "_run", lambda segment, values: (runs.append("segment"), run(segment, values)))
     monkeypatch.setattr(Ending, "scores", lambda *args: (runs.append("ending"), scores(*args))[1] if joined else None)
-    evaluator = PolicyEvaluator(build("simplenet5", in_channels=1, input_size=16), batches((10,), 16))
+    evaluator = PolicyEvaluator(
+        build("simplenet5", in_channels=1, input_size=16), batches((10,), 16), quantizer="dorefa"
+    )
     space = np.array(list(itertools.product((2, 3, 8), repeat=5)), dtype=np.uint8)
     np.random.default_rng(0).shuffle(space)
     evaluator.accuracy(space[:8])  # records the tape
@@ -163,8 +165,8 @@ def test_a_policy_scores_the_same_in_any_company() -> None:
     model = settled(Branches())
     policies = policies_for(6, 40)
     loader = batches((20, 20, 10))
-    together = PolicyEvaluator(model, loader).predictions(policies)
-    evaluator = PolicyEvaluator(model, loader)
+    together = PolicyEvaluator(model, loader, quantizer="dorefa").predictions(policies)
+    evaluator = PolicyEvaluator(model, loader, quantizer="dorefa")
     assert np.array_equal(evaluator.predictions(policies[:10]), together[:10])
     assert np.array_equal(evaluator.predictions(policies[3]), together[[3]])
     assert np.array_equal(evaluator.predictions(policies[::-1]), together[::-1])
@@ -176,23 +178,25 @@ def test_a_policy_scores_the_same_in_any_company() -> None:
 def test_memory_bounds_the_samples_taken_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model, policies, loader = settled(Branches()), policies_for(6, 10), batches((10,) * 5)
-    roomy = PolicyEvaluator(model, loader)
+    roomy = PolicyEvaluator(model, loader, quantizer="dorefa")
     expected = roomy.predictions(policies)
     (plan,) = roomy._replay._plans.values()
     sample_bytes = next(iter(plan.tapes.values())).sample_bytes
-    tight = PolicyEvaluator(model, loader, memory_bytes=11 * sample_bytes)
+    tight = PolicyEvaluator(model, loader, quantizer="dorefa", memory_bytes=11 * sample_bytes)
     with warnings.catch_warnings():
         # Where sums depend on where data lie in memory, no chunk that fits may agree: one by one, with the same answer.
         warnings.filterwarnings("ignore", message="policies are evaluated one by one")
         assert np.array_equal(tight.predictions(policies), expected)
     with monkeypatch.context() as patch:
         patch.setattr(type(tight._replay), "_agrees", lambda *_args: True)
-        bounded = PolicyEvaluator(model, loader, memory_bytes=11 * sample_bytes)
+        bounded = PolicyEvaluator(model, loader, quantizer="dorefa", memory_bytes=11 * sample_bytes)
         bounded.predictions(policies)
     (plan,) = bounded._replay._plans.values()
     assert max(plan.tapes) * plan.at_once <= 11
     with pytest.warns(UserWarning, match="memory_bytes=10 is less than one sample needs"):
-        assert np.array_equal(PolicyEvaluator(model, loader, memory_bytes=10).predictions(policies), expected)
+        assert np.array_equal(
+            PolicyEvaluator(model, loader, quantizer="dorefa", memory_bytes=10).predictions(policies), expected
+        )
 
 
 @pytest.mark.slow
@@ -204,7 +208,7 @@ def test_threads_do_not_change_the_answer_and_are_given_back() -> None:
         answers = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            answers.append(PolicyEvaluator(model, batches((30, 20))).accuracy(policies))
+            answers.append(PolicyEvaluator(model, batches((30, 20)), quantizer="dorefa").accuracy(policies))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -239,7 +243,7 @@ class Batchwise(Moody):
 def test_models_without_a_tape_are_evaluated_plainly_with_a_warning(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
     model, x, y = kind(), torch.randn(30, 4), torch.randint(3, (30,))
-    evaluator = PolicyEvaluator(model, (x, y))
+    evaluator = PolicyEvaluator(model, (x, y), quantizer="dorefa")
     policies = policies_for(1, 10)
     with pytest.warns(UserWarning, match="prefixes cannot be shared"):
         found = evaluator.predictions(policies)
@@ -256,7 +260,7 @@ def test_chunks_grow_until_scores_agree() -> None:
     torch.manual_seed(0)
     model, x, y = Batchwise(), torch.randn(3000, 4), torch.randint(3, (3000,))
     policies = policies_for(1, 10)
-    evaluator = PolicyEvaluator(model, (x, y))
+    evaluator = PolicyEvaluator(model, (x, y), quantizer="dorefa")
     assert np.array_equal(evaluator.predictions(policies), predictions_of(model, evaluator.names, policies, [(x, y)]))
     assert evaluator.plain_reason is None
     (plan,) = evaluator._replay._plans.values()

@@ -127,6 +127,7 @@ def test_a_policy_is_worth_what_its_finalised_network_is(name: str, quantizer: s
 @pytest.mark.parametrize("name", MODELS)
 def test_shared_prefixes_change_nothing(name: str, activation_bits: int | None) -> None:
     model, data, options = case(name)
+    options["quantizer"] = "dorefa"  # it has one bit, and policies below take it
     shared = PolicyEvaluator(model, data, activation_bits=activation_bits, **options)
     alone = PolicyEvaluator(model, data, activation_bits=activation_bits, share_prefixes=False, **options)
     rows = np.random.default_rng(0).integers(1, 9, size=(20, len(shared.names))).astype(np.uint8)
@@ -158,7 +159,7 @@ def test_bits_are_allocated_for_the_same_weights(name: str) -> None:
 
 def test_inputs_get_the_ranges_that_calibration_finds_in_the_float_network() -> None:
     model, (x, y), _ = case("linear")
-    evaluator = PolicyEvaluator(model, (x, y), activation_bits=4)
+    evaluator = PolicyEvaluator(model, (x, y), quantizer="dorefa", activation_bits=4)
     seen: list[Tensor] = []
     model.head.register_forward_pre_hook(lambda _module, args: seen.append(args[0].detach()))
     model(x)
@@ -171,7 +172,13 @@ def test_inputs_get_the_ranges_that_calibration_finds_in_the_float_network() -> 
 
 def test_each_method_brings_its_input_quantiser_and_its_scale() -> None:
     model, data, _ = case("linear")
-    for quantizer, inputs, scale in (("dorefa", "range", "max"), ("lsq", "lsq", "learned"), ("pact", "pact", "max")):
+    expected = {
+        None: ("lsq", "learned"),
+        "dorefa": ("range", "max"),
+        "lsq": ("lsq", "learned"),
+        "pact": ("pact", "max"),
+    }
+    for quantizer, (inputs, scale) in expected.items():
         evaluator = PolicyEvaluator(model, data, quantizer=quantizer, activation_bits=4)
         assert evaluator._model.head.waveq_restore_inputs.quantizer.method == inputs
         assert evaluator.scale == scale

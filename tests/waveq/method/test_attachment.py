@@ -98,20 +98,22 @@ def test_bits_as_number_mapping_and_policy() -> None:
     names = ["conv1", "depthwise", "grouped", "again", "fc"]
     assert waveq.attach(FunctionalNet(), bits=5).bits() == dict.fromkeys(names, 5)
     mapping = dict(zip(names, (8, 2, 3, 1, 9), strict=True))
-    assert waveq.attach(FunctionalNet(), bits=mapping).bits() == mapping
-    policy = waveq.Policy(mapping)
+    assert waveq.attach(FunctionalNet(), bits=mapping, quantizer="dorefa").bits() == mapping
+    policy = waveq.Policy(mapping, quantizer="dorefa")
     assert waveq.attach(FunctionalNet(), bits=policy).bits() == mapping
+    with pytest.raises(ValueError, match=r"'lsq' has 2 to 9 total bits, not 1 \(layer 'again'\); these have: 'dorefa'"):
+        waveq.attach(FunctionalNet(), bits=mapping)
     assert waveq.attach(FunctionalNet(), bits=np.uint8(3)).bits() == dict.fromkeys(names, 3)  # type: ignore[arg-type]
     rows = np.array([[8, 2, 3, 4, 9]], dtype=np.uint8)
     assert waveq.attach(FunctionalNet(), bits=dict(zip(names, rows[0], strict=True))).bits()["fc"] == 9
 
 
-def test_the_quantizer_is_the_users_or_the_policys_or_dorefa() -> None:
+def test_the_quantizer_is_the_users_or_the_policys_or_the_presets() -> None:
     plain = dict.fromkeys(("0", "2", "4"), 3)
     policy = waveq.Policy(plain, quantizer="wrpn")
     for bits, given, used in (
-        (plain, None, "dorefa"),
-        (waveq.Policy(plain), None, "dorefa"),
+        (plain, None, "lsq"),
+        (waveq.Policy(plain), None, "lsq"),
         (waveq.Policy(plain), "wrpn", "wrpn"),
         (policy, None, "wrpn"),
         (policy, "wrpn", "wrpn"),
@@ -120,6 +122,8 @@ def test_the_quantizer_is_the_users_or_the_policys_or_dorefa() -> None:
         assert waveq.attach(mlp(), bits=bits, quantizer=given).settings.quantizer == used
     with pytest.raises(ValueError, match="quantizer='dorefa' contradicts bits, a policy made with 'wrpn'; leave"):
         waveq.attach(mlp(), bits=policy, quantizer="dorefa")
+    for preset in ("paper", "released"):
+        assert waveq.attach(mlp(), bits=plain, preset=preset).settings.quantizer == "dorefa"
 
 
 def test_a_policy_brings_back_what_it_was_learned_with() -> None:

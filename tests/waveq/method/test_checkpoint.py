@@ -186,7 +186,16 @@ MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"bits": 3, "quantizer": "dorefa", "scale": "max"},
         r"quantizer 'wrpn' there, 'dorefa' here \(layers 0, 2, 4\)",
     ),
-    "scale": ({"bits": 3, "scale": "max"}, {"bits": 3, "scale": "none"}, "scale 'max' there, 'none' here"),
+    "scale": (
+        {"bits": 3, "scale": "max", "quantizer": "dorefa"},
+        {"bits": 3, "scale": "none", "quantizer": "dorefa"},
+        "scale 'max' there, 'none' here",
+    ),
+    "another default": (
+        {"bits": 3, "quantizer": "dorefa"},
+        {"bits": 3},
+        r"quantizer 'dorefa' there, 'lsq' here \(layers 0, 2, 4\)",
+    ),
     "learned scale": (
         {"bits": 3, "scale": "max", "quantizer": "wrpn"},
         {"bits": 3, "scale": "learned", "quantizer": "wrpn"},

@@ -46,7 +46,7 @@ def train(model: nn.Module, wq: waveq.WaveQ, steps: int = 3) -> None:
 def finalised(method: str, bits: int = 3) -> nn.Sequential:
     """Do not change it."""
     model = network()
-    wq = waveq.attach(model, bits=3, activation_bits=bits, activation_quantizer=method)
+    wq = waveq.attach(model, quantizer="dorefa", bits=3, activation_bits=bits, activation_quantizer=method)
     train(model, wq)
     expected = model.eval()(images())
     wq.finalize()
@@ -213,7 +213,7 @@ def test_attaching_again_replaces_it() -> None:
     wq.remove()
     assert [type(module) for module in model.modules()] == [type(module) for module in network().modules()]
     model = copy.deepcopy(finalised("lsq"))
-    wq = waveq.attach(model, bits=3)  # says nothing of inputs: they stay as they are
+    wq = waveq.attach(model, quantizer="dorefa", bits=3)  # says nothing of inputs: they stay as they are
     wq.finalize()
     assert torch.equal(model(images()), finalised("lsq")(images()))
 

@@ -74,8 +74,10 @@ def test_unequal_depthwise_channels_keep_their_shape_at_four_bits() -> None:
     weight *= torch.logspace(-3.0, -1.0, 64).reshape(64, 1, 1, 1)
     weight[0] *= 1000.0
     small = weight[1:]
-    by_tensor = _relative_errors(small, quantize_weight(weight, 4, scale="max")[1:])
-    by_channel = _relative_errors(small, quantize_weight(weight, 4, scale="max", granularity="channel")[1:])
+    by_tensor = _relative_errors(small, quantize_weight(weight, 4, quantizer="dorefa", scale="max")[1:])
+    by_channel = _relative_errors(
+        small, quantize_weight(weight, 4, quantizer="dorefa", scale="max", granularity="channel")[1:]
+    )
     assert by_tensor.min() > 1.0
     assert by_tensor.max() > 70.0
     assert by_channel.max() < 0.1
@@ -207,7 +209,11 @@ def test_experts_keep_one_scale_each() -> None:
         ({"quantizer": "lqnets"}, "'lqnets' has no granularity 'channel': its levels differ between output channels"),
         ({"quantizer": "dsq"}, "'dsq' has no granularity 'channel'; leave granularity out, or take 'dorefa', 'wrpn'"),
         ({"quantizer": "ttq", "bits": 2}, "'ttq' has no granularity 'channel'"),
-        ({"scale": "none"}, "scale 'none' has no scale: take scale 'max' or 'learned' with quantizer 'dorefa'"),
+        (
+            {"quantizer": "dorefa", "scale": "none"},
+            "scale 'none' has no scale: take scale 'max' or 'learned' with quantizer 'dorefa'",
+        ),
+        ({"scale": "none"}, "scale 'none' has no scale: take scale 'learned' with quantizer 'lsq'"),
         ({"preset": "released"}, "scale 'none' has no scale"),
     ],
 )
@@ -246,7 +252,7 @@ def test_a_policy_is_evaluated_on_the_levels_that_it_was_made_for() -> None:
     with pytest.raises(ValueError, match=r"granularity='channel', policies are evaluated with 'layer'"):
         waveq.PolicyEvaluator(_network(), (x, y)).accuracy([policy])
     with pytest.raises(ValueError, match="scale 'none' has no scale"):
-        waveq.PolicyEvaluator(_network(), (x, y), granularity="channel", scale="none")
+        waveq.PolicyEvaluator(_network(), (x, y), quantizer="dorefa", granularity="channel", scale="none")
 
 
 @pytest.mark.slow

@@ -285,4 +285,4 @@ def test_wave_is_zero_on_the_grid_and_half_where_weights_are_spread() -> None:
 
 def test_repr_says_where_the_run_stands() -> None:
     wq = waveq.attach(mlp(), total_steps=100)
-    assert repr(wq) == "WaveQ(3 layers, 94.0 % of the weights, dorefa, phase 1, step 0 of 100, mean 8.00 bits)"
+    assert repr(wq) == "WaveQ(3 layers, 94.0 % of the weights, lsq, phase 1, step 0 of 100, mean 8.00 bits)"

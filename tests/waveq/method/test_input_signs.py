@@ -90,7 +90,7 @@ def test_signs_that_cannot_be_told(options: dict[str, Any], complaint: str) -> N
 
 def test_a_relu_that_is_left_out_is_no_negative_input() -> None:
     model = mlp()
-    wq = waveq.attach(model, bits=4, activation_bits=4)
+    wq = waveq.attach(model, bits=4, activation_bits=4, activation_quantizer="range")
     for _ in range(3):
         (model(torch.randn(8, 6)).sum() + wq.penalty()).backward()
         wq.step()

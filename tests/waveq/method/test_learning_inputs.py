@@ -244,7 +244,7 @@ def test_the_forecast_speaks_of_inputs() -> None:
 @pytest.mark.slow
 def test_relus_are_left_out_once_the_bits_are_fixed() -> None:
     model = mlp()
-    wq = waveq.attach(model, **BOTH, total_steps=40)
+    wq = waveq.attach(model, **BOTH, activation_quantizer="range", total_steps=40)
     optimizer, data = OPTIMIZERS["sgd"](model.parameters()), batches(40)
     train(model, wq, optimizer, data[:10])
     assert wq.phase == 2

@@ -34,7 +34,9 @@ def run(order: str, steps: int = 12, **options: Any) -> tuple[nn.Module, list[fl
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"quantizer": "lsq"}, {"bits": "learn", "total_steps": 12}, {"scale": "none"}], ids=str
+    "options",
+    [{}, {"quantizer": "lsq"}, {"bits": "learn", "total_steps": 12}, {"quantizer": "dorefa", "scale": "none"}],
+    ids=str,
 )
 def test_gradients_may_be_cleared_before_or_after_the_step(options: dict[str, Any]) -> None:
     (one, strengths), (other, same) = (run(order, **options) for order in ("step, zero", "zero, step"))

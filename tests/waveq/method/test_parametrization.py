@@ -296,7 +296,7 @@ def test_inputs_given_by_keyword_are_quantised_too() -> None:
 
 def test_a_new_attachment_replaces_finalised_input_quantisers() -> None:
     model = FunctionalNet()
-    waveq.attach(model, bits=4, activation_bits=1).finalize()
+    waveq.attach(model, bits=4, activation_bits=1, activation_quantizer="range").finalize()
     waveq.attach(model, bits=4, activation_bits=8)
     seen = []
     model.fc.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from waveq.functional import BETA_MAX
+from waveq.method.options import usual_quantizer
 from waveq.method.presets import PRESETS, get_preset
 from waveq.quantizers.base import check_scale_mode
 
@@ -37,6 +38,12 @@ def test_recommended_keeps_the_two_paths_apart() -> None:
     assert ours.balance
     assert ours.scale == "max"
     assert ours.hysteresis > 0
+
+
+def test_only_recommended_leaves_the_quantizer_of_the_paper() -> None:
+    usual = {name: usual_quantizer(name) for name in PRESETS}
+    assert usual == {"paper": "dorefa", "released": "dorefa", "recommended": "lsq"}
+    assert {usual_quantizer(name, "float") for name in PRESETS} == {"midrise"}
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -109,7 +109,7 @@ def attached(make: Callable[[], nn.Module], **choices: Any) -> tuple[nn.Module, 
     """A model that has seen the signs of its inputs and one step."""
     torch.manual_seed(0)
     model = make()
-    handle = waveq.attach(model, **{"bits": 4, "activation_bits": 3, **choices})
+    handle = waveq.attach(model, **{"quantizer": "dorefa", "bits": 4, "activation_bits": 3, **choices})
     with torch.no_grad():
         model(images())
     handle.step()
@@ -196,7 +196,7 @@ def test_whole_trainings_end_with_the_same_weights(chain: str) -> None:
     for fused in (True, False):
         torch.manual_seed(0)
         model = CHAINS[chain][0]()
-        handle = waveq.attach(model, total_steps=12, activation_bits=3)
+        handle = waveq.attach(model, total_steps=12, quantizer="dorefa", activation_bits=3)
         if not fused:
             Leaning(model).remove()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -242,7 +242,7 @@ def test_the_open_kernel_is_the_relu_and_the_closed_one(values: list[float], bit
 
 def test_the_relu_runs_until_the_sign_is_known(runs: list[nn.Module]) -> None:
     model = CHAINS["plain"][0]()
-    handle = waveq.attach(model, bits=4, activation_bits=3)
+    handle = waveq.attach(model, bits=4, quantizer="dorefa", activation_bits=3)
     for _ in range(2):  # and to the end of that step, for a backward pass may compute it again
         model(images())
         assert len(runs) == 1
@@ -257,7 +257,7 @@ def test_the_relu_runs_until_the_sign_is_known(runs: list[nn.Module]) -> None:
 def test_a_checkpoint_brings_the_sign(runs: list[nn.Module]) -> None:
     model, _ = attached(CHAINS["plain"][0])
     later = CHAINS["plain"][0]()
-    handle = waveq.attach(later, bits=4, activation_bits=3)
+    handle = waveq.attach(later, bits=4, quantizer="dorefa", activation_bits=3)
     later.load_state_dict(model.state_dict())
     assert handle.relus_left_out == {"1": "2"}
     runs.clear()
@@ -267,7 +267,7 @@ def test_a_checkpoint_brings_the_sign(runs: list[nn.Module]) -> None:
 
 def test_inputs_with_a_sign_keep_the_relu(runs: list[nn.Module]) -> None:
     model = CHAINS["plain"][0]()
-    handle = waveq.attach(model, bits=4, activation_bits=3)
+    handle = waveq.attach(model, bits=4, quantizer="dorefa", activation_bits=3)
     model[2](torch.randn(2, 4, 8, 8))  # the layer is used elsewhere too
     handle.step()
     model(images())
@@ -277,7 +277,7 @@ def test_inputs_with_a_sign_keep_the_relu(runs: list[nn.Module]) -> None:
 
 def test_the_relu_runs_while_nothing_is_quantised(runs: list[nn.Module]) -> None:
     model = CHAINS["plain"][0]()
-    handle = waveq.attach(model, total_steps=9, activation_bits=3)
+    handle = waveq.attach(model, total_steps=9, quantizer="dorefa", activation_bits=3)
     counts = []
     for _ in range(9):
         (model(images()).square().mean() + handle.penalty()).backward()
@@ -291,7 +291,7 @@ def test_the_relu_runs_while_nothing_is_quantised(runs: list[nn.Module]) -> None
 
 
 def test_the_float_road_quantises_inputs_and_leaves_the_relu_out() -> None:
-    model, handle = attached(CHAINS["plain"][0], forward="float", total_steps=10)
+    model, handle = attached(CHAINS["plain"][0], quantizer="midrise", forward="float", total_steps=10)
     assert handle.relus_left_out == {"1": "2"}
     assert_same(model, unfused(model), images())
 
@@ -454,7 +454,7 @@ def test_activation_checkpointing_from_the_first_step_on(reentrant: bool) -> Non
     for checkpointed in (True, False):
         torch.manual_seed(0)
         model = CHAINS["three layers"][0]()
-        handle = waveq.attach(model, bits=4, activation_bits=3)
+        handle = waveq.attach(model, bits=4, quantizer="dorefa", activation_bits=3)
         grads = []
         for _ in range(3):
             x = images().requires_grad_()

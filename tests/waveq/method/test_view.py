@@ -26,6 +26,8 @@ LOOKS: dict[str, Callable[[waveq.WaveQ], object]] = {
     "betas": lambda wq: wq.betas(),
     "mean_bits": lambda wq: wq.mean_bits(),
     "wave": lambda wq: wq.wave(),
+    "history": lambda wq: wq.history(),
+    "plot": lambda wq: wq.plot(),
     "on_levels": lambda wq: wq.on_levels(),
     "frozen_weights": lambda wq: wq.frozen_weights(),
     "forecast": lambda wq: wq.forecast(),
@@ -69,7 +71,9 @@ def loaded() -> tuple[nn.Module, waveq.WaveQ]:
     return model, wq
 
 
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize(
+    "look", [pytest.param(look, marks=pytest.mark.slow) if look == "plot" else look for look in LOOKS]
+)
 @pytest.mark.parametrize(
     "make",
     [

@@ -170,10 +170,14 @@ def test_wrpn_is_the_published_formula(w: Tensor, bits: int) -> None:
 def test_dorefa_by_hand() -> None:
     w = torch.tensor([-0.5, -0.1, 0.0, 0.2, 0.5])
     # tanh/max: -1, -0.2157, 0, 0.4271, 1; two bits: levels -1, -1/3, 1/3, 1 with boundaries -2/3, 0 (to even: +), 2/3
-    assert quantize_weight(w, 2, scale="none").tolist() == pytest.approx([-1, -1 / 3, 1 / 3, 1 / 3, 1])
-    assert quantize_weight(w, 2, scale="max").tolist() == pytest.approx([-0.5, -1 / 6, 1 / 6, 1 / 6, 0.5])
+    assert quantize_weight(w, 2, quantizer="dorefa", scale="none").tolist() == pytest.approx(
+        [-1, -1 / 3, 1 / 3, 1 / 3, 1]
+    )
+    assert quantize_weight(w, 2, quantizer="dorefa", scale="max").tolist() == pytest.approx(
+        [-0.5, -1 / 6, 1 / 6, 1 / 6, 0.5]
+    )
     # one bit: sign(w) E|w| with E|w| = 1.3 / 5, and 0 counts as positive
-    assert quantize_weight(w, 1).tolist() == pytest.approx([-0.26, -0.26, 0.26, 0.26, 0.26])
+    assert quantize_weight(w, 1, quantizer="dorefa").tolist() == pytest.approx([-0.26, -0.26, 0.26, 0.26, 0.26])
 
 
 def test_wrpn_by_hand() -> None:

@@ -125,7 +125,7 @@ def test_the_method_of_a_stage() -> None:
     fixed = config.method({"conv1": 3}, None)
     assert (fixed.bits, fixed.total_steps, fixed.lambda_w) == ({"conv1": 3}, None, 0.3)
     assert (fixed.lambda_beta, fixed.target) == (None, None)
-    assert TrainConfig(rewind=False).method("learn", 10) == Method(quantizer="dorefa", total_steps=10)
+    assert TrainConfig(rewind=False).method("learn", 10) == Method(quantizer="lsq", total_steps=10)
 
 
 def test_the_method_where_inputs_learn() -> None:

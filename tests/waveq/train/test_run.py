@@ -291,7 +291,8 @@ def test_fine_tuning_goes_on_from_the_grid_that_was_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str
 ) -> None:
     """Nothing may jump between the stages: same weights, same scales, same levels."""
-    config = digits(tmp_path / "run", epochs=2, finetune_epochs=1, preset=preset, activation_bits=4, scale="learned")
+    scaled: dict[str, Any] = {} if preset == "recommended" else {"scale": "learned"}  # LSQ's step is learned as it is
+    config = digits(tmp_path / "run", epochs=2, finetune_epochs=1, preset=preset, activation_bits=4, **scaled)
     seen: dict[str, dict[str, Tensor]] = {}
     original = Stage.run
 
