@@ -4,6 +4,7 @@ Plain data in, plain data out: a policy is a mapping layer -> total stored bits,
 uint8 array, results are DataFrames with one column per layer and one per metric.
 """
 
+from pareto._identity import CampaignChangedError, array_digest
 from pareto.additive import additive_frontier, within_budget
 from pareto.distance import distance
 from pareto.enumerate import run_campaign
@@ -17,7 +18,7 @@ from pareto.ranking import rank
 from pareto.search import SearchResult, search
 from pareto.sensitivity import sensitivity
 from pareto.space import DesignSpace
-from pareto.store import CampaignChangedError, Store, array_digest
+from pareto.store import Store
 from pareto.tables import LayerTable, as_table, enumerate_costs, score_policies
 
 __all__ = [

@@ -15,6 +15,7 @@ __all__ = [
     "SENSES",
     "Floats",
     "Sense",
+    "as_pandas",
     "check_choice",
     "nearest",
     "objective_columns",
@@ -43,6 +44,24 @@ def nearest(name: object, known: Iterable[object]) -> str:
     return f"; known: {shown}{', ...' if len(names) > 12 else ''}"
 
 
+def as_pandas(table: Any) -> pd.DataFrame | None:
+    """A table of pandas, polars or pyarrow as pandas has it; None for anything else.
+
+    >>> as_pandas([[1, 2]]) is None
+    True
+    """
+    if isinstance(table, pd.DataFrame):
+        return table
+    library, kind = type(table).__module__.partition(".")[0], type(table).__name__
+    if library == "polars" and kind == "LazyFrame":
+        raise TypeError("a polars LazyFrame holds no rows yet: collect() it first")
+    if library == "polars" and kind == "DataFrame":
+        return pd.DataFrame({name: table[name].to_numpy() for name in table.columns})
+    if library == "pyarrow" and kind in ("Table", "RecordBatch"):
+        return cast(pd.DataFrame, table.to_pandas())
+    return None
+
+
 def check_choice(argument: str, value: object, allowed: Sequence[str]) -> None:
     """Refuse a `value` that is not one of the `allowed` words.
 
@@ -58,6 +77,7 @@ def check_choice(argument: str, value: object, allowed: Sequence[str]) -> None:
 
 def _suggestion(name: object, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(str(name), known, n=1)
+    close = close or [entry for entry in known if entry and str(name).lower().startswith(entry)]  # "maximize"
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
@@ -106,28 +126,54 @@ def points_array(points: Any, argument: str = "points") -> tuple[Floats, list[st
 
     Raises ValueError for a wrong shape, NaN (with its row), or integers that float64 cannot hold.
     """
-    names: list[str] | None = None
-    if isinstance(points, pd.DataFrame):
-        names = list(points.columns)
-        for name, kind in points.dtypes.items():
-            if not pd.api.types.is_numeric_dtype(kind):
-                raise TypeError(f"{argument}: column {name!r} must hold numbers, its dtype is {kind}")
-        raw = points.to_numpy()
-    else:
-        raw = np.asarray(points)
+    frame = as_pandas(points)
+    names = None if frame is None else list(frame.columns)
+    raw = _unmasked(points, argument) if frame is None else _numbers_of(frame, argument)
     if raw.ndim != 2 or raw.shape[1] == 0:
         raise ValueError(f"{argument} must have shape (rows, objectives), got shape {raw.shape}")
-    if raw.dtype.kind in "iu" and raw.size and max(abs(int(raw.min())), abs(int(raw.max()))) > EXACT_INTEGER:
+    if _beyond_exact(raw):
         raise ValueError(f"{argument} holds integers beyond 2**53, which float64 cannot compare exactly")
     if raw.dtype.kind not in "biuf":
         try:
-            raw = raw.astype(np.float64)
+            raw = _real(raw)
         except (TypeError, ValueError):
             raise TypeError(f"{argument} must hold real numbers, its dtype is {raw.dtype}") from None
     array = np.asarray(raw, dtype=np.float64)
     names = [str(column) for column in range(array.shape[1])] if names is None else names
     _refuse_nan(array, names, argument)
     return array, names
+
+
+def _unmasked(points: Any, argument: str) -> npt.NDArray[Any]:
+    if isinstance(points, np.ma.MaskedArray) and np.ma.is_masked(points):
+        row = int(np.argwhere(np.ma.getmaskarray(points))[0][0])
+        raise ValueError(f"{argument}: row {row} is masked; fill or drop such rows")
+    return np.asarray(points)
+
+
+def _numbers_of(frame: pd.DataFrame, argument: str) -> npt.NDArray[Any]:
+    """The values of a frame, NaN where pandas has NA; each column is looked at before all get one dtype."""
+    plain = True
+    for place, name in enumerate(frame.columns):
+        column = frame.iloc[:, place]
+        if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_complex_dtype(column.dtype):
+            raise TypeError(f"{argument}: column {name!r} must hold real numbers, its dtype is {column.dtype}")
+        plain = plain and isinstance(column.dtype, np.dtype)
+        if pd.api.types.is_integer_dtype(column.dtype) and _beyond_exact(column.dropna().to_numpy()):
+            raise ValueError(f"{argument}: column {name!r} holds integers beyond 2**53, which float64 cannot hold")
+    return frame.to_numpy() if plain else frame.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _beyond_exact(raw: npt.NDArray[Any]) -> bool:
+    if raw.dtype.kind == "O":
+        return any(isinstance(cell, int) and abs(cell) > EXACT_INTEGER for cell in raw.flat)
+    return raw.dtype.kind in "iu" and raw.size > 0 and max(abs(int(raw.min())), abs(int(raw.max()))) > EXACT_INTEGER
+
+
+def _real(raw: npt.NDArray[Any]) -> Floats:
+    if raw.dtype.kind == "c":
+        raise TypeError("an imaginary part would be lost")
+    return raw.astype(np.float64)
 
 
 def _refuse_nan(array: Floats, names: Sequence[str], argument: str) -> None:

@@ -2,7 +2,8 @@
 
 An engine takes an `evaluate` and an iterator of units (each some policies) and yields every unit with its
 values, in whatever order they finish. Units are drawn from the iterator only when a worker is about to be
-free. A worker that dies is replaced and its unit done again; an exception inside `evaluate` ends the run.
+free. A worker that dies is replaced and its unit done again; an exception inside `evaluate` ends the run (see
+`pareto._tolerant` for which ones get so far).
 """
 
 from __future__ import annotations

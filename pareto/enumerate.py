@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from pareto._check import check_choice
+from pareto._policies import policy_rows
+from pareto._tolerant import Tolerant, keep, warn_of_failures
 from pareto.engines import ENGINES, Evaluate
 from pareto.space import DesignSpace, Policies
 from pareto.store import Store
@@ -29,13 +31,15 @@ def run_campaign(
     *,
     engine: str = "processes",
     unit_rows: int = 64,
+    retry_failed: bool = False,
     progress: bool = True,
     **engine_options: Any,
 ) -> pd.DataFrame:
     """Evaluate the policies that `store` lacks and return all of its results.
 
-    Calling it again resumes: what is stored is never computed twice. A kill, an exception or Ctrl-C loses the
-    units in flight and nothing else.
+    Calling it again resumes: what is stored is never computed twice. A kill or Ctrl-C loses the units in flight and
+    nothing else. A policy for which `evaluate` raises, or gives NaN, is recorded with the reason, and a warning says so
+    at the end; the others of its unit are measured. Where it fails for every policy its own error ends the run.
 
     Args:
         policies: a DesignSpace, or an (N, L) array in the layer order of the store.
@@ -47,12 +51,13 @@ def run_campaign(
         engine: "processes" (default), "ray" or "serial".
         unit_rows: policies handed out at once, neighbours in the order of the design space. A unit is what a
             kill can lose, and what an evaluator that reuses common prefixes can use.
+        retry_failed: evaluate those that are recorded as failed once more.
         progress: show a bar with rate and time left (on standard error).
         engine_options: of the engine, such as workers=4, address="auto", resources={"num_gpus": 1}.
 
     Raises:
         ValueError: layers that are not the store's, an unknown engine, an `evaluate` whose answer has a wrong
-            shape or NaN; and what the engine raises.
+            shape; and what the engine raises, or `evaluate` where it fails for every policy.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -68,31 +73,33 @@ def run_campaign(
     check_choice("engine", engine, list(ENGINES))
     if unit_rows < 1:
         raise ValueError(f"unit_rows must be at least 1, got {unit_rows}")
-    rows, total = _missing(policies, store)
+    rows, total = _missing(policies, store, retry_failed=retry_failed)
+    tolerant = Tolerant(evaluate, store.metrics, store.policies()[:1])
     with progress_bar(total, total - len(rows), enabled=progress) as counter:
         units = _units(rows, unit_rows, store, counter)
         # closing: on Ctrl-C between two units the engine ends its workers now, not when it is garbage
-        with closing(ENGINES[engine](evaluate, units, **engine_options)) as finished:
-            for unit, values in finished:
-                store.add(unit, values)
+        with closing(ENGINES[engine](tolerant, units, **engine_options)) as finished:
+            for unit, answer in finished:
+                keep(store, unit, answer)
                 counter.advance(len(unit))
+    warn_of_failures(store)
     return store.frame()
 
 
-def _missing(policies: DesignSpace | npt.ArrayLike, store: Store) -> tuple[Policies, int]:
-    """The policies without results, in order, and how many policies there are in all."""
+def _missing(policies: DesignSpace | npt.ArrayLike, store: Store, *, retry_failed: bool) -> tuple[Policies, int]:
+    """The policies that are to be measured, in order, and how many policies there are in all."""
     if isinstance(policies, DesignSpace):
         if policies.names != store.layers:
             raise ValueError(f"the design space has layers {policies.names}, the store {store.layers}")
         rows = policies.policies()
     else:
-        rows = np.ascontiguousarray(policies, dtype=np.uint8)
-        if rows.ndim != 2 or rows.shape[1] != len(store.layers):
-            raise ValueError(f"policies must have shape (N, {len(store.layers)}), got {rows.shape}")
+        rows = policy_rows(policies, store.layers)
         _, first = np.unique(rows, axis=0, return_index=True)
         rows = rows[np.sort(first)]
     whole = np.dtype((np.void, rows.shape[1]))  # a policy as one value, so that sets of them can be compared
     done = np.isin(rows.view(whole).ravel(), np.ascontiguousarray(store.policies()).view(whole).ravel())
+    if not retry_failed:
+        done |= store.failed(rows)
     return rows[~done], len(rows)
 
 

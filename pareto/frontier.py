@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pareto._check import Floats, check_choice, objective_columns, points_array, sense_list, sense_signs
+from pareto._check import Floats, as_pandas, check_choice, objective_columns, points_array, sense_list, sense_signs
 from pareto._kernels_2d import efficient_2d
 from pareto._kernels_3d import efficient_3d
 from pareto._kernels_nd import efficient_nd
@@ -31,8 +31,8 @@ def is_efficient(
     """Mark the efficient rows of (N, M) objective values.
 
     Args:
-        points: array or DataFrame of N rows and M objectives, compared as float64. Infinities are values like
-            any other. Never written to.
+        points: array or frame (pandas, polars, pyarrow) of N rows and M objectives, compared as float64. Infinities
+            are values like any other. Never written to.
         sense: "max" or "min" for each objective, in column order, or by column name for a frame.
         keep: of equal efficient rows, mark "all" or only the "first".
 
@@ -59,12 +59,14 @@ def is_efficient(
 
 
 def frontier(
-    frame: pd.DataFrame,
+    frame: Any,
     *,
     sense: Mapping[str, str],
     keep: Literal["all", "first"] = "all",
 ) -> pd.DataFrame:
     """The efficient rows of a frame, sorted by the objectives in the order of `sense`, values rising.
+
+    A table of polars or pyarrow does too; the answer is one of pandas, its index the row numbers.
 
     Index labels and all columns stay as they are; `attrs["sense"]` remembers the objectives, which is how
     `plot` knows its axes. Raises what `is_efficient` raises, and ValueError for a column that the frame
@@ -76,8 +78,11 @@ def frontier(
     2        90          3
     0        95          9
     """
-    columns, senses = objective_columns(frame, sense)
-    front = frame.loc[is_efficient(frame[columns], sense=senses, keep=keep)]
+    table = as_pandas(frame)
+    if table is None:
+        raise TypeError(f"frame must be a table of pandas, polars or pyarrow, got {type(frame).__name__}")
+    columns, senses = objective_columns(table, sense)
+    front = table.loc[is_efficient(table[columns], sense=senses, keep=keep)]
     front = front.sort_values(columns, kind="stable")
     front.attrs["sense"] = {str(name): entry for name, entry in zip(columns, senses, strict=True)}
     return front

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pareto._check import Floats, nearest
+from pareto._policies import policy_rows
 from pareto.space import DesignSpace, Policies
 
 __all__ = ["fit_additive", "measured_losses", "predict", "prediction_quality", "weight_errors"]
@@ -45,7 +46,7 @@ def measured_losses(
     conv   6.0  0.0
     fc     3.0  0.0
     """
-    base = np.array(space.in_order("reference", reference), dtype=np.uint8)
+    base = policy_rows([space.in_order("reference", reference)], space.names, "reference")[0]
     moves = [
         (row, width) for row, widths in enumerate(space.choices.values()) for width in widths if width != base[row]
     ]
@@ -132,7 +133,8 @@ def fit_additive(frame: pd.DataFrame, layers: Sequence[str], metric: str) -> tup
     for name in [*layers, metric]:
         if name not in frame.columns:
             raise ValueError(f"frame lacks column {name!r}{nearest(name, frame.columns)}")
-    space = DesignSpace({name: sorted(int(width) for width in frame[name].unique()) for name in layers})
+    widths = policy_rows(frame[list(layers)], layers, "frame")
+    space = DesignSpace({name: np.unique(widths[:, column]).tolist() for column, name in enumerate(layers)})
     places = [(name, width) for name in layers for width in space.choices[name][:-1]]
     design = np.ones((len(frame), 1 + len(places)))
     for column, (name, width) in enumerate(places, start=1):

@@ -70,6 +70,7 @@ def next_policies(
     cost: CostFunction,
     losses: LayerTable | None,
     pending: Policies,
+    avoid: Policies,
     *,
     count: int,
     floor: float | None,
@@ -86,6 +87,7 @@ def next_policies(
         cost: of policies.
         losses: summed, they are one more input of the guess.
         pending: (p, L) policies under way, which count with their guesses.
+        avoid: (a, L) policies that are not proposed and count for nothing: those that failed.
         count: how many are wanted.
         floor: metric below which nothing counts; None stands for the worst value.
         rng: of the crossings.
@@ -101,7 +103,7 @@ def next_policies(
         values = np.concatenate([values, guess.predict(_inputs(pending, losses))[0]])
         known = np.vstack([known, pending])
     front = _front(costs, values)
-    candidates = _candidates(space, known, known[front], rng)
+    candidates = _candidates(space, np.vstack([known, avoid]), known[front], rng)
     if not len(candidates):
         return candidates
     means, deviations = guess.predict(_inputs(candidates, losses))

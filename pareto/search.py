@@ -17,6 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from pareto._check import Floats, check_choice, nearest
+from pareto._policies import policy_rows
+from pareto._tolerant import Tolerant, keep, warn_of_failures
 from pareto.engines import ENGINES, Evaluate
 from pareto.enumerate import progress_bar
 from pareto.frontier import frontier
@@ -62,6 +64,7 @@ def search(
     floor: float | None = None,
     batch: int = 8,
     seed: int = 0,
+    retry_failed: bool = False,
     engine: str = "serial",
     progress: bool = True,
     **engine_options: Any,
@@ -81,12 +84,14 @@ def search(
             first policies are then on the frontier of these losses and the cost, and the guess knows their sums. Losses
             that see weights alone mislead it: rather none than those.
         include: (n, L) policies that are measured before all others, a learned one, say.
-        evaluations: how many policies of the space the store holds at the end; what it holds at the start counts.
+        evaluations: how many policies of the space the store holds at the end; what it holds at the start counts, and
+            what has failed counts too.
         store: where results go (a file survives a kill); default: memory.
         metric: which metric of the store.
         floor: metric below which nothing counts; default: the worst measured.
         batch: policies measured between two guesses.
         seed: of the candidates.
+        retry_failed: forget which policies have failed, so that they may be tried again.
         engine, engine_options, progress: as for `run_campaign`. With several workers guesses count what is under way as
             if it had come out as guessed.
 
@@ -122,15 +127,19 @@ def search(
             batch=batch,
             seed=seed,
         )
-        done = min(plan.measured(), plan.evaluations)
+        if retry_failed:
+            results.forget_failures()
+        done = min(plan.attempted(), plan.evaluations)
+        tolerant = Tolerant(evaluate, results.metrics, results.policies()[:1])
         with (
             progress_bar(plan.evaluations, done, enabled=progress) as counter,
-            closing(ENGINES[engine](evaluate, plan.units(), **engine_options)) as finished,
+            closing(ENGINES[engine](tolerant, plan.units(), **engine_options)) as finished,
         ):
-            for unit, values in finished:
-                results.add(unit, values)
+            for unit, answer in finished:
+                keep(results, unit, answer)
                 plan.done(unit)
                 counter.advance(len(unit))
+        warn_of_failures(results)
         return _result(results, plan, name)
 
 
@@ -189,20 +198,27 @@ class _Plan:
 
     def units(self) -> Iterator[Policies]:
         """Policies to measure, until the store holds enough or nothing is left."""
-        while (room := self.evaluations - self.measured() - len(self._pending)) > 0:
+        while (room := self.evaluations - self.attempted() - len(self._pending)) > 0:
             unit = self._next(min(self.batch, room))
             if not len(unit):
                 return
             self._pending.update({row.tobytes(): row for row in unit})
             yield unit
 
-    def measured(self) -> int:
-        """How many policies of the space the store holds."""
-        return len(self.inside())
+    def attempted(self) -> int:
+        """How many policies of the space were measured, or have failed."""
+        return len(self.inside()) + len(self.failed())
+
+    def failed(self) -> Policies:
+        """Policies of the space that have failed."""
+        policies = self.store.failures()[list(self.space.names)].to_numpy(dtype=np.uint8)
+        return policies[self._of_the_space(policies)]
 
     def inside(self) -> npt.NDArray[np.int64]:
         """Rows of the store that belong to the space: an enumeration in the same store may have tried other widths."""
-        policies = self.store.policies()
+        return self._of_the_space(self.store.policies())
+
+    def _of_the_space(self, policies: Policies) -> npt.NDArray[np.int64]:
         allowed = [np.isin(policies[:, layer], each) for layer, each in enumerate(self.space.choices.values())]
         return np.flatnonzero(np.all(allowed, axis=0))
 
@@ -213,7 +229,7 @@ class _Plan:
 
     def _next(self, count: int) -> Policies:
         # A generator of its own for every state of the store: a search that goes on draws what it would have drawn.
-        rng = np.random.default_rng([self.seed, self.measured(), len(self._pending)])
+        rng = np.random.default_rng([self.seed, self.attempted(), len(self._pending)])
         opening = first_policies(
             self.space,
             self.losses,
@@ -236,6 +252,7 @@ class _Plan:
                 self.cost,
                 self.losses,
                 pending,
+                self.failed(),
                 count=count,
                 floor=self.floor,
                 rng=rng,
@@ -246,7 +263,7 @@ class _Plan:
 
     def _unknown(self, policies: Policies) -> Policies:
         pending = np.array([row.tobytes() in self._pending for row in policies], dtype=np.bool_)
-        return policies[~(self.store.known(policies) | pending)]
+        return policies[~(self.store.known(policies) | self.store.failed(policies) | pending)]
 
     def _anywhere(self, rng: np.random.Generator) -> Policies:
         """Where everything near the frontier is measured: the whole space if it is small, else random policies."""
@@ -256,8 +273,12 @@ class _Plan:
 
 
 def _included(space: DesignSpace, policies: npt.ArrayLike | None) -> Policies:
-    rows = [] if policies is None else [space.row(row) for row in np.atleast_2d(np.asarray(policies)).tolist()]
-    return np.array(rows, dtype=np.uint8).reshape(len(rows), len(space.names))
+    if policies is None:
+        return np.empty((0, len(space.names)), dtype=np.uint8)
+    rows = policy_rows(policies, space.names, "include")
+    for row in rows:
+        space.row(row)
+    return rows
 
 
 def _result(store: Store, plan: _Plan, cost_name: str) -> SearchResult:
@@ -265,5 +286,5 @@ def _result(store: Store, plan: _Plan, cost_name: str) -> SearchResult:
     frame[cost_name] = plan.cost(frame[list(plan.space.names)].to_numpy(dtype=np.uint8))
     frame.attrs["layers"] = list(plan.space.names)
     front = frontier(frame, sense={plan.metric: "max", cost_name: "min"})
-    reason = "whole space measured" if len(frame) >= plan.space.size else "evaluations"
+    reason = "whole space measured" if plan.attempted() >= plan.space.size else "evaluations"
     return SearchResult(frame=frame, front=front, evaluations=len(frame), reason=reason)

@@ -11,11 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from pareto._check import nearest
+from pareto._policies import MAX_BITS, Policies, policy_rows
 
 __all__ = ["MAX_BITS", "DesignSpace", "Policies"]
 
-Policies = npt.NDArray[np.uint8]
-MAX_BITS = 32  # wider than any stored weight: a larger number is a mistake in the input
 _LARGEST_ARRAY = 2**31  # bytes that policies() agrees to build at once
 
 
@@ -183,9 +182,7 @@ class DesignSpace:
         0  2        1.0
         1  3        1.5
         """
-        rows = self.policies() if policies is None else np.asarray(policies, dtype=np.uint8)
-        if rows.ndim != 2 or rows.shape[1] != len(self.names):
-            raise ValueError(f"policies must have shape (N, {len(self.names)}), got {rows.shape}")
+        rows = self.policies() if policies is None else policy_rows(policies, self.names)
         clash = next((name for name in metrics if name in self._choices), None)
         if clash is not None:
             raise ValueError(f"metric {clash!r} has the name of a layer")

@@ -16,6 +16,7 @@ import pandas as pd
 
 from pareto._check import Floats, nearest
 from pareto._jit import compiled, shared
+from pareto._policies import policy_rows
 from pareto.space import DesignSpace
 
 __all__ = ["LayerTable", "as_table", "enumerate_costs", "matched", "score_policies"]
@@ -114,9 +115,7 @@ def score_policies(
     [11.0, 42.0]
     """
     layers = as_table(table, bits=bits)
-    rows = np.ascontiguousarray(policies, dtype=np.uint8)
-    if rows.ndim != 2 or rows.shape[1] != len(layers.entries):
-        raise ValueError(f"policies must have shape (N, {len(layers.entries)}), got {rows.shape}")
+    rows = policy_rows(policies, layers.space.names)
     scores = np.empty(len(rows))
     shared(_gather, len(rows), rows, layers.dense(), scores, worth=_WORTH_A_THREAD)
     bad = np.flatnonzero(np.isnan(scores))
@@ -188,9 +187,12 @@ def _from_mapping(table: Mapping[Any, Any], argument: str) -> LayerTable:
 
 def _as_width(width: Any, argument: str) -> int:
     try:
-        return int(width)  # columns read from CSV are strings
-    except (TypeError, ValueError):
-        raise ValueError(f"{argument}: {width!r} is not a bit width") from None
+        whole = int(width)  # columns read from CSV are strings
+    except (TypeError, ValueError, OverflowError):
+        whole = -1
+    if isinstance(width, bool) or whole < 0 or (not isinstance(width, str) and whole != width):
+        raise ValueError(f"{argument}: {width!r} is not a bit width")
+    return whole
 
 
 def _explain_missing(policy: npt.NDArray[np.uint8], row: int, table: LayerTable) -> None:

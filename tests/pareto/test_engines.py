@@ -73,10 +73,14 @@ def test_a_unit_that_always_kills_is_given_up_and_the_rest_is_kept(store, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_error_of_evaluate_ends_the_run_with_its_own_words(engine, store, cluster):
-    with pytest.raises(ArithmeticError, match="the model is broken"):
-        run_campaign(SPACE, failing, store, engine=engine, workers=1, unit_rows=4, progress=False)
-    assert not store.known([[4, 4, 4]]).any()
+def test_a_failing_policy_is_recorded_and_its_neighbours_are_measured(engine, store, cluster):
+    with pytest.warns(UserWarning, match=r"1 policy has failed .*'fc2': 4\} \(ArithmeticError: the model is broken\)"):
+        frame = run_campaign(SPACE, failing, store, engine=engine, workers=1, unit_rows=4, progress=False)
+    assert len(frame) == len(SPACE) - 1
+    assert store.failures().to_dict("list") == {
+        **{"conv": [4], "fc1": [4], "fc2": [4]},
+        "reason": ["ArithmeticError: the model is broken"],
+    }
 
 
 @pytest.mark.slow

@@ -73,5 +73,59 @@ def test_wrong_arguments_are_named(store):
         run_campaign(DesignSpace({"conv": (2,)}), value, store)
     with pytest.raises(ValueError, match="unit_rows must be at least 1"):
         run_campaign(SPACE, value, store, unit_rows=0)
-    with pytest.raises(ValueError, match=r"values must have shape \(24, 1\)"):
+    with pytest.raises(ValueError, match=r"evaluate must return shape \(24, 1\)"):
         run_campaign(SPACE, lambda rows: rows, store, engine="serial", progress=False)
+
+
+class Fragile:
+    """Raises or gives NaN for chosen first widths, and counts what it is asked for."""
+
+    def __init__(self, raises=(), nan=()):
+        self.raises, self.nan, self.asked = raises, nan, []
+
+    def __call__(self, rows):
+        self.asked.append(len(rows))
+        if np.isin(rows[:, 0], self.raises).any():
+            raise ArithmeticError("diverged")
+        return np.where(np.isin(rows[:, 0], self.nan), np.nan, rows.sum(axis=1))
+
+
+WIDE = DesignSpace({"a": tuple(range(2, 18)), "b": (2, 3)})
+
+
+def wide_store(folder):
+    return Store(folder / "wide.sqlite", layers=WIDE.names, fingerprint={})
+
+
+def test_a_failure_is_kept_with_its_reason_and_tried_again_only_when_told(tmp_path):
+    options = {"engine": "serial", "unit_rows": 32, "progress": False}
+    with wide_store(tmp_path) as store:
+        with pytest.warns(UserWarning, match="4 policies have failed and no result"):
+            frame = run_campaign(WIDE, Fragile(raises=(5,), nan=(9,)), store, **options)
+        assert sorted(set(WIDE.choices["a"]) - set(frame["a"])) == [5, 9]
+        assert store.failures()["reason"].tolist() == ["ArithmeticError: diverged"] * 2 + ["accuracy is NaN"] * 2
+        whole = Fragile()
+        with pytest.warns(UserWarning, match="4 policies have failed"):
+            run_campaign(WIDE, whole, store, **options)
+        assert whole.asked == []
+        assert len(run_campaign(WIDE, whole, store, retry_failed=True, **options)) == len(WIDE)
+        assert sum(whole.asked) == 4
+        assert store.failures().empty
+
+
+def test_an_evaluator_that_fails_for_every_policy_ends_the_run(tmp_path):
+    options = {"engine": "serial", "unit_rows": 4, "progress": False}
+    everything = WIDE.choices["a"]
+    with wide_store(tmp_path) as store:
+        with pytest.raises(ArithmeticError, match="diverged"):
+            run_campaign(WIDE, Fragile(raises=everything), store, **options)
+        with pytest.raises(ValueError, match="accuracy is NaN for policy"):
+            run_campaign(WIDE, Fragile(nan=everything), store, **options)
+        store.forget_failures()
+        store.add([[2, 2]], [4.0])
+        with pytest.raises(ArithmeticError, match="diverged"):  # one that was measured before fails as well
+            run_campaign(WIDE, Fragile(raises=everything), store, **options)
+        with pytest.warns(UserWarning, match="policies have failed"):  # it does not: the others are to blame
+            run_campaign(WIDE, Fragile(raises=everything[1:]), store, **options)
+        assert len(store) == 2
+        assert len(store.failures()) == 30

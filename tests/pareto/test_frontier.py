@@ -81,7 +81,7 @@ def test_sense_is_explicit_and_checked(sense, error, words):
 
 
 def test_values_that_cannot_be_compared_are_refused():
-    with pytest.raises(TypeError, match="column 'a' must hold numbers"):
+    with pytest.raises(TypeError, match="column 'a' must hold real numbers"):
         is_efficient(pd.DataFrame({"a": ["x"], "b": [1]}), sense=("min", "min"))
     with pytest.raises(ValueError, match=r"beyond 2\*\*53"):
         is_efficient(np.array([[2**60, 1]]), sense=("min", "min"))
@@ -94,3 +94,44 @@ def test_values_that_cannot_be_compared_are_refused():
 def test_the_empty_set_has_an_empty_front():
     for objectives in (1, 2, 3, 4):
         assert is_efficient(np.empty((0, objectives)), sense=["max"] * objectives).shape == (0,)
+
+
+def test_tables_of_other_libraries_are_taken():
+    columns, sense = {"accuracy": [95, 80, 90], "energy_pj": [9, 3, 3]}, {"accuracy": "max", "energy_pj": "min"}
+    expected = frontier(pd.DataFrame(columns), sense=sense)
+    place = {"__module__": "polars.dataframe.frame"}  # no dependency: a stand-in with the two things that are used
+    values = {"columns": list(columns), "__getitem__": lambda _self, name: pd.Series(columns[name])}
+    pd.testing.assert_frame_equal(frontier(type("DataFrame", (), place | values)(), sense=sense), expected)
+    with pytest.raises(TypeError, match=r"collect\(\) it first"):
+        frontier(type("LazyFrame", (), place)(), sense=sense)
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    table = arrow.table(columns)
+    pd.testing.assert_frame_equal(frontier(table, sense=sense), expected)
+    assert is_efficient(table, sense=("max", "min")).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("points", "error", "words"),
+    [
+        (np.ma.masked_array([[1.0, 2.0], [3.0, 4.0]], mask=[[0, 0], [1, 0]]), ValueError, "row 1 is masked"),
+        (np.array([[1 + 2j, 3.0]]), TypeError, "must hold real numbers, its dtype is complex128"),
+        (pd.DataFrame({"a": [1 + 2j], "b": [1.0]}), TypeError, "column 'a' must hold real numbers"),
+        (np.array([[2**53 + 1, 1]], dtype=object), ValueError, r"beyond 2\*\*53"),
+        (pd.DataFrame({"a": [2**53 + 1], "b": [0.5]}), ValueError, r"column 'a' holds integers beyond 2\*\*53"),
+        (
+            pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": [1, 2]}),
+            ValueError,
+            "row 1 is NaN in column 'a'",
+        ),
+    ],
+)
+def test_what_a_conversion_would_change_is_refused(points, error, words):
+    with pytest.raises(error, match=words):
+        is_efficient(points, sense=("max", "min"))
+
+
+def test_senses_in_full_words_are_hinted():
+    with pytest.raises(ValueError, match="got 'maximize'; did you mean 'max'"):
+        is_efficient([[1.0, 2.0]], sense=("maximize", "min"))
+    with pytest.raises(ValueError, match="got 'Minimise'; did you mean 'min'"):
+        is_efficient([[1.0, 2.0]], sense=("max", "Minimise"))

@@ -173,3 +173,22 @@ def test_expected_gain_is_the_mean_of_added_volumes(seed, steps):
 def _area(costs, values):
     points = np.column_stack([values, costs])
     return hypervolume(points, reference=(0.0, 1.0), sense=("max", "min"))
+
+
+@pytest.mark.filterwarnings("ignore:.*have failed:UserWarning")
+def test_failing_policies_do_not_stop_a_search_and_count_as_evaluations(tmp_path):
+    space = DesignSpace({"a": (2, 3, 4, 5), "b": (2, 3, 4, 5)})
+
+    def fragile(rows):
+        if (rows[:, 0] == 3).any():
+            raise ArithmeticError("diverged")
+        return np.where(rows[:, 1] == 4, np.nan, rows.sum(axis=1))
+
+    with Store(tmp_path / "s.sqlite", layers=space.names, fingerprint={}) as store:
+        found = search(space, fragile, evaluations=10, batch=4, store=store, progress=False)
+        assert len(store) + len(store.failures()) == 10
+        found = search(space, fragile, evaluations=16, batch=4, store=store, progress=False)
+        assert (found.evaluations, found.reason) == (9, "whole space measured")
+        assert len(store.failures()) == 7
+        found = search(space, lambda rows: rows.sum(axis=1), store=store, retry_failed=True, progress=False)
+        assert (found.evaluations, len(store.failures())) == (16, 0)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -76,7 +77,7 @@ def test_nothing_of_a_refused_batch_is_kept(tmp_path):
             store.add([[2, 3, 4]], [80.0, 81.0])
         with pytest.raises(ValueError, match=r"policies must have shape \(n, 3\), got \(1, 2\)"):
             store.add([[2, 3]], [80.0])
-        with pytest.raises(ValueError, match="fit uint8"):
+        with pytest.raises(ValueError, match=r"row 0 gives layer 'fc2' 300 bits; bit widths are whole numbers"):
             store.add([[2, 3, 300]], [80.0])
         assert len(store) == 0
 
@@ -147,8 +148,72 @@ def test_a_damaged_page_is_told_with_the_file(tmp_path):
         store.add(SPACE.policies(), value(SPACE.policies()))
     whole = path.read_bytes()
     path.write_bytes(whole[:-4096] + bytes(4096))
-    with open_store(path) as store, pytest.raises(ValueError, match=r"run\.sqlite is damaged, or not a campaign store"):
-        store.frame()
+    with pytest.raises(ValueError, match=r"run\.sqlite: damaged: SQLite finds .*; take a copy of before, or delete"):
+        open_store(path)
+    with pytest.raises(ValueError, match=r"run\.sqlite: damaged: SQLite finds"):
+        Store.read(path)
+
+
+def test_a_copy_of_the_file_alone_has_all_of_it(tmp_path):
+    path, copy = tmp_path / "run.sqlite", tmp_path / "copy.sqlite"
+    with open_store(path) as store:
+        store.add(SPACE.policies(), value(SPACE.policies()))
+        shutil.copy(path, copy)  # while the store is open: nothing was closed or ended
+        with Store.read(copy) as copied:
+            assert len(copied) == len(SPACE)
+    with Store.read(path) as again:
+        assert len(again) == len(SPACE)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["copy.sqlite", "run.sqlite"]
+
+
+def test_a_campaign_is_read_without_its_fingerprint(tmp_path):
+    path = tmp_path / "run.sqlite"
+    with pytest.raises(FileNotFoundError, match=r"run\.sqlite: no such file"):
+        Store.read(path)
+    with open_store(path) as store, Store.read(path) as reader:
+        assert len(reader) == 0
+        store.add([[2, 3, 4]], [80.0])
+        assert reader.frame().to_dict("list") == {"conv": [2], "fc1": [3], "fc2": [4], "accuracy": [80.0]}
+        assert reader.fingerprint == PRINT
+        with pytest.raises(ValueError, match="was opened to be read"):
+            reader.add([[2, 3, 5]], [81.0])
+
+
+def test_a_campaign_on_a_read_only_medium_is_read_with_its_log(tmp_path, monkeypatch):
+    with open_store(tmp_path / "run.sqlite") as store:
+        store.add([[2, 3, 4]], [80.0])
+        store.add([[2, 3, 5]], [81.0])  # within a second of the first: in the log
+        medium = tmp_path / "medium"
+        medium.mkdir()
+        for ending in ("", "-wal"):
+            shutil.copy(tmp_path / f"run.sqlite{ending}", medium / f"run.sqlite{ending}")
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != medium and real(path, mode))
+    with Store.read(medium / "run.sqlite") as reader:
+        assert reader.frame()["accuracy"].tolist() == [80.0, 81.0]
+    assert len(list(medium.iterdir())) == 2
+
+
+def test_versions_are_recorded_and_a_change_is_told(tmp_path):
+    path = tmp_path / "run.sqlite"
+    with open_store(path, versions={"torch": "2.6"}) as store:
+        assert store.versions == [{"torch": "2.6"}]
+    with open_store(path, versions={"torch": "2.7"}) as store:  # nothing was measured with the other
+        assert store.versions == [{"torch": "2.7"}]
+        store.add([[2, 3, 4]], [80.0])
+    with pytest.warns(UserWarning, match=r"1 results of other versions \(torch: before '2\.7', now '2\.8'\)"):
+        open_store(path, versions={"torch": "2.8"}).close()
+    with Store.read(path) as reader:
+        assert reader.versions == [{"torch": "2.7"}, {"torch": "2.8"}]
+
+
+def test_rows_of_a_foreign_hand_are_refused(tmp_path):
+    path = tmp_path / "run.sqlite"
+    with open_store(path) as store:
+        store.add_failures([[2, 3, 4]], ["diverged"])
+        store._connection.execute("UPDATE failures SET policy = ?", (bytes([2, 0, 99]),))
+        with pytest.raises(ValueError, match=r"run\.sqlite: damaged: \[2, 0, 99\] is no policy of 3 layers; take"):
+            store.failures()
 
 
 def test_a_name_is_no_formula_in_csv(tmp_path):

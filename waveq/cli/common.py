@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "Interrupted",
     "Part",
     "Quiet",
+    "RetryFailed",
     "Run",
     "TuningEpochs",
     "TuningRate",
@@ -30,6 +32,7 @@ __all__ = [
     "resumable",
     "say",
     "say_progress",
+    "warnings_as_lines",
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
@@ -49,6 +52,9 @@ Imports = Annotated[
 ]
 Part = Annotated[str | None, typer.Option(help="Images that policies are compared on: validation, test or train.")]
 Run = Annotated[Path | None, typer.Option("--run", help="Run folder that everything is written to.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try policies again that failed; else they stay out, with their reason.")
+]
 TuningEpochs = Annotated[int | None, typer.Option(help="Fine-tune every policy for so many epochs; 0 only rounds.")]
 TuningRate = Annotated[float | None, typer.Option(help="Learning rate of the fine-tuning.")]
 
@@ -100,6 +106,20 @@ def say_progress(text: str) -> None:
     """`say`, but for a run's warnings, which the result repeats at its end."""
     if not text.startswith("warning: "):
         say(text)
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Within, a warning is one line for people, not Python's two with a place in the source.
+
+    Example:
+        >>> with warnings_as_lines():
+        ...     pass
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)  # this project's own, whatever Python was told of others
+        warnings.showwarning = lambda message, *_place: say(f"warning: {message}")
+        yield
 
 
 def emit(text: str, data: Mapping[str, Any], *, as_json: bool) -> None:

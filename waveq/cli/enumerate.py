@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from waveq.cli.common import AsJson, FinishedRun, Hardware, Part, Quiet, TuningEpochs, TuningRate, emit, resumable, say
+from waveq.cli.common import (
+    AsJson,
+    FinishedRun,
+    Hardware,
+    Part,
+    Quiet,
+    RetryFailed,
+    TuningEpochs,
+    TuningRate,
+    emit,
+    resumable,
+    say,
+    warnings_as_lines,
+)
 from waveq.cli.parsing import changed_protocol, check_numbers, for_engine, parse_bits
 
 if TYPE_CHECKING:
@@ -43,6 +57,10 @@ def enumerate_policies(
     engine: Annotated[str, typer.Option(help="serial, processes (this machine) or ray (a cluster).")] = "serial",
     workers: Annotated[int | None, typer.Option(help="Processes, or Ray actors (default: one a core).")] = None,
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
+    retry_failed: RetryFailed = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="The run's policies.csv may lose policies that it has.")
+    ] = False,
     export: Annotated[Path | None, typer.Option(help="Write the table here too, as .csv or .parquet.")] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -53,16 +71,19 @@ def enumerate_policies(
     few epochs where asked.
     """
     from stripes_sim import load_hardware
-    from waveq.codesign.space import INPUTS_STORE, STORE, TABLE, enumerate_run
+    from waveq.codesign.placement import TABLE
+    from waveq.codesign.space import INPUTS_STORE, STORE, enumerate_run
     from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 
     check_numbers({"sample": sample, "workers": workers})
+    if export is not None:
+        _check_export(export)
     trained = TrainedRun(run)
     options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     usual = STORE if activation_bits is None else INPUTS_STORE
     hint = f"What was evaluated is in {store or run / usual}; the same command goes on from there."
-    with alone_in_runs(run), resumable(hint):
+    with alone_in_runs(run), resumable(hint), warnings_as_lines():
         frame = enumerate_run(
             trained,
             load_hardware(hardware),
@@ -72,6 +93,8 @@ def enumerate_policies(
             sample=sample,
             seed=seed,
             store=store,
+            replace=replace,
+            retry_failed=retry_failed,
             engine=engine,
             progress=not (quiet or as_json),
             **for_engine(engine, options),
@@ -88,18 +111,21 @@ def enumerate_policies(
     emit(text, data, as_json=as_json)
 
 
+def _check_export(path: Path) -> None:
+    """Before hours of work, not after."""
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"--export must end in .csv or .parquet, not {str(path)!r}")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise ValueError("writing Parquet needs pyarrow: pip install 'waveq[parquet]'")
+
+
 def _export(frame: pd.DataFrame, path: Path) -> None:
     from waveq._files import whole
     from waveq.codesign.frames import write_frame
 
     if path.suffix == ".csv":
         write_frame(path, frame)
-    elif path.suffix == ".parquet":
-        try:
-            with whole(path) as draft:
-                frame.to_parquet(draft, index=False)
-        except ImportError:
-            raise ValueError("writing Parquet needs pyarrow: pip install 'waveq[parquet]'") from None
     else:
-        raise ValueError(f"--export must end in .csv or .parquet, not {str(path)!r}")
+        with whole(path) as draft:
+            frame.to_parquet(draft, index=False)
     say(f"written to {path}")

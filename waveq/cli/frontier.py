@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,9 @@ from waveq.cli.parsing import parse_sense
 if TYPE_CHECKING:
     import pandas as pd
 
+    from waveq.policy import Policy
+
+_OF_A_TABLE, _OF_A_CAMPAIGN = "accuracy=max,energy_pj=min", "accuracy=max,mean_bits=min"
 __all__ = ["efficient_of", "front_table", "frontier", "register"]
 
 
@@ -27,11 +30,16 @@ def register(app: typer.Typer) -> None:
 
 
 def frontier(
-    source: Annotated[Path, typer.Argument(help="A run folder, or a CSV file with one row a policy.")],
-    sense: Annotated[str, typer.Option(help="Objectives, each max or min.")] = "accuracy=max,energy_pj=min",
+    source: Annotated[
+        Path, typer.Argument(help="A run folder, a .csv or .parquet of policies, or a campaign's .sqlite.")
+    ],
+    sense: Annotated[
+        str | None,
+        typer.Option(help=f"Objectives, each max or min (default: {_OF_A_TABLE}; of a campaign {_OF_A_CAMPAIGN})."),
+    ] = None,
     policy: Annotated[Path | None, typer.Option(help="Policy file to mark (default: the run's own).")] = None,
     budget: Annotated[list[float] | None, typer.Option(help="Limit on the x axis to mark; repeatable.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where table and picture go (default: beside the source).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for all that is written (default: the source's).")] = None,
     html: Annotated[bool, typer.Option("--html", help="Also a page, one file, whose points show their bits.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -39,47 +47,79 @@ def frontier(
     from waveq._files import whole
     from waveq.codesign.frames import write_frame
     from waveq.codesign.pictures import frontier_figure, readable, save_figure
-    from waveq.codesign.placement import FRONT, SENSE, own_bits, place_run
+    from waveq.codesign.placement import FRONT, PLACED, SENSE, TABLE, own_bits, place_run
     from waveq.codesign.report import OWN_LABEL, placement_sentence
-    from waveq.codesign.space import TABLE, read_table
+    from waveq.codesign.space import read_table
+    from waveq.codesign.tables import is_campaign
     from waveq.policy import Policy
     from waveq.train.lock import alone_in_runs
+    from waveq.train.trained_run import TrainedRun
 
     is_run = source.is_dir()
     table = source / TABLE if is_run else source
-    frame = read_table(table)
-    chosen = parse_sense(sense)
-    own = Policy.load(policy) if policy else Policy.load(source / "policy.json") if is_run else None
-    front = efficient_of(table, frame, chosen)
     folder = out or (source if is_run else source.parent)
+    chosen = parse_sense(sense or (_OF_A_CAMPAIGN if is_campaign(table) else _OF_A_TABLE))
+    places = is_run and policy is None and chosen == SENSE
+    names = [FRONT, "frontier.png", *(["frontier.html"] if html else []), *([PLACED] if places else [])]
+    _keep_inputs([table, *([policy] if policy else [])], [folder / name for name in names])
+    own = Policy.load(policy) if policy else Policy.load(source / "policy.json") if is_run else None
+    frame = read_table(table, costs=list(chosen), policy=own or _policy_beside(table))
+    front = efficient_of(table, frame, chosen)
     bits = None if own is None else own_bits(own, frame.columns)
     mark = {} if bits is None else {OWN_LABEL if policy is None else policy.stem: bits}
     drawn: dict[str, Any] = {"sense": chosen, "mark": mark, "budgets": budget or ()}
     drawn["layers"] = None if bits is None else list(bits)
-    pictures = ["frontier.png"]
+    _check_drawn(table, frame, front, drawn)
     lines = [front_table(front), f"{len(front)} of {len(frame):,} policies are efficient"]
     data: dict[str, Any] = {"policies": len(frame), "frontier": front.to_dict("records"), "sense": chosen}
-    places = is_run and policy is None and chosen == SENSE
-    with alone_in_runs(folder, *([source] if places else [])):
-        write_frame(folder / FRONT, front)
-        save_figure(frontier_figure(frame, **drawn), folder / "frontier.png")
+    with alone_in_runs(folder):
+        figure = frontier_figure(frame, **drawn)
+        if places:
+            placed = place_run(TrainedRun(source), frame, folder).summary()
+            lines.append(placement_sentence(placed))
+            data["placement"] = placed
+        else:
+            write_frame(folder / FRONT, front)
+        save_figure(figure, folder / "frontier.png")
         if html:
             from pareto import plot_html
 
-            page = folder / "frontier.html"
             shown, senses, limits = readable(frame, chosen, budget or ())
             drawn |= {"sense": senses, "budgets": limits}
-            with whole(page) as draft:
+            with whole(folder / "frontier.html") as draft:
                 plot_html(shown, shown.loc[front.index], draft, title=f"Policies of {source.name}", **drawn)
-            pictures.append(page.name)
-        if places:
-            from waveq.train.trained_run import TrainedRun
-
-            placed = place_run(TrainedRun(source), frame).summary()
-            lines.append(placement_sentence(placed))
-            data["placement"] = placed
-    lines.append(f"written to {folder}: {FRONT}, {', '.join(pictures)}")
+    lines.append(f"written to {folder}: {', '.join(names)}")
     emit("\n".join(lines), data, as_json=as_json)
+
+
+def _policy_beside(table: Path) -> Policy | None:
+    """The policy of the run folder that the table lies in, which tells the columns of bits."""
+    from waveq.policy import Policy
+
+    path = table.parent / "policy.json"
+    return Policy.load(path) if path.exists() and (table.parent / "config.json").exists() else None
+
+
+def _keep_inputs(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """Refuse to write onto a file that is read, by whatever name."""
+    read = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in read:
+            raise ValueError(f"{path} is read, and would be written too; name another folder for results with --out")
+
+
+def _check_drawn(path: Path, frame: pd.DataFrame, front: pd.DataFrame, drawn: Mapping[str, Any]) -> None:
+    """What the picture shows is there, in the units of the table; nothing is written before.
+
+    Raises:
+        ValueError: a budget that no policy keeps, a marked policy that is not in the table.
+    """
+    from pareto.plotdata import plot_data
+
+    try:
+        plot_data(frame, front, **drawn)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def efficient_of(path: Path, frame: pd.DataFrame, sense: Mapping[str, str]) -> pd.DataFrame:

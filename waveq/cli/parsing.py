@@ -72,7 +72,8 @@ def parse_sense(text: str) -> dict[str, str]:
     for piece in text.split(","):
         name, sign, direction = (part.strip() for part in piece.partition("="))
         if not sign or direction not in ("max", "min") or not name:
-            raise ValueError(f"--sense must be COLUMN=max or COLUMN=min, comma-separated, not {piece.strip()!r}")
+            hint = next((f"; did you mean {word!r}?" for word in ("max", "min") if direction.lower()[:3] == word), "")
+            raise ValueError(f"--sense must be COLUMN=max or COLUMN=min, comma-separated, not {piece.strip()!r}{hint}")
         chosen[name] = direction
     return chosen
 

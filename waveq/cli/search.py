@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from waveq.cli.common import AsJson, FinishedRun, Hardware, Part, Quiet, TuningEpochs, TuningRate, emit, resumable
+from waveq.cli.common import (
+    AsJson,
+    FinishedRun,
+    Hardware,
+    Part,
+    Quiet,
+    RetryFailed,
+    TuningEpochs,
+    TuningRate,
+    emit,
+    resumable,
+    warnings_as_lines,
+)
 from waveq.cli.frontier import front_table
 from waveq.cli.parsing import changed_protocol, check_numbers, for_engine, parse_bits
 
@@ -40,6 +52,7 @@ def search(
     finetune_lr: TuningRate = None,
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
     store: Annotated[Path | None, typer.Option(help="SQLite file of the accuracies (default: in the run).")] = None,
+    retry_failed: RetryFailed = False,
     engine: Annotated[str, typer.Option(help="serial, processes (this machine) or ray (a cluster).")] = "serial",
     workers: Annotated[int | None, typer.Option(help="Processes, or Ray actors (default: one a core).")] = None,
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
@@ -65,7 +78,7 @@ def search(
     trained = TrainedRun(run)
     options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     hint = f"What was evaluated is in {store or run / STORE}; the same command goes on from there."
-    with alone_in_runs(run), resumable(hint):
+    with alone_in_runs(run), resumable(hint), warnings_as_lines():
         frame, front, placement = search_run(
             trained,
             load_hardware(hardware),
@@ -76,6 +89,7 @@ def search(
             floor=floor,
             seed=seed,
             store=store,
+            retry_failed=retry_failed,
             engine=engine,
             progress=not (quiet or as_json),
             **for_engine(engine, options),

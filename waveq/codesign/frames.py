@@ -21,6 +21,7 @@ from waveq._reading import read_text
 
 __all__ = ["as_name", "as_text", "read_frame", "write_frame"]
 
+_LINES = re.MULTILINE | re.IGNORECASE
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
@@ -32,7 +33,7 @@ def read_frame(
     gaps: Sequence[str] = (),
     prefixes: tuple[str, ...] = (),
 ) -> pd.DataFrame:
-    """A CSV file as a table.
+    """A CSV file as a table: parted by commas, or by semicolons or tabs, with a point or then a comma as the decimal.
 
     Args:
         path: the file.
@@ -48,11 +49,12 @@ def read_frame(
     """
     text = read_text(path)
     try:
-        header = [as_name(name) for name in next(csv.reader(io.StringIO(text, newline="")), [])]
+        separator = _separator(text)
+        header = [as_name(name) for name in _header(text, separator)]
         twice = next((name for name in header if header.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"the column {twice!r} is given twice")
-        frame = pd.read_csv(io.StringIO(text))
+        frame = pd.read_csv(io.StringIO(text), sep=separator, decimal=_decimal(text, separator))
     except (csv.Error, ValueError) as error:  # pandas' own errors of tables are ValueErrors
         raise ValueError(f"{path} is no table: {error}") from None
     if not isinstance(frame.index, pd.RangeIndex):
@@ -62,6 +64,21 @@ def read_frame(
     for name in (*numbers, *wholes, *gaps, *further):
         _require_numbers(path, frame, name, whole=name in wholes, gaps=name in gaps or name in further)
     return frame
+
+
+def _header(text: str, separator: str) -> list[str]:
+    return next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+
+
+def _separator(text: str) -> str:
+    """What parts the header into most columns: a comma, or what spreadsheets write where the comma is the decimal."""
+    return max(",;\t", key=lambda separator: len(_header(text, separator)))
+
+
+def _decimal(text: str, separator: str) -> str:
+    """A comma where some cell can be nothing else; it cannot where commas part the cells."""
+    cell = rf"(?:^|[{separator}])-?\d+,\d+(?:e[+-]?\d+)?(?:$|[{separator}])"
+    return "," if separator != "," and re.search(cell, text, _LINES) else "."
 
 
 def _require_numbers(path: Path, frame: pd.DataFrame, name: str, *, whole: bool, gaps: bool) -> None:

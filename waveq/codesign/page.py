@@ -16,6 +16,7 @@ import pandas as pd
 
 from waveq._files import write_text
 from waveq.codesign.frames import read_frame
+from waveq.codesign.origins import changed_since
 from waveq.codesign.pictures import learning_data, readable
 from waveq.codesign.placement import SENSE, own_bits, place
 from waveq.codesign.report import (
@@ -24,6 +25,7 @@ from waveq.codesign.report import (
     MEASURED,
     OWN_LABEL,
     RESULT_HEAD,
+    bring_up_to_date,
     how_enumerated,
     how_made,
     layer_table,
@@ -33,7 +35,7 @@ from waveq.codesign.report import (
     search_sentence,
 )
 from waveq.codesign.search import FOUND
-from waveq.codesign.space import SENSITIVITY, TABLE, read_table
+from waveq.codesign.space import DESCRIBED, SENSITIVITY, TABLE, read_table
 from waveq.method.operand_names import input_name
 from waveq.train.trained_run import TrainedRun
 
@@ -64,6 +66,7 @@ def write_page(path: Path) -> Path:
     from pareto.html import page_part, page_text
 
     run = TrainedRun(path)
+    bring_up_to_date(run)
     data = page_data(run)
     head = [_section("", "table", "results"), _section("" if "cloud" in data else "Frontier", "", "frontier")]
     if "cloud" in data:
@@ -140,7 +143,7 @@ def _policies(run: TrainedRun) -> tuple[dict[str, Any], list[str]]:
         own = {"label": OWN_LABEL, "values": {}, "bits": list(run.policy.values())}
         told = f"Not enumerated yet: waveq enumerate {path} (or, for deep networks, waveq search {path})"
         return {"layers": list(run.policy), "labels": {}, "policy": own}, [told]
-    frame = read_table(source, numbers=(*run.policy, *MEASURED))
+    frame = read_table(source, numbers=(*run.policy, *MEASURED), policy=run.policy)
     bits = own_bits(run.policy, frame.columns)
     table, senses, _ = readable(frame, SENSE)
     front = frontier(table, sense=senses)
@@ -149,7 +152,7 @@ def _policies(run: TrainedRun) -> tuple[dict[str, Any], list[str]]:
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     placed = place(frame, frame.loc[front.index], bits).summary()
-    how = run.read_json("enumeration.json", ENUMERATED) if source.name == TABLE else None
+    how = run.read_json(DESCRIBED, ENUMERATED) if source.name == TABLE else None
     found = f"{len(frame):,} policies, measured by the search; {len(front):,} of them are efficient."
     return data, [found if how is None else how_enumerated(placed, how), placement_sentence(placed)]
 
@@ -172,6 +175,8 @@ def _sensitivity(run: TrainedRun) -> dict[str, Any] | None:
     if not (run.path / SENSITIVITY).exists():
         return None
     frame = read_sensitivity(run)
+    if changed_since(run.path, SENSITIVITY) is not None:  # it is of another policy
+        return None
     names = list(dict.fromkeys(frame["layer"]))
     series = []
     for step in sorted(frame["step"].unique()):

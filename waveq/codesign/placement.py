@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,15 @@ import pandas as pd
 
 from waveq._files import write_json
 from waveq.codesign.frames import write_frame
+from waveq.codesign.origins import record
 from waveq.method.operand_names import input_name
 from waveq.policy import Policy
 from waveq.train.trained_run import TrainedRun
 
-__all__ = ["FRONT", "SENSE", "Placement", "own_bits", "place", "place_run"]
+__all__ = ["FRONT", "PLACED", "SENSE", "TABLE", "Placement", "own_bits", "place", "place_run"]
 
 SENSE = {"accuracy": "max", "energy_pj": "min"}
-FRONT = "frontier.csv"
+TABLE, FRONT, PLACED = "policies.csv", "frontier.csv", "frontier.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +65,28 @@ def own_bits(policy: Policy, columns: Iterable[str]) -> dict[str, int]:
     return {name: known[name] for name in columns if name in known}
 
 
-def place_run(run: TrainedRun, frame: pd.DataFrame) -> Placement:
-    """The frontier of accuracy and energy, and the run's policy against it; written to RUN/frontier.csv and .json."""
+def place_run(run: TrainedRun, frame: pd.DataFrame, folder: Path | None = None) -> Placement:
+    """The frontier of accuracy and energy, and the run's policy against it.
+
+    Args:
+        run: a finished run.
+        frame: its table of policies, RUN/policies.csv.
+        folder: where frontier.csv and frontier.json are written; None is the run's own, which then knows what they were
+            made from.
+
+    Raises:
+        ValueError: the run's policy is not in the table; nothing is written.
+    """
     from pareto import frontier
 
     front = frontier(frame, sense=SENSE)
     placement = place(frame, front, own_bits(run.policy, frame.columns))
-    write_frame(run.path / FRONT, front)
-    write_json(run.path / "frontier.json", placement.summary())
+    target = folder or run.path
+    write_frame(target / FRONT, front)
+    write_json(target / PLACED, placement.summary())
+    if target.resolve() == run.path.resolve():
+        for name in (FRONT, PLACED):
+            record(run.path, name, [TABLE, "policy.json"])
     return placement
 
 

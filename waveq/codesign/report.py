@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import html
-import importlib.metadata
 import json
-import platform
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,10 +13,12 @@ import pandas as pd
 
 from waveq._files import write_text
 from waveq._reading import read_text
+from waveq.codesign.campaign import versions
 from waveq.codesign.frames import read_frame
+from waveq.codesign.origins import changed_since, recorded
 from waveq.codesign.pictures import frontier_figure, save_figure, save_learning
-from waveq.codesign.placement import FRONT, SENSE, own_bits
-from waveq.codesign.space import SENSITIVITY, TABLE, read_table
+from waveq.codesign.placement import FRONT, PLACED, SENSE, TABLE, own_bits, place_run
+from waveq.codesign.space import DESCRIBED, SENSITIVITY, read_table
 from waveq.train.result import share_sentence
 from waveq.train.trained_run import TrainedRun
 
@@ -28,6 +28,7 @@ __all__ = [
     "MEASURED",
     "OWN_LABEL",
     "RESULT_HEAD",
+    "bring_up_to_date",
     "draw_pictures",
     "how_enumerated",
     "how_made",
@@ -69,16 +70,39 @@ BITS_ARE = (
 def write_report(path: Path) -> Path:
     """Draw the pictures and write RUN/report.md; steps that were not run are named with the command that runs them.
 
+    The frontier is found again where the table of policies has changed since.
+
     Returns:
         The path of the report.
 
     Raises:
-        ValueError: no finished run; a damaged file.
+        ValueError: no finished run; a damaged file; a table of policies that is not the one that was enumerated.
     """
     run = TrainedRun(path)
+    bring_up_to_date(run)
     target = path / "report.md"
     write_text(target, report_text(run, draw_pictures(run)))
     return target
+
+
+def bring_up_to_date(run: TrainedRun) -> None:
+    """Find the frontier again where the table, or the policy, has changed since it was found.
+
+    Raises:
+        ValueError: the table is not what `waveq enumerate` wrote, or its description is of another one.
+    """
+    if not (run.path / TABLE).exists():
+        return
+    frame = read_table(run.path / TABLE, numbers=(*run.policy, *MEASURED), policy=run.policy)
+    changed = changed_since(run.path, TABLE)
+    if changed is not None:
+        what = "is not the table" if changed == TABLE else f"was made with another {changed}, not the one"
+        raise ValueError(
+            f"{run.path / TABLE} {what} that waveq enumerate left in this folder; make it again with: waveq enumerate "
+            f"{shlex.quote(str(run.path))}"
+        )
+    if any(changed_since(run.path, name) for name in (FRONT, PLACED)):
+        place_run(run, frame)
 
 
 def report_text(run: TrainedRun, pictures: set[str]) -> str:
@@ -103,7 +127,7 @@ def draw_pictures(run: TrainedRun) -> set[str]:
     if (run.path / TABLE).exists():
         _draw_frontier(run)
         drawn.add("frontier.png")
-    if (run.path / SENSITIVITY).exists():
+    if (run.path / SENSITIVITY).exists() and changed_since(run.path, SENSITIVITY) is None:
         from pareto import plot_sensitivity
 
         table = read_sensitivity(run)
@@ -139,17 +163,6 @@ def _cell(value: object) -> str:
     r"""A cell that stays one, whatever a layer is called: neither a new column or row nor HTML."""
     text = html.escape(str(value), quote=False).replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
     return " ".join(text.split())
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that decide numbers."""
-    found = {"python": platform.python_version()}
-    for name in ("waveq", "torch", "numpy", "numba", "scikit-learn"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def result_rows(run: TrainedRun) -> list[tuple[str, str, str, str]]:
@@ -226,10 +239,10 @@ def _cost(run: TrainedRun, pictures: set[str]) -> str:
 def _place(run: TrainedRun, pictures: set[str]) -> str:
     if not (run.path / TABLE).exists():
         return f"## Frontier\n\nNot enumerated yet: `waveq enumerate {shlex.quote(str(run.path))}`"
-    placed, how = run.read_json("frontier.json", _PLACED), run.read_json("enumeration.json", ENUMERATED)
+    placed, how = run.read_json(PLACED, _PLACED), run.read_json(DESCRIBED, ENUMERATED)
     if placed is None or how is None:
         return f"## Frontier\n\nNot placed yet: `waveq frontier {shlex.quote(str(run.path))}`"
-    frame = read_table(run.path / TABLE, numbers=(*run.policy, *MEASURED))
+    frame = read_table(run.path / TABLE, numbers=(*run.policy, *MEASURED), policy=run.policy)
     names = list(own_bits(run.policy, frame.columns))
     what = how_enumerated(placed, how)
     lines = ["## Frontier", what, placement_sentence(placed), _compared(frame, names, placed["own"])]
@@ -281,9 +294,13 @@ def _figures(row: Any) -> tuple[str, str, str]:
 
 def _sensitivity(run: TrainedRun, pictures: set[str]) -> str:
     path = run.path / SENSITIVITY
+    again = f"`waveq sensitivity {shlex.quote(str(run.path))}`"
     if not path.exists():
-        return f"## Sensitivity\n\nNot measured yet: `waveq sensitivity {shlex.quote(str(run.path))}`"
+        return f"## Sensitivity\n\nNot measured yet: {again}"
     table = read_sensitivity(run)
+    changed = changed_since(run.path, SENSITIVITY)
+    if changed is not None:
+        return f"## Sensitivity\n\nNot shown: {changed} is not the one of its measurement. Again with: {again}"
     rows = [
         (
             row["layer"],
@@ -293,7 +310,12 @@ def _sensitivity(run: TrainedRun, pictures: set[str]) -> str:
         )
         for row in table.to_dict("records")
     ]
-    lines = ["## Sensitivity", markdown_table(("layer", "bits", "change, points", "standard error"), rows)]
+    how = recorded(run.path, SENSITIVITY).get("how", "")
+    lines = [
+        "## Sensitivity",
+        f"Measured by {how}.",
+        markdown_table(("layer", "bits", "change, points", "standard error"), rows),
+    ]
     for step, part in table.groupby("step"):
         lines.append(f"Mean over layers of {step:+d} bit: {part['change'].mean():+.2f} points.")
     if "sensitivity.png" in pictures:

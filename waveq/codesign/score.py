@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stripes_sim import Accelerator, LayerShape, Result
     from waveq.train.config import TrainConfig
 
-__all__ = ["price_policies", "result_data", "score_run", "trace_config", "training_costs"]
+__all__ = ["OBJECTIVES", "price_policies", "result_data", "score_run", "trace_config", "training_costs"]
 
 OBJECTIVES = ("cycles", "energy_pj", "weight_bytes")
 

@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 
 from waveq._files import write_json
+from waveq.codesign.campaign import fingerprint, versions
 from waveq.codesign.frames import write_frame
+from waveq.codesign.origins import record
 from waveq.codesign.placement import Placement, own_bits, place
 from waveq.codesign.protocol import Protocol, evaluation
 from waveq.codesign.score import price_policies
-from waveq.codesign.space import CHOICES, STORE, fingerprint, run_protocol
+from waveq.codesign.space import CHOICES, STORE, run_protocol
 from waveq.train.trained_run import TrainedRun
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def search_run(
     floor: float | None = None,
     seed: int = 0,
     store: Path | None = None,
+    retry_failed: bool = False,
     engine: str = "serial",
     progress: bool = True,
     **engine_options: Any,
@@ -56,6 +59,7 @@ def search_run(
         floor: accuracy (percent) below which a policy is of no interest.
         seed: of the search.
         store: where accuracies are kept; by default RUN/enumeration.sqlite.
+        retry_failed: forget which policies could not be evaluated.
         engine, progress, engine_options: see `pareto.run_campaign`.
 
     Returns:
@@ -79,7 +83,7 @@ def search_run(
     def cost(policies: Any) -> Any:
         return price_policies(run, hardware, names, policies)[objective].to_numpy(dtype=np.float64)
 
-    with pareto.Store(store or run.path / STORE, layers=names, fingerprint=identity) as results:
+    with pareto.Store(store or run.path / STORE, layers=names, fingerprint=identity, versions=versions()) as results:
         found = pareto.search(
             space,
             evaluate,
@@ -90,6 +94,7 @@ def search_run(
             store=results,
             floor=floor,
             seed=seed,
+            retry_failed=retry_failed,
             engine=engine,
             progress=progress,
             **engine_options,
@@ -108,5 +113,6 @@ def search_run(
         "choices": list(choices),
     }
     described |= {"evaluations": found.evaluations, "space": str(space.size), "ended": found.reason}
-    write_json(run.path / "search.json", {**described, "seed": seed, **identity})
+    write_json(run.path / "search.json", {**described, "seed": seed, **identity, "versions": versions()})
+    record(run.path, FOUND, ["search.json", "policy.json"])
     return frame, front, place(frame, front, own) if objective == "energy_pj" else None

@@ -15,17 +15,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from waveq._files import write_json
+from waveq.codesign.campaign import fingerprint, versions
 from waveq.codesign.frames import read_frame, write_frame
-from waveq.codesign.placement import own_bits
-from waveq.codesign.protocol import (
-    Evaluation,
-    Protocol,
-    evaluation,
-    granularity_of,
-    input_quantizer_of,
-    scale_of,
-)
-from waveq.codesign.score import price_policies
+from waveq.codesign.origins import record
+from waveq.codesign.placement import TABLE, own_bits
+from waveq.codesign.protocol import Protocol, evaluation
+from waveq.codesign.score import OBJECTIVES, price_policies
+from waveq.codesign.tables import check_table, read_any
+from waveq.policy import Policy
 from waveq.train.run_folder import nearest_run
 from waveq.train.trained_run import TrainedRun
 
@@ -33,39 +30,26 @@ if TYPE_CHECKING:
     from pareto import DesignSpace
     from stripes_sim import Accelerator
 
-__all__ = ["CHOICES", "SENSITIVITY", "STORE", "TABLE", "enumerate_run", "read_table", "run_protocol", "run_sensitivity"]
+__all__ = [
+    "CHOICES",
+    "DESCRIBED",
+    "INPUTS_STORE",
+    "SENSITIVITY",
+    "STORE",
+    "TABLE",
+    "enumerate_run",
+    "read_table",
+    "run_protocol",
+    "run_sensitivity",
+]
 
 Policies = npt.NDArray[np.uint8]
 CHOICES = (2, 3, 4, 5, 8)
-STORE, TABLE, SENSITIVITY = "enumeration.sqlite", "policies.csv", "sensitivity.csv"
+STORE, SENSITIVITY, DESCRIBED = "enumeration.sqlite", "sensitivity.csv", "enumeration.json"
 INPUTS_STORE = "enumeration-inputs.sqlite"
 UNIT_ROWS = 256  # policies between two commits: what a kill can lose, and what a walk over prefixes can share
 TUNED_ROWS = 16  # the same where each of them is trained
 _LARGEST_SPACE = 1_000_000
-
-
-def fingerprint(run: TrainedRun, evaluate: Evaluation, protocol: Protocol) -> dict[str, Any]:
-    """Everything that the accuracies depend on."""
-    from pareto import array_digest
-
-    weights = {name: tensor.numpy() for name, tensor in run.float_network().state_dict().items()}
-    return {
-        "protocol": protocol.to_dict(),
-        "network": run.config.model,
-        "weights": array_digest(weights),
-        "data": {
-            "name": run.config.dataset,
-            "images": len(evaluate.labels),
-            "labels": array_digest({"labels": evaluate.labels}),
-        },
-        "quantizer": run.config.quantizer,
-        "scale": scale_of(run),
-        "granularity": granularity_of(run),
-        "skipped": list(run.policy.skipped),
-        "activation_bits": dict(run.policy.activation_bits),
-        "activation_quantizer": input_quantizer_of(run),
-        "seed": run.config.seed if protocol.finetune_epochs else None,
-    }
 
 
 def enumerate_run(
@@ -78,6 +62,8 @@ def enumerate_run(
     sample: int | None = None,
     seed: int = 0,
     store: Path | None = None,
+    replace: bool = False,
+    retry_failed: bool = False,
     engine: str = "serial",
     progress: bool = True,
     **engine_options: Any,
@@ -94,6 +80,8 @@ def enumerate_run(
         seed: of the sample.
         store: where accuracies are kept; by default RUN/enumeration.sqlite, or RUN/enumeration-inputs.sqlite with
             ``input_choices``.
+        replace: whether RUN/policies.csv may lose policies that it has.
+        retry_failed: evaluate policies that could not be evaluated once more; else they stay out of the table.
         engine, engine_options: see `pareto.run_campaign`.
         progress: whether a bar is drawn on standard error.
 
@@ -102,7 +90,8 @@ def enumerate_run(
         RUN/policies.csv, and how they were measured to RUN/enumeration.json.
 
     Raises:
-        ValueError: a space too large to enumerate; a store that belongs to another network, data or protocol.
+        ValueError: a space too large to enumerate; a store that belongs to another network, data or protocol; a table
+            that would lose policies.
     """
     from pareto import DesignSpace, Store, run_campaign
 
@@ -112,32 +101,63 @@ def enumerate_run(
     own = own_bits(run.policy, names)
     space = {name: tuple(choices if name in run.policy else input_choices or ()) for name in names}
     wanted = np.vstack([_rows(DesignSpace(space), sample, seed), np.array([list(own.values())], dtype=np.uint8)])
+    if not replace:
+        _keep_larger(run.path / TABLE, wanted, names)
     identity = fingerprint(run, evaluate, chosen)
     unit_rows = TUNED_ROWS if chosen.finetune_epochs else UNIT_ROWS
     usual = STORE if input_choices is None else INPUTS_STORE
-    with Store(store or run.path / usual, layers=names, fingerprint=identity) as results:
+    with Store(store or run.path / usual, layers=names, fingerprint=identity, versions=versions()) as results:
         frame = run_campaign(
-            wanted, evaluate, results, engine=engine, progress=progress, unit_rows=unit_rows, **engine_options
+            wanted,
+            evaluate,
+            results,
+            engine=engine,
+            progress=progress,
+            unit_rows=unit_rows,
+            retry_failed=retry_failed,
+            **engine_options,
         )
+        failed = int(results.failed(wanted).sum())
     frame = _only(frame, wanted, names)
+    if frame.empty:
+        raise ValueError(f"{store or run.path / usual}: all {failed} policies failed; no table is written")
     costs = price_policies(run, hardware, names, frame[list(names)].to_numpy(dtype=np.uint8))
     frame = pd.concat([frame, costs], axis=1)
     write_frame(run.path / TABLE, frame)
     described = {"how": str(chosen), "hardware": hardware.name, "choices": list(choices), "sample": sample, **identity}
+    described |= {"failed": failed}
     described |= {} if input_choices is None else {"input_choices": list(input_choices)}
-    write_json(run.path / "enumeration.json", described)
+    write_json(run.path / DESCRIBED, {**described, "versions": versions()})
+    record(run.path, TABLE, [DESCRIBED, "policy.json"])
     return frame
+
+
+def _keep_larger(path: Path, wanted: Policies, names: Sequence[str]) -> None:
+    """Refuse to replace a table by one without policies that it has; one that cannot be read has none."""
+    try:
+        table = read_frame(path, wholes=("cycles",))
+    except (FileNotFoundError, ValueError):
+        return
+    keys = {tuple(row) for row in wanted.tolist()}
+    same_columns = set(names) == set(table.columns) - {"accuracy", *OBJECTIVES}
+    kept = sum(row in keys for row in table[list(names)].itertuples(index=False, name=None)) if same_columns else 0
+    lost = len(table) - kept
+    if lost:
+        raise ValueError(
+            f"{path} has {len(table):,} policies, and {lost:,} of them are not asked for now; ask for them too, or "
+            "give --replace and they leave the table (their accuracies stay in the store)"
+        )
 
 
 def run_protocol(run: TrainedRun) -> Protocol:
     """The protocol of the run's enumeration, or the default one before there is any."""
-    described = run.read_json("enumeration.json", {"protocol": {"part": str, "finetune_epochs": int}})
+    described = run.read_json(DESCRIBED, {"protocol": {"part": str, "finetune_epochs": int}})
     if described is None:
         return Protocol()
     try:
         return Protocol.from_dict(described["protocol"])
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{run.path / 'enumeration.json'}: damaged: protocol is none ({error})") from None
+        raise ValueError(f"{run.path / DESCRIBED}: damaged: protocol is none ({error})") from None
 
 
 def _rows(space: DesignSpace, sample: int | None, seed: int) -> Policies:
@@ -175,7 +195,8 @@ def run_sensitivity(
     from pareto import sensitivity
     from waveq.quantizers import quantizer_class
 
-    evaluate = evaluation(run, protocol or run_protocol(run), inputs=run.config.learns_inputs)
+    chosen = protocol or run_protocol(run)
+    evaluate = evaluation(run, chosen, inputs=run.config.learns_inputs)
     policy = own_bits(run.policy, evaluate.names)
     if run.config.learns_inputs:
         least, most = min(2, *policy.values()), max(8, *policy.values())  # what learned bits of inputs may be
@@ -184,21 +205,28 @@ def run_sensitivity(
         least, most = method.bit_counts[0], method.bit_counts[-1]
     table = sensitivity(policy, evaluate.correct, steps=steps, min_bits=least, max_bits=most)
     write_frame(run.path / SENSITIVITY, table)
+    record(run.path, SENSITIVITY, ["policy.json"], how=f"{chosen}, {chosen.part} images")
     return table
 
 
-def read_table(path: Path, *, numbers: Sequence[str] = ()) -> pd.DataFrame:
-    """A table of policies that `enumerate_run` wrote.
+def read_table(
+    path: Path, *, numbers: Sequence[str] = (), costs: Sequence[str] = (), policy: Policy | None = None
+) -> pd.DataFrame:
+    """A table of policies: that of `enumerate_run`, or anybody's; see `tables.read_any` for the kinds of file.
 
     Args:
         path: the file.
         numbers: columns that must be there, of finite numbers.
+        costs: columns that must be finite numbers where they are there.
+        policy: its layers and inputs say which columns are bits.
 
     Raises:
-        ValueError: not there, or no table.
+        ValueError: not there, no table, or a cell that cannot be (see `tables.check_table`).
     """
     try:
-        return read_frame(path, numbers=numbers)
+        frame = read_any(path, numbers=numbers)
+        check_table(path, frame, costs=costs, layers=[] if policy is None else list(own_bits(policy, frame.columns)))
+        return frame
     except FileNotFoundError:
         if path.name == TABLE:
             raise ValueError(

@@ -41,6 +41,69 @@ def test_enumerate_through_worker_processes_gives_the_same(
 
 
 @pytest.mark.slow
+def test_a_smaller_table_replaces_a_larger_one_only_when_told(
+    run_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run_copy / "policies.csv").read_bytes()
+    assert main(["enumerate", str(run_copy), "--bits", "2", "--quiet"]) == 2
+    assert "has 17 policies, and 15 of them are not asked for now" in capsys.readouterr().err
+    assert (run_copy / "policies.csv").read_bytes() == before
+    assert printed(capsys, "enumerate", str(run_copy), "--bits", "2", "--replace")["policies"] == 2
+
+
+@pytest.mark.slow
+def test_another_machine_reprices_what_the_report_says(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = json.loads((run_copy / "frontier.json").read_text())["own"]
+    printed(capsys, "enumerate", str(run_copy), "--bits", "2,4", "--hardware", "loom")
+    assert main(["report", str(run_copy)]) == 0
+    own = json.loads((run_copy / "frontier.json").read_text())["own"]
+    assert own["accuracy"] == old["accuracy"]
+    assert own["energy_pj"] != old["energy_pj"]
+    table = pd.read_csv(run_copy / "policies.csv")
+    assert own["energy_pj"] in table["energy_pj"].tolist()
+    assert f"| learned | {own['accuracy']:.2f} | {own['energy_pj'] / 1e6:.4g} |" in (run_copy / "report.md").read_text()
+    table.iloc[:-1].to_csv(run_copy / "policies.csv", index=False)
+    assert main(["report", str(run_copy)]) == 2
+    assert "policies.csv is not the table that waveq enumerate left" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_other_pixels_with_the_same_labels_are_another_campaign(
+    run_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from waveq.zoo.datasets.splits import MemorySplit
+
+    real = MemorySplit.batch
+    monkeypatch.setattr(MemorySplit, "batch", lambda *given, **more: (lambda x, y: (-x, y))(*real(*given, **more)))
+    assert main(["enumerate", str(run_copy), "--bits", "2,4", "--quiet"]) == 2
+    assert "fingerprint.data.evaluated: stored" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_policy_that_fails_stays_out_until_it_is_tried_again(
+    run_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_copy / "enumeration.sqlite").unlink()
+    whole, real = (run_copy / "policies.csv").read_bytes(), protocol.Evaluation.__call__
+
+    def fragile(evaluation: Any, policies: Any) -> Any:
+        if (policies == 4).all(axis=1).any():
+            raise ArithmeticError("diverged")
+        return real(evaluation, policies)
+
+    words = ["enumerate", str(run_copy), "--bits", "2,4", "--quiet"]
+    with monkeypatch.context() as patch:
+        patch.setattr(protocol.Evaluation, "__call__", fragile)
+        assert main([*words, "--replace"]) == 0
+        assert "1 policy has failed and no result" in capsys.readouterr().err
+    assert len(pd.read_csv(run_copy / "policies.csv")) == 16
+    assert main(words) == 0
+    assert len(pd.read_csv(run_copy / "policies.csv")) == 16
+    assert main([*words, "--retry-failed"]) == 0
+    assert (run_copy / "policies.csv").read_bytes() == whole
+
+
+@pytest.mark.slow
 def test_ctrl_c_in_enumerate_says_how_to_go_on(
     run_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,30 @@ def test_frontier_of_any_table(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert '"budgets":[2.5],"best":[1]' in (tmp_path / "frontier.html").read_text(encoding="utf-8")
 
 
+def test_the_input_is_never_written_and_nothing_before_all_checks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "frontier.csv"
+    table.write_text("a,accuracy,cycles\n2,80,1\n3,70,2\n")
+    (tmp_path / "link").symlink_to(tmp_path)
+    words = ["--sense", "accuracy=max,cycles=min"]
+    for source in (table, tmp_path / "link" / "frontier.csv"):
+        assert main(["frontier", str(source), *words]) == 2
+        assert "is read, and would be written too; name another folder" in capsys.readouterr().err
+    assert main(["frontier", str(table), *words, "--out", str(tmp_path / "out"), "--budget", "0.5"]) == 2
+    assert "no front point has 'cycles' within it" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert table.read_text() == "a,accuracy,cycles\n2,80,1\n3,70,2\n"
+
+
+@pytest.mark.slow
+def test_out_moves_all_of_it(run_copy: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in run_copy.iterdir() if path.is_file() and path.name != ".lock"}
+    assert main(["frontier", str(run_copy), "--out", str(tmp_path / "out")]) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"frontier.csv", "frontier.json", "frontier.png"}
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

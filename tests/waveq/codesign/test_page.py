@@ -88,7 +88,8 @@ def test_numbers_are_those_of_the_files(designed: Any) -> None:
     assert energy == pytest.approx(designed.score.energy_pj / 1e6, rel=1e-3)
     less = next(one for one in data["bars"]["sensitivity"]["series"] if one["name"].startswith("-1 bit,"))
     table = designed.sensitivity
-    assert less["values"] == pytest.approx(table[table["step"] == -1]["change"], rel=1e-3)
+    measured = [value for value in less["values"] if value is not None]  # layers at the fewest bits have no fewer
+    assert measured == pytest.approx(table[table["step"] == -1]["change"].tolist(), rel=1e-3)
     assert data["fields"] == [["bits", name] for name in designed.run.policy]
 
 

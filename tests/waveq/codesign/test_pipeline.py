@@ -34,6 +34,7 @@ FILES = (
     "policies.csv",
     "frontier.csv",
     "frontier.json",
+    "origins.json",
     "frontier.png",
     "sensitivity.csv",
     "sensitivity.png",
@@ -223,7 +224,7 @@ def test_policy_is_marked_as_such(designed: Any) -> None:
 def test_a_sample_of_a_large_space(run_copy: Path) -> None:
     (run_copy / "enumeration.sqlite").unlink()
     frame = design_space.enumerate_run(
-        TrainedRun(run_copy), Stripes(), choices=range(2, 9), sample=20, seed=3, progress=False
+        TrainedRun(run_copy), Stripes(), choices=range(2, 9), sample=20, seed=3, replace=True, progress=False
     )
     names = list(Policy.load(run_copy / "policy.json"))
     bits = frame[names].to_numpy()
