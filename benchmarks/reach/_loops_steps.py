@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import waveq
-from benchmarks.reach._loop import OPTIONS, Batches, Trained, Ways, sgd, train
+from benchmarks.reach._loop import OPTIONS, Batches, Trained, Ways, sgd, step, train
 
 __all__ = ["LOOPS"]
 
@@ -21,12 +21,17 @@ LOOPS.add("SGD")(train)
 
 @LOOPS.add("Adam with weight decay")
 def _adam(model: nn.Module, batches: Batches) -> Trained:
-    return train(model, batches, optimizer=torch.optim.AdamW(model.parameters(), lr=1e-3))
+    wq = waveq.attach(model, **OPTIONS)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for batch in batches:
+        step(model, wq, optimizer, batch)
+    return Trained(model, wq)
 
 
 @LOOPS.add("optimizer built before attach, fused")
 def _before(model: nn.Module, batches: Batches) -> Trained:
-    return train(model, batches, optimizer=torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    return train(model, batches, optimizer=optimizer, quantizer="dorefa")  # LSQ's steps would be in none
 
 
 @LOOPS.add("zero_grad(set_to_none=False)")
@@ -113,12 +118,12 @@ def _lbfgs(model: nn.Module, batches: Batches) -> Trained:
 @LOOPS.add("SAM: two passes a step, weights moved between")
 def _sam(model: nn.Module, batches: Batches) -> Trained:
     wq, optimizer = waveq.attach(model, **OPTIONS), sgd(model)
-    weights = list(model.parameters())
     for x, y in batches:
         torch.autograd.backward(F.cross_entropy(model(x), y) + wq.penalty())
         with torch.no_grad():
-            norm = torch.stack([p.grad.norm() for p in weights if p.grad is not None]).norm()
-            away = [0.05 * p.grad / norm for p in weights if p.grad is not None]
+            weights, slopes = zip(*[(p, p.grad) for p in model.parameters() if p.grad is not None], strict=True)
+            norm = torch.stack([slope.norm() for slope in slopes]).norm()
+            away = [0.05 * slope / norm for slope in slopes]
             torch._foreach_add_(weights, away)
         optimizer.zero_grad()
         torch.autograd.backward(F.cross_entropy(model(x), y) + wq.penalty())

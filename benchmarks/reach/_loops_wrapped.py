@@ -124,7 +124,7 @@ def _fsdp(model: nn.Module, _batches: Batches) -> Trained:
     from torch.distributed.fsdp import fully_shard
 
     with _one_rank():
-        wq = waveq.attach(model, bits=3)
+        wq = waveq.attach(model, quantizer="dorefa", bits=3)  # LSQ's steps, single numbers, torch refuses by itself
         fully_shard(model, mesh=_mesh())
         note = refused(wq.penalty, kind=TypeError, words="in DistributedDataParallel")
     return Trained(model, None, note + ", at the first penalty()")

@@ -58,10 +58,10 @@ class LSQ(WeightQuantizer):
     def __init__(self, weight: Tensor, *, total_bits: int | None = None, **options: Any) -> None:
         super().__init__(weight, total_bits=total_bits, **options)
         _, most = lsq_steps(total_bits or _REFERENCE_BITS, signed=True)
-        values = weight.detach().float()
+        values = _wide(weight.detach())
         start = lsq_start(self.mean_of(values), most) if total_bits else self.largest_of(values) / most
         self.step = nn.Parameter(start.clamp_min(TINY))
-        self.register_buffer("reference_steps", torch.tensor(float(most), device=weight.device))
+        self.register_buffer("reference_steps", torch.tensor(float(most), device=weight.device, dtype=values.dtype))
 
     def grid(self, total_bits: int | None = None) -> Grid:
         """Mid-tread for every number of bits."""
@@ -75,7 +75,7 @@ class LSQ(WeightQuantizer):
     @torch.no_grad()
     def follow_bits(self, weight: Tensor, before: int, now: int) -> None:
         """The range stays within max|w| and, with every bit that is lost, within LSQ's start at the bits left."""
-        longest = self.largest_of(weight.float()) / self.reference_steps
+        longest = self.largest_of(_wide(weight)) / self.reference_steps
         if now < before:
             longest = torch.minimum(longest, self._start(weight, now))
         self.step.copy_(torch.minimum(self.step, longest.clamp_min(TINY)))
@@ -83,7 +83,7 @@ class LSQ(WeightQuantizer):
     def _start(self, weight: Tensor, total_bits: int) -> Tensor:
         """LSQ's first range at these bits, as the step at the bits that ranges are counted in."""
         _, most = lsq_steps(total_bits, signed=True)
-        return lsq_start(self.mean_of(weight.float()), most) * most / self.reference_steps
+        return lsq_start(self.mean_of(_wide(weight)), most) * most / self.reference_steps
 
     @property
     def span(self) -> Tensor:
@@ -160,6 +160,11 @@ class LSQActivation(DataStarted):
 
     def _damped(self, x: Tensor, most: int) -> Tensor:
         return damped(kept_positive(self.step.to(x.dtype)), (features_of(x) * most) ** -0.5)
+
+
+def _wide(weight: Tensor) -> Tensor:
+    """float32 at least; float64 stays, so that a run in it finds the same step before and after it was stopped."""
+    return weight if weight.dtype == torch.float64 else weight.float()
 
 
 def lsq_steps(bits: int, *, signed: bool) -> tuple[int, int]:

@@ -131,7 +131,7 @@ def test_at_every_step_of_a_whole_run_the_kernels_take_the_plain_form_s_step(flo
     for form in ("plain", "numba"):
         models.append(copy.deepcopy(float_network))
         with use_backend(form):
-            handles.append(waveq.attach(models[-1], total_steps=length(data)))
+            handles.append(waveq.attach(models[-1], quantizer="dorefa", total_steps=length(data)))
     (plain, fused), (handle, ours) = models, handles
     optimizer = optimizer_of(plain)
     flips, largest = 0, 0.0

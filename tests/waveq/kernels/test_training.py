@@ -388,9 +388,9 @@ def test_digits_give_the_same_policy_with_both_forms() -> None:
         model = nn.Sequential(
             nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10)
         )
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
         with use_backend(form):
             handle = waveq.attach(model, total_steps=100 * 14, schedule="constant", lambda_beta=0.02)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
             order = torch.Generator().manual_seed(4)
             for _ in range(10):
                 for part in torch.randperm(len(x), generator=order).split(128)[:14]:
