@@ -68,13 +68,15 @@ def test_the_wave_rises_in_a_line_from_its_share_of_the_run(tiny, where):
 
 @pytest.mark.slow
 def test_a_diverged_network_is_told_and_guesses(tiny, where):
-    result = run_job(Job(setting=tiny, seed=0, attach={"bits": 3, "scale": "max"}, lr=1e9), where)
+    result = run_job(Job(setting=tiny, seed=0, attach={"quantizer": "dorefa", "bits": 3}, lr=1e9), where)
     assert result["diverged"]
     assert result["test"] < 30.0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attach", [{"bits": "learn"}, {"quantizer": "lsq", "bits": 3, "activation_bits": 4}])
+@pytest.mark.parametrize(
+    "attach", [{"quantizer": "dorefa", "bits": "learn"}, {"quantizer": "lsq", "bits": 3, "activation_bits": 4}]
+)
 def test_under_bfloat16_autocast_training_keeps_its_accuracy(tiny, where, attach):
     made = set()
 
