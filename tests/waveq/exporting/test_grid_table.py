@@ -17,6 +17,8 @@ from waveq.exporting.integers import Integers
 from waveq.quantizers.registry import quantizer_class, quantizer_names
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "quantizers.md"
+OURS = [name for name in quantizer_names() if quantizer_class(name).__module__.startswith("waveq.")]
+"""Other tests register grids of their own."""
 HEAD = ["quantizer", "zero", "symmetric", "offset", "whole numbers", "`onnx` at 2 3 4 5 8 bits"]
 
 
@@ -28,8 +30,7 @@ def table() -> dict[str, list[str]]:
 
 
 def test_every_method_has_a_row() -> None:
-    ours = {name for name in quantizer_names() if quantizer_class(name).__module__.startswith("waveq.")}
-    assert set(table()) == {*ours, "any, 1 bit"}  # other tests register grids of their own
+    assert set(table()) == {*OURS, "any, 1 bit"}
 
 
 def found(method: str, bits: int) -> Integers:
@@ -52,7 +53,7 @@ def row(each: Integers) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [name for name in quantizer_names() if name not in ("lqnets", "ttq")])
+@pytest.mark.parametrize("method", [name for name in OURS if name not in ("lqnets", "ttq")])
 def test_rows_of_even_grids(method: str) -> None:
     cells = table()[method]
     types = []

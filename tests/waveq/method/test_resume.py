@@ -103,7 +103,7 @@ def test_same_weights_same_bits_whatever_the_optimizer() -> None:
 def test_optimizer_may_be_built_before_or_after(optimizer: str, before: bool) -> None:
     model = mlp()
     made = OPTIMIZERS[optimizer](model.parameters()) if before else None
-    wq = waveq.attach(model, total_steps=30)
+    wq = waveq.attach(model, total_steps=30, quantizer="dorefa" if before else None)  # LSQ's steps are made by attach
     made = made or OPTIMIZERS[optimizer](model.parameters())
     start = originals(model)
     train(model, wq, made, batches(30))

@@ -110,7 +110,7 @@ def test_published_weights_are_read_as_they_come(tmp_path: Path) -> None:
     [
         ({"bits": {"fc": "3"}}, r"bits is \{'fc': '3'\}, a table of a whole number is expected"),
         ({"test_accuracy": None}, "test_accuracy is None, a finite number is expected"),
-        ({"accuracy": 1}, "accuracy is 1, no such field is expected"),
+        ({"accuracy": 1}, "accuracy is no field of a result"),
         ({"forecast": ...}, "field 'forecast' is missing"),
     ],
 )
