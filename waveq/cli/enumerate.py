@@ -72,7 +72,7 @@ def enumerate_policies(
     """
     from stripes_sim import load_hardware
     from waveq.codesign.placement import TABLE
-    from waveq.codesign.space import INPUTS_STORE, STORE, enumerate_run
+    from waveq.codesign.space import INPUTS_STORE, STORE, enumerate_run, run_protocol
     from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 
@@ -89,7 +89,7 @@ def enumerate_policies(
             load_hardware(hardware),
             choices=parse_bits(bits),
             input_choices=None if activation_bits is None else parse_bits(activation_bits),
-            protocol=changed_protocol(None, part, finetune_epochs, finetune_lr),
+            protocol=changed_protocol(run_protocol(trained), part, finetune_epochs, finetune_lr),
             sample=sample,
             seed=seed,
             store=store,

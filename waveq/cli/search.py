@@ -70,7 +70,7 @@ def search(
     from waveq.codesign.placement import own_bits
     from waveq.codesign.report import OWN_LABEL, placement_sentence
     from waveq.codesign.search import FOUND, search_run
-    from waveq.codesign.space import STORE
+    from waveq.codesign.space import STORE, run_protocol
     from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 
@@ -85,7 +85,7 @@ def search(
             choices=parse_bits(bits),
             objective=objective,
             evaluations=evaluations,
-            protocol=changed_protocol(None, part, finetune_epochs, finetune_lr),
+            protocol=changed_protocol(run_protocol(trained), part, finetune_epochs, finetune_lr),
             floor=floor,
             seed=seed,
             store=store,

@@ -75,7 +75,8 @@ def enumerate_run(
         hardware: the machine that prices them.
         choices: bits that every quantised layer may take.
         input_choices: bits that the inputs which the run quantises may take; None leaves them at the run's.
-        protocol: how an accuracy is measured; by default rounding without training, on the validation images.
+        protocol: how an accuracy is measured; by default as the run's last enumeration did; where there is none,
+            by rounding without training, on the validation images.
         sample: evaluate so many policies, drawn at random, instead of all.
         seed: of the sample.
         store: where accuracies are kept; by default RUN/enumeration.sqlite, or RUN/enumeration-inputs.sqlite with
@@ -95,7 +96,7 @@ def enumerate_run(
     """
     from pareto import DesignSpace, Store, run_campaign
 
-    chosen = protocol or Protocol()
+    chosen = protocol or run_protocol(run)
     evaluate = evaluation(run, chosen, inputs=input_choices is not None)
     names = evaluate.names
     own = own_bits(run.policy, names)

@@ -138,3 +138,10 @@ def test_bad_input(words: list[str], expected: str, run_copy: Path, capsys: pyte
 def test_a_space_too_large_to_evaluate_is_refused(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(design_space, "_LARGEST_SPACE", 10)
     assert main(["enumerate", str(run_copy)]) == 2
+
+
+@pytest.mark.slow
+def test_enumerate_without_a_protocol_goes_on_with_the_runs_own(run_copy: Path, designed: Any) -> None:
+    before = json.loads((run_copy / "enumeration.json").read_text())["protocol"]
+    assert main(["enumerate", str(run_copy), "--bits", "2,4", "--quiet", "--replace"]) == 0
+    assert json.loads((run_copy / "enumeration.json").read_text())["protocol"] == before
