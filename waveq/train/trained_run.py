@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from waveq._names import nearest
 from waveq._reading import read_object
 from waveq.policy import Policy
 from waveq.train.config import TrainConfig, load_recipe
@@ -72,8 +73,21 @@ class TrainedRun:
 
     @cached_property
     def policy(self) -> Policy:
-        """The learned or preset bits."""
-        return Policy.load(self.folder.policy)
+        """The learned or preset bits, of the layers that training gave bits to.
+
+        Raises:
+            ValueError: policy.json is damaged, or names other layers than result.json.
+        """
+        policy, trained = Policy.load(self.folder.policy), self.result["bits"]
+        for name in policy:
+            if name not in trained:
+                raise ValueError(
+                    f"{self.folder.policy} names layer {name!r}, which was not trained here{nearest(name, trained)}"
+                )
+        for name in trained:
+            if name not in policy:
+                raise ValueError(f"{self.folder.policy} has no bits for layer {name!r}, which result.json names")
+        return policy
 
     @cached_property
     def dataset(self) -> Dataset:

@@ -245,3 +245,10 @@ def test_bad_ceilings_and_formats(here: Path, capsys: pytest.CaptureFixture[str]
         assert main(["score", "4", *LENET, *words]) == 2
         assert message in capsys.readouterr().err
     assert not list(here.iterdir())
+
+
+def test_a_run_whose_policy_names_another_layer_is_refused(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (run_copy / "policy.json").read_text()
+    (run_copy / "policy.json").write_text(text.replace('"fc1"', '"fc_1"'))
+    assert main(["score", str(run_copy)]) == 2
+    assert "names layer 'fc_1', which was not trained here; did you mean 'fc1'?" in capsys.readouterr().err
