@@ -1,6 +1,7 @@
 """Which test samples each policy gets right, one bit a sample, in a table of their own beside a store's results.
 
-Older stores have no such table; it is made where one is opened to be added to. Programs that do not know it pass it over.
+Older stores have no such table; it is made where one is opened to be added to. Programs that do not know it pass it
+over.
 """
 
 from __future__ import annotations

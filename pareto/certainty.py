@@ -31,7 +31,7 @@ class FrontierCertainty:
     """(K,) costs of the frontier's steps, rising."""
     low: Floats
     high: Floats
-    """(K,) in percent: between them lies, with the asked probability, the best accuracy to be had at each of `costs`."""
+    """(K,) in percent: between them lies, nearly as often as asked, the best accuracy to be had at each of `costs`."""
     draws: int
 
 
@@ -40,10 +40,10 @@ def frontier_certainty(
 ) -> FrontierCertainty:
     """Draw the samples again, with replacement, and find the frontier of accuracy and cost of every draw.
 
-    A membership of 0.9 is the share of draws around the measured accuracies. Those of the frontier are partly the
-    luckiest of many, so that it is no probability of being efficient on other samples: docs/pareto.md has both measured.
-    The band is turned about the measured frontier (the "basic" interval), because a best of many is too good in the
-    draws as it is in the measurement.
+    Membership and band are about the frontier of very many samples, of which these are some; measured, that is nearly
+    what they are (docs/pareto.md). They are not about another set as small as this one, whose frontier is partly luck
+    too. The band is turned about the measured frontier (the "basic" interval), because a best of many is too good in
+    the draws as it is in the measurement.
 
     Args:
         correct: (N, S) which of S samples each of N policies gets right.

@@ -70,7 +70,8 @@ def plot(
 
     Few policies are dots; from 1,500 on they become a density of hexagons, so that thousands do not cover
     each other. Arguments and errors are those of `plot_data`; `title` is written above; `band` (columns x, low and
-    high, from `frontier_certainty`) is drawn under the frontier. The figure is not shown: call ``.savefig("frontier.png")`` (or .svg, .pdf).
+    high, from `frontier_certainty`) is drawn under the frontier. The figure is not shown: call
+    ``.savefig("frontier.png")`` (or .svg, .pdf).
 
     >>> from pareto import frontier
     >>> frame = pd.DataFrame({"accuracy": [70, 90, 91, 60], "energy_pj": [4, 5, 6, 7]})
@@ -92,7 +93,7 @@ def plot(
             alpha=0.25,
             linewidth=0,
             zorder=3,
-            label="frontier on other images",
+            label="frontier on many images (90 %)",
         )
     _draw_front(
         axes,

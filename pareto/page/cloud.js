@@ -72,7 +72,7 @@ function drawPolicies(context) {
   context.globalAlpha = 1;
 }
 
-// What the frontier would be on other images: a staircase of two heights.
+// Where the frontier on very many images may lie: a staircase of two heights.
 function drawBand(context, at, low, high) {
   context.fillStyle = colour("front");
   context.globalAlpha = 0.25;
@@ -150,7 +150,7 @@ const behind = mark => mark.efficient ? "" : " (not on the frontier)";
 legend(byId("cloud"), [
   { name: `${words(count)} policies`, variable: "policy" },
   { name: `frontier (${words(cloud.front.length)})`, variable: "front", line: cloud.stairs },
-  ...(cloud.band ? [{ name: "shaded: the frontier on other images (90 %)" }] : []),
+  ...(cloud.band ? [{ name: "shaded: where the frontier on many images may lie (90 %)" }] : []),
   ...(cloud.uniform.length ? [{ name: "□ uniform, with its bits" }] : []),
   ...marks.map(mark => ({ name: mark.label + behind(mark), variable: mark.variable })),
   { name: "budget, best within it", variable: "budget", line: true },

@@ -157,8 +157,8 @@ def certainty_sentences(told: Mapping[str, Any] | None) -> list[str]:
     groups = told["frontier_groups"]
     sentences = [
         f"Other images would move it: of {told['draws']:,} draws of {told['images']:,} images from these, "
-        f"{told['possible']:,} policies are efficient in at least {100 * _RARE:.0f} %, and {told['frontier_half']:,} of "
-        f"the frontier's in half. By paired errors the frontier has {groups} "
+        f"{told['possible']:,} policies are efficient in at least {100 * _RARE:.0f} %, and {told['frontier_half']:,} "
+        f"of the frontier's in half. By paired errors the frontier has {groups} "
         f"{'group' if groups == 1 else 'groups'} of policies that can be told apart in accuracy."
     ]
     if isinstance(told.get(MEMBERSHIP), float):

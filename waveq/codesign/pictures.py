@@ -45,7 +45,14 @@ def frontier_figure(
     from pareto import frontier, plot
 
     table, names, limits = readable(frame, sense, budgets)
-    return plot(table, frontier(table, sense=names), mark=mark, budgets=limits, layers=layers, band=scaled_band(band, frame, sense))
+    return plot(
+        table,
+        frontier(table, sense=names),
+        mark=mark,
+        budgets=limits,
+        layers=layers,
+        band=scaled_band(band, frame, sense),
+    )
 
 
 def scaled_band(band: pd.DataFrame | None, frame: pd.DataFrame, sense: Mapping[str, str]) -> pd.DataFrame | None:

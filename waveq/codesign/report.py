@@ -280,9 +280,10 @@ def placement_sentence(placed: dict[str, Any]) -> str:
     """Whether the policy is on the frontier, and how far from it otherwise."""
     if placed["efficient"]:
         return "The learned policy lies on the frontier: no policy is better in one and not worse in the other."
+    points = f"{placed['accuracy_gap']:.2f} points more accuracy{gap_words(placed.get('certainty'))}"
     return (
-        f"The learned policy is not on the frontier: at its energy another one has {placed['accuracy_gap']:.2f} points "
-        f"more accuracy{gap_words(placed.get('certainty'))}; at its accuracy another one needs {placed['energy_gap_pj'] / 1e6:.4g} µJ less "
+        f"The learned policy is not on the frontier: at its energy another one has {points}; "
+        f"at its accuracy another one needs {placed['energy_gap_pj'] / 1e6:.4g} µJ less "
         f"({100 * placed['energy_gap_pj'] / placed['own']['energy_pj']:.1f} %)."
     )
 
