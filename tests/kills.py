@@ -52,12 +52,21 @@ def works(finished: Path) -> list[Work]:
     """All that are killed.
 
     Args:
-        finished: a finished run, for the enumeration.
+        finished: a finished run, for enumeration and search.
     """
+
+    def begin(folder: Path) -> None:
+        _copy(finished, folder)
+
     return [
         Work("training", lambda _folder: None, lambda folder: _train(folder)),
         Work("training, two ranks", lambda _folder: None, lambda folder: _train(folder, devices=2)),
-        Work("enumeration", lambda folder: _copy(finished, folder), _enumerate),
+        Work("enumeration", begin, _enumerate),
+        *(
+            Work(f"waveq {words[0]}{', two processes' if workers else ''}", begin, _command(*words, *workers))
+            for workers in ((), ("--engine", "processes", "--workers", "2"))
+            for words in (("enumerate", "--bits", "2,3,4,8"), ("search", "--bits", "2,3,4,8", "--evaluations", "60"))
+        ),
     ]
 
 
@@ -76,6 +85,18 @@ def _enumerate(folder: Path) -> None:
 
     with alone_in(folder):
         enumerate_run(TrainedRun(folder), load_hardware("stripes"), choices=(2, 3, 4, 5, 8), progress=False)
+
+
+def _command(verb: str, *words: str) -> Callable[[Path], None]:
+    """A verb on a run folder, as the command line has it, and what follows it."""
+
+    def do(folder: Path) -> None:
+        from waveq.cli.app import main
+
+        if main([verb, str(folder), *words, "--quiet"]) != 0:
+            raise RuntimeError(f"waveq {verb} failed")
+
+    return do
 
 
 def _copy(finished: Path, folder: Path) -> None:
