@@ -115,8 +115,11 @@ def _measured(answer: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool
     return values[:, None] if values.ndim == 1 else values, None
 
 
-def keep(store: Store, unit: Policies, answer: npt.NDArray[Any]) -> None:
-    """Record what a `Tolerant` has answered."""
+def keep(store: Store, unit: Policies, answer: npt.NDArray[Any] | str) -> None:
+    """Record what a `Tolerant` has answered, or why no worker lived to ask it."""
+    if isinstance(answer, str):
+        store.add_failures(unit, [answer] * len(unit))
+        return
     right = np.array([reason is None for reason in answer[:, -1]], dtype=np.bool_)
     if right.any():
         bits = answer[right, -2].tolist()
