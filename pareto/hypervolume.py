@@ -44,15 +44,16 @@ def hypervolume(
     array, names = points_array(points)
     signs = sense_signs(sense_list(sense, names))
     limit = _reference(reference, names) * signs
-    wrong = np.argwhere(~np.isfinite(array))
-    if wrong.size:
+    if not np.isfinite(array).all():
+        wrong = np.argwhere(~np.isfinite(array))
         raise ValueError(f"points: row {wrong[0][0]} is infinite in column {names[wrong[0][1]]!r}")
-    signed = array * signs
-    signed = np.unique(signed[(signed < limit).all(axis=1)], axis=0)
-    if not len(signed):
+    edges = limit - array * signs
+    edges = edges[(edges > 0).all(axis=1)]
+    if not len(edges):
         return 0.0
-    front = signed[is_efficient(signed, sense=["min"] * len(names))]
-    return _volume(limit - front)
+    if len(names) > 3:  # below, dominated boxes cost next to nothing
+        edges = np.unique(edges[is_efficient(edges, sense=["max"] * len(names))], axis=0)
+    return _volume(edges)
 
 
 def _reference(reference: Sequence[float] | Mapping[str, float], names: Sequence[str]) -> Floats:
