@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from pareto._jit import compiled, shared
 
 __all__ = [
     "WORTH_A_THREAD",
+    "Places",
     "any_as_low",
     "as_places",
     "efficient_nd",
@@ -113,7 +115,13 @@ def lexicographic(places: Places) -> Indices:
         order = np.empty(rows, dtype=np.int64)
         order[places[0]] = np.arange(rows)
         return order
-    return np.lexsort(places[::-1])
+    counts = [int(column.max(initial=0)) + 1 for column in places]
+    if math.prod(counts) > np.iinfo(np.int64).max:
+        return np.lexsort(places[::-1])
+    key = np.zeros(rows, dtype=np.int64)  # one number a row, so that numpy's fastest sort will do
+    for column, count in zip(places, counts, strict=True):
+        key = key * count + column
+    return np.argsort(key)
 
 
 def front_of(records: Floats) -> Bools:
@@ -157,7 +165,7 @@ def _find_front(places: Places, rows: Indices, alive: Bools) -> None:
         block = rows[start : start + _BLOCK]
         columns = _gathered(places, block, 1)
         for place in range(1, len(block)):
-            if any_as_low(columns, place, columns, place):
+            if any_as_low(columns, 0, place, columns, place):
                 alive[block[place]] = False
     width = _BLOCK
     while width < len(rows):
@@ -168,13 +176,13 @@ def _find_front(places: Places, rows: Indices, alive: Bools) -> None:
 
 
 @compiled
-def any_as_low(columns: Places, count: int, others: Places, row: int) -> bool:
-    """Whether one of the first `count` rows of `columns` (K, n) is at most row `row` of `others` in all K >= 2 columns.
+def any_as_low(columns: Places, begin: int, end: int, others: Places, row: int) -> bool:
+    """Whether one of the rows from `begin` to `end` of `columns` (K, n) is at most row `row` of `others`; K >= 2.
 
     The loops below compile to vector instructions; this one stops at the first part with a hit.
     """
-    for start in range(0, count, _AT_ONCE):
-        stop = min(start + _AT_ONCE, count)
+    for start in range(begin, end, _AT_ONCE):
+        stop = min(start + _AT_ONCE, end)
         first, second = columns[0, start:stop], columns[1, start:stop]
         if len(columns) == 2:
             hits = _both(first, second, others[0, row], others[1, row])
@@ -329,7 +337,7 @@ def _strike(places: Places, lower: Indices, upper: Indices, alive: Bools) -> Non
 def _strike_one_by_one(places: Places, lower: Indices, upper: Indices, column: int, alive: Bools) -> None:
     strikers, victims = _gathered(places, lower, column), _gathered(places, upper, column)
     for number in range(len(upper)):
-        if any_as_low(strikers, len(lower), victims, number):
+        if any_as_low(strikers, 0, len(lower), victims, number):
             alive[upper[number]] = False
 
 

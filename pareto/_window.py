@@ -99,7 +99,7 @@ def _dominator(window: Floats, size: int, values: Floats) -> int:
 
 @compiled
 def _without_dominated(window: Floats, numbers: npt.NDArray[np.int64], size: int, values: Floats) -> int:
-    """Drop the members that the values dominate; the new size. (They are dominated by none, so that equal ones stay.)"""
+    """Drop the members that the values, which none of them dominates, dominate; the new size."""
     kept = 0
     for member in range(size):
         better, column = False, 0
