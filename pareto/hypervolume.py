@@ -51,10 +51,8 @@ def hypervolume(
         wrong = np.argwhere(~np.isfinite(array))
         raise ValueError(f"points: row {wrong[0][0]} is infinite in column {names[wrong[0][1]]!r}")
     edges = limit - array * signs
-    edges = edges[(edges > 0).all(axis=1)]
-    if not len(edges):
-        return 0.0
-    if len(names) > 3:  # below, dominated boxes cost next to nothing
+    if len(names) > 3:  # below, boxes that are empty or dominated cost next to nothing
+        edges = edges[(edges > 0).all(axis=1)]
         edges = np.unique(edges[is_efficient(edges, sense=["max"] * len(names))], axis=0)
     return _volume(edges)
 
@@ -74,10 +72,10 @@ def _reference(reference: Sequence[float] | Mapping[str, float], names: Sequence
 
 
 def _volume(edges: Floats) -> float:
-    """The union of boxes from the origin to each row of `edges` (all positive)."""
+    """The union of boxes from the origin to each row of `edges`; up to three columns may have values below 0."""
     objectives = edges.shape[1]
     if objectives == 1:
-        return float(edges.max())
+        return float(edges.max(initial=0.0))
     if objectives == 2:
         return float(_area(edges[np.argsort(-edges[:, 0])]))
     if objectives == 3:
@@ -107,7 +105,7 @@ def _area(edges: Floats) -> float:
     """Boxes of falling width: each adds what stands above the highest so far."""
     total, height = 0.0, 0.0
     for row in range(len(edges)):
-        if edges[row, 1] > height:
+        if edges[row, 0] > 0.0 and edges[row, 1] > height:
             total += edges[row, 0] * (edges[row, 1] - height)
             height = edges[row, 1]
     return total
@@ -121,6 +119,8 @@ def _volume_3d(edges: Floats) -> float:
     size, area, total = 0, 0.0, 0.0
     for row in range(rows):
         x, y = edges[row, 0], edges[row, 1]
+        if x <= 0.0 or y <= 0.0:  # empty: a stair of no area
+            x, y = 0.0, 0.0
         low, high = 0, size  # stairs before `low` are wider or as wide
         while low < high:
             middle = (low + high) // 2
@@ -145,7 +145,7 @@ def _volume_3d(edges: Floats) -> float:
                     xs[start + 1 + place - stop], ys[start + 1 + place - stop] = xs[place], ys[place]
                 size -= stop - start - 1
             xs[start], ys[start] = x, y
-        total += area * (edges[row, 2] - (edges[row + 1, 2] if row + 1 < rows else 0.0))
+        total += area * (max(edges[row, 2], 0.0) - max(edges[row + 1, 2] if row + 1 < rows else 0.0, 0.0))
     return total
 
 
