@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from waveq.train.batches import EpochLoader, mixed_seed
-from waveq.train.callbacks import Checkpoints, LastStep, Recorder, SignalsStay, StepDiscipline
+from waveq.train.callbacks import Checkpoints, LastStep, Recorder, StepDiscipline
 from waveq.train.checkpoint_files import LOADER_STATE, CheckpointFiles, read_newest
 from waveq.train.classifier import Classifier
 from waveq.train.config import TrainConfig
@@ -60,6 +60,10 @@ def steps_per_epoch(config: TrainConfig, loader: EpochLoader) -> int:
     return -(-len(loader) // config.accumulate)
 
 
+def _leave_signals() -> None:
+    """They are noted by ``stopping``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """A stage that is ready to run."""
@@ -102,8 +106,7 @@ class Stage:
             stop=self.stop,
             check=lambda step: require_numbers(network, stage=self.name, step=step),
         )
-        callbacks = [SignalsStay(), discipline, *([wave] if wave else []), watch]
-        callbacks += [LastStep(self.total_steps), recorder, saver]
+        callbacks = [discipline, *([wave] if wave else []), watch, LastStep(self.total_steps), recorder, saver]
         if self.config.progress:
             callbacks.append(Bar(self.name, self.total_steps, wave))
         with quiet_lightning():
@@ -127,7 +130,7 @@ class Stage:
     def _trainer(self, callbacks: list[Any], loggers: list[Any]) -> Trainer:
         c = self.config
         environment = [self.ranks.environment] if self.ranks.environment is not None else []
-        return Trainer(
+        trainer = Trainer(
             max_epochs=-(-self.total_steps // steps_per_epoch(c, self.loader)),
             accelerator="cpu" if on_cpu(c) else "gpu",
             devices=self.ranks.devices,
@@ -147,6 +150,9 @@ class Stage:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,  # EpochLoader shares the batches
         )
+        # its handler of SIGTERM calls a collective wherever the rank is when it comes, and waits for others for ever
+        trainer._signal_connector.register_signal_handlers = _leave_signals  # type: ignore[method-assign]
+        return trainer
 
     def _loggers(self, wq: WaveQ | None, from_step: int) -> list[Any]:
         if not self.ranks.leads:
