@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -87,7 +88,7 @@ def _by_shards(
     layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths, operands: Sequence[Operand]
 ) -> Tensor:
     """The same of sharded weights, one reduction over the processes for all layers."""
-    terms = [by_shards(layer, lambda layer=layer: plain_penalty(layer, settings, strengths)) for layer in layers]
+    terms = [by_shards(layer, partial(plain_penalty, layer, settings, strengths)) for layer in layers]
     total = gathered(sum(terms[1:], terms[0]))
     names = {layer.name for layer in layers}
     moving = [each for each in operands if each.state.bits_now == 0 and each.name not in names]

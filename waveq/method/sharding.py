@@ -96,7 +96,7 @@ class Shards:
                     "ignored_params=wq.scales())"
                 )
             if scale.requires_grad:
-                scale.register_hook(mean_over_ranks)  # FSDP does so for what it shards
+                scale.register_hook(mean_over_ranks)  # type: ignore[no-untyped-call]  # FSDP does so for what it shards
 
 
 def _units_of(model: nn.Module) -> list[Any]:
@@ -141,7 +141,7 @@ def by_shards(layer: WaveLayer, compute: Callable[[], Any]) -> Any:
     state, quantizer = layer.state, layer.state.quantizer
     own = {name: tensor for name, tensor in state._buffers.items() if isinstance(tensor, Tensor)}
     beside = {f"quantizer.{name}": each for name, each in (*quantizer.named_parameters(), *quantizer.named_buffers())}
-    replicas = {
+    replicas: dict[str, Tensor] = {
         f"state.{name}": DTensor.from_local(tensor, mesh, everywhere, run_check=False)
         for name, tensor in (own | beside).items()
     }

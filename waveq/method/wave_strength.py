@@ -45,7 +45,8 @@ def _ratio(layer: WaveLayer, settings: Settings) -> Tensor:
     assert layer.weight.grad is not None
     gradient = widened(layer.weight.grad)
     along = (gradient * pull).sum() / pull.square().sum().clamp_min(torch.finfo(pull.dtype).tiny)
-    return (gradient - along * pull).norm() / length
+    ratio: Tensor = (gradient - along * pull).norm() / length
+    return ratio
 
 
 def _remember(layers: Sequence[WaveLayer], ratios: Tensor) -> None:

@@ -169,6 +169,9 @@ class TrainConfig(BaseModel):
     """Decides initial weights, order of the data, crops and dropout."""
     precision: Literal["32", "bf16", "64"] = "32"
     """float32; bf16: autocast of the forward pass; float64."""
+    checkpoint_activations: bool = False
+    """Whether the blocks of the network keep their inputs alone and are computed anew going back: less memory, the same
+    numbers."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = 1
     """Processes of a machine, one for each device, joined by DDP (gloo on the CPU, NCCL on GPUs). Those that torchrun,

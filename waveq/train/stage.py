@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,7 @@ from waveq.train.divergence import StopsWhenDiverged, require_numbers
 from waveq.train.logs import MetricsCsv, quiet_lightning
 from waveq.train.progress_bar import Bar
 from waveq.train.ranks import ALONE, Ranks
+from waveq.train.recomputing import recomputed
 from waveq.train.run_folder import StageFolder
 from waveq.train.wave_callback import WaveQCallback
 
@@ -109,7 +111,8 @@ class Stage:
         callbacks = [discipline, *([wave] if wave else []), watch, LastStep(self.total_steps), recorder, saver]
         if self.config.progress:
             callbacks.append(Bar(self.name, self.total_steps, wave))
-        with quiet_lightning():
+        recomputing = recomputed(network) if self.config.checkpoint_activations else nullcontext()
+        with quiet_lightning(), recomputing:
             trainer = self._trainer(callbacks, self._loggers(wq, from_step))
             trainer.fit(module, self.loader, ckpt_path=checkpoint, weights_only=True)
         require_numbers(network, stage=self.name, step=self.total_steps)
