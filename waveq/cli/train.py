@@ -12,7 +12,7 @@ import typer
 from waveq.cli.common import AsJson, DataDir, Imports, Quiet, Run, aligned, emit, resumable, say, say_progress
 from waveq.method.options import option_help, option_names
 from waveq.train.result import share_sentence
-from waveq.train.user_modules import import_modules
+from waveq.train.user_modules import import_modules, is_own
 
 if TYPE_CHECKING:
     from waveq.train.config import TrainConfig
@@ -36,8 +36,18 @@ def train(
     recipe: Annotated[
         str | None, typer.Option(help="A shipped recipe, or a TOML or JSON file (RUN/config.json).")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A network of the zoo.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="A data set; see: waveq data")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A network of the zoo, or PACKAGE.MODULE:FACTORY, a function that gives yours.")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset",
+            "--data",
+            help="A data set (see: waveq data), or PACKAGE.MODULE:LOADERS, a function that gives yours: train, validation "
+            "and test loaders, or a LightningDataModule.",
+        ),
+    ] = None,
     bits: Annotated[str | None, typer.Option(help='"learn", one number for all layers, or a policy file.')] = None,
     target: Annotated[
         str | None,
@@ -162,8 +172,8 @@ def _shipped_recipe(model: str | None, dataset: str | None) -> str | None:
     from waveq.zoo import network
     from waveq.zoo.datasets.data import source
 
-    want_model = None if model is None else network(model).name
-    want_data = None if dataset is None else source(dataset).name
+    want_model = None if model is None else model if is_own(model) else network(model).name
+    want_data = None if dataset is None else dataset if is_own(dataset) else source(dataset).name
     if want_model is None and want_data is None:
         want_model, want_data = TrainConfig().model, TrainConfig().dataset
     fitting = []

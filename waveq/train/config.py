@@ -30,7 +30,7 @@ from waveq._reading import parse_json, read_text
 from waveq.method.layer_costs import require_costs
 from waveq.method.options import Bits, Forward, Method, option_names, usual_quantizer
 from waveq.train.strict import expected, fits
-from waveq.train.user_modules import import_modules, module_name
+from waveq.train.user_modules import import_modules, is_own, module_name
 
 __all__ = ["METHOD_FIELDS", "RUNTIME_FIELDS", "TrainConfig", "load_recipe", "parse_config", "recipe_names"]
 
@@ -50,6 +50,11 @@ RUNTIME_FIELDS = frozenset(
 )
 """Fields that change where and how a run happens, but not what comes out of it."""
 
+_OF_THE_ZOO = {
+    "model": ("width",),
+    "dataset": ("data_dir", "download", "input_size", "in_channels", "validation", "augment"),
+}
+"""What a network or data of one's own decide themselves."""
 _Rate = Field(default=None, gt=0)
 _SEARCH_SHARE = 0.2
 
@@ -76,11 +81,11 @@ class TrainConfig(BaseModel):
 
     # what is trained, on what
     model: str = "simplenet5"
-    """A network of the zoo."""
+    """A network of the zoo, or PACKAGE.MODULE:FACTORY, a function that gives one."""
     width: float = Field(default=1, gt=0)
     """Factor on the hidden filters and units (WRPN's widening)."""
     dataset: str = "fashion-mnist"
-    """A dataset of the zoo."""
+    """A dataset of the zoo, or PACKAGE.MODULE:LOADERS, a function that gives loaders."""
     data_dir: Path | None = None
     """Where data are looked for; by default $WAVEQ_DATA, else `data`."""
     download: bool = False
@@ -229,6 +234,15 @@ class TrainConfig(BaseModel):
         return value
 
     @model_validator(mode="after")
+    def _own_decide(self) -> Self:
+        for kind, fields in _OF_THE_ZOO.items():
+            name = getattr(self, kind)
+            for field in fields if is_own(name) else ():
+                if getattr(self, field) != type(self).model_fields[field].default:
+                    raise ValueError(f"{field} says nothing of {name}, which decides that itself: leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.batch_size % self.devices:
             raise ValueError(
@@ -318,7 +332,7 @@ class TrainConfig(BaseModel):
         if self.run_dir is not None:
             return self.run_dir
         bits = self.bits if isinstance(self.bits, int | str) else "policy"
-        return Path("runs") / f"{self.model}-{self.dataset}-{bits}-seed{self.seed}"
+        return Path("runs") / f"{self.model}-{self.dataset}-{bits}-seed{self.seed}".replace(":", ".")
 
     def to_json(self) -> str:
         """All fields that are set, as JSON that `load_recipe` reads back.

@@ -26,13 +26,16 @@ from waveq.train.batches import mixed_seed
 from waveq.train.classifier import measure
 from waveq.train.config import TrainConfig
 from waveq.train.doubts import Doubts
+from waveq.train.given import own_data, own_network, remember, require_fit, require_named
 from waveq.train.lock import alone_in
 from waveq.train.processes import is_worker, launch
 from waveq.train.result import TrainResult, share_sentence
 from waveq.train.run_folder import STAGES, RunFolder, load_weights, save_weights
 from waveq.train.stage import Stage, make_loader, rank_and_world, steps_per_epoch
 from waveq.train.stopping import StoppedAtOnce, StopRequested, signals_noted
+from waveq.train.user_modules import is_own
 from waveq.zoo import Dataset, build, load_data, network
+from waveq.zoo.datasets.seeds import drawn_from
 
 if TYPE_CHECKING:
     from waveq.method.handle import WaveQ
@@ -65,6 +68,7 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
         TrainingInterrupted: Ctrl-C, SIGTERM or SIGHUP; the same call goes on.
     """
     speak = say or _say
+    require_named(config)  # before there is a folder
     with nullcontext() if is_worker() else alone_in(config.folder) as lock:
         folder = RunFolder(config.folder) if is_worker() else RunFolder.open(config)
         finished = folder.result()
@@ -100,12 +104,15 @@ def make_dataset(config: TrainConfig) -> Dataset:
     """The dataset, in the size and channels that the network takes.
 
     Raises:
-        ValueError: unknown names, missing or damaged files.
+        ValueError: unknown names, missing or damaged files, functions that do not give loaders.
     """
     from waveq.zoo.datasets.data import source
 
-    entry, net = source(config.dataset), network(config.model)
-    size = config.input_size or max(entry.size, net.smallest_size)
+    if is_own(config.dataset):
+        return own_data(config.dataset, config.split_seed)
+    entry = source(config.dataset)
+    least = 1 if is_own(config.model) else network(config.model).smallest_size
+    size = config.input_size or max(entry.size, least)
     return load_data(
         config.dataset,
         data_dir=config.data_dir,
@@ -122,15 +129,20 @@ def make_network(config: TrainConfig, dataset: Dataset) -> nn.Module:
     """The network for the dataset, with the initial weights that the seed gives.
 
     Raises:
-        ValueError: unknown network, images too small for it.
+        ValueError: unknown network, images too small for it; a factory that does not give one.
     """
+    if is_own(config.model):
+        with drawn_from(mixed_seed(config.seed)):
+            return own_network(config.model)
+    if len(dataset.size) != 2:
+        raise ValueError(f"model: {config.model} takes images (n, channels, height, width), not x of {dataset.shape}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mixed_seed(config.seed))
         return build(
             config.model,
             num_classes=len(dataset.classes),
             in_channels=dataset.channels,
-            input_size=dataset.size,
+            input_size=(dataset.size[0], dataset.size[1]),
             width=config.width,
         )
 
@@ -145,6 +157,7 @@ class _Run:
         self.say = say if self.leads else _silent
         self.stop = stop
         self.dataset = make_dataset(config)
+        self._take_what_is_given()
         self.teacher: nn.Module | None = None
 
     def all_stages(self) -> None:
@@ -159,6 +172,13 @@ class _Run:
         if self.leads:
             self._judge(network, wq, float_weights, forecast, doubts)
         _meet()
+
+    def _take_what_is_given(self) -> None:
+        """Network and data of one's own fit together, and are those that the run began with."""
+        if is_own(self.config.model) or is_own(self.config.dataset):
+            made = make_network(self.config, self.dataset)
+            require_fit(made, self.dataset, self.config)
+            remember(self.folder.path, self.config, self.dataset, made, leads=self.leads)
 
     def _network(self) -> nn.Module:
         network = make_network(self.config, self.dataset)
