@@ -78,7 +78,7 @@ class EpochLoader:
         order = self.order(epoch)
         numbers = range(start, len(self))
         fetched = (self.fetch(order, epoch, batch) for batch in numbers)
-        # Files are read while the last batch is trained on. Tensors in memory are cut faster than a thread is woken, and
+        # Files are read while the last batch is trained on. Tensors in memory are cut faster than a thread is woken;
         # items of somebody's dataset may draw from torch's one generator, which training draws from meanwhile.
         ready = _one_ahead(fetched) if isinstance(self._split, FolderSplit) else fetched
         for batch, images_and_labels in zip(numbers, ready, strict=True):

@@ -29,7 +29,7 @@ from waveq._policy_file import read_policy_file
 from waveq._reading import parse_json, read_text
 from waveq.method.layer_costs import require_costs
 from waveq.method.options import Bits, Forward, Method, option_names, usual_quantizer
-from waveq.train.strict import expected, fits
+from waveq.train.strict import expected, fits, words
 from waveq.train.user_modules import import_modules, is_own, module_name
 
 __all__ = ["METHOD_FIELDS", "RUNTIME_FIELDS", "TrainConfig", "load_recipe", "parse_config", "recipe_names"]
@@ -390,7 +390,10 @@ def _first_sentence(error: ValidationError) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not field:
         return message
-    return f"{field} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    value, annotation = problem["input"], TrainConfig.model_fields[field].annotation
+    if len(problem["loc"]) > 1 and not isinstance(value, dict):  # one of several kinds of value, and none of them
+        message = f"{expected(annotation)} is expected"
+    return f"{field} is {value!r}: {message[0].lower()}{message[1:]}{suggestion(value, words(annotation))}"
 
 
 def recipe_names() -> tuple[str, ...]:

@@ -64,8 +64,8 @@ def require_named(config: TrainConfig) -> None:
         user_object(name)
         if name.startswith(IN_MEMORY) and config.devices > 1:
             raise ValueError(
-                f"devices: {name} lives in this process alone; {config.devices} processes need a function that they can "
-                "import, as PACKAGE.MODULE:FUNCTION"
+                f"devices: {name} lives in this process alone; {config.devices} processes need a function that they "
+                "can import, as PACKAGE.MODULE:FUNCTION"
             )
 
 
@@ -128,8 +128,8 @@ def remember(folder: Path, config: TrainConfig, dataset: Dataset, network: nn.Mo
         if then[kind]["digest"] != told["digest"]:
             raise ValueError(
                 f"{kind}: {told['name']} does not give what it gave when {folder} was begun (digest "
-                f"{then[kind]['digest']}, now {told['digest']}); it must give the same at every call. Bring back what it "
-                "was, or take another run folder"
+                f"{then[kind]['digest']}, now {told['digest']}); it must give the same at every call. Bring back what "
+                "it was, or take another run folder"
             )
 
 

@@ -68,7 +68,7 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
         TrainingInterrupted: Ctrl-C, SIGTERM or SIGHUP; the same call goes on.
     """
     speak = say or _say
-    require_named(config)  # before there is a folder
+    _require_known(config)  # before there is a folder
     with nullcontext() if is_worker() else alone_in(config.folder) as lock:
         folder = RunFolder(config.folder) if is_worker() else RunFolder.open(config)
         finished = folder.result()
@@ -98,6 +98,22 @@ def _train(config: TrainConfig, folder: RunFolder, say: Say, held: tuple[int, ..
                 _Run(config, folder, say, stop).all_stages()
         elif not launch(config, stop, held=held):
             raise StopRequested
+
+
+def _require_known(config: TrainConfig) -> None:
+    """Every name of the config is known.
+
+    Raises:
+        ValueError: one is not; the message gives the nearest.
+    """
+    from waveq.method.presets import get_preset
+    from waveq.quantizers import activation_quantizer_class, quantizer_class
+
+    require_named(config)
+    get_preset(config.preset)
+    quantizer_class(config.quantizer)
+    if config.activation_quantizer is not None:
+        activation_quantizer_class(config.activation_quantizer)
 
 
 def make_dataset(config: TrainConfig) -> Dataset:

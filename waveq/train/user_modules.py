@@ -94,8 +94,8 @@ def user_object(name: str) -> Callable[..., Any]:
     if name.startswith(IN_MEMORY):
         if name not in _HELD:
             raise ValueError(
-                f"{name} was given to Python as an object, in a process that has ended; give it again in Python, or make "
-                "the run with a function that can be imported, PACKAGE.MODULE:FUNCTION"
+                f"{name} was given to Python as an object, in a process that has ended; give it again in Python, or "
+                "make the run with a function that can be imported, PACKAGE.MODULE:FUNCTION"
             )
         return _HELD[name]
     module, _, attribute = name.partition(":")
@@ -121,9 +121,9 @@ def user_call(name: str) -> Any:
     Example:
         >>> user_call("os:getcwd") == os.getcwd()
         True
-        >>> user_call("os.path:join")
+        >>> user_call("os.path:isabs")
         Traceback (most recent call last):
-        ValueError: os.path:join needs 'a', but it is called without arguments; give it defaults, or name a function that has none
+        ValueError: os.path:isabs needs 's'; it is called without arguments: give it defaults, or name one that has none
     """
     function = user_object(name)
     try:
@@ -134,7 +134,7 @@ def user_call(name: str) -> Any:
     needed = [repr(each.name) for each in parameters if each.default is each.empty and each.kind not in optional]
     if needed:
         raise ValueError(
-            f"{name} needs {', '.join(needed)}, but it is called without arguments; give it defaults, or name a function "
-            "that has none"
+            f"{name} needs {', '.join(needed)}; it is called without arguments: give it defaults, or name one that has "
+            "none"
         )
     return function()

@@ -98,7 +98,7 @@ def read_loader(loader: Any, where: str) -> LoaderSplit:
     """A part of the data.
 
     Args:
-        loader: a DataLoader, a dataset of torch's, an iterable of (x, y) batches (read once and held), or one such pair.
+        loader: a DataLoader, a dataset of torch's, an iterable of (x, y) batches (read once and held), or one pair.
         where: what errors name, as in "my_data:loaders, train".
 
     Raises:
@@ -143,7 +143,7 @@ def _indices(loader: DataLoader[Any], where: str) -> Tensor | None:
     if whole or isinstance(sampler, SequentialSampler | DistributedSampler):
         return None
     raise ValueError(
-        f"{where}: {type(sampler).__name__} repeats, weighs or leaves out items, and that would be lost, for training draws "
+        f"{where}: {type(sampler).__name__} repeats, weighs or leaves out items, which would be lost: training draws "
         "its own order; give a DataLoader with shuffle, a Subset or a SubsetRandomSampler"
     )
 

@@ -25,8 +25,8 @@ def own_dataset(name: str, given: Any) -> Dataset:
 
     Args:
         name: of the data, for messages and the run folder.
-        given: (train, validation, test), a mapping with "train", "val" or "validation", and "test", or an object with the
-            methods of a LightningDataModule. See `loader_split.read_loader` for what a loader is.
+        given: (train, validation, test), a mapping with "train", "val" or "validation", and "test", or an object with
+            the methods of a LightningDataModule. See `loader_split.read_loader` for what a loader is.
 
     Raises:
         ValueError: something else; a loader that is missing or holds no pairs of x and class numbers; parts whose x
@@ -87,7 +87,8 @@ def _loaders(name: str, given: Any) -> dict[str, Later]:
         return {part: _later(loader) for part, loader in zip(_PARTS, given, strict=True)}
     got = f"{len(given)} things" if isinstance(given, tuple | list) else type(given).__name__
     raise ValueError(
-        f"{name}: train, validation and test loaders are expected, as a tuple, a mapping or a LightningDataModule, not {got}"
+        f"{name}: train, validation and test loaders are expected, as a tuple, a mapping or a LightningDataModule, "
+        f"not {got}"
     )
 
 

@@ -38,18 +38,18 @@ def drawn_from(seed: int) -> Iterator[None]:
         ...     first[0].equal(torch.rand(2)), first[1] == random.random()
         (True, True)
     """
-    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002  (what others draw from)
     seed_all(seed)
     try:
         yield
     finally:
         torch.set_rng_state(kept[0])
-        np.random.set_state(kept[1])
+        np.random.set_state(kept[1])  # noqa: NPY002
         random.setstate(kept[2])
 
 
 def seed_all(seed: int) -> None:
     """Start the same three from a seed."""
     torch.default_generator.manual_seed(seed)
-    np.random.seed(seed % (1 << 32))
+    np.random.seed(seed % (1 << 32))  # noqa: NPY002
     random.seed(seed)
