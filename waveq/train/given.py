@@ -154,7 +154,7 @@ def own_config(model: Any, data: Any, **fields: Any) -> TrainConfig:
         >>> pair = torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])
         >>> config = own_config("digitsnet", (pair, pair, pair), epochs=2)
         >>> config.dataset, str(config.folder)
-        ('in-memory:data-22fd5d6b', 'runs/digitsnet-in-memory.data-22fd5d6b-learn-seed0')
+        ('in-memory:data-331febdc', 'runs/digitsnet-in-memory.data-331febdc-learn-seed0')
     """
     return parse_config(
         {"model": _model_name(model), "dataset": _data_name(data, fields), **fields}, where="own_config"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs_blocks import first_python_block
 from waveq.cli.app import main
 
 MINE = """
@@ -117,6 +118,17 @@ def test_from_training_to_the_report(
     (here / "my_own.py").write_text(MINE.replace("hidden=8", "hidden=9"))
     assert main(["enumerate", run, "--bits", "2,3", "--quiet"]) == 2
     assert "my_own:net does not give what it gave when" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_documented_file_is_trained_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "my_work.py").write_text(first_python_block("training.md", "Your model and your loaders"))
+    own = ["--model", "my_work:net", "--data", "my_work:loaders", "--run", "runs/mine"]
+    assert main(["train", *own, *SHORT, "--lr", "0.1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["test_accuracy"] > 0.8
+    assert main(["sensitivity", "runs/mine", "--steps=-1"]) == 0
+    assert main(["score", "4", *own[:4]]) == 0
+    capsys.readouterr()
 
 
 @pytest.mark.slow
