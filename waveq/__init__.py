@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from waveq._alias import serve_aliases
 from waveq._lazy import lazy_names
 from waveq._moved import serve_moved_modules
 
@@ -49,6 +50,7 @@ __all__ = [
     "use_backend",
 ]
 
+serve_aliases()
 serve_moved_modules()
 __getattr__, __dir__ = lazy_names(
     __name__,

@@ -1,4 +1,7 @@
-"""A package under a second name: the same modules, so that a class or a patched name is the same under both."""
+"""``waveq.sim`` and ``waveq.pareto``: the packages ``stripes_sim`` and ``pareto`` under a name inside this one.
+
+The same modules, so that a class or a patched name is the same under both. Type checkers read sim.pyi and pareto.pyi.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-__all__ = ["Same", "stand_for"]
+__all__ = ["ALIASES", "Same", "serve_aliases"]
+
+ALIASES = {"sim": "stripes_sim", "pareto": "pareto"}
 
 
 class Same(importlib.abc.Loader):
@@ -30,37 +35,26 @@ class Same(importlib.abc.Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # Python has just given it the spec of the second name
+        module.__spec__ = self._spec  # Python has just given it the spec of the other name
 
 
-class _Inside(importlib.abc.MetaPathFinder):
-    """Answers for the modules of packages that have a second name; asked first, or Python would load copies."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, str] = {}
+class _Aliases(importlib.abc.MetaPathFinder):
+    """Answers for the aliases and what lies inside; asked first, or Python would load copies of that."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        for alias, package in self.names.items():
-            if fullname.startswith(f"{alias}."):
-                own = package + fullname.removeprefix(alias)
-                if importlib.util.find_spec(own) is not None:
-                    return importlib.machinery.ModuleSpec(fullname, Same(own))
-        return None
+        package, _, rest = fullname.partition(".")
+        alias, dot, inside = rest.partition(".")
+        if package != "waveq" or alias not in ALIASES:
+            return None
+        own = ALIASES[alias] + dot + inside
+        if importlib.util.find_spec(own) is None:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, Same(own))
 
 
-_FINDER = _Inside()
-
-
-def stand_for(alias: str, package: ModuleType) -> None:
-    """Let ``import alias``, and what lies inside, give the package itself; called by the file of the alias.
-
-    Args:
-        alias: dotted name of the module that is being imported.
-        package: what it is another name of.
-    """
-    if _FINDER not in sys.meta_path:
-        sys.meta_path.insert(0, _FINDER)
-    _FINDER.names[alias] = package.__name__
-    sys.modules[alias] = package
+def serve_aliases() -> None:
+    """Let the aliases be imported."""
+    if not any(isinstance(finder, _Aliases) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Aliases())
