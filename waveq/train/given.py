@@ -26,7 +26,16 @@ from waveq.zoo.datasets.seeds import drawn_from
 if TYPE_CHECKING:
     from waveq.zoo.datasets.data import Dataset
 
-__all__ = ["GIVEN", "own_config", "own_data", "own_network", "remember", "require_fit", "require_named"]
+__all__ = [
+    "GIVEN",
+    "own_config",
+    "own_data",
+    "own_network",
+    "remember",
+    "require_fit",
+    "require_importable",
+    "require_named",
+]
 
 GIVEN = "given.json"
 
@@ -58,11 +67,20 @@ def require_named(config: TrainConfig) -> None:
     """The functions that a config names are there; nothing is called yet.
 
     Raises:
-        ValueError: no such module or function; what lives in this process alone, for several processes.
+        ValueError: no such module or function.
     """
     for name in filter(is_own, (config.model, config.dataset)):
         user_object(name)
-        if name.startswith(IN_MEMORY) and config.devices > 1:
+
+
+def require_importable(config: TrainConfig) -> None:
+    """Processes that are started for a config can find its network and data.
+
+    Raises:
+        ValueError: one of them is an object of this process.
+    """
+    for name in (config.model, config.dataset):
+        if name.startswith(IN_MEMORY):
             raise ValueError(
                 f"devices: {name} lives in this process alone; {config.devices} processes need a function that they "
                 "can import, as PACKAGE.MODULE:FUNCTION"
