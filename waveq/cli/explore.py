@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from waveq.cli.common import AsJson, Imports, Run, aligned, cell, emit, say
+from waveq.cli.grouped import GroupedCommand
 from waveq.cli.parsing import check_numbers, parse_grid, parse_sense
 from waveq.cli.workload import (
     ActivationBits,
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
         "explore",
         epilog="Example: waveq explore runs/demo --grid tiles=1,4,16 --grid rows=8,16",
         short_help="A policy on many machines: cycles, energy, area.",
+        cls=GroupedCommand,
     )(explore)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from waveq.cli.common import AsJson, Hardware, Imports, Run, emit, say
+from waveq.cli.grouped import GroupedCommand
 from waveq.cli.parsing import check_numbers, parse_bits
 from waveq.cli.workload import (
     ActivationBits,
@@ -41,6 +42,7 @@ def register(app: typer.Typer) -> None:
         "or: waveq score 4 --llm llama-7b --phase decode    "
         "or: waveq score runs/demo --hardware pragmatic --activations validation",
         short_help="Cycles and energy of a policy, layer by layer.",
+        cls=GroupedCommand,
     )(score)
 
 

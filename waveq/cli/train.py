@@ -228,7 +228,12 @@ def _config(recipe: str | None, changes: dict[str, Any]) -> TrainConfig:
     from waveq.train.config import load_recipe, parse_config
 
     name = recipe or _shipped_recipe(changes.get("model"), changes.get("dataset"))
-    return parse_config(changes, where="waveq train") if name is None else load_recipe(name, **changes)
+    if name is not None:
+        return load_recipe(name, **changes)
+    config = parse_config(changes, where="waveq train")
+    if not (config.pretrain_epochs or config.init):
+        say("no shipped recipe fits: defaults, and no float training before (--pretrain-epochs, --init)")
+    return config
 
 
 def _shipped_recipe(model: str | None, dataset: str | None) -> str | None:
@@ -254,7 +259,6 @@ def _shipped_recipe(model: str | None, dataset: str | None) -> str | None:
         raise ValueError(f"several recipes fit: {', '.join(fitting)}; choose one with --recipe, or give --model too")
     if want_model is None or want_data is None:
         raise ValueError("no shipped recipe fits; give both --model and --dataset")
-    say("no shipped recipe fits; training with the defaults (give --pretrain-epochs for a float network to start from)")
     return None
 
 

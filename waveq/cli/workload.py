@@ -42,37 +42,63 @@ __all__ = [
 ]
 
 
+_NETWORK = "The network, where the policy is no run folder"
 ModelName = Annotated[
     str | None,
     typer.Option(
         "--model",
         help="Network that a policy file or number is for: a name of the zoo, or PACKAGE.MODULE:FACTORY of yours.",
+        rich_help_panel=_NETWORK,
     ),
 ]
 WorkloadFile = Annotated[
-    Path | None, typer.Option("--workload", help="Layer shapes from a CSV, JSON or ONNX file instead of --model.")
+    Path | None,
+    typer.Option(
+        "--workload", help="Layer shapes from a CSV, JSON or ONNX file instead of --model.", rich_help_panel=_NETWORK
+    ),
 ]
-InputSize = Annotated[int | None, typer.Option("--input-size", help="Side of its images in pixels.")]
-InChannels = Annotated[int | None, typer.Option("--in-channels", help="Channels of its images.")]
-NumClasses = Annotated[int | None, typer.Option("--num-classes", help="Its classes.")]
+InputSize = Annotated[
+    int | None, typer.Option("--input-size", help="Side of its images in pixels.", rich_help_panel=_NETWORK)
+]
+InChannels = Annotated[
+    int | None, typer.Option("--in-channels", help="Channels of its images.", rich_help_panel=_NETWORK)
+]
+NumClasses = Annotated[int | None, typer.Option("--num-classes", help="Its classes.", rich_help_panel=_NETWORK)]
 InputShape = Annotated[
     list[str] | None,
-    typer.Option("--input-shape", help="Of a model of yours, such as 3x224x224; repeatable, one for each input."),
+    typer.Option(
+        "--input-shape",
+        help="Of a model of yours, such as 3x224x224; repeatable, one for each input.",
+        rich_help_panel=_NETWORK,
+    ),
 ]
 OwnShapes = Annotated[
     str | None,
     typer.Option(
         "--data",
         help="PACKAGE.MODULE:LOADERS, data that a model of yours takes, instead of --input-shape (waveq train).",
+        rich_help_panel=_NETWORK,
     ),
 ]
 Llm = Annotated[
     str | None,
-    typer.Option("--llm", help="A language model instead of --model: llama-7b, mixtral-8x7b, ..., or its config.json."),
+    typer.Option(
+        "--llm",
+        help="A language model instead of --model: llama-7b, mixtral-8x7b, ..., or its config.json.",
+        rich_help_panel=_NETWORK,
+    ),
 ]
-LlmPhase = Annotated[str | None, typer.Option("--phase", help="Of --llm: decode (one token, the default) or prefill.")]
-LlmContext = Annotated[int | None, typer.Option("--context", help="Tokens of --llm that are attended to (4096).")]
-GroupSize = Annotated[int | None, typer.Option("--group-size", help="Weights of --llm that share a 16-bit scale.")]
+LlmPhase = Annotated[
+    str | None,
+    typer.Option("--phase", help="Of --llm: decode (one token, the default) or prefill.", rich_help_panel=_NETWORK),
+]
+LlmContext = Annotated[
+    int | None, typer.Option("--context", help="Tokens of --llm that are attended to (4096).", rich_help_panel=_NETWORK)
+]
+GroupSize = Annotated[
+    int | None,
+    typer.Option("--group-size", help="Weights of --llm that share a 16-bit scale.", rich_help_panel=_NETWORK),
+]
 CacheBits = Annotated[
     int | None, typer.Option("--cache-bits", help="Bits of the cache of --llm (default: its inputs').")
 ]

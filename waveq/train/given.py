@@ -125,14 +125,11 @@ def remember(folder: Path, config: TrainConfig, dataset: Dataset, network: nn.Mo
     Raises:
         ValueError: network or data are not what the run began with.
     """
-    now = {
-        kind: {"name": name, "digest": digest()}
-        for kind, name, digest in (
-            ("model", config.model, lambda: _network_digest(network, values=_starts_as_made(config))),
-            ("dataset", config.dataset, lambda: data_digest(dataset)),
-        )
-        if is_own(name)
-    }
+    now = {}
+    if is_own(config.model):
+        now["model"] = {"name": config.model, "digest": _network_digest(network, values=_starts_as_made(config))}
+    if is_own(config.dataset):
+        now["dataset"] = {"name": config.dataset, "digest": data_digest(dataset)}
     if not now:
         return
     path = folder / GIVEN

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from waveq.cli.app import main
+from waveq.cli.parsing import changed_protocol
 
 LINES = [
     ("train --target meanbits=3", "did you mean 'mean_bits'?"),
@@ -59,6 +60,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
+def test_the_help_of_scoring_puts_the_network_together(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("score", "explore"):
+        assert main([verb, "--help"]) == 0
+        network = capsys.readouterr().out.partition("The network, where the policy is no run folder:")[2]
+        assert all(
+            option in network.partition("Options:")[0] for option in ("--model", "--data", "--workload", "--llm")
+        )
+
+
 @pytest.mark.parametrize(("line", "expected"), LINES, ids=[line for line, _ in LINES])
 def test_a_wrong_line(line: str, expected: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(line.split()) == 2
@@ -67,6 +78,12 @@ def test_a_wrong_line(line: str, expected: str, here: Path, capsys: pytest.Captu
     assert len(captured.err.strip().splitlines()) == 1
     assert expected in captured.err
     assert not (here / "runs").exists()  # nothing was begun
+
+
+def test_a_rate_without_training_says_nothing() -> None:
+    with pytest.raises(ValueError, match="--finetune-lr says nothing without fine-tuning"):
+        changed_protocol(None, None, None, 0.1)
+    assert changed_protocol(None, "test", 2, 0.1).finetune_lr == 0.1
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

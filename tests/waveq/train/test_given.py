@@ -65,12 +65,13 @@ def test_a_large_space_is_searched(tmp_path: Path) -> None:
     assert design.page.exists()
 
 
+@pytest.mark.slow
 def test_a_model_keeps_the_weights_that_it_was_given_with(tmp_path: Path) -> None:
     model = net()
     kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     config = own_config(model, Sides(), bits=4, run_dir=tmp_path / "run", **SHORT | {"epochs": 0})
     with torch.no_grad():
-        model[0].weight.zero_()  # type: ignore[index, union-attr]
+        model[0].weight.zero_()  # type: ignore[index]
     train(config, say=lambda _line: None)
     run = TrainedRun(tmp_path / "run")
     assert all(tensor.equal(kept[name]) for name, tensor in run.float_network().state_dict().items())
@@ -131,6 +132,7 @@ def test_a_stopped_run_goes_on_to_what_an_undisturbed_one_gives(tmp_path: Path) 
     assert all(first[name].equal(second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_a_start_that_failed_binds_nobody(tmp_path: Path) -> None:
     run = {"run_dir": tmp_path / "run", **SHORT}
     with pytest.raises(ValueError, match="gives shape"):

@@ -193,7 +193,7 @@ def _labels(split: LoaderSplit) -> Tensor:
             first = split.batch(torch.arange(1))[1]
             if first.equal(labels[:1].long()):
                 return labels.long()
-    pieces = torch.arange(len(split)).split(256)
+    pieces = torch.split(torch.arange(len(split)), 256)
     return torch.cat([split.batch(piece)[1] for piece in pieces])
 
 
