@@ -14,7 +14,21 @@ from typing import Any
 
 import typer
 
-from waveq.cli import data, demo, explore, export, frontier, hardware, report, rtl, score, search, sensitivity, train
+from waveq.cli import (
+    data,
+    demo,
+    explore,
+    export,
+    frontier,
+    hardware,
+    report,
+    rtl,
+    score,
+    search,
+    sensitivity,
+    sweep,
+    train,
+)
 from waveq.cli import enumerate as enumeration
 from waveq.cli.common import Interrupted, say
 
@@ -37,6 +51,7 @@ app = typer.Typer(
 for verb in (
     demo,
     train,
+    sweep,
     score,
     hardware,
     explore,
