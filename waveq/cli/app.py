@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from waveq.cli import (
+    codesign,
     data,
     demo,
     explore,
@@ -58,6 +59,7 @@ for verb in (
     enumeration,
     frontier,
     search,
+    codesign,
     sensitivity,
     report,
     export,

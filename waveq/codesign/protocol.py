@@ -84,6 +84,7 @@ class Evaluation:
     ) -> None:
         self._accuracy = evaluator.accuracy
         self._correct = correct
+        self._losses = getattr(evaluator, "losses", None)
         self._threads = threads
         self.names = evaluator.names
         self.labels = labels
@@ -94,6 +95,15 @@ class Evaluation:
 
         with torch_threads(self._threads):
             return 100.0 * self._accuracy(policies)
+
+    def losses(self, policies: Policies) -> npt.NDArray[np.float64]:
+        """Mean cross-entropy where nothing is trained, else the percentage that is wrong: (N, L) uint8 -> (N,)."""
+        from waveq.threads import torch_threads
+
+        if self._losses is None:
+            return 100.0 - self(policies)
+        with torch_threads(self._threads):
+            return np.asarray(self._losses(policies))
 
     def correct(self, policies: Policies) -> npt.NDArray[np.bool_]:
         """Which images are classified right: (N, L) uint8 -> (N, S)."""
