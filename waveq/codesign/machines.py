@@ -1,15 +1,15 @@
 """Bits and machine together: the policies of a run that are worth their cost, on every machine of a grid.
 
-Accuracy does not ask which machine computes, so a policy is measured once and priced on all machines. Which policies are
-measured is where two ways differ: "learn" trains the bits at each machine's own prices; "allocate" measures one table of
-losses, a layer at a time, and finds for each machine the policies that are best if losses add up. Both end in accuracies
-of one kind (see `protocol`), so that they can be compared.
+Accuracy does not ask which machine computes, so a policy is measured once and priced on all machines. Which policies
+are measured is where two ways differ: "learn" trains the bits at each machine's own prices; "allocate" measures one
+table of losses, a layer at a time, and finds for each machine the policies that are best if losses add up. Both end in
+accuracies of one kind (see `protocol`), so that they can be compared.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,9 @@ import pandas as pd
 from waveq._names import check_choice, nearest
 from waveq.codesign.campaign import fingerprint, versions
 from waveq.codesign.placement import own_bits
-from waveq.codesign.protocol import Evaluation, Protocol, evaluation
+from waveq.codesign.protocol import Protocol, evaluation
 from waveq.codesign.score import price_policies
-from waveq.codesign.space import CHOICES, STORE, run_protocol
+from waveq.codesign.space import CHOICES, STORE, TUNED_ROWS, run_protocol
 from waveq.codesign.sweep import run_sweep
 from waveq.codesign.sweep_grid import SweepGrid, machine_parameters
 from waveq.train.trained_run import TrainedRun
@@ -150,25 +150,31 @@ def design_machines(
     widths = sorted({*choices, uniform})
     wanted = {tuple(own_bits(run.policy, names).values()): "run"}
     wanted |= {(width,) * len(names): "uniform" for width in widths}
-    if how != "learn":
-        speak(f"one table of losses, {len(names)} layers by {len(widths)} bits; policies for {len(machines)} machines")
-        for policy in _allocated(run, evaluate, machines.values(), widths, points):
-            wanted.setdefault(policy, "allocated")
     if how != "allocate":
         speak(f"bits learned at the prices of {len(machines)} machines, for {len(budgets)} budgets each")
-        for policy in _learned(run, grid, hardware, budgets, engine, progress, engine_options):
-            wanted[policy] = "learned"
-    rows = np.array(list(wanted), dtype=np.uint8)
-    speak(f"accuracy of {len(rows)} policies: {chosen}")
+        learned = _learned(run, grid, hardware, budgets, engine, progress, engine_options)
+        wanted |= dict.fromkeys(learned, "learned")
     identity = fingerprint(run, evaluate, chosen)
     with pareto.Store(run.path / STORE, layers=names, fingerprint=identity, versions=versions()) as store:
-        measured = pareto.run_campaign(
-            rows, evaluate, store, engine=engine, progress=progress, unit_rows=16, **engine_options
-        )
-    origins = [
-        wanted.get(policy, "measured before") for policy in measured[list(names)].itertuples(index=False, name=None)
-    ]
-    frame = _priced(run, machines, tuple(grid), names, measured.assign(origin=origins))
+
+        def accuracies(policies: Policies) -> npt.NDArray[np.float64]:
+            speak(f"accuracy of {len(policies)} policies: {chosen}")
+            found = pareto.run_campaign(
+                policies, evaluate, store, engine=engine, progress=progress, unit_rows=TUNED_ROWS, **engine_options
+            )
+            by_policy = found.set_index(list(names))["accuracy"]
+            return np.array([by_policy.get(tuple(row), np.nan) for row in policies.tolist()])
+
+        if how != "learn":
+            speak(f"one table of losses, {len(names)} layers by {len(widths)} bits, for {len(machines)} machines")
+            score = accuracies if chosen.finetune_epochs else lambda policies: -evaluate.losses(policies)
+            for policy in _allocated(run, names, score, machines.values(), widths, points):
+                wanted.setdefault(policy, "allocated")
+        accuracies(np.array(list(wanted), dtype=np.uint8))
+        measured = store.frame()
+    bits = measured[list(names)].itertuples(index=False, name=None)
+    measured = measured.assign(origin=[wanted.get(policy, "measured before") for policy in bits])
+    frame = _priced(run, machines, tuple(grid), names, measured)
     given = tuple(getattr(base, name) for name in grid)
     designs, envelope = _designs(frame, tuple(grid), names, given, uniform)
     front = pareto.frontier(frame, sense=SENSE)
@@ -178,15 +184,19 @@ def design_machines(
 
 
 def _allocated(
-    run: TrainedRun, evaluate: Evaluation, machines: Any, widths: Sequence[int], points: int
+    run: TrainedRun,
+    names: Sequence[str],
+    score: Callable[[Policies], npt.NDArray[np.float64]],
+    machines: Iterable[Accelerator],
+    widths: Sequence[int],
+    points: int,
 ) -> dict[tuple[int, ...], None]:
     """Policies spread evenly over each machine's frontiers of predicted loss and cost, in a fixed order."""
     import pareto
     from stripes_sim import cost_table
 
-    space = pareto.DesignSpace(dict.fromkeys(evaluate.names, tuple(widths)))
-    widest = dict.fromkeys(evaluate.names, max(widths))
-    losses = pareto.measured_losses(widest, lambda policies: -evaluate.losses(policies), space)
+    space = pareto.DesignSpace(dict.fromkeys(names, tuple(widths)))
+    losses = pareto.measured_losses(dict.fromkeys(names, max(widths)), score, space)
     found: dict[tuple[int, ...], None] = {}
     for machine in machines:
         costs = cost_table(run.layers, machine, bits=widths, activation_bits=run.activation_bits())
