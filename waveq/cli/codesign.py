@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -41,12 +42,15 @@ def codesign(
     ],
     hardware: Hardware = "stripes",
     how: Annotated[
-        str,
+        str | None,
         typer.Option(
             help='Where policies come from: "allocate" (one table of losses, policies for each machine from it), '
-            '"learn" (bits trained at each machine\'s prices), or "both".'
+            '"learn" (bits trained at each machine\'s prices), or "both" (default: allocate).'
         ),
-    ] = "allocate",
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="Policies with accuracies measured elsewhere; nothing is measured then.")
+    ] = None,
     bits: Annotated[str, typer.Option(help="Bits that every layer may take.")] = "2,3,4,5,8",
     budget: Annotated[
         list[float] | None,
@@ -69,38 +73,53 @@ def codesign(
     one, all at least as accurate, as quick and as small as uniform bits on the given machine. The same command goes on
     where it stopped.
     """
+    from waveq.codesign.machine_policies import measure_policies
     from waveq.codesign.machines import FOLDER, design_machines
     from waveq.codesign.machines_report import design_rows, savings_sentence, write_machines
-    from waveq.codesign.space import run_protocol
+    from waveq.codesign.space import read_table, run_protocol
     from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 
     check_numbers({"workers": workers, "points": points})
     check_numbers({"uniform": uniform}, most=9)
-    trained, budgets = TrainedRun(run), tuple(budget or (0.3, 0.45))
-    protocol = changed_protocol(run_protocol(trained), part, finetune_epochs, finetune_lr)
+    measures = {
+        "how": how,
+        "budget": budget,
+        "part": part,
+        "finetune-epochs": finetune_epochs,
+        "finetune-lr": finetune_lr,
+    }
+    if table is not None and (given := [option for option, value in measures.items() if value is not None]):
+        raise ValueError(f"--{given[0]} is for measuring, and --table has the accuracies")
+    trained = TrainedRun(run)
     options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     asked = parse_grid(grid)
     silent = quiet or as_json
     hint = f"What was measured is in {run}; the same command goes on from there."
     with alone_in_runs(run), resumable(hint), warnings_as_lines():
-        found = design_machines(
-            trained,
-            asked,
-            hardware=hardware,
-            how=how,
-            choices=parse_bits(bits),
-            budgets=budgets,
-            points=points,
-            uniform=uniform,
-            protocol=protocol,
-            say=None if silent else say,
-            engine=engine,
-            progress=not silent,
-            **for_engine(engine, options),
-        )
-        told = {"hardware": hardware, "grid": asked, "how": how, "budgets": budgets, "uniform": uniform}
-        names = write_machines(trained, found, told={**told, "how_measured": f"{protocol}, {protocol.part} images"})
+        if table is None:
+            protocol = changed_protocol(run_protocol(trained), part, finetune_epochs, finetune_lr)
+            measured = measure_policies(
+                trained,
+                asked,
+                hardware=hardware,
+                how=how or "allocate",
+                choices=sorted({*parse_bits(bits), uniform}),
+                budgets=tuple(budget or (0.3, 0.45)),
+                points=points,
+                protocol=protocol,
+                say=None if silent else say,
+                engine=engine,
+                progress=not silent,
+                **for_engine(engine, options),
+            )
+            measuring = f"{protocol}, {protocol.part} images"
+        else:
+            measured = read_table(table, numbers=[*trained.policy, "accuracy"], policy=trained.policy)
+            measuring = f"taken from {table.name}"
+        found = design_machines(trained, measured, asked, hardware=hardware, uniform=uniform)
+        told = {"hardware": hardware, "grid": asked, "how": how, "uniform": uniform, "how_measured": measuring}
+        names = write_machines(trained, found, told=told)
     say(f"written to {run / FOLDER}: {', '.join(names)}")
     head = ("design", "machine", "bits", "accuracy %", "energy µJ", "cycles", "area mm2")
     text = f"{aligned(head, design_rows(found), left=3)}\n\n{savings_sentence(found)}"
