@@ -118,7 +118,7 @@ def _page(run: TrainedRun, found: MachineDesigns, told: Mapping[str, Any]) -> st
     front = frontier(shown, sense=sense)
     marks = {
         DESIGN_WORDS[name]: {key: row[key] for key in (*found.parameters, *found.layers)}
-        for name, row in found.designs.items()
+        for name, row in reversed(found.designs.items())  # the page begins with the first: both
     }
     energy = next(name for name in sense if name.startswith("Energy"))
     data = cloud_data(shown, front, sense=sense, x=energy, y="accuracy", mark=marks, layers=list(found.layers))
