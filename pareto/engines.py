@@ -251,20 +251,11 @@ def ray_workers(
             of the run.
         resources: options of each task, such as ``{"num_gpus": 0.5}``; one CPU unless they say otherwise.
 
-<<<<<<< HEAD
-    A unit whose process or node is lost is done again wherever there is room. Packages that `evaluate` needs must be
-    installed on every machine.
+    A unit whose process or node is lost is done again wherever there is room, as often as three times; then it is
+    halved, as for processes. Packages that `evaluate` needs must be installed on every machine.
 
-    Raises:
-        ModuleNotFoundError: ray is not installed.
-        ValueError: the cluster has no room for one task.
-        RuntimeError: a unit was lost more often than three times.
-=======
-    Ray restarts a killed actor and sends its unit again, as often as three times; then the unit is halved, as for
-    processes. Packages that `evaluate` needs must be installed on every machine.
-
-    Raises ModuleNotFoundError where ray is not installed, RuntimeError where the cluster is gone.
->>>>>>> main
+    Raises ModuleNotFoundError where ray is not installed, RuntimeError where the cluster is gone, ValueError where it
+    has no room for one task.
     """
     try:
         import ray
@@ -273,67 +264,40 @@ def ray_workers(
     started_here = not ray.is_initialized()
     if started_here:
         ray.init(address=address, log_to_driver=False)
+    lost = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
     running: dict[Any, Policies] = {}
+    again: deque[Policies] = deque()
+    killers = 0
     try:
-<<<<<<< HEAD
         workers = None if workers is None else _worker_count(workers)
         options = {"num_cpus": 1, "max_retries": _DEATHS, **(resources or {})}
         task = ray.remote(_evaluate_shared).options(**options)
-        shared = [
-            ray.put(evaluate)
-        ]  # in a list, which a task gets as it is: Ray would fetch a bare reference each time
+        shared = [ray.put(evaluate)]  # in a list, which a task gets as it is: a bare reference would be fetched
         while True:
             depth = workers or 2 * _tasks_at_once(ray.cluster_resources(), options)
-            while len(running) < depth and (unit := next(units, None)) is not None:
+            while len(running) < depth and (unit := again.popleft() if again else next(units, None)) is not None:
                 running[task.remote(shared, unit)] = unit
-=======
-        workers = _worker_count(int(ray.cluster_resources().get("CPU", 1)) if workers is None else workers)
-        options = {"num_cpus": 1, "max_restarts": -1, "max_task_retries": _DEATHS, **(resources or {})}
-        shared = ray.put(evaluate)
-        actors = [ray.remote(_Actor).options(**options).remote(shared) for _ in range(workers)]
-        idle = deque(actors * 2)  # two units out per actor: the next one waits while this one runs
-        running: dict[Any, tuple[Policies, Any]] = {}
-        again: deque[Policies] = deque()
-        killers = 0
-        while True:
-            while idle and (unit := again.popleft() if again else next(units, None)) is not None:
-                actor = idle.popleft()
-                running[actor.evaluate.remote(unit)] = unit, actor
->>>>>>> main
             if not running:
                 return
             finished, _ = ray.wait(list(running), num_returns=1)
             for reference in finished:
-<<<<<<< HEAD
-                try:
-                    values = ray.get(reference)
-                except ray.exceptions.RayTaskError:
-                    raise  # of `evaluate`
-                except ray.exceptions.RayError as error:
-                    raise RuntimeError(
-                        f"the unit of {running[reference][0].tolist()} was lost more than {_DEATHS} times "
-                        f"({type(error).__name__}); what was done is stored"
-                    ) from None
-                yield running.pop(reference), values
-=======
-                unit, actor = running.pop(reference)
-                idle.append(actor)
+                unit = running.pop(reference)
+                values: npt.NDArray[Any] | str
                 try:
                     values, killers = ray.get(reference), 0
-                except ray.exceptions.RayActorError:
+                except lost:
                     if len(unit) > 1:
                         again += [unit[: len(unit) // 2], unit[len(unit) // 2 :]]
                         continue
                     values, killers = _KILLED, killers + 1
-                    if killers > 1:  # two policies in a row: it is the actors
+                    if killers > 1:  # two policies in a row: it is the workers
                         raise
                 yield unit, values
-    except (ray.exceptions.RayActorError, ray.exceptions.RaySystemError, ray.exceptions.LocalRayletDiedError) as error:
+    except (*lost, ray.exceptions.RaySystemError, ray.exceptions.LocalRayletDiedError) as error:
         raise RuntimeError(
             f"the Ray cluster, or its workers, are gone ({error}); what was evaluated is stored, and the same call "
             "goes on from there"
         ) from None
->>>>>>> main
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
