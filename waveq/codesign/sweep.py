@@ -96,7 +96,6 @@ def run_sweep(
 
     Raises:
         ValueError: settings that no run can have; a store that is none.
-        RuntimeError: a run killed its process three times (memory?); what was done is stored.
         waveq.train.TrainingInterrupted: Ctrl-C; the same call goes on.
     """
     from pareto import run_campaign

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,8 @@ class Point:
     @cached_property
     def run_digest(self) -> str:
         """Of all that decides what training gives; points that differ in a machine that only prices share it."""
-        told = self.config.model_dump(mode="json", exclude_none=True, exclude=set(RUNTIME_FIELDS))
+        # what is as usual is left out, so that a setting which a later version adds leaves the others' runs known
+        told = self.config.model_dump(mode="json", exclude_defaults=True, exclude=set(RUNTIME_FIELDS))
         weighed = None if self.objective is None else [self.objective, self._described_machine()]
         return _digest([told, weighed])
 
@@ -73,7 +74,9 @@ class Point:
         return f"{self.config.folder.name}-{self.run_digest[:12]}"
 
     def _described_machine(self) -> list[Any]:
-        return [type(self.machine).__name__, {k: v for k, v in asdict(self.machine).items() if k != "name"}]
+        changed = {f.name: getattr(self.machine, f.name) for f in fields(self.machine) if f.name != "name"}
+        usual = {f.name: f.default for f in fields(self.machine)}
+        return [type(self.machine).__name__, {k: v for k, v in changed.items() if v != usual[k]}]
 
     def __str__(self) -> str:
         return ", ".join(f"{axis} {value}" for axis, value in self.settings.items()) or "the only run"
