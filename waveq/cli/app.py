@@ -15,7 +15,22 @@ from typing import Annotated, Any
 import typer
 
 from waveq._extras import missing_sentence
-from waveq.cli import data, demo, explore, export, frontier, hardware, report, rtl, score, search, sensitivity, train
+from waveq.cli import (
+    codesign,
+    data,
+    demo,
+    explore,
+    export,
+    frontier,
+    hardware,
+    report,
+    rtl,
+    score,
+    search,
+    sensitivity,
+    sweep,
+    train,
+)
 from waveq.cli import enumerate as enumeration
 from waveq.cli.common import Interrupted, say
 
@@ -59,12 +74,14 @@ def _options(
 for verb in (
     demo,
     train,
+    sweep,
     score,
     hardware,
     explore,
     enumeration,
     frontier,
     search,
+    codesign,
     sensitivity,
     report,
     export,

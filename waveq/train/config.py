@@ -32,7 +32,15 @@ from waveq.method.options import Bits, Forward, Method, option_names, usual_quan
 from waveq.train.strict import expected, fits, words
 from waveq.train.user_modules import import_modules, is_own, module_name
 
-__all__ = ["METHOD_FIELDS", "RUNTIME_FIELDS", "TrainConfig", "load_recipe", "parse_config", "recipe_names"]
+__all__ = [
+    "METHOD_FIELDS",
+    "RUNTIME_FIELDS",
+    "TrainConfig",
+    "load_recipe",
+    "parse_config",
+    "read_recipe",
+    "recipe_names",
+]
 
 RUNTIME_FIELDS = frozenset(
     {
@@ -428,17 +436,30 @@ def load_recipe(name: str | Path, **changes: Any) -> TrainConfig:
         >>> load_recipe("resnet20-cifar10", seed=3).epochs
         96
     """
+    fields, where = read_recipe(name)
+    return parse_config({**fields, **changes}, where=where)
+
+
+def read_recipe(name: str | Path) -> tuple[dict[str, Any], str]:
+    """The fields of a recipe, or of a TOML or JSON file, as they are written there, and what to call it in errors.
+
+    Raises:
+        ValueError: no such recipe or file (the message gives the nearest name), not TOML or JSON.
+
+    Example:
+        >>> read_recipe("digits")[0]["batch_size"]
+        32
+    """
     text, where = _recipe_text(name)
     if where.endswith(".json"):
         fields = parse_json(text, where=where)
         if not isinstance(fields, dict):
             raise ValueError(f"{where}: a JSON object is expected, not {type(fields).__name__}")
-    else:
-        try:
-            fields = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits is no TOMLDecodeError
-            raise ValueError(f"{where}: damaged ({error})") from None
-    return parse_config({**fields, **changes}, where=where)
+        return fields, where
+    try:
+        return tomllib.loads(text), where
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is no TOMLDecodeError
+        raise ValueError(f"{where}: damaged ({error})") from None
 
 
 def _recipe_text(name: str | Path) -> tuple[str, str]:

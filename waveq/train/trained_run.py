@@ -115,7 +115,7 @@ class TrainedRun:
         from waveq.train.run import make_network
 
         network = make_network(self.config, self.dataset)
-        source = self._float_weights()
+        source = self.float_weights
         if source is not None:
             network.load_state_dict(load_weights(source))
         return network.eval()
@@ -133,7 +133,9 @@ class TrainedRun:
         network.load_state_dict(weights)
         return network.eval()
 
-    def _float_weights(self) -> Path | None:
+    @property
+    def float_weights(self) -> Path | None:
+        """The file of the float network's weights; None where training began with random ones."""
         config = self.config
         if config.init is not None:
             return config.init / "float" / "weights.pt" if config.init.is_dir() else config.init
