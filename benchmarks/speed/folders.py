@@ -1,8 +1,8 @@
 """Images a second from a folder of JPEG files, beside a plain torchvision loop; and whether memory stays flat.
 
-2,000 files are made in a temporary folder. The training loader's random views (8 to 100 % of the area, mirrored at random)
-and torchvision's (ImageFolder, v2 transforms, DataLoader with as many worker processes as there are threads here) take
-turns, an epoch each. The ratio is that within a round; processor time is that of all threads and worker processes.
+2,000 files are made in a temporary folder. The training loader's random views (8 to 100 % of the area, mirrored at
+random) and torchvision's (ImageFolder, v2 transforms, DataLoader with as many worker processes as there are threads
+here) take turns, an epoch each. The ratio is that within a round; processor time is that of threads and processes.
 """
 
 from __future__ import annotations
@@ -102,9 +102,7 @@ def main(argv: list[str]) -> int:
     ratios = [
         mine["images_per_second"] / theirs["images_per_second"] for mine, theirs in zip(*found.values(), strict=True)
     ]
-    print(
-        f"ratio, median of {options.rounds} rounds: {statistics.median(ratios):.2f}, {min(ratios):.2f}-{max(ratios):.2f}"
-    )
+    print(f"ratio, median of rounds: {statistics.median(ratios):.2f}, {min(ratios):.2f}-{max(ratios):.2f}")
     print(f"memory after the first round and the last: {memory[0]:.0f} and {memory[-1]:.0f} MiB")
     if options.json:
         write_json(options.json, {"options": vars(options), "rounds": found, "ratios": ratios, "memory_mib": memory})

@@ -30,12 +30,17 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
         for child in network.children()
         for each in (child.children() if isinstance(child, nn.Sequential | nn.ModuleList) else [child])
     ]
-    blocks = [each for each in standing if any(True for _ in each.children()) and any(True for _ in each.parameters())]
+    blocks = [each for each in standing if _has_layers(each) and any(True for _ in each.parameters())]
     if not blocks:
         raise ValueError(
             f"checkpoint_activations: {type(network).__name__} has no blocks of layers that could be computed anew"
         )
     return blocks
+
+
+def _has_layers(module: nn.Module) -> bool:
+    """Whether there is more inside than the parametrisation of a layer."""
+    return any(name != "parametrizations" for name, _ in module.named_children())
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
+from waveq.integrations.lightning import WaveQCallback
 from waveq.train.batches import EpochLoader, mixed_seed
 from waveq.train.callbacks import Checkpoints, LastStep, Recorder, StepDiscipline
 from waveq.train.checkpoint_files import LOADER_STATE, CheckpointFiles, read_newest
@@ -25,7 +26,6 @@ from waveq.train.progress_bar import Bar
 from waveq.train.ranks import ALONE, Ranks
 from waveq.train.recomputing import recomputed
 from waveq.train.run_folder import StageFolder
-from waveq.train.wave_callback import WaveQCallback
 
 if TYPE_CHECKING:
     from waveq.method.handle import WaveQ

@@ -60,7 +60,6 @@ def trained(options: dict[str, Any], rank: int, *, sharded: bool) -> dict[str, A
         penalties.append(float(penalty.detach()))
     with torch.no_grad():
         seen = model.eval()(torch.ones(2, 1, 6, 6, dtype=torch.float64))
-    assert not wq.diagnose() or wq.summary()
     state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
     return {
         "state": {name: value for name, value in state.items() if isinstance(value, torch.Tensor)},
