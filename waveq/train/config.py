@@ -34,6 +34,7 @@ from waveq.train.user_modules import import_modules, is_own, module_name
 
 __all__ = [
     "METHOD_FIELDS",
+    "PROCESS_FIELDS",
     "RUNTIME_FIELDS",
     "TrainConfig",
     "load_recipe",
@@ -51,8 +52,6 @@ RUNTIME_FIELDS = frozenset(
         "data_dir",
         "download",
         "threads",
-        "devices",
-        "num_nodes",
         "max_restarts",
         "checkpoint_seconds",
         "log_every",
@@ -60,6 +59,9 @@ RUNTIME_FIELDS = frozenset(
     }
 )
 """Fields that change where and how a run happens, but not what comes out of it."""
+
+PROCESS_FIELDS = frozenset({"devices", "num_nodes"})
+"""Fields that may be others where a run goes on, which says what that changes."""
 
 _OF_THE_ZOO = {
     "model": ("width",),
