@@ -204,7 +204,7 @@ class RunFolder:
         write_json(self.path / "result.json", result)
 
     def differences(self, config: TrainConfig) -> list[str]:
-        """Fields, other than those of RUNTIME_FIELDS and PROCESS_FIELDS, in which the folder's run differs: "lr 0.1 (now 0.2)"."""
+        """Fields in which the folder's run differs, RUNTIME_FIELDS and PROCESS_FIELDS left out: "lr 0.1 (now 0.2)"."""
         old, new = load_recipe(self.config_file).model_dump(), config.model_dump()
         return [
             f"{name} {old[name]} (now {value})"
