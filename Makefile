@@ -6,14 +6,15 @@
 # make fuzz   ten minutes of damaged files against their readers, with a table of counts (docs/reliability.md)
 # make kills  training, two ranks and enumeration killed at random moments and called again, with a table of counts
 # make soak   3,000 steps and 400 calls of the command line in one process: memory, descriptors and step time
-# make lowest the formulas' tests with the oldest torch and the oldest other packages that pyproject.toml allows
+# make minima the core tests of all three packages with the oldest versions that pyproject.toml allows
+# make newest the same with the newest that can be had
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo quick test lint types borders unit kernels coverage docs models fuzz kills soak lowest formulas format clean
+.PHONY: demo quick test lint types borders unit kernels coverage docs models fuzz kills soak minima newest core format clean
 
 demo: $(READY)
 	$(BIN)/waveq demo
@@ -61,11 +62,15 @@ kills: $(READY)
 soak: $(READY)
 	$(BIN)/python -m benchmarks soak
 
-lowest:
-	$(MAKE) VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt formulas
+minima:
+	$(MAKE) VENV=.venv-minima CONSTRAINTS=constraints-minima.txt core
 
-formulas: $(READY)
-	$(BIN)/python -m pytest -q $(addprefix tests/waveq/,test_boundaries.py test_functional.py kernels quantizers)
+newest:
+	$(MAKE) VENV=.venv-newest CONSTRAINTS=/dev/null core
+
+core: $(READY)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(addprefix tests/,pareto stripes_sim waveq/cli waveq/zoo waveq/test_policy.py)
+	$(BIN)/python -m pytest -q $(addprefix tests/waveq/,test_boundaries.py test_functional.py test_without_torch.py kernels quantizers)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -80,4 +85,4 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-lowest build site docs/notebooks *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-minima .venv-newest build site docs/notebooks *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis

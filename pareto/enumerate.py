@@ -43,8 +43,9 @@ def run_campaign(
 
     Args:
         policies: a DesignSpace, or an (N, L) array in the layer order of the store.
-        evaluate: (n, L) uint8 -> (n,) or (n, M) floats, M being the metrics of the store. It must not depend
-            on which policies come together in one call. Every worker gets one copy and keeps it.
+        evaluate: (n, L) uint8 -> (n,) or (n, M) floats, M being the metrics of the store; or (n, S) booleans, which of
+            S samples are right: the metric is the percentage of these, and the store keeps them too (`Store.correct`).
+            It must not depend on which policies come together in one call. Every worker gets one copy and keeps it.
         store: where results go. Only this process writes to it; other processes may do so at the same time,
             and then the work is shared: units are taken in random order and skipped when somebody else has
             done them.

@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from waveq._extras import missing_sentence
 from waveq.cli import data, demo, explore, export, frontier, hardware, report, rtl, score, search, sensitivity, train
 from waveq.cli import enumerate as enumeration
 from waveq.cli.common import Interrupted, say
@@ -109,6 +110,9 @@ def _failure(error: Exception) -> int:
     if isinstance(error, _BAD_INPUT_ERRORS):
         say(_message(error))
         return BAD_INPUT
+    if sentence := missing_sentence(error):
+        say(sentence)
+        return FAILED
     say(f"{_message(error)} ({type(error).__name__}; WAVEQ_DEBUG=1 shows where)")
     return FAILED
 

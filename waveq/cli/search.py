@@ -66,6 +66,7 @@ def search(
     first.
     """
     from stripes_sim import load_hardware
+    from waveq.codesign.certainty import band_of, certainty_sentences
     from waveq.codesign.pictures import frontier_figure, save_figure
     from waveq.codesign.placement import own_bits
     from waveq.codesign.report import OWN_LABEL, placement_sentence
@@ -96,7 +97,8 @@ def search(
         )
         sense = {"accuracy": "max", objective: "min"}
         own = own_bits(trained.policy, frame.columns)
-        figure = frontier_figure(frame, sense=sense, mark={OWN_LABEL: own}, layers=list(own))
+        band = None if placement is None else band_of(placement.front, objective)
+        figure = frontier_figure(frame, sense=sense, mark={OWN_LABEL: own}, layers=list(own), band=band)
         save_figure(figure, run / "search.png")
     lines = [front_table(front), f"{len(front)} of {len(frame):,} measured policies are efficient"]
     data: dict[str, Any] = {
@@ -106,8 +108,9 @@ def search(
         "sense": sense,
     }
     if placement is not None:
-        lines.append(placement_sentence(placement.summary()))
-        data["placement"] = placement.summary()
+        placed = placement.summary()
+        lines += [placement_sentence(placed), *certainty_sentences(placed["certainty"])]
+        data["placement"] = placed
     if len(frame) > evaluations:
         more = f"--evaluations {len(frame) + evaluations}"
         lines.append(f"nothing was measured: {store or run / STORE} held as many before; {more} adds {evaluations}")

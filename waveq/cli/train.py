@@ -88,7 +88,13 @@ def train(
     init: Annotated[Path | None, typer.Option(help="Float weights to start from: a file, or a run folder.")] = None,
     seed: Annotated[int | None, typer.Option(help="Initial weights, order of the data, crops.")] = None,
     precision: Annotated[str | None, typer.Option(help="32, bf16 or 64.")] = None,
-    devices: Annotated[int | None, typer.Option(help="Processes (DDP), one for each device.")] = None,
+    devices: Annotated[int | None, typer.Option(help="Processes (DDP) of a machine, one for each device.")] = None,
+    num_nodes: Annotated[
+        int | None, typer.Option(help="Machines; torchrun, SLURM or Kubeflow start the processes on them.")
+    ] = None,
+    max_restarts: Annotated[
+        int | None, typer.Option(help="How often a failed process is started again, from the last checkpoint.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of one process.")] = None,
     download: Annotated[bool | None, typer.Option("--download", help="Download what is not there.")] = None,
     setting: Annotated[
@@ -128,11 +134,13 @@ def train(
         raise ValueError(
             f"--target {target} is a share of what 8 bits cost: say on which accelerator, --hardware stripes"
         )
+    from waveq.train.ranks import find_ranks
     from waveq.train.run import train as train_run
 
     with resumable(f"Everything is in {config.folder}, and the same command goes on from there."):
         result = train_run(config, say=_nothing if silent else say_progress)
-    emit(result_text(result), result.to_dict(), as_json=as_json)
+    if find_ranks(config).leads:  # of several processes one speaks
+        emit(result_text(result), result.to_dict(), as_json=as_json)
 
 
 option_names(

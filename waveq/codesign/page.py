@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from waveq._files import write_text
+from waveq.codesign.certainty import MEMBERSHIP, band_of, certainty_sentences, store_beside
 from waveq.codesign.frames import read_frame
 from waveq.codesign.origins import changed_since
 from waveq.codesign.pictures import learning_data, readable
-from waveq.codesign.placement import SENSE, own_bits, place
+from waveq.codesign.placement import DESCRIBED, SENSE, STORE, TABLE, own_bits, place
 from waveq.codesign.report import (
     BITS_ARE,
     ENUMERATED,
@@ -34,8 +35,9 @@ from waveq.codesign.report import (
     result_rows,
     search_sentence,
 )
+from waveq.codesign.search import DESCRIBED as SEARCHED
 from waveq.codesign.search import FOUND
-from waveq.codesign.space import DESCRIBED, SENSITIVITY, TABLE, read_table
+from waveq.codesign.space import SENSITIVITY, read_table
 from waveq.method.operand_names import input_name
 from waveq.train.trained_run import TrainedRun
 
@@ -145,16 +147,23 @@ def _policies(run: TrainedRun) -> tuple[dict[str, Any], list[str]]:
         return {"layers": list(run.policy), "labels": {}, "policy": own}, [told]
     frame = read_table(source, numbers=(*run.policy, *MEASURED), policy=run.policy)
     bits = own_bits(run.policy, frame.columns)
-    table, senses, _ = readable(frame, SENSE)
-    front = frontier(table, sense=senses)
+    front = frontier(frame, sense=SENSE)
+    store = store_beside(run.path, DESCRIBED if source.name == TABLE else SEARCHED, STORE)
+    placement = place(frame, front, bits, store=store)
+    sure = placement.certainty
+    member = None if sure is None else sure.membership
+    table, senses, _ = readable(frame if member is None else frame.assign(**{MEMBERSHIP: member}), SENSE)
+    band = band_of(readable(placement.front, SENSE)[0], next(name for name in senses if name != "accuracy"))
     try:
-        data = cloud_data(table, front, sense=senses, mark={OWN_LABEL: bits}, layers=list(bits))
+        drawn = {"sense": senses, "mark": {OWN_LABEL: bits}, "layers": list(bits), "band": band}
+        data = cloud_data(table, frontier(table, sense=senses), **drawn)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    placed = place(frame, frame.loc[front.index], bits).summary()
+    placed = placement.summary()
     how = run.read_json(DESCRIBED, ENUMERATED) if source.name == TABLE else None
     found = f"{len(frame):,} policies, measured by the search; {len(front):,} of them are efficient."
-    return data, [found if how is None else how_enumerated(placed, how), placement_sentence(placed)]
+    told = [found if how is None else how_enumerated(placed, how), placement_sentence(placed)]
+    return data, [*told, *certainty_sentences(placed["certainty"])]
 
 
 def _energy(run: TrainedRun) -> dict[str, Any] | None:

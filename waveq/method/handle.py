@@ -18,6 +18,7 @@ from waveq.method.freezing import keep_frozen
 from waveq.method.input_signs import agree_on_signs
 from waveq.method.learned_policy import require_finite
 from waveq.method.penalty import Strengths, penalty
+from waveq.method.penalty_gradients import add_penalty_gradients
 from waveq.method.phases import enter_phase, freeze_bits
 from waveq.method.ran import agree_on_layers
 from waveq.method.settings import Settings, WaveLayer
@@ -88,6 +89,36 @@ class WaveQ(View):
         total = total if total.requires_grad or not torch.is_grad_enabled() else total.requires_grad_()
         self._guards.follow(total)
         return total
+
+    def backward_penalty(self, *, grad_scale: float = 1.0) -> Tensor:
+        """Add the penalty's gradients to those that the task's backward passes have left.
+
+        For trainers whose loss nobody can add to. Call it once for every optimiser step, instead of ``penalty()`` in
+        the loss: after the last backward pass, and after gradients were unscaled and clipped.
+
+        Args:
+            grad_scale: what a GradScaler has multiplied the loss with. The gradients of the weights must be unscaled
+                by now (``GradScaler.unscale_``); those of the betas, which are in no optimizer, are unscaled here, so
+                that ``step()`` needs no ``grad_scale``.
+
+        Returns:
+            The penalty, constant, 0-dim.
+
+        Raises:
+            RuntimeError: the model was finalised, or the method removed from it.
+
+        Example:
+            >>> net = nn.Sequential(nn.Linear(4, 2))
+            >>> from waveq import attach
+            >>> wq = attach(net, bits=3)
+            >>> net(torch.ones(1, 4)).sum().backward()
+            >>> wq.backward_penalty(); wq.step()
+            tensor(0.)
+        """
+        with torch.enable_grad():
+            total = self.penalty()
+        add_penalty_gradients(self._all, total, grad_scale)
+        return total.detach()
 
     def step(self, *, grad_scale: float = 1.0) -> None:
         """Advance by one optimiser step; call it after ``optimizer.step()``.

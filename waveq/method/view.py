@@ -132,6 +132,30 @@ class View:
             found[name] = float(sine_penalty(u, layer.state.wave_beta(), grid=layer.state.grid, order=0))
         return found
 
+    def metrics(self) -> dict[str, float]:
+        """Where the run stands, as loggers want it: one number a name.
+
+        Returns:
+            "phase", "lambda_w", "lambda_beta" (0 outside of phase 2), "mean_bits", "cost" with a target once it is
+            known, and for each layer "bits/NAME", "beta/NAME", "wave/NAME" (mean sin^2) and "price/NAME" (of one bit,
+            lambda_beta c_i; 0 where its bits are fixed). Inputs whose bits are learned have "input_bits/NAME",
+            "input_beta/NAME" and "input_price/NAME".
+
+        Raises:
+            RuntimeError: the model was finalised, or the method removed from it.
+
+        Example:
+            >>> from waveq import attach
+            >>> wq = attach(nn.Sequential(nn.Linear(4, 2)), bits=3)
+            >>> {name: value for name, value in wq.metrics().items() if name.endswith("/0")}
+            {'bits/0': 3, 'beta/0': 2.0, 'price/0': 0.0, 'wave/0': ...}
+        """
+        self._require_live("metrics")
+        found = self._history.latest() | {"mean_bits": self.mean_bits()}
+        if self.settings.budget is not None and self.settings.budget.ready:
+            found["cost"] = self.cost()
+        return found | {f"wave/{name}": value for name, value in self.wave().items()}
+
     def on_levels(self, tolerance: float = TOLERANCE) -> dict[str, float]:
         """Share of the weights by layer within ``tolerance`` of a level, in units of the distance between levels."""
         self._require_live("on_levels")

@@ -43,6 +43,9 @@ RUNTIME_FIELDS = frozenset(
         "data_dir",
         "download",
         "threads",
+        "devices",
+        "num_nodes",
+        "max_restarts",
         "checkpoint_seconds",
         "log_every",
         "workers",
@@ -168,7 +171,14 @@ class TrainConfig(BaseModel):
     """float32; bf16: autocast of the forward pass; float64."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = 1
-    """Processes, one for each device, joined by DDP (gloo on the CPU, NCCL on GPUs)."""
+    """Processes of a machine, one for each device, joined by DDP (gloo on the CPU, NCCL on GPUs). Those that torchrun,
+    SLURM or Kubeflow have started are counted by themselves."""
+    num_nodes: PositiveInt = 1
+    """Machines, on which torchrun, SLURM or Kubeflow start the processes."""
+    max_restarts: int = Field(default=0, ge=0)
+    """How often processes that failed are started again, from the last checkpoint; torchrun has its own option."""
+    sync_batch_norm: bool = False
+    """Whether batch norm takes its statistics over all processes (GPUs alone); else each takes those of its images."""
     threads: PositiveInt | None = None
     """Threads that one process may use; by default torch's own choice."""
     workers: PositiveInt = 4
@@ -230,10 +240,11 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.batch_size % self.devices:
+        processes = self.devices * self.num_nodes
+        if self.batch_size % processes:
             raise ValueError(
-                f"batch_size {self.batch_size} cannot be shared by {self.devices} devices; "
-                f"the next one that can is {-(-self.batch_size // self.devices) * self.devices}"
+                f"batch_size {self.batch_size} cannot be shared by {processes} devices; "
+                f"the next one that can is {-(-self.batch_size // processes) * processes}"
             )
         for name in ("bits", "first_last", "activation_bits"):
             # before float training is done, and by name; quantizers check again

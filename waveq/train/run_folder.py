@@ -177,6 +177,13 @@ class RunFolder:
         """The final network, weights on their grids."""
         return self.path / "weights.pt"
 
+    def processes(self) -> int | None:
+        """In how many the run was trained last; None without a run."""
+        if not self.config_file.exists():
+            return None
+        config = load_recipe(self.config_file)
+        return config.devices * config.num_nodes
+
     def stage(self, name: str) -> StageFolder:
         """Folder of a stage (one of STAGES), made when missing."""
         path = self.path / name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,22 +13,23 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
+from waveq.integrations.lightning import WaveQCallback
 from waveq.train.batches import EpochLoader, mixed_seed
-from waveq.train.callbacks import Checkpoints, LastStep, Recorder, StepDiscipline
+from waveq.train.callbacks import Checkpoints, LastStep, Recorder, SignalsStay, StepDiscipline
 from waveq.train.checkpoint_files import LOADER_STATE, CheckpointFiles, read_newest
 from waveq.train.classifier import Classifier
 from waveq.train.config import TrainConfig
 from waveq.train.divergence import StopsWhenDiverged, require_numbers
 from waveq.train.logs import MetricsCsv, quiet_lightning
 from waveq.train.progress_bar import Bar
+from waveq.train.ranks import ALONE, Ranks
 from waveq.train.run_folder import StageFolder
-from waveq.train.wave_callback import WaveQCallback
 
 if TYPE_CHECKING:
     from waveq.method.handle import WaveQ
     from waveq.zoo.datasets.data import Dataset
 
-__all__ = ["Stage", "rank_and_world", "steps_per_epoch"]
+__all__ = ["Stage", "make_loader", "on_cpu", "steps_per_epoch"]
 
 _PRECISION: dict[str, Literal["32-true", "bf16-mixed", "64-true"]] = {
     "32": "32-true",
@@ -38,21 +38,20 @@ _PRECISION: dict[str, Literal["32-true", "bf16-mixed", "64-true"]] = {
 }
 
 
-def rank_and_world(config: TrainConfig) -> tuple[int, int]:
-    """Which process this is, and of how many."""
-    return (int(os.environ.get("LOCAL_RANK", "0")), config.devices) if config.devices > 1 else (0, 1)
+def on_cpu(config: TrainConfig) -> bool:
+    """Whether a run trains on the CPU."""
+    return config.accelerator == "cpu" or not torch.cuda.is_available()
 
 
-def make_loader(config: TrainConfig, dataset: Dataset, name: str, *, whole: bool = False) -> EpochLoader:
-    """This process's share of the training data, or the ``whole`` of them, in an order of the stage's own."""
-    rank, world_size = (0, 1) if whole else rank_and_world(config)
+def make_loader(config: TrainConfig, dataset: Dataset, name: str, ranks: Ranks = ALONE) -> EpochLoader:
+    """A process's share of the training data in an order of the stage's own; one of one process has all."""
     return EpochLoader(
         dataset.train,
         batch_size=config.batch_size,
         seed=mixed_seed(config.seed, *name.encode()),
         augmentation=dataset.augmentation if config.augment else None,
-        rank=rank,
-        world_size=world_size,
+        rank=ranks.rank,
+        world_size=ranks.size,
     )
 
 
@@ -75,6 +74,7 @@ class Stage:
     rate: float
     stop: Callable[[], bool]
     """Whether the run was asked to stop."""
+    ranks: Ranks = ALONE
     teacher: nn.Module | None = None
     """A float network in evaluation mode, whose say is part of the loss."""
 
@@ -102,7 +102,8 @@ class Stage:
             stop=self.stop,
             check=lambda step: require_numbers(network, stage=self.name, step=step),
         )
-        callbacks = [discipline, *([wave] if wave else []), watch, LastStep(self.total_steps), recorder, saver]
+        callbacks = [SignalsStay(), discipline, *([wave] if wave else []), watch]
+        callbacks += [LastStep(self.total_steps), recorder, saver]
         if self.config.progress:
             callbacks.append(Bar(self.name, self.total_steps, wave))
         with quiet_lightning():
@@ -125,18 +126,19 @@ class Stage:
 
     def _trainer(self, callbacks: list[Any], loggers: list[Any]) -> Trainer:
         c = self.config
-        distributed = c.devices > 1
-        on_cpu = c.accelerator == "cpu" or not torch.cuda.is_available()
+        environment = [self.ranks.environment] if self.ranks.environment is not None else []
         return Trainer(
             max_epochs=-(-self.total_steps // steps_per_epoch(c, self.loader)),
-            accelerator="cpu" if on_cpu else "gpu",
-            devices=c.devices,
-            strategy=DDPStrategy(process_group_backend="gloo" if on_cpu else "nccl") if distributed else "auto",
+            accelerator="cpu" if on_cpu(c) else "gpu",
+            devices=self.ranks.devices,
+            num_nodes=self.ranks.nodes,
+            strategy=DDPStrategy() if self.ranks.size > 1 else "auto",
+            sync_batchnorm=c.sync_batch_norm,
             precision=_PRECISION[c.precision],
             accumulate_grad_batches=c.accumulate,
             gradient_clip_val=c.clip_norm,
             callbacks=callbacks,
-            plugins=[CheckpointFiles(self.folder)],
+            plugins=[CheckpointFiles(self.folder), *environment],
             logger=loggers,
             default_root_dir=self.folder.path,
             enable_checkpointing=False,  # Checkpoints writes them, at whole steps
@@ -147,7 +149,7 @@ class Stage:
         )
 
     def _loggers(self, wq: WaveQ | None, from_step: int) -> list[Any]:
-        if rank_and_world(self.config)[0] != 0:
+        if not self.ranks.leads:
             return []
         names = ["epoch", "rate", "task_loss", "validation_loss", "validation_accuracy"]
         if wq is not None:

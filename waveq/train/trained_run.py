@@ -76,17 +76,18 @@ class TrainedRun:
         """The learned or preset bits, of the layers that training gave bits to.
 
         Raises:
-            ValueError: policy.json is damaged, or names other layers than result.json.
+            ValueError: policy.json is damaged, or says something else than result.json.
         """
         policy, trained = Policy.load(self.folder.policy), self.result["bits"]
+        both = f"{self.folder.policy} and {self.path / 'result.json'} do not belong together"
         for name in policy:
             if name not in trained:
-                raise ValueError(
-                    f"{self.folder.policy} names layer {name!r}, which was not trained here{nearest(name, trained)}"
-                )
+                raise ValueError(f"{both}: the second has no bits for {name!r}{nearest(name, trained)}")
+            if policy[name] != trained[name]:
+                raise ValueError(f"{both}: {name!r} has {policy[name]} bits in one and {trained[name]} in the other")
         for name in trained:
             if name not in policy:
-                raise ValueError(f"{self.folder.policy} has no bits for layer {name!r}, which result.json names")
+                raise ValueError(f"{both}: the first has no bits for {name!r}{nearest(name, policy)}")
         return policy
 
     @cached_property
