@@ -29,8 +29,8 @@ from waveq._policy_file import read_policy_file
 from waveq._reading import parse_json, read_text
 from waveq.method.layer_costs import require_costs
 from waveq.method.options import Bits, Forward, Method, option_names, usual_quantizer
-from waveq.train.strict import expected, fits
-from waveq.train.user_modules import import_modules, module_name
+from waveq.train.strict import expected, fits, words
+from waveq.train.user_modules import import_modules, is_own, module_name
 
 __all__ = [
     "METHOD_FIELDS",
@@ -61,6 +61,11 @@ RUNTIME_FIELDS = frozenset(
 )
 """Fields that change where and how a run happens, but not what comes out of it."""
 
+_OF_THE_ZOO = {
+    "model": ("width",),
+    "dataset": ("data_dir", "download", "input_size", "in_channels", "validation", "augment"),
+}
+"""What a network or data of one's own decide themselves."""
 _Rate = Field(default=None, gt=0)
 _SEARCH_SHARE = 0.2
 
@@ -87,11 +92,11 @@ class TrainConfig(BaseModel):
 
     # what is trained, on what
     model: str = "simplenet5"
-    """A network of the zoo."""
+    """A network of the zoo, or PACKAGE.MODULE:FACTORY, a function that gives one."""
     width: float = Field(default=1, gt=0)
     """Factor on the hidden filters and units (WRPN's widening)."""
     dataset: str = "fashion-mnist"
-    """A dataset of the zoo."""
+    """A dataset of the zoo, or PACKAGE.MODULE:LOADERS, a function that gives loaders."""
     data_dir: Path | None = None
     """Where data are looked for; by default $WAVEQ_DATA, else `data`."""
     download: bool = False
@@ -247,6 +252,15 @@ class TrainConfig(BaseModel):
         return value
 
     @model_validator(mode="after")
+    def _own_decide(self) -> Self:
+        for kind, fields in _OF_THE_ZOO.items():
+            name = getattr(self, kind)
+            for field in fields if is_own(name) else ():
+                if getattr(self, field) != type(self).model_fields[field].default:
+                    raise ValueError(f"{field} says nothing of {name}, which decides that itself: leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _fits_together(self) -> Self:
         processes = self.devices * self.num_nodes
         if self.batch_size % processes:
@@ -337,7 +351,7 @@ class TrainConfig(BaseModel):
         if self.run_dir is not None:
             return self.run_dir
         bits = self.bits if isinstance(self.bits, int | str) else "policy"
-        return Path("runs") / f"{self.model}-{self.dataset}-{bits}-seed{self.seed}"
+        return Path("runs") / f"{self.model}-{self.dataset}-{bits}-seed{self.seed}".replace(":", ".")
 
     def to_json(self) -> str:
         """All fields that are set, as JSON that `load_recipe` reads back.
@@ -395,7 +409,10 @@ def _first_sentence(error: ValidationError) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not field:
         return message
-    return f"{field} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    value, annotation = problem["input"], TrainConfig.model_fields[field].annotation
+    if len(problem["loc"]) > 1 and not isinstance(value, dict):  # one of several kinds of value, and none of them
+        message = f"{expected(annotation)} is expected"
+    return f"{field} is {value!r}: {message[0].lower()}{message[1:]}{suggestion(value, words(annotation))}"
 
 
 def recipe_names() -> tuple[str, ...]:

@@ -148,7 +148,7 @@ class RunFolder:
                 `resume` is off.
         """
         folder = cls(config.folder)
-        if folder.config_file.exists():
+        if folder.begun:
             if not config.resume:
                 raise ValueError(f"run_dir: {folder.path} already holds a run; resume it, or choose another folder")
             differing = folder.differences(config)
@@ -161,6 +161,11 @@ class RunFolder:
         if differing := folder.differences(config):  # what cannot be read back could never be gone on with
             raise ValueError(f"{folder.config_file}: reads back with {', '.join(differing)}")
         return folder
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was trained; a config alone, left by a start that failed, binds nobody."""
+        return self.config_file.exists() and any((self.path / name).exists() for name in (*STAGES, "result.json"))
 
     @property
     def config_file(self) -> Path:
