@@ -199,7 +199,7 @@ def any_as_low(columns: Places, begin: int, end: int, others: Places, row: int) 
 
 
 @compiled
-def _both(first: Line, second: Line, x: int, y: int) -> int:
+def _both(first: Line, second: Line, x: int, y: int) -> np.int32:
     hits = np.int32(0)
     for place in range(len(first)):
         hits += np.int32((first[place] <= x) & (second[place] <= y))
@@ -207,7 +207,7 @@ def _both(first: Line, second: Line, x: int, y: int) -> int:
 
 
 @compiled
-def _three(first: Line, second: Line, third: Line, x: int, y: int, z: int) -> int:
+def _three(first: Line, second: Line, third: Line, x: int, y: int, z: int) -> np.int32:
     hits = np.int32(0)
     for place in range(len(first)):
         hits += np.int32((first[place] <= x) & (second[place] <= y) & (third[place] <= z))
@@ -215,7 +215,7 @@ def _three(first: Line, second: Line, third: Line, x: int, y: int, z: int) -> in
 
 
 @compiled
-def _four(first: Line, second: Line, third: Line, fourth: Line, limits: Line) -> int:
+def _four(first: Line, second: Line, third: Line, fourth: Line, limits: Line) -> np.int32:
     hits, x, y, z, w = np.int32(0), limits[0], limits[1], limits[2], limits[3]
     for place in range(len(first)):
         hits += np.int32((first[place] <= x) & (second[place] <= y) & (third[place] <= z) & (fourth[place] <= w))
@@ -223,14 +223,14 @@ def _four(first: Line, second: Line, third: Line, fourth: Line, limits: Line) ->
 
 
 @compiled
-def _all(columns: Places, start: int, stop: int, others: Places, row: int) -> int:
+def _all(columns: Places, start: int, stop: int, others: Places, row: int) -> np.int32:
     for place in range(start, stop):
         column = 0
         while column < len(columns) and columns[column, place] <= others[column, row]:
             column += 1
         if column == len(columns):
-            return 1
-    return 0
+            return np.int32(1)
+    return np.int32(0)
 
 
 @compiled

@@ -155,7 +155,7 @@ def _with_room(pool: npt.NDArray[Any], starts: Indices, sizes: Indices, rooms: I
         for place in range(sizes[front]):
             pool[column, used + place] = pool[column, starts[front] + place]
     starts[front] = used
-    return used + rooms[front]
+    return int(used + rooms[front])
 
 
 @compiled

@@ -22,11 +22,11 @@ import numpy as np
 
 from stripes_sim._wrapping import load_word, wrapping_loop
 
-__all__ = ["CHUNK", "score_pairs", "score_quads"]
+__all__ = ["CHUNK", "EACH_BYTE", "HIGH_BITS", "score_pairs", "score_quads"]
 
 CHUNK = 512
-_EACH_BYTE = np.uint64(0x0101010101010101)
-_HIGH_BITS = np.uint64(0x8080808080808080)
+EACH_BYTE = np.uint64(0x0101010101010101)
+HIGH_BITS = np.uint64(0x8080808080808080)
 _SIX_OF_16 = np.uint64(0x003F003F003F003F)
 _TWELVE = np.uint64(4095)
 _BY_1, _BY_5, _BY_8, _BY_10, _BY_16, _BY_32 = (np.uint64(n) for n in (1, 5, 8, 10, 16, 32))
@@ -34,31 +34,41 @@ _BY_1, _BY_5, _BY_8, _BY_10, _BY_16, _BY_32 = (np.uint64(n) for n in (1, 5, 8, 1
 
 @wrapping_loop
 def score_quads(
-    first_chunk: int, last_chunk: int, flat: Any, layers: int, low: int, high: int, table: Any, fixed: Any, out: Any
+    first_chunk: int,
+    last_chunk: int,
+    count: int,
+    flat: Any,
+    layers: int,
+    low: int,
+    high: int,
+    table: Any,
+    fixed: Any,
+    out: Any,
 ) -> int:
     """Two totals for each policy of some chunks of CHUNK policies: ``fixed`` plus the sum over words of eight layers.
 
     Args:
         first_chunk, last_chunk: which chunks, the last not included.
+        count: how many policies there are, N.
         flat: uint8, policy after policy; eight bytes can be read from the start of every word of every policy. The last
             word reaches into the next policy, where the table has only zeros.
         layers: L.
         low, high: smallest and largest bits of the table, at most 8 choices.
         table: (W, 2, 4096, 2) float64, W = ceil(L / 8): for each word two quads of 3-bit codes.
         fixed: (2,) float64.
-        out: (2, N) float64, written.
+        out: (2, N or more) float64, written.
 
     Returns:
         The number of chunks with bits outside low..high; their rows are not to be used.
     """
-    n, words = out.shape[1], table.shape[0]
+    words = table.shape[0]
     sums = table.reshape(-1)
-    shift = np.uint64(low) * _EACH_BYTE
-    too_far = np.uint64(127 - (high - low)) * _EACH_BYTE
+    shift = np.uint64(low) * EACH_BYTE
+    too_far = np.uint64(127 - (high - low)) * EACH_BYTE
     step = np.uint64(2 * 4096)
     bad = 0
     for chunk in range(first_chunk, last_chunk):
-        start, stop = chunk * CHUNK, min(n, (chunk + 1) * CHUNK)
+        start, stop = chunk * CHUNK, min(count, (chunk + 1) * CHUNK)
         strange = np.uint64(0)
         for row in range(start, stop):
             at, base = np.uint64(row * layers), np.uint64(0)
@@ -76,7 +86,7 @@ def score_quads(
                 at += _BY_8
             out[0, row] = first
             out[1, row] = second
-        bad += (strange & _HIGH_BITS) != 0
+        bad += (strange & HIGH_BITS) != 0
     return bad
 
 
@@ -84,28 +94,28 @@ def score_quads(
 def score_pairs(
     first_chunk: int,
     last_chunk: int,
+    count: int,
     flat: Any,
     layers: int,
     low: int,
     high: int,
-    code_bits: int,
     table: Any,
     fixed: Any,
     out: Any,
 ) -> int:
     """As `score_quads`, one lookup for two layers: for tables of many layers, or of up to 16 choices of bits.
 
-    ``code_bits`` is 3 or 4, ``table`` (W, 4, 4**code_bits, 2): for each word four pairs of codes.
+    ``table`` is (W, 4, 64 or 256, 2): for each word four pairs of codes of 3 or 4 bits.
     """
-    n, words = out.shape[1], table.shape[0]
+    words = table.shape[0]
     sums = table.reshape(-1)
-    shift = np.uint64(low) * _EACH_BYTE
-    too_far = np.uint64(127 - (high - low)) * _EACH_BYTE
-    entries = np.uint64(1) << np.uint64(2 * code_bits)
-    together = np.uint64(8 - code_bits)
+    shift = np.uint64(low) * EACH_BYTE
+    too_far = np.uint64(127 - (high - low)) * EACH_BYTE
+    entries = np.uint64(table.shape[2])
+    together = np.uint64(5 if table.shape[2] == 64 else 4)
     bad = 0
     for chunk in range(first_chunk, last_chunk):
-        start, stop = chunk * CHUNK, min(n, (chunk + 1) * CHUNK)
+        start, stop = chunk * CHUNK, min(count, (chunk + 1) * CHUNK)
         strange = np.uint64(0)
         for row in range(start, stop):
             at, base = np.uint64(row * layers), np.uint64(0)
@@ -123,5 +133,5 @@ def score_pairs(
                 at += _BY_8
             out[0, row] = first
             out[1, row] = second
-        bad += (strange & _HIGH_BITS) != 0
+        bad += (strange & HIGH_BITS) != 0
     return bad

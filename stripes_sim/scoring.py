@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,7 @@ def totals(
             known &= _score(policies, bits, [costs[start]] * 2, [fixed[start]] * 2, both)
             out[start] = both[0]
     gaps = len(bits) < bits[-1] - bits[0] + 1
-    return out if known and not (gaps and np.isnan(out).any()) else None
+    return out if known and not (gaps and np.isnan(out[:1]).any()) else None
 
 
 def _dense_table(costs: Sequence[Floats], bits: Sequence[int], choices: int) -> Floats:
@@ -76,25 +76,33 @@ def _score(
     from stripes_sim import _jit, _kernels  # numba takes longer to import than a run takes
 
     low, high = bits[0], bits[-1]
-    layers = policies.shape[1]
-    code_bits = 3 if high - low < 8 else 4
-    pairs = _neighbours(_dense_table(costs, bits, 1 << code_bits))
-    quads = _neighbours(pairs) if code_bits == 3 and len(pairs) <= _MOST_QUAD_WORDS else None
-    # kernels read whole words: the last policies are scored from a copy with room behind it
-    reach = 8 * len(pairs)
-    whole = max(0, (policies.size - reach) // layers + 1) if policies.size >= reach else 0
-    tail = np.full(len(policies[whole:]) * layers + reach, low, dtype=np.uint8)
-    tail[:-reach] = policies[whole:].ravel()
+    count, layers = policies.shape
+    dense = _dense_table(costs, bits, 8 if high - low < 8 else 16)
+    kernel, table = _kernel_and_table(dense, layers)
+    # kernels read whole words and may work on eight policies at once: the last ones are a copy with room behind it
+    reach = 8 * len(dense)
+    whole = max(0, (policies.size - reach) // layers + 1) // 8 * 8 if policies.size >= reach else 0
+    rest = -(-(count - whole) // 8) * 8
+    tail = np.full(rest * layers + reach, low, dtype=np.uint8)
+    tail[: (count - whole) * layers] = policies[whole:].ravel()
+    last = np.empty((2, rest))
     bad = 0
-    for flat, part in ((policies.ravel(), out[:, :whole]), (tail, out[:, whole:])):
-        chunks, given = -(-part.shape[1] // _kernels.CHUNK), (flat, layers, low, high)
-        if quads is not None:
-            found = _jit.shared(
-                _kernels.score_quads, chunks, *given, quads, np.array(fixed), part, worth=_WORTH_A_THREAD
-            )
-        else:
-            found = _jit.shared(
-                _kernels.score_pairs, chunks, *given, code_bits, pairs, np.array(fixed), part, worth=_WORTH_A_THREAD
-            )
-        bad += sum(found)
+    for rows, flat, part in ((whole, policies.ravel(), out), (rest, tail, last)):
+        chunks = -(-rows // _kernels.CHUNK)
+        given = (rows, flat, layers, low, high, table, np.array(fixed), part)
+        bad += sum(_jit.shared(kernel, chunks, *given, worth=_WORTH_A_THREAD))
+    out[:, whole:] = last[:, : count - whole]
     return not bad
+
+
+def _kernel_and_table(dense: Floats, layers: int) -> tuple[Callable[..., int], Floats]:
+    """The fastest kernel on this processor for these costs, and the table that it reads."""
+    from stripes_sim import _kernels, _lanes
+
+    few = dense.shape[2] == 8
+    if few and _lanes.available():
+        return _lanes.score_lanes, np.ascontiguousarray(dense.reshape(-1, 8, 2)[:layers].swapaxes(1, 2))
+    pairs = _neighbours(dense)
+    if few and len(pairs) <= _MOST_QUAD_WORDS:
+        return _kernels.score_quads, _neighbours(pairs)
+    return _kernels.score_pairs, pairs

@@ -37,7 +37,7 @@ def demo(
 ) -> None:
     """Train a small network on handwritten digits, learn its bits, price them, evaluate every other policy, export it.
 
-    The data come with scikit-learn. The last step, RUN/model.onnx in ONNX Runtime, needs waveq[export].
+    The data come with waveq. The last step, RUN/model.onnx in ONNX Runtime, needs waveq[export].
     After Ctrl-C the same command goes on where it stopped.
     """
     from waveq.codesign.pipeline import codesign

@@ -133,7 +133,7 @@ def trace_config(config: TrainConfig) -> list[LayerShape]:
     from waveq.train.run import make_dataset, make_network
 
     dataset = make_dataset(config)
-    return trace(make_network(config, dataset), (dataset.channels, *dataset.size))
+    return trace(make_network(config, dataset), dataset.shape)
 
 
 def training_costs(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from waveq._files import write_json
+from waveq._names import check_choice
 from waveq.codesign.campaign import fingerprint, versions
 from waveq.codesign.certainty import store_named
 from waveq.codesign.frames import write_frame
@@ -72,8 +73,7 @@ def search_run(
     """
     import pareto
 
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    check_choice("objective", objective, OBJECTIVES)
     chosen = protocol or run_protocol(run)
     evaluate = evaluation(run, chosen)
     names = evaluate.names
