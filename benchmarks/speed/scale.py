@@ -90,12 +90,10 @@ def _rank(rank: int, meeting: str, network: str, steps: int, queue: Any) -> None
         setattr(dist, name, partial(counted, name))
     torch.manual_seed(0)
     model = build(network)
-    handle = waveq.attach(
-        model, bits="learn", activation_bits="learn", target={"bitops": 0.3}, total_steps=max(steps * 10, 400)
-    )
+    handle = waveq.attach(model, bits="learn", activation_bits="learn", target={"bitops": 0.3}, total_steps=400)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     size = (3, 32, 32)
-    x, y = torch.randn(32, *size), torch.randint(10, (32,))
+    x, y = torch.randn(16, *size), torch.randint(10, (16,))
     durations = []
     for _ in range(steps):
         seen.append(Counter())
@@ -111,7 +109,7 @@ def _rank(rank: int, meeting: str, network: str, steps: int, queue: Any) -> None
     timed = {str(n): _least_seconds(partial(dist.all_reduce, torch.zeros(n))) for n in _FLOATS}
     dist.barrier()
     if rank == 0:
-        steady = seen[steps // 2 :]
+        steady = seen[steps // 2 :]  # the sign of an input is asked for in every 16th of them
         queue.put(
             {
                 "layers": len(handle.bits()),
@@ -244,7 +242,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks scale", description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--network", default="resnet20")
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=128, help="half of them are counted")
     parser.add_argument("--seconds", type=float, default=3.0, help="of writing, for each number of writers")
     parser.add_argument("--layers", type=int, default=300)
     parser.add_argument("--folder", help="on the disk whose writes are timed (default: that of temporary files)")

@@ -104,7 +104,7 @@ class Stage:
             Diverged: a loss or a weight is NaN or infinite; the checkpoints are of before.
             ValueError: the newest checkpoint is damaged.
         """
-        wave = None if wq is None else WaveQCallback(wq)
+        wave = None if wq is None else WaveQCallback(wq, log_every=0)  # rows are the recorder's
         module = Classifier(network, self.config, rate=self.rate, total_steps=self.total_steps, teacher=self.teacher)
         checkpoint, from_step = self._go_on_from()
         discipline = StepDiscipline(mixed_seed(self.config.seed, *self.name.encode()))
