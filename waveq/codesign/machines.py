@@ -163,5 +163,7 @@ def _designs(
         "bits": same_machine & within,
         "both": within,
     }
-    found = {name: frame.loc[frame.loc[rows, "energy_pj"].idxmin()].to_dict() for name, rows in among.items()}
+    found = {
+        name: frame[rows].sort_values("energy_pj", kind="stable").iloc[0].to_dict() for name, rows in among.items()
+    }
     return found, envelope
