@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,7 @@ def main(argv: list[str]) -> int:
         make_files(Path(name), options.files)
         for turn in range(options.rounds):
             for which in list(loaders)[:: 1 if turn % 2 else -1]:
-                made = loaders[which]
-                found[which].append(epoch(lambda made=made: made(Path(name), options.size, options.workers)))
+                found[which].append(epoch(partial(loaders[which], Path(name), options.size, options.workers)))
             memory.append(_memory_mib())
     print(f"{'':<12} {'images/s':>9} {'processor ms an image':>22}")
     for which, rows in found.items():

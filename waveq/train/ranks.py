@@ -149,17 +149,18 @@ def by_the_first(ranks: Ranks, do: Callable[[], Found]) -> Found:
     """What rank 0 gets from a call that it alone makes.
 
     Raises:
-        ValueError: on all ranks, where rank 0's call raises it.
+        ValueError: on all ranks, where rank 0's call raises it; rank 0 has the call's own.
     """
     told: list[tuple[Found | None, str | None]] = [(None, None)]
+    own: ValueError | None = None
     if ranks.leads:
         try:
             told = [(do(), None)]
         except ValueError as error:
-            told = [(None, str(error))]
+            told, own = [(None, str(error))], error
     if ranks.size > 1:
         dist.broadcast_object_list(told, src=0)
     found, refused = told[0]
     if refused is not None:
-        raise ValueError(refused)
+        raise own or ValueError(refused)
     return found  # type: ignore[return-value]

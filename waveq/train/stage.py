@@ -62,6 +62,15 @@ def steps_per_epoch(config: TrainConfig, loader: EpochLoader) -> int:
     return -(-len(loader) // config.accumulate)
 
 
+def _ddp(processes: int) -> DDPStrategy:
+    """DDP whose sums are rounded alike in every step.
+
+    It puts gradients into buckets anew after the first step, which changes the order in which more than two processes
+    add them up: a run that goes on from a checkpoint would differ in the last bits. With this flag it leaves them.
+    """
+    return DDPStrategy(find_unused_parameters=processes > 2)
+
+
 def _leave_signals() -> None:
     """They are noted by ``stopping``."""
 
@@ -138,7 +147,7 @@ class Stage:
             accelerator="cpu" if on_cpu(c) else "gpu",
             devices=self.ranks.devices,
             num_nodes=self.ranks.nodes,
-            strategy=DDPStrategy() if self.ranks.size > 1 else "auto",
+            strategy=_ddp(self.ranks.size) if self.ranks.size > 1 else "auto",
             sync_batchnorm=c.sync_batch_norm,
             precision=_PRECISION[c.precision],
             accumulate_grad_batches=c.accumulate,
