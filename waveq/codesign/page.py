@@ -143,8 +143,8 @@ def _policies(run: TrainedRun) -> tuple[dict[str, Any], list[str]]:
     source = next((run.path / name for name in (TABLE, FOUND) if (run.path / name).exists()), None)
     if source is None:
         own = {"label": OWN_LABEL, "values": {}, "bits": list(run.policy.values())}
-        told = f"Not enumerated yet: waveq enumerate {path} (or, for deep networks, waveq search {path})"
-        return {"layers": list(run.policy), "labels": {}, "policy": own}, [told]
+        hint = f"Not enumerated yet: waveq enumerate {path} (or, for deep networks, waveq search {path})"
+        return {"layers": list(run.policy), "labels": {}, "policy": own}, [hint]
     frame = read_table(source, numbers=(*run.policy, *MEASURED), policy=run.policy)
     bits = own_bits(run.policy, frame.columns)
     front = frontier(frame, sense=SENSE)
@@ -155,8 +155,8 @@ def _policies(run: TrainedRun) -> tuple[dict[str, Any], list[str]]:
     table, senses, _ = readable(frame if member is None else frame.assign(**{MEMBERSHIP: member}), SENSE)
     band = band_of(readable(placement.front, SENSE)[0], next(name for name in senses if name != "accuracy"))
     try:
-        drawn = {"sense": senses, "mark": {OWN_LABEL: bits}, "layers": list(bits), "band": band}
-        data = cloud_data(table, frontier(table, sense=senses), **drawn)
+        drawn: dict[str, Any] = {"sense": senses, "mark": {OWN_LABEL: bits}, "layers": list(bits)}
+        data = cloud_data(table, frontier(table, sense=senses), band=band, **drawn)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     data["layer_energy"] = _layer_energy(run, DESCRIBED if source.name == TABLE else SEARCHED, list(bits))
