@@ -1,6 +1,7 @@
 # make demo   the whole pipeline on data that ships with a dependency, a few minutes on two cores
 # make quick  the tests that take 0.15 s of processor time at most: under a minute on two cores
 # make test   everything CI runs: format, lint, types, import borders, tests, kernels uncompiled, coverage
+# make docs   the site in site/: pages, API, notebooks (executed); broken links are errors
 # make models networks and training loops of other packages (timm, transformers, accelerate): what docs/models.md shows
 # make fuzz   ten minutes of damaged files against their readers, with a table of counts (docs/reliability.md)
 # make kills  training, two ranks and enumeration killed at random moments and called again, with a table of counts
@@ -13,7 +14,7 @@ CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo quick test lint types borders unit kernels coverage models fuzz kills soak minima newest core format clean
+.PHONY: demo quick test lint types borders unit kernels coverage docs models fuzz kills soak minima newest core format clean
 
 demo: $(READY)
 	$(BIN)/waveq demo
@@ -21,7 +22,7 @@ demo: $(READY)
 quick: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" tests
 
-test: lint types borders unit kernels coverage
+test: lint types borders unit kernels coverage docs
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -43,6 +44,10 @@ kernels: $(READY)
 
 coverage: $(READY)
 	$(BIN)/coverage report --skip-covered --sort=cover
+
+docs: $(READY)
+	$(BIN)/python -m tools.notebooks
+	$(BIN)/zensical build --clean --strict
 
 models: $(READY)
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[test,models]"
@@ -76,8 +81,8 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	  { echo "waveq needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 	  { echo "could not make a virtual environment in $(VENV): on Debian and Ubuntu install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[test]"
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[test,docs]"
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-minima .venv-newest build *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-minima .venv-newest build site docs/notebooks *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis

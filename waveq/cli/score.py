@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -92,7 +93,7 @@ def score(
     from stripes_sim import load_hardware
     from stripes_sim.exports import FORMATS, export_workload
     from waveq._names import check_choice
-    from waveq.codesign.pipeline import save_score
+    from waveq.codesign.pipeline import record_score, save_score
     from waveq.codesign.score import result_data
     from waveq.train.lock import alone_in_runs
 
@@ -141,6 +142,8 @@ def score(
     folder = run or priced.folder("score")
     with alone_in_runs(folder):
         written = save_score(result, folder, breakdown=breakdown, roofline=roofline, ceilings=roofs)
+        if Path(policy).resolve() == folder.resolve():  # else they are of another policy than the run's
+            record_score(folder, written)
         say(f"written to {folder}: {', '.join(written)}")
         for target in export or ():
             exported = export_workload(result, folder / target, to=target)

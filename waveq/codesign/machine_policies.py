@@ -92,7 +92,13 @@ def measure_policies(
         def accuracies(policies: Policies) -> npt.NDArray[np.float64]:
             speak(f"accuracy of {len(policies)} policies: {chosen}")
             found = pareto.run_campaign(
-                policies, evaluate, store, engine=engine, progress=progress, unit_rows=TUNED_ROWS, **engine_options
+                policies,
+                evaluate.correct,
+                store,
+                engine=engine,
+                progress=progress,
+                unit_rows=TUNED_ROWS,
+                **engine_options,
             )
             by_policy = found.set_index(list(names))["accuracy"]
             return np.array([by_policy.get(tuple(row), np.nan) for row in policies.tolist()])

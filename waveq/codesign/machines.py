@@ -163,5 +163,8 @@ def _designs(
         "bits": same_machine & within,
         "both": within,
     }
-    found = {name: frame.loc[frame.loc[rows, "energy_pj"].idxmin()].to_dict() for name, rows in among.items()}
+    found = {}
+    for name, rows in among.items():
+        best = frame[rows].sort_values("energy_pj", kind="stable").iloc[0]
+        found[name] = {str(column): value for column, value in best.items()}
     return found, envelope

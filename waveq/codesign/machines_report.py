@@ -92,8 +92,10 @@ def machines_figure(found: MachineDesigns) -> Figure:
     sense = {"energy_pj": "min", "accuracy": "max"}
     for number, (_, rows) in enumerate(found.frame.groupby(list(found.parameters), sort=False)):
         front = frontier(rows, sense=sense)
-        label = {"label": "one machine's frontier"} if number == 0 else {}
-        axes.step(front["energy_pj"] / 1e6, front["accuracy"], where="post", color="#B0B0B0", linewidth=0.9, **label)
+        label = "one machine's frontier" if number == 0 else None
+        axes.step(
+            front["energy_pj"] / 1e6, front["accuracy"], where="post", color="#B0B0B0", linewidth=0.9, label=label
+        )
     best = frontier(found.frame, sense=sense)
     axes.step(best["energy_pj"] / 1e6, best["accuracy"], where="post", color="black", linewidth=1.8, label="of all")
     for origin, colour in _ORIGIN_COLOURS.items():
@@ -118,7 +120,7 @@ def _page(run: TrainedRun, found: MachineDesigns, told: Mapping[str, Any]) -> st
     front = frontier(shown, sense=sense)
     marks = {
         DESIGN_WORDS[name]: {key: row[key] for key in (*found.parameters, *found.layers)}
-        for name, row in reversed(found.designs.items())  # the page begins with the first: both
+        for name, row in reversed(list(found.designs.items()))  # the page begins with the first: both
     }
     energy = next(name for name in sense if name.startswith("Energy"))
     data = cloud_data(shown, front, sense=sense, x=energy, y="accuracy", mark=marks, layers=list(found.layers))

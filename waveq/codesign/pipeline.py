@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from waveq._files import write_json, write_text
 from waveq.codesign.frames import write_frame
+from waveq.codesign.origins import record
 from waveq.codesign.placement import Placement, place_run
 from waveq.codesign.protocol import Protocol
 from waveq.codesign.score import result_data, score_run, trace_config, training_costs
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from stripes_sim import Accelerator, Result
     from waveq.train.result import TrainResult
 
-__all__ = ["CoDesign", "codesign", "save_score", "weigh_by_cost"]
+__all__ = ["CoDesign", "codesign", "record_score", "save_score", "weigh_by_cost"]
 
 Say = Callable[[str], None]
 _MOST_ENUMERATED, _SEARCHED = 10_000, 300
@@ -122,7 +123,7 @@ def codesign(
     with alone_in(run.path):
         with watch("score", f"cycles and energy on {machine.name}"):
             score = score_run(run, machine)
-            save_score(score, run.path, breakdown=True)
+            record_score(run.path, save_score(score, run.path, breakdown=True))
         common: dict[str, Any] = {"choices": choices, "protocol": protocol, "engine": engine}
         common["progress"] = config.progress
         if evaluations is None and len(choices) ** len(run.policy) <= _MOST_ENUMERATED:
@@ -202,6 +203,12 @@ def save_score(
         save_figure(plot_roofline(result, bits=ceilings), folder / "roofline.png")
         names.append("roofline.png")
     return names
+
+
+def record_score(folder: Path, names: Sequence[str]) -> None:
+    """Remember that these files of `save_score` are of the run's own policy, as it is now."""
+    for name in names:
+        record(folder, name, ["policy.json"])
 
 
 class _Watch:

@@ -198,7 +198,7 @@ def read_sweep(path: Path) -> dict[str, Any]:
         wanted = dict if isinstance(known[name], dict) else str
         if not isinstance(value, wanted):
             raise ValueError(f"{path}: {name} must be a {'table' if wanted is dict else 'text'}, not {value!r}")
-    axes = {}
+    axes: dict[str, Any] = {}
     for axis, values in data.get("grid", {}).items():
         inner = values.items() if isinstance(values, dict) else [("", values)]
         axes |= {f"{axis}.{part}" if part else axis: list_of for part, list_of in inner}

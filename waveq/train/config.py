@@ -34,6 +34,7 @@ from waveq.train.user_modules import import_modules, is_own, module_name
 
 __all__ = [
     "METHOD_FIELDS",
+    "PROCESS_FIELDS",
     "RUNTIME_FIELDS",
     "TrainConfig",
     "load_recipe",
@@ -51,8 +52,6 @@ RUNTIME_FIELDS = frozenset(
         "data_dir",
         "download",
         "threads",
-        "devices",
-        "num_nodes",
         "max_restarts",
         "checkpoint_seconds",
         "log_every",
@@ -60,6 +59,9 @@ RUNTIME_FIELDS = frozenset(
     }
 )
 """Fields that change where and how a run happens, but not what comes out of it."""
+
+PROCESS_FIELDS = frozenset({"devices", "num_nodes"})
+"""Fields that may be others where a run goes on, which says what that changes."""
 
 _OF_THE_ZOO = {
     "model": ("width",),
@@ -182,6 +184,9 @@ class TrainConfig(BaseModel):
     """Decides initial weights, order of the data, crops and dropout."""
     precision: Literal["32", "bf16", "64"] = "32"
     """float32; bf16: autocast of the forward pass; float64."""
+    checkpoint_activations: bool = False
+    """Whether the blocks of the network keep their inputs alone and are computed anew going back: less memory, the same
+    numbers."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = 1
     """Processes of a machine, one for each device, joined by DDP (gloo on the CPU, NCCL on GPUs). Those that torchrun,

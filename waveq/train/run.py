@@ -104,7 +104,7 @@ def _in_processes(config: TrainConfig, say: Say) -> dict[str, Any]:
         raise ValueError(
             f"num_nodes {config.num_nodes}: nobody has started processes on other machines. torchrun does, on each of "
             f"them: torchrun --nnodes {config.num_nodes} --nproc-per-node {config.devices} --rdzv-backend c10d "
-            "--rdzv-endpoint FIRST-HOST:29400 -m waveq train ...; SLURM (srun) and Kubeflow do too"
+            "--rdzv-endpoint FIRST-HOST:29400 -m -- waveq train ...; SLURM (srun) and Kubeflow do too"
         )
     with alone_in(config.folder):  # what is wrong is said before anything starts; process 0 takes the lock then
         folder = RunFolder.open(config)
