@@ -242,19 +242,20 @@ def ray_workers(
     address: str | None = None,
     resources: Mapping[str, Any] | None = None,
 ) -> Generator[Done, None, None]:
-    """Actors of a Ray cluster, each with its own copy of `evaluate`.
+    """Tasks of a Ray cluster; each process of it gets one copy of `evaluate` and keeps it.
 
     Args:
         evaluate, units: as for every engine.
-        workers: number of actors; default one a CPU of the cluster.
+        workers: units that are out at once; default twice what the cluster has room for, as it grows and shrinks.
         address: of a running cluster ("auto" finds one here); default starts one on this machine for the time
             of the run.
-        resources: options of each actor, such as ``{"num_gpus": 0.5}``.
+        resources: options of each task, such as ``{"num_gpus": 0.5}``; one CPU unless they say otherwise.
 
-    Ray restarts a killed actor and sends its unit again, as often as three times; then the unit is halved, as for
-    processes. Packages that `evaluate` needs must be installed on every machine.
+    A unit whose process or node is lost is done again wherever there is room, as often as three times; then it is
+    halved, as for processes. Packages that `evaluate` needs must be installed on every machine.
 
-    Raises ModuleNotFoundError where ray is not installed, RuntimeError where the cluster is gone.
+    Raises ModuleNotFoundError where ray is not installed, RuntimeError where the cluster is gone, ValueError where it
+    has no room for one task.
     """
     try:
         import ray
@@ -263,55 +264,68 @@ def ray_workers(
     started_here = not ray.is_initialized()
     if started_here:
         ray.init(address=address, log_to_driver=False)
-    actors = []
+    lost = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
+    running: dict[Any, Policies] = {}
+    again: deque[Policies] = deque()
+    killers = 0
     try:
-        workers = _worker_count(int(ray.cluster_resources().get("CPU", 1)) if workers is None else workers)
-        options = {"num_cpus": 1, "max_restarts": -1, "max_task_retries": _DEATHS, **(resources or {})}
-        shared = ray.put(evaluate)
-        actors = [ray.remote(_Actor).options(**options).remote(shared) for _ in range(workers)]
-        idle = deque(actors * 2)  # two units out per actor: the next one waits while this one runs
-        running: dict[Any, tuple[Policies, Any]] = {}
-        again: deque[Policies] = deque()
-        killers = 0
+        workers = None if workers is None else _worker_count(workers)
+        options = {"num_cpus": 1, "max_retries": _DEATHS, **(resources or {})}
+        task = ray.remote(_evaluate_shared).options(**options)
+        shared = [ray.put(evaluate)]  # in a list, which a task gets as it is: a bare reference would be fetched
         while True:
-            while idle and (unit := again.popleft() if again else next(units, None)) is not None:
-                actor = idle.popleft()
-                running[actor.evaluate.remote(unit)] = unit, actor
+            depth = workers or 2 * _tasks_at_once(ray.cluster_resources(), options)
+            while len(running) < depth and (unit := again.popleft() if again else next(units, None)) is not None:
+                running[task.remote(shared, unit)] = unit
             if not running:
                 return
             finished, _ = ray.wait(list(running), num_returns=1)
             for reference in finished:
-                unit, actor = running.pop(reference)
-                idle.append(actor)
+                unit = running.pop(reference)
+                values: npt.NDArray[Any] | str
                 try:
                     values, killers = ray.get(reference), 0
-                except ray.exceptions.RayActorError:
+                except lost:
                     if len(unit) > 1:
                         again += [unit[: len(unit) // 2], unit[len(unit) // 2 :]]
                         continue
                     values, killers = _KILLED, killers + 1
-                    if killers > 1:  # two policies in a row: it is the actors
+                    if killers > 1:  # two policies in a row: it is the workers
                         raise
                 yield unit, values
-    except (ray.exceptions.RayActorError, ray.exceptions.RaySystemError, ray.exceptions.LocalRayletDiedError) as error:
+    except (*lost, ray.exceptions.RaySystemError, ray.exceptions.LocalRayletDiedError) as error:
         raise RuntimeError(
             f"the Ray cluster, or its workers, are gone ({error}); what was evaluated is stored, and the same call "
             "goes on from there"
         ) from None
     finally:
-        for actor in actors:
-            ray.kill(actor)
+        for reference in running:
+            ray.cancel(reference, force=True)
         if started_here:
             ray.shutdown()
 
 
-class _Actor:
-    def __init__(self, evaluate: Evaluate) -> None:
-        self._call = evaluate
+def _tasks_at_once(total: Mapping[str, float], options: Mapping[str, Any]) -> int:
+    """How many tasks with these options a cluster with these resources runs at once."""
+    wanted = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus", 0), **options.get("resources", {})}
+    room = min((int(total.get(name, 0.0) / share) for name, share in wanted.items() if share), default=1)
+    if room < 1:
+        listed = ", ".join(f"{name} {total.get(name, 0.0):g} of {share:g}" for name, share in wanted.items() if share)
+        raise ValueError(f"resources: the Ray cluster has no room for one task (has {listed} wanted)")
+    return room
 
-    def evaluate(self, unit: Policies) -> npt.NDArray[Any]:
-        # Ray lends arrays as read-only shared memory; torch.from_numpy and in-place code want their own.
-        return np.asarray(self._call(np.array(unit)))
+
+_copies: dict[Any, Evaluate] = {}  # of a process of a Ray cluster: the last `evaluate` that it was sent
+
+
+def _evaluate_shared(shared: list[Any], unit: Policies) -> npt.NDArray[Any]:
+    import ray
+
+    if shared[0] not in _copies:
+        _copies.clear()
+        _copies[shared[0]] = ray.get(shared[0])
+    # Ray lends arrays as read-only shared memory; torch.from_numpy and in-place code want their own.
+    return np.asarray(_copies[shared[0]](np.array(unit)))
 
 
 ENGINES: dict[str, Engine] = {"processes": local_processes, "ray": ray_workers, "serial": serial}

@@ -72,7 +72,9 @@ def given(code: str) -> dict[str, Any]:
         **{"F": F, "nn": nn, "np": np, "torchvision": _Torchvision, "allocate": allocate},
         "PolicyEvaluator": waveq.PolicyEvaluator,
         "attach": waveq.attach,
+        "a": 0,
         "averaged": averaged,
+        "b": 1,
         "batch": images,
         "batches": loader,
         "bits": (2, 4, 8),
@@ -87,6 +89,8 @@ def given(code: str) -> dict[str, Any]:
         "epochs": 2,
         "epsilon": 0.01,
         "evaluate": lambda policies: -np.abs(policies.astype(float) - 4).sum(axis=1),
+        "frame": space.frame(energy_pj=range(space.size)),
+        "front": np.arange(3),
         "hardware": stripes_sim.Stripes(),
         "hessian_traces": hessian_traces,
         "image": images,
@@ -106,7 +110,7 @@ def given(code: str) -> dict[str, Any]:
         "policy": waveq.Policy({"conv1": 4, "conv2": 3, "fc": 8}),
         "space": space,
         "steps": 40,
-        "store": None,
+        "store": _Store() if "store.correct" in code else None,
         "table": table,
         "task_loss": task_loss,
         "test_data": loader,
@@ -144,6 +148,11 @@ def finalised_state() -> dict[str, Any]:
     model(torch.randn(4, 3, 8, 8))
     wq.finalize()
     return model.state_dict()
+
+
+class _Store:
+    def correct(self, policies: Any) -> Any:
+        return np.random.default_rng(0).random((len(policies), 60)) < 0.8
 
 
 class _First(nn.Module):

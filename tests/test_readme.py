@@ -1,8 +1,8 @@
 """The README does what it says: its Python runs, its commands print what stands below them, its verbs exist.
 
 The block marked `python` is executed as a script. In blocks marked `console` every line that begins with "$ waveq" is
-run in this process, and what it prints on standard output must be what follows ("..." stands for anything). Blocks marked
-`text` show long runs: only their commands are checked for options that do not exist, on all pages.
+run in this process, and what it prints on standard output must be what follows ("..." stands for anything). Blocks
+marked `text` show long runs: only their commands are checked for options that do not exist, on all pages.
 """
 
 from __future__ import annotations

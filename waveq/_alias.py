@@ -35,7 +35,19 @@ class Same(importlib.abc.Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
+        spec = module.__spec__
         module.__spec__ = self._spec  # Python has just given it the spec of the other name
+        if spec is not None:
+            _serve_loaded(self._own, spec.name)
+
+
+def _serve_loaded(own: str, alias: str) -> None:
+    """Know what is loaded inside under the other name too, or Python would load it anew and then bind the module to
+    its name in the package: over `stripes_sim.trace`, which is a function there.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.startswith(f"{own}."):
+            sys.modules.setdefault(alias + name.removeprefix(own), module)
 
 
 class _Aliases(importlib.abc.MetaPathFinder):

@@ -15,6 +15,7 @@ _EXTRAS = {
     "onnxruntime": "export",
     "torchao": "export",
     "transformers": "hf",
+    "accelerate": "hf",
     "compressed_tensors": "hf",
     "safetensors": "hf",
     "ray": "ray",

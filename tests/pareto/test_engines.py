@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pareto import DesignSpace, Store, run_campaign
+from pareto import DesignSpace, Store, engines, run_campaign
 from tests.pareto.evaluators import Deadly, Slow, failing, value
 
 SPACE = DesignSpace({"conv": (2, 3, 4), "fc1": (2, 3, 4, 5), "fc2": (2, 4)})
@@ -104,8 +104,14 @@ class FakeRay:
     """As much of Ray as the engine asks for: tasks run when they are fetched, and raise what `fate` says of them."""
 
     class exceptions:  # noqa: N801 (Ray's name)
-        class RayActorError(Exception):
-            """An actor died too often."""
+        class WorkerCrashedError(Exception):
+            """A task lost its process too often."""
+
+        class NodeDiedError(Exception):
+            """Or its machine."""
+
+        class OutOfMemoryError(Exception):
+            """Or had it taken away."""
 
         class RaySystemError(Exception):
             """The raylet is gone."""
@@ -114,20 +120,20 @@ class FakeRay:
             """The same, found by its silence."""
 
     def __init__(self, fate):
-        self.fate, self.killed = fate, 0
+        self.fate, self.cancelled = fate, 0
 
     def is_initialized(self):
         return True
 
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
     def put(self, evaluate):
         return evaluate
 
-    def remote(self, kind):
-        def made(shared):
-            actor = kind(shared)
-            return SimpleNamespace(evaluate=SimpleNamespace(remote=lambda unit: Reference(actor, unit, self)))
-
-        return SimpleNamespace(options=lambda **_options: SimpleNamespace(remote=made))
+    def remote(self, _task):
+        made = SimpleNamespace(remote=lambda shared, unit: Reference(shared[0], unit, self))
+        return SimpleNamespace(options=lambda **_options: made)
 
     def wait(self, references, num_returns):
         return references[:num_returns], references[num_returns:]
@@ -135,19 +141,19 @@ class FakeRay:
     def get(self, reference):
         return reference.fetch()
 
-    def kill(self, actor):
-        self.killed += 1
+    def cancel(self, _reference, force):
+        self.cancelled += force
 
 
 class Reference:
-    def __init__(self, actor, unit, ray):
-        self.actor, self.unit, self.ray = actor, unit, ray
+    def __init__(self, evaluate, unit, ray):
+        self.evaluate, self.unit, self.ray = evaluate, unit, ray
 
     def fetch(self):
         error = self.ray.fate(self.ray, self.unit)
         if error is not None:
             raise error
-        return self.actor.evaluate(self.unit)
+        return self.evaluate(self.unit)
 
 
 def with_ray(monkeypatch, fate):
@@ -158,17 +164,16 @@ def with_ray(monkeypatch, fate):
 
 def test_ray_is_asked_again_for_the_halves_of_a_unit_that_kills(store, monkeypatch):
     def fate(ray, unit):
-        return ray.exceptions.RayActorError("died") if (unit == [3, 4, 2]).all(axis=1).any() else None
+        return ray.exceptions.WorkerCrashedError("died") if (unit == [3, 4, 2]).all(axis=1).any() else None
 
-    fake = with_ray(monkeypatch, fate)
+    with_ray(monkeypatch, fate)
     with pytest.warns(UserWarning, match=r"1 policy has failed .*\(its worker died 3 times"):
         frame = run_campaign(SPACE, value, store, engine="ray", workers=2, unit_rows=8, progress=False)
     assert len(frame) == len(SPACE) - 1
     assert store.failures()[["conv", "fc1", "fc2"]].to_numpy().tolist() == [[3, 4, 2]]
-    assert fake.killed == 2
 
 
-@pytest.mark.parametrize("kind", ["RaySystemError", "LocalRayletDiedError", "RayActorError"])
+@pytest.mark.parametrize("kind", ["RaySystemError", "LocalRayletDiedError", "NodeDiedError"])
 def test_a_cluster_that_is_gone_is_told_with_what_to_do(kind, store, monkeypatch):
     calls = []
 
@@ -176,16 +181,27 @@ def test_a_cluster_that_is_gone_is_told_with_what_to_do(kind, store, monkeypatch
         calls.append(len(unit))
         return getattr(ray.exceptions, kind)("the raylet died") if len(calls) > 3 else None
 
-    with_ray(monkeypatch, fate)
+    fake = with_ray(monkeypatch, fate)
     words = (
         r"Ray cluster, or its workers, are gone \(the raylet died\); what was evaluated is stored, and the same call"
     )
     with pytest.raises(RuntimeError, match=words):
         run_campaign(SPACE, value, store, engine="ray", workers=1, unit_rows=2, progress=False)
     assert len(store) == 6
+    assert fake.cancelled <= 1  # of what was out
     with_ray(monkeypatch, lambda ray, unit: None)
     frame = run_campaign(SPACE, value, store, engine="ray", workers=1, unit_rows=2, retry_failed=True, progress=False)
     complete(frame)
+
+
+@pytest.mark.parametrize(
+    ("resources", "room"),
+    [({"num_cpus": 1}, 4), ({"num_cpus": 1, "num_gpus": 0.5}, 2), ({"num_cpus": 0, "resources": {"chip": 1}}, 3)],
+)
+def test_ray_holds_as_many_tasks_as_their_scarcest_resource_allows(resources, room):
+    assert engines._tasks_at_once({"CPU": 4.0, "GPU": 1.0, "chip": 3.0}, resources) == room
+    with pytest.raises(ValueError, match=r"no room for one task \(has "):
+        engines._tasks_at_once({}, resources)
 
 
 @pytest.mark.slow

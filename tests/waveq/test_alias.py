@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -32,6 +35,19 @@ def test_names_and_pickles_are_the_same_under_both() -> None:
     assert Stripes is stripes_sim.Stripes
     assert DesignSpace is pareto.DesignSpace
     assert pickle.loads(pickle.dumps(Stripes(tiles=2))) == stripes_sim.Stripes(tiles=2)
+
+
+def test_functions_keep_their_names_when_modules_of_those_names_are_imported() -> None:
+    code = "\n".join(
+        f"before = {package}.{name}\nimport {alias}.{name}\nassert {package}.{name} is before, {name!r}"
+        for alias, package in (("waveq.sim", "stripes_sim"), ("waveq.pareto", "pareto"))
+        for name in importlib.import_module(package).__all__
+        if importlib.util.find_spec(f"{package}.{name}")
+    )
+    assert "stripes_sim.trace" in code
+    code = "import pareto, stripes_sim, waveq\n" + code
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_what_is_not_inside_is_not_there() -> None:

@@ -24,7 +24,7 @@ from tests.docs_names import finalised_state, given
 from waveq.zoo.datasets.conllu import Sentence, Word, write_conllu
 
 PAGES = sorted(path for path in DOCS.glob("*.md") if any(each.kind == "python" for each in blocks(path)))
-OPTIONAL = ("torchao", "transformers")
+OPTIONAL = ("sklearn", "torchao", "transformers")
 ELSEWHERE = {  # blocks that tests of their own run
     ("hugging_face.md", "accelerate"): "tests/benchmarks/reach/test_trainers.py",
     ("lightning.md", "Lightning"): "tests/waveq/integrations",

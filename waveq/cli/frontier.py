@@ -58,6 +58,11 @@ def frontier(
     from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 
+    if source.suffix == ".json":
+        raise ValueError(
+            f"{source} is no table of policies; give a run folder, .csv, .parquet or .sqlite, and mark a policy with "
+            f"--policy {source}"
+        )
     is_run = source.is_dir()
     table = source / TABLE if is_run else source
     folder = out or (source if is_run else source.parent)

@@ -143,8 +143,8 @@ def _policies(run: TrainedRun) -> tuple[dict[str, Any], list[str]]:
     source = next((run.path / name for name in (TABLE, FOUND) if (run.path / name).exists()), None)
     if source is None:
         own = {"label": OWN_LABEL, "values": {}, "bits": list(run.policy.values())}
-        told = f"Not enumerated yet: waveq enumerate {path} (or, for deep networks, waveq search {path})"
-        return {"layers": list(run.policy), "labels": {}, "policy": own}, [told]
+        hint = f"Not enumerated yet: waveq enumerate {path} (or, for deep networks, waveq search {path})"
+        return {"layers": list(run.policy), "labels": {}, "policy": own}, [hint]
     frame = read_table(source, numbers=(*run.policy, *MEASURED), policy=run.policy)
     bits = own_bits(run.policy, frame.columns)
     front = frontier(frame, sense=SENSE)
@@ -155,10 +155,11 @@ def _policies(run: TrainedRun) -> tuple[dict[str, Any], list[str]]:
     table, senses, _ = readable(frame if member is None else frame.assign(**{MEMBERSHIP: member}), SENSE)
     band = band_of(readable(placement.front, SENSE)[0], next(name for name in senses if name != "accuracy"))
     try:
-        drawn = {"sense": senses, "mark": {OWN_LABEL: bits}, "layers": list(bits), "band": band}
-        data = cloud_data(table, frontier(table, sense=senses), **drawn)
+        drawn: dict[str, Any] = {"sense": senses, "mark": {OWN_LABEL: bits}, "layers": list(bits)}
+        data = cloud_data(table, frontier(table, sense=senses), band=band, **drawn)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
+    data["layer_energy"] = _layer_energy(run, DESCRIBED if source.name == TABLE else SEARCHED, list(bits))
     placed = placement.summary()
     how = run.read_json(DESCRIBED, ENUMERATED) if source.name == TABLE else None
     found = f"{len(frame):,} policies, measured by the search; {len(front):,} of them are efficient."
@@ -166,11 +167,40 @@ def _policies(run: TrainedRun) -> tuple[dict[str, Any], list[str]]:
     return data, [*told, *certainty_sentences(placed["certainty"])]
 
 
+def _layer_energy(run: TrainedRun, described: str, columns: list[str]) -> list[dict[str, Any]] | None:
+    """Microjoules of each layer by its bits, and which columns give it these; None where an older version priced."""
+    found = run.read_json(described, {})
+    layers = None if found is None else found.get("layer_energies")
+    if layers is None:
+        return None
+    try:
+        return [
+            {
+                "name": str(layer["layer"]),
+                "weights": None if layer["weights"] is None else columns.index(layer["weights"]),
+                "inputs": None if layer["inputs"] is None else columns.index(layer["inputs"]),
+                "uj": _microjoules(layer["energy_pj"]),
+            }
+            for layer in layers
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{run.path / described}: damaged: layer_energies: {error}; price the policies again"
+        ) from None
+
+
+def _microjoules(energy: Any) -> Any:
+    """Numbers, by bits or alone, in four digits."""
+    if isinstance(energy, dict):
+        return {bits: _microjoules(value) for bits, value in energy.items()}
+    return float(f"{float(energy) / 1e6:.4g}")
+
+
 def _energy(run: TrainedRun) -> dict[str, Any] | None:
     from stripes_sim.costs import PARTS
 
     path = run.path / "score.csv"
-    if not path.exists():
+    if not path.exists() or changed_since(run.path, "score.csv") == "policy.json":
         return None
     frame = read_frame(path, numbers=[f"{part}_pj" for part in PARTS])
     if "name" not in frame.columns:

@@ -123,7 +123,7 @@ def draw_pictures(run: TrainedRun) -> set[str]:
     metrics = run.path / ("search" if run.config.searches else "wave") / "metrics.csv"
     if run.config.bits == "learn" and metrics.exists() and save_learning(metrics, run.path / "learning.png"):
         drawn.add("learning.png")
-    if (run.path / "breakdown.png").exists():
+    if (run.path / "breakdown.png").exists() and changed_since(run.path, "breakdown.png") != "policy.json":
         drawn.add("breakdown.png")
     if (run.path / TABLE).exists():
         _draw_frontier(run)
@@ -231,8 +231,11 @@ def _learned(run: TrainedRun, pictures: set[str]) -> str:
 
 def _cost(run: TrainedRun, pictures: set[str]) -> str:
     path = run.path / "score.txt"
+    again = f"`waveq score {shlex.quote(str(run.path))} --breakdown`"
     if not path.exists():
-        return f"## Cost\n\nNot scored yet: `waveq score {shlex.quote(str(run.path))} --breakdown`"
+        return f"## Cost\n\nNot scored yet: {again}"
+    if changed_since(run.path, "score.txt") == "policy.json":
+        return f"## Cost\n\nNot shown: policy.json is not the one that was priced. Again with: {again}"
     lines = ["## Cost", f"```text\n{read_text(path).rstrip()}\n```"]
     if "breakdown.png" in pictures:
         lines.append("![energy by layer and part](breakdown.png)")

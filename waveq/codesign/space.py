@@ -21,7 +21,7 @@ from waveq.codesign.frames import read_frame, write_frame
 from waveq.codesign.origins import record
 from waveq.codesign.placement import DESCRIBED, STORE, TABLE, own_bits
 from waveq.codesign.protocol import Protocol, evaluation
-from waveq.codesign.score import OBJECTIVES, price_policies
+from waveq.codesign.score import OBJECTIVES, layer_energies, price_policies
 from waveq.codesign.tables import check_table, read_any
 from waveq.policy import Policy
 from waveq.train.run_folder import nearest_run
@@ -122,10 +122,12 @@ def enumerate_run(
     frame = _only(frame, wanted, names)
     if frame.empty:
         raise ValueError(f"{path}: all {failed} policies failed; no table is written")
-    costs = price_policies(run, hardware, names, frame[list(names)].to_numpy(dtype=np.uint8))
+    policies = frame[list(names)].to_numpy(dtype=np.uint8)
+    costs = price_policies(run, hardware, names, policies)
     frame = pd.concat([frame, costs], axis=1)
     write_frame(run.path / TABLE, frame)
     described = {"how": str(chosen), "hardware": hardware.name, "choices": list(choices), "sample": sample, **identity}
+    described |= {"layer_energies": layer_energies(run, hardware, names, policies)}
     described |= {"failed": failed, **store_named(path, run.path)}
     described |= {} if input_choices is None else {"input_choices": list(input_choices)}
     write_json(run.path / DESCRIBED, {**described, "versions": versions()})

@@ -35,7 +35,6 @@ class WaveQCallback(Callback):
         options: of ``waveq.attach``; ``total_steps`` is counted where it is not given and the trainer's run has an end.
 
     Attributes:
-        wq: the handle; None before ``setup``.
         wave_loss: the last penalty, 0-dim.
 
     Raises:
@@ -57,7 +56,7 @@ class WaveQCallback(Callback):
         self, wq: WaveQ | None = None, *, network: str = "", log_every: int | None = None, **options: Any
     ) -> None:
         check_options(wq, options)
-        self.wq = wq
+        self._wq = wq
         self.wave_loss = torch.zeros(())
         self._network, self._options, self._log_every = network, options, log_every
         self._seen_steps = 0
@@ -65,7 +64,7 @@ class WaveQCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach, where no handle was given."""
-        if self.wq is not None:
+        if self._wq is not None:
             return
         from waveq.method.attachment import attach  # half a second
 
@@ -73,18 +72,18 @@ class WaveQCallback(Callback):
         if stage == "fit" and options.get("total_steps") is None:
             steps = trainer.estimated_stepping_batches  # -1 or inf where nobody can count them
             options = {**options, "total_steps": int(steps) if 0 < steps < math.inf else None}
-        self.wq = attach(pl_module.get_submodule(self._network), **options)
+        self._wq = attach(pl_module.get_submodule(self._network), **options)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that Lightning will tell us about every step."""
         if not pl_module.automatic_optimization:
             raise ValueError("WaveQCallback needs automatic optimization; with manual, call wq.penalty() and wq.step()")
-        require_moved(self._handle, trainer.optimizers)
+        require_moved(self.wq, trainer.optimizers)
         self._seen_steps = trainer.global_step
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Add the penalty to the loss that is about to be differentiated."""
-        penalty = self._handle.penalty()
+        penalty = self.wq.penalty()
         self.wave_loss = penalty.detach()
         scaler = getattr(trainer.precision_plugin, "scaler", None)  # "16-mixed": the loss has been scaled already
         loss.add_((penalty if scaler is None else scaler.scale(penalty)) / trainer.accumulate_grad_batches)
@@ -99,14 +98,21 @@ class WaveQCallback(Callback):
         if trainer.global_step == self._seen_steps:
             return
         self._seen_steps = trainer.global_step
-        self._handle.step(grad_scale=self._grad_scale)
-        every = trainer.log_every_n_steps if self._log_every is None else self._log_every
+        self.wq.step(grad_scale=self._grad_scale)
+        usual: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # the logger connector sets it
+        every = usual if self._log_every is None else self._log_every
         if every and trainer.global_step % every == 0 and trainer.loggers:
-            row = self._handle.metrics() | {"wave_loss": float(self.wave_loss)}
+            row = self.wq.metrics() | {"wave_loss": float(self.wave_loss)}
             for logger in trainer.loggers:
                 logger.log_metrics(row, step=trainer.global_step)
 
     @property
-    def _handle(self) -> WaveQ:
-        assert self.wq is not None
-        return self.wq
+    def wq(self) -> WaveQ:
+        """The handle.
+
+        Raises:
+            RuntimeError: nothing is attached yet.
+        """
+        if self._wq is None:
+            raise RuntimeError("WaveQCallback has attached nothing yet: trainer.fit() does")
+        return self._wq

@@ -15,16 +15,16 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from waveq._extras import missing_sentence
 from waveq.integrations._handle import check_options, require_moved
 from waveq.method.attachment import WaveQ, attach
 
 try:
     from transformers import TrainerCallback
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
-except ImportError as error:
-    raise ImportError(
-        "waveq.integrations.transformers needs transformers and accelerate: pip install 'waveq[hf]' accelerate"
-    ) from error
+except ModuleNotFoundError as error:
+    sentence = missing_sentence(error, "waveq.integrations.transformers")
+    raise ModuleNotFoundError(sentence or str(error), name=error.name) from None
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -45,7 +45,6 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
         options: of ``waveq.attach``, where ``wq`` is None.
 
     Attributes:
-        wq: the handle; None until the model is attached.
         wave_loss: the last penalty, 0-dim.
 
     Raises:
@@ -57,7 +56,7 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, wq: WaveQ | None = None, **options: Any) -> None:
         check_options(wq, options)
-        self.wq = wq
+        self._wq = wq
         self.wave_loss = torch.zeros(())
         self._options = options
         self._loggers: list[TrainerCallback] = []
@@ -71,11 +70,11 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
         Raises:
             ValueError: the steps of the run cannot be counted, because its data have no length.
         """
-        if self.wq is None:
+        if self._wq is None:
             options = self._options
             if options.get("total_steps") is None:
                 options = {**options, "total_steps": _total_steps(trainer)}
-            self.wq = attach(trainer.model, **options)
+            self._wq = attach(trainer.model, **options)
         callbacks = trainer.callback_handler.callbacks
         self._loggers = [each for each in callbacks if isinstance(each, tuple(INTEGRATION_TO_CALLBACK.values()))]
         callbacks.insert(0, self)  # before whoever prints the row that it adds to
@@ -85,9 +84,9 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_init_end(self, args: TrainingArguments, *_unused: Any, model: nn.Module, **_unused_too: Any) -> None:
         """Attach, where no handle was given; the optimizer is built in ``train()``."""
-        if self.wq is None:
+        if self._wq is None:
             steps = {"total_steps": args.max_steps} if args.max_steps > 0 else {}
-            self.wq = attach(model, **(steps | self._options))
+            self._wq = attach(model, **(steps | self._options))
 
     def on_train_begin(
         self,
@@ -99,7 +98,7 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
         **_unused: Any,
     ) -> None:
         """Refuse before the first step what would not learn."""
-        if self.wq is None:
+        if self._wq is None:
             raise ValueError("WaveQCallback came too late to attach: WaveQCallback(...).add_to(trainer), then train()")
         if args.deepspeed:
             raise ValueError("WaveQCallback needs gradients in .grad, where DeepSpeed does not keep them")
@@ -118,11 +117,11 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
     def on_pre_optimizer_step(self, *_unused: Any, optimizer: Optimizer, **_unused_too: Any) -> None:
         """Add the penalty's gradients; those of the weights have been unscaled and clipped by now."""
         scaler = getattr(optimizer, "scaler", None)  # accelerate's, with fp16
-        self.wave_loss = self._handle.backward_penalty(grad_scale=1.0 if scaler is None else scaler.get_scale())
+        self.wave_loss = self.wq.backward_penalty(grad_scale=1.0 if scaler is None else scaler.get_scale())
 
     def on_optimizer_step(self, *_unused: Any, **_unused_too: Any) -> None:
         """Take WaveQ's own step."""
-        self._handle.step()
+        self.wq.step()
 
     def on_log(
         self,
@@ -135,7 +134,7 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
         """Add what holds for the whole model to a row of training; the loggers get every layer's numbers too."""
         if "loss" not in logs or not state.is_world_process_zero:
             return
-        row = self._handle.metrics() | {"wave_loss": float(self.wave_loss)}
+        row = self.wq.metrics() | {"wave_loss": float(self.wave_loss)}
         whole = {name: value for name, value in row.items() if "/" not in name}
         logs.update(whole)
         state.log_history[-1].update(whole)
@@ -143,9 +142,15 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
             each.on_log(args, state, control, logs={name: row[name] for name in row if name not in whole}, **others)
 
     @property
-    def _handle(self) -> WaveQ:
-        assert self.wq is not None
-        return self.wq
+    def wq(self) -> WaveQ:
+        """The handle.
+
+        Raises:
+            RuntimeError: nothing is attached yet.
+        """
+        if self._wq is None:
+            raise RuntimeError("WaveQCallback has attached nothing yet: add_to(trainer) does")
+        return self._wq
 
 
 def _total_steps(trainer: Trainer) -> int:
@@ -157,4 +162,5 @@ def _total_steps(trainer: Trainer) -> int:
         batches = len(trainer.get_train_dataloader())
     except TypeError:
         raise ValueError("the data have no length: give WaveQCallback total_steps, or the trainer max_steps") from None
-    return math.ceil(args.num_train_epochs * max(1, -(-batches // args.gradient_accumulation_steps)))
+    steps: int = math.ceil(args.num_train_epochs * max(1, -(-batches // args.gradient_accumulation_steps)))
+    return steps

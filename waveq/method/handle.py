@@ -52,7 +52,8 @@ class WaveQ(View):
         super().__init__(model, layers, settings)
         self.start = Start(self) if self.learning else None
         bounds = StepBounds(self._all)
-        self._hooks = [*hooks, self._guards.probe, bounds, *([] if self.start is None else [self.start])]
+        found = [self._guards.probe, self._guards.shards, bounds]
+        self._hooks = [*hooks, *found, *([] if self.start is None else [self.start])]
         self._pending = 0  # penalties since the last step
         self._gradients = TaskGradients(self._all, settings)
         enter_phase(self._all, settings, self.phase)  # schedules without a first phase quantise from the first step on
@@ -68,7 +69,8 @@ class WaveQ(View):
 
         Raises:
             RuntimeError: the model was finalised, or the method removed from it.
-            TypeError: weights that were sharded since ``attach`` (FSDP).
+            TypeError: weights that were sharded since ``attach`` by other means than ``fully_shard``, or with options
+                that need whole weights.
         """
         self._require_live("penalty")
         self._guards.begin()
@@ -112,8 +114,8 @@ class WaveQ(View):
             >>> from waveq import attach
             >>> wq = attach(net, bits=3)
             >>> net(torch.ones(1, 4)).sum().backward()
-            >>> wq.backward_penalty(); wq.step()
-            tensor(0.)
+            >>> wq.backward_penalty().requires_grad; wq.step()
+            False
         """
         with torch.enable_grad():
             total = self.penalty()
@@ -230,6 +232,7 @@ class WaveQ(View):
             ValueError: a layer's weights hold NaN or infinity.
         """
         self._require_live("finalize")
+        self._guards.shards.require_whole("finalize")
         self._guards.last_look()
         require_finite(self._all)
         if self.learning:
@@ -271,6 +274,7 @@ class WaveQ(View):
             True
         """
         self._require_live("finalize_copy")
+        self._guards.shards.require_whole("finalize_copy")
         if self.learning:
             raise RuntimeError(
                 f"finalize_copy() at step {self.steps} of {self.total_steps}: the bits are still being learned; "
@@ -282,6 +286,7 @@ class WaveQ(View):
     def remove(self) -> None:
         """Undo ``attach``: plain layers with the float weights as they are now."""
         self._require_live("remove")
+        self._guards.shards.require_whole("remove")
         self._leave({}, "removed")
 
     def _leave(self, values: Mapping[str, Tensor], how: str) -> None:

@@ -167,7 +167,11 @@ class History:
         now = self._now()
         found: dict[str, float] = {"phase": now.phase, "lambda_w": now.lambda_w, "lambda_beta": now.lambda_beta}
         prices = _prices(now, [each.name for each in self._operands])
-        columns = {"bits": self._bits(now.betas, now.fixed), "beta": now.betas, "price": prices}
+        columns: dict[str, npt.NDArray[Any]] = {
+            "bits": self._bits(now.betas, now.fixed),
+            "beta": now.betas,
+            "price": prices,
+        }
         for kind, values in columns.items():
             keys = [_key(kind, each) for each in self._operands]
             found |= dict(zip(keys, values.tolist(), strict=True))

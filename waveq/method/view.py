@@ -23,6 +23,7 @@ from waveq.method.operands import InputOperand, operands_of
 from waveq.method.progress import Progress
 from waveq.method.relus import relus_left_out
 from waveq.method.settings import Settings, WaveLayer
+from waveq.method.sharding import scales_of
 from waveq.policy import Policy
 
 if TYPE_CHECKING:
@@ -121,6 +122,10 @@ class View:
     def relus_left_out(self) -> dict[str, str]:
         """The ReLUs that are left out at present, each with the layer whose input quantiser does its work."""
         return relus_left_out(self._model)
+
+    def scales(self) -> set[nn.Parameter]:
+        """Steps and ranges, learned beside the weights: ``fully_shard(model, ignored_params=wq.scales())``."""
+        return scales_of(self._all)
 
     @torch.no_grad()
     def wave(self) -> dict[str, float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,19 +17,7 @@ from waveq.train.checkpoint_files import LOADER_STATE
 from waveq.train.classifier import Classifier, measure, seed_step
 from waveq.train.stopping import StopRequested
 
-__all__ = ["Checkpoints", "LastStep", "Recorder", "SignalsStay", "StepDiscipline", "WaveQCallback"]
-
-
-class SignalsStay(Callback):
-    """Keeps the handler of SIGTERM: Lightning's own calls a collective of one rank alone, in the handler."""
-
-    def __init__(self) -> None:
-        self._handler = signal.getsignal(signal.SIGTERM)
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After Lightning has set its own, which ends with the fit."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._handler)
+__all__ = ["Checkpoints", "LastStep", "Recorder", "StepDiscipline", "WaveQCallback"]
 
 
 class StepDiscipline(Callback):

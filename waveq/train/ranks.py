@@ -15,12 +15,11 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments import (
-    ClusterEnvironment,
-    KubeflowEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.kubeflow import KubeflowEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from waveq.train.config import TrainConfig
 from waveq.train.lifeline import end_with_parent
@@ -129,7 +128,7 @@ def joined(ranks: Ranks, *, on_cpu: bool) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _store(ranks: Ranks, environment: ClusterEnvironment) -> dist.Store:
+def _store(ranks: Ranks, environment: ClusterEnvironment) -> Store:
     address, port = environment.main_address, environment.main_port
     local = address in _LOOPBACK
     if local:
@@ -138,29 +137,30 @@ def _store(ranks: Ranks, environment: ClusterEnvironment) -> dist.Store:
             os.environ.setdefault(name, str(loopback))
     hosts = ranks.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
     if not (hosts and local):
-        return dist.TCPStore(address, port, ranks.size, is_master=hosts)
+        return TCPStore(address, port, ranks.size, is_master=hosts)
     with socket.socket() as door:  # torch's own would listen on all interfaces
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         door.bind(("127.0.0.1", port))
         door.listen()
-        return dist.TCPStore("127.0.0.1", port, ranks.size, is_master=True, master_listen_fd=door.detach())
+        return TCPStore("127.0.0.1", port, ranks.size, is_master=True, master_listen_fd=door.detach())
 
 
 def by_the_first(ranks: Ranks, do: Callable[[], Found]) -> Found:
     """What rank 0 gets from a call that it alone makes.
 
     Raises:
-        ValueError: on all ranks, where rank 0's call raises it.
+        ValueError: on all ranks, where rank 0's call raises it; rank 0 has the call's own.
     """
     told: list[tuple[Found | None, str | None]] = [(None, None)]
+    own: ValueError | None = None
     if ranks.leads:
         try:
             told = [(do(), None)]
         except ValueError as error:
-            told = [(None, str(error))]
+            told, own = [(None, str(error))], error
     if ranks.size > 1:
         dist.broadcast_object_list(told, src=0)
     found, refused = told[0]
     if refused is not None:
-        raise ValueError(refused)
+        raise own or ValueError(refused)
     return found  # type: ignore[return-value]

@@ -26,6 +26,7 @@ from waveq.train.batches import mixed_seed
 from waveq.train.classifier import measure
 from waveq.train.config import TrainConfig
 from waveq.train.doubts import Doubts
+from waveq.train.given import own_data, own_network, remember, require_fit, require_importable, require_named
 from waveq.train.lock import alone_in
 from waveq.train.opening import batch_norm_told, opened
 from waveq.train.processes import launch
@@ -34,7 +35,9 @@ from waveq.train.result import TrainResult, share_sentence
 from waveq.train.run_folder import STAGES, RunFolder, load_weights, save_weights
 from waveq.train.stage import Stage, make_loader, on_cpu, steps_per_epoch
 from waveq.train.stopping import StoppedAtOnce, StopRequested, signals_noted
+from waveq.train.user_modules import is_own
 from waveq.zoo import Dataset, build, load_data, network
+from waveq.zoo.datasets.seeds import drawn_from
 
 if TYPE_CHECKING:
     from waveq.method.handle import WaveQ
@@ -67,6 +70,7 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
         TrainingInterrupted: Ctrl-C, SIGTERM or SIGHUP; the same call goes on.
     """
     speak = say or _say
+    _require_known(config)  # before there is a folder
     ranks = find_ranks(config)
     if ranks.size == 1 and config.devices * config.num_nodes > 1:
         finished = _in_processes(config, speak)
@@ -95,11 +99,12 @@ def _in_this_one(config: TrainConfig, ranks: Ranks, say: Say) -> dict[str, Any]:
 
 def _in_processes(config: TrainConfig, say: Say) -> dict[str, Any]:
     """Train in several processes of this machine; each of them calls `train`."""
+    require_importable(config)
     if config.num_nodes > 1:
         raise ValueError(
             f"num_nodes {config.num_nodes}: nobody has started processes on other machines. torchrun does, on each of "
             f"them: torchrun --nnodes {config.num_nodes} --nproc-per-node {config.devices} --rdzv-backend c10d "
-            "--rdzv-endpoint FIRST-HOST:29400 -m waveq train ...; SLURM (srun) and Kubeflow do too"
+            "--rdzv-endpoint FIRST-HOST:29400 -m -- waveq train ...; SLURM (srun) and Kubeflow do too"
         )
     with alone_in(config.folder):  # what is wrong is said before anything starts; process 0 takes the lock then
         folder = RunFolder.open(config)
@@ -129,16 +134,35 @@ def _going_on(folder: RunFolder) -> Iterator[None]:
         ) from None
 
 
+def _require_known(config: TrainConfig) -> None:
+    """Every name of the config is known.
+
+    Raises:
+        ValueError: one is not; the message gives the nearest.
+    """
+    from waveq.method.presets import get_preset
+    from waveq.quantizers import activation_quantizer_class, quantizer_class
+
+    require_named(config)
+    get_preset(config.preset)
+    quantizer_class(config.quantizer)
+    if config.activation_quantizer is not None:
+        activation_quantizer_class(config.activation_quantizer)
+
+
 def make_dataset(config: TrainConfig) -> Dataset:
     """The dataset, in the size and channels that the network takes.
 
     Raises:
-        ValueError: unknown names, missing or damaged files.
+        ValueError: unknown names, missing or damaged files, functions that do not give loaders.
     """
     from waveq.zoo.datasets.data import source
 
-    entry, net = source(config.dataset), network(config.model)
-    size = config.input_size or max(entry.size, net.smallest_size)
+    if is_own(config.dataset):
+        return own_data(config.dataset, config.split_seed)
+    entry = source(config.dataset)
+    least = 1 if is_own(config.model) else network(config.model).smallest_size
+    size = config.input_size or max(entry.size, least)
     return load_data(
         config.dataset,
         data_dir=config.data_dir,
@@ -155,15 +179,20 @@ def make_network(config: TrainConfig, dataset: Dataset) -> nn.Module:
     """The network for the dataset, with the initial weights that the seed gives.
 
     Raises:
-        ValueError: unknown network, images too small for it.
+        ValueError: unknown network, images too small for it; a factory that does not give one.
     """
+    if is_own(config.model):
+        with drawn_from(mixed_seed(config.seed)):
+            return own_network(config.model)
+    if len(dataset.size) != 2:
+        raise ValueError(f"model: {config.model} takes images (n, channels, height, width), not x of {dataset.shape}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mixed_seed(config.seed))
         return build(
             config.model,
             num_classes=len(dataset.classes),
             in_channels=dataset.channels,
-            input_size=dataset.size,
+            input_size=(dataset.size[0], dataset.size[1]),
             width=config.width,
         )
 
@@ -180,6 +209,7 @@ class _Run:
         self.say = say
         self.stop = stop
         self.dataset = make_dataset(config)
+        self._take_what_is_given()
         self.teacher: nn.Module | None = None
 
     def all_stages(self) -> None:
@@ -196,6 +226,13 @@ class _Run:
         if self.ranks.leads:
             self._judge(network, wq, float_weights, forecast, doubts)
         _meet()
+
+    def _take_what_is_given(self) -> None:
+        """Network and data of one's own fit together, and are those that the run began with."""
+        if is_own(self.config.model) or is_own(self.config.dataset):
+            made = make_network(self.config, self.dataset)
+            require_fit(made, self.dataset, self.config)
+            remember(self.folder.path, self.config, self.dataset, made, leads=self.ranks.leads)
 
     def _network(self) -> nn.Module:
         network = make_network(self.config, self.dataset)

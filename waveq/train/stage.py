@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +16,7 @@ from torch import nn
 
 from waveq.integrations.lightning import WaveQCallback
 from waveq.train.batches import EpochLoader, mixed_seed
-from waveq.train.callbacks import Checkpoints, LastStep, Recorder, SignalsStay, StepDiscipline
+from waveq.train.callbacks import Checkpoints, LastStep, Recorder, StepDiscipline
 from waveq.train.checkpoint_files import LOADER_STATE, CheckpointFiles, read_newest
 from waveq.train.classifier import Classifier
 from waveq.train.config import TrainConfig
@@ -23,6 +24,7 @@ from waveq.train.divergence import StopsWhenDiverged, require_numbers
 from waveq.train.logs import MetricsCsv, quiet_lightning
 from waveq.train.progress_bar import Bar
 from waveq.train.ranks import ALONE, Ranks
+from waveq.train.recomputing import recomputed
 from waveq.train.run_folder import StageFolder
 
 if TYPE_CHECKING:
@@ -60,6 +62,19 @@ def steps_per_epoch(config: TrainConfig, loader: EpochLoader) -> int:
     return -(-len(loader) // config.accumulate)
 
 
+def _ddp(processes: int) -> DDPStrategy:
+    """DDP whose sums are rounded alike in every step.
+
+    It puts gradients into buckets anew after the first step, which changes the order in which more than two processes
+    add them up: a run that goes on from a checkpoint would differ in the last bits. With this flag it leaves them.
+    """
+    return DDPStrategy(find_unused_parameters=processes > 2)
+
+
+def _leave_signals() -> None:
+    """They are noted by ``stopping``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """A stage that is ready to run."""
@@ -89,7 +104,7 @@ class Stage:
             Diverged: a loss or a weight is NaN or infinite; the checkpoints are of before.
             ValueError: the newest checkpoint is damaged.
         """
-        wave = None if wq is None else WaveQCallback(wq)
+        wave = None if wq is None else WaveQCallback(wq, log_every=0)  # rows are the recorder's
         module = Classifier(network, self.config, rate=self.rate, total_steps=self.total_steps, teacher=self.teacher)
         checkpoint, from_step = self._go_on_from()
         discipline = StepDiscipline(mixed_seed(self.config.seed, *self.name.encode()))
@@ -102,11 +117,11 @@ class Stage:
             stop=self.stop,
             check=lambda step: require_numbers(network, stage=self.name, step=step),
         )
-        callbacks = [SignalsStay(), discipline, *([wave] if wave else []), watch]
-        callbacks += [LastStep(self.total_steps), recorder, saver]
+        callbacks = [discipline, *([wave] if wave else []), watch, LastStep(self.total_steps), recorder, saver]
         if self.config.progress:
             callbacks.append(Bar(self.name, self.total_steps, wave))
-        with quiet_lightning():
+        recomputing = recomputed(network) if self.config.checkpoint_activations else nullcontext()
+        with quiet_lightning(), recomputing:
             trainer = self._trainer(callbacks, self._loggers(wq, from_step))
             trainer.fit(module, self.loader, ckpt_path=checkpoint, weights_only=True)
         require_numbers(network, stage=self.name, step=self.total_steps)
@@ -127,12 +142,12 @@ class Stage:
     def _trainer(self, callbacks: list[Any], loggers: list[Any]) -> Trainer:
         c = self.config
         environment = [self.ranks.environment] if self.ranks.environment is not None else []
-        return Trainer(
+        trainer = Trainer(
             max_epochs=-(-self.total_steps // steps_per_epoch(c, self.loader)),
             accelerator="cpu" if on_cpu(c) else "gpu",
             devices=self.ranks.devices,
             num_nodes=self.ranks.nodes,
-            strategy=DDPStrategy() if self.ranks.size > 1 else "auto",
+            strategy=_ddp(self.ranks.size) if self.ranks.size > 1 else "auto",
             sync_batchnorm=c.sync_batch_norm,
             precision=_PRECISION[c.precision],
             accumulate_grad_batches=c.accumulate,
@@ -147,6 +162,9 @@ class Stage:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,  # EpochLoader shares the batches
         )
+        # its handler of SIGTERM calls a collective wherever the rank is when it comes, and waits for others for ever
+        trainer._signal_connector.register_signal_handlers = _leave_signals  # type: ignore[method-assign]
+        return trainer
 
     def _loggers(self, wq: WaveQ | None, from_step: int) -> list[Any]:
         if not self.ranks.leads:

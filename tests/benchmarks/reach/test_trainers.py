@@ -280,7 +280,7 @@ def test_a_pretrained_transformer_from_attach_to_its_files(
         {"input_ids": ids, "attention_mask": seen, "labels": int("good" in text or "fine" in text)}
         for ids, seen, text in zip(words["input_ids"], words["attention_mask"], SENTENCES, strict=True)
     ]
-    given = arguments(transformers, tmp_path / "run", num_train_epochs=6, learning_rate=2e-4)
+    given = arguments(transformers, tmp_path / "run", num_train_epochs=4, learning_rate=2e-4)
     trainer = transformers.Trainer(model, given, train_dataset=data)
     wq = callback(target={"mean_bits": 5.0}, skip=("classifier",)).add_to(trainer)
     before = trainer.evaluate(data)["eval_loss"]

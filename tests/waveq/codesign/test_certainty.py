@@ -117,3 +117,26 @@ def test_policies_that_failed_are_counted() -> None:
     assert how_enumerated(placed, how | {"failed": 2}).startswith(
         "16 policies, and 2 that failed and are left out: rounded"
     )
+
+
+def test_energies_of_layers_add_up_to_that_of_every_policy(designed: Any) -> None:
+    data, frame = page_data(TrainedRun(designed.run.path)), designed.placement.frame
+    names = data["layers"]
+    for row in frame.to_dict("records"):
+        layers = data["layer_energy"]
+        energy = [e["uj"] if e["weights"] is None else e["uj"][str(row[names[e["weights"]]])] for e in layers]
+        assert sum(energy) == pytest.approx(row["energy_pj"] / 1e6, rel=1e-3)
+
+
+def test_a_score_of_another_policy_is_not_shown(run_copy: Path) -> None:
+    assert "```text" in write_report(run_copy).read_text()
+    policy = run_copy / "policy.json"
+    policy.write_text(policy.read_text() + " \n")  # the same, but nobody can know without reading both
+    with pytest.raises(ValueError, match=r"was made with another policy\.json"):
+        write_report(run_copy)
+    for name in ("policies.csv", "search.csv"):
+        (run_copy / name).unlink(missing_ok=True)
+    assert "Not shown: policy.json is not the one that was priced" in write_report(run_copy).read_text()
+    assert "energy" not in page_data(TrainedRun(run_copy))["bars"]
+    assert main(["score", str(run_copy), "--breakdown"]) == 0
+    assert "```text" in write_report(run_copy).read_text()

@@ -116,7 +116,6 @@ def test_attached_in_setup_logged_and_resumed_to_the_last_bit(tmp_path: Path) ->
     wave, rows = WaveQCallback(network="network", log_every=6), Rows()
     straight = UsersModule(small_network())
     fit(straight, wave, max_epochs=2, logger=rows)
-    assert wave.wq is not None
     assert wave.wq.steps == wave.wq.total_steps == 2 * STEPS
     assert [step for step, row in rows.rows.items() if "bits/0" in row] == list(range(6, 2 * STEPS + 1, 6))
     names = {"phase", "mean_bits", "lambda_beta", "wave_loss", "beta/2", "bits/2", "wave/2", "price/2"}
@@ -126,7 +125,6 @@ def test_attached_in_setup_logged_and_resumed_to_the_last_bit(tmp_path: Path) ->
     told: Any = {"network": "network", "total_steps": 2 * STEPS}
     fit(half, WaveQCallback(**told)).save_checkpoint(tmp_path / "half.ckpt")
     fit(again, resumed := WaveQCallback(**told), max_epochs=2, ckpt_path=tmp_path / "half.ckpt")
-    assert resumed.wq is not None
     assert resumed.wq.betas() == wave.wq.betas()
     for name, value in straight.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[name]), name
@@ -135,7 +133,6 @@ def test_attached_in_setup_logged_and_resumed_to_the_last_bit(tmp_path: Path) ->
 def test_the_whole_module_and_no_rows() -> None:
     module, rows = UsersModule(small_network()), Rows()
     fit(module, wave := WaveQCallback(bits=3, log_every=0), logger=rows, limit_train_batches=2)
-    assert wave.wq is not None
     assert list(wave.wq.bits()) == ["network.0", "network.2"]
     assert not any("mean_bits" in row for row in rows.rows.values())
 

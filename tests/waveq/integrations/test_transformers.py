@@ -163,5 +163,7 @@ def test_data_without_a_length_need_the_steps_said(callback: Any) -> None:
 def test_without_the_package_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     monkeypatch.delitem(sys.modules, "waveq.integrations.transformers", raising=False)
-    with pytest.raises(ImportError, match=r"pip install 'waveq\[hf\]'"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"needs transformers, which is not installed: pip install 'waveq\[hf\]'"
+    ):
         __import__("waveq.integrations.transformers")

@@ -379,9 +379,9 @@ def test_two_processes_agree_with_one(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_digits_give_the_same_policy_with_both_forms() -> None:
     """The whole method on real data, same seeds: the same bits, betas within a tenth of a bit, loss within 0.02."""
-    digits = np.load(DIGITS)
-    x = torch.tensor(digits["images"], dtype=torch.float32).unsqueeze(1) / 16.0
-    y = torch.tensor(digits["labels"], dtype=torch.int64)
+    with np.load(DIGITS) as digits:
+        x = torch.tensor(digits["images"], dtype=torch.float32).unsqueeze(1) / 16.0
+        y = torch.tensor(digits["labels"], dtype=torch.int64)
     results = []
     for form in FORMS:
         torch.manual_seed(3)

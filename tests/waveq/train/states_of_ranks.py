@@ -20,4 +20,5 @@ def _run_and_write(stage: Stage, network: nn.Module, *rest: Any) -> dict[str, fl
     return found
 
 
-Stage.run = _run_and_write  # type: ignore[method-assign]
+if "STATES" in os.environ:  # whoever imports all modules means nothing by it
+    Stage.run = _run_and_write  # type: ignore[method-assign]

@@ -352,8 +352,8 @@ def test_loader_gives_everything_once() -> None:
 
 def test_the_digits_in_the_package_are_scikit_learns() -> None:
     """benchmarks/digits.py writes them; their digest is known, and where scikit-learn is installed each pixel is."""
-    packed = np.load(DIGITS)
-    images, labels = packed["images"], packed["labels"]
+    with np.load(DIGITS) as packed:
+        images, labels = packed["images"], packed["labels"]
     assert (images.shape, images.dtype, labels.dtype) == ((1797, 8, 8), np.uint8, np.uint8)
     assert hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()[:16] == "87ff0c9e40dc7e2c"
     datasets = pytest.importorskip("sklearn.datasets")
