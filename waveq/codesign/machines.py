@@ -163,8 +163,8 @@ def _designs(
         "bits": same_machine & within,
         "both": within,
     }
-    found: dict[str, dict[str, Any]] = {}
+    found = {}
     for name, rows in among.items():
-        cheapest = frame[rows].sort_values("energy_pj", kind="stable").iloc[0]
-        found[name] = {str(column): value for column, value in cheapest.items()}
+        best = frame[rows].sort_values("energy_pj", kind="stable").iloc[0]
+        found[name] = {str(column): value for column, value in best.items()}
     return found, envelope
