@@ -37,7 +37,7 @@ class Rows(nn.Module):
 
 torch.manual_seed(0)
 data = load_data("digits", validation=0.3)
-batches = [data.train.batch(rows) for _ in range(6) for rows in torch.randperm(len(data.train)).split(32)]
+batches = [data.train.batch(rows) for _ in range(5) for rows in torch.randperm(len(data.train)).split(32)]
 images, labels = data.validation.tensors()
 model = Rows()
 

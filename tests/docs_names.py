@@ -106,7 +106,7 @@ def given(code: str) -> dict[str, Any]:
         "multiplications": dict.fromkeys(names, 100.0),
         "names": names,
         "optimizer": optimizer,
-        "policies": space.policies(),
+        "policies": space.policies()[:2],
         "policy": waveq.Policy({"conv1": 4, "conv2": 3, "fc": 8}),
         "space": space,
         "steps": 40,

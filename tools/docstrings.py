@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from griffe import Extension, Object
+from griffe import Extension, Function, Object
 
-from waveq.method.options import written_options
+from waveq.method.options import Method, written_options
 
 __all__ = ["Docstrings"]
 
@@ -24,3 +24,9 @@ class Docstrings(Extension):
             text = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
             text = re.sub(r"^(>>> (?:.+\n?)+)", r"```pycon\n\1\n```\n", text, flags=re.MULTILINE)
             obj.docstring.value = written_options(text, indent=4)
+
+    def on_function(self, *, func: Function, **_more: Any) -> None:
+        """Defaults that the code takes from the record of options, as values."""
+        for each in func.parameters:
+            if str(each.default) == f"Method.{each.name}":
+                each.default = repr(getattr(Method, each.name))
