@@ -1,18 +1,21 @@
 # make demo   the whole pipeline on data that ships with a dependency, a few minutes on two cores
 # make quick  the tests that take 0.15 s of processor time at most: under a minute on two cores
 # make test   everything CI runs: format, lint, types, import borders, tests, kernels uncompiled, coverage
+# make docs   the site in site/: pages, API, notebooks (executed); broken links are errors
 # make models networks and training loops of other packages (timm, transformers, accelerate): what docs/models.md shows
 # make fuzz   ten minutes of damaged files against their readers, with a table of counts (docs/reliability.md)
 # make kills  training, two ranks and enumeration killed at random moments and called again, with a table of counts
 # make soak   3,000 steps and 400 calls of the command line in one process: memory, descriptors and step time
-# make lowest the formulas' tests with the oldest torch and the oldest other packages that pyproject.toml allows
+# make minima the core tests of all three packages with the oldest versions that pyproject.toml allows
+# make newest the same with the newest that can be had
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS := $(VENV)/.docs
 
-.PHONY: demo quick test lint types borders unit kernels coverage models fuzz kills soak lowest formulas format clean
+.PHONY: demo quick test lint types borders unit kernels coverage docs models fuzz kills soak minima newest core format clean
 
 demo: $(READY)
 	$(BIN)/waveq demo
@@ -20,7 +23,7 @@ demo: $(READY)
 quick: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" tests
 
-test: lint types borders unit kernels coverage
+test: lint types borders unit kernels coverage docs
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -43,6 +46,10 @@ kernels: $(READY)
 coverage: $(READY)
 	$(BIN)/coverage report --skip-covered --sort=cover
 
+docs: $(DOCS)
+	$(BIN)/python -m tools.notebooks
+	$(BIN)/zensical build --clean --strict
+
 models: $(READY)
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[test,models]"
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/benchmarks/reach
@@ -56,11 +63,15 @@ kills: $(READY)
 soak: $(READY)
 	$(BIN)/python -m benchmarks soak
 
-lowest:
-	$(MAKE) VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt formulas
+minima:
+	$(MAKE) VENV=.venv-minima CONSTRAINTS=constraints-minima.txt core
 
-formulas: $(READY)
-	$(BIN)/python -m pytest -q $(addprefix tests/waveq/,test_boundaries.py test_functional.py kernels quantizers)
+newest:
+	$(MAKE) VENV=.venv-newest CONSTRAINTS=/dev/null core
+
+core: $(READY)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(addprefix tests/,pareto stripes_sim waveq/cli waveq/zoo waveq/test_policy.py)
+	$(BIN)/python -m pytest -q $(addprefix tests/waveq/,test_boundaries.py test_functional.py test_without_torch.py kernels quantizers)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -74,5 +85,9 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[test]"
 	@touch $@
 
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[test,docs]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-lowest build *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-minima .venv-newest build site docs/notebooks *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis

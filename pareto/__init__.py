@@ -6,6 +6,7 @@ uint8 array, results are DataFrames with one column per layer and one per metric
 
 from pareto._identity import CampaignChangedError, array_digest
 from pareto.additive import additive_frontier, within_budget
+from pareto.certainty import FrontierCertainty, alike_steps, frontier_certainty, paired_difference
 from pareto.distance import distance
 from pareto.enumerate import run_campaign
 from pareto.frontier import frontier, is_efficient
@@ -24,19 +25,23 @@ from pareto.tables import LayerTable, as_table, enumerate_costs, score_policies
 __all__ = [
     "CampaignChangedError",
     "DesignSpace",
+    "FrontierCertainty",
     "LayerTable",
     "SearchResult",
     "Store",
     "additive_frontier",
+    "alike_steps",
     "array_digest",
     "as_table",
     "distance",
     "enumerate_costs",
     "fit_additive",
     "frontier",
+    "frontier_certainty",
     "hypervolume",
     "is_efficient",
     "measured_losses",
+    "paired_difference",
     "plot",
     "plot_data",
     "plot_html",

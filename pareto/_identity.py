@@ -61,7 +61,8 @@ def differences(stored: Any, now: Any, name: str = "") -> list[str]:
         for key in sorted(stored.keys() | now.keys()):
             inner = f"{name}.{key}" if name else key
             if key not in now:
-                hint = nearest(key, now) if now else ""
+                added = now.keys() - stored.keys()  # a name that both have was not meant
+                hint = nearest(key, added) if added else ""
                 lines.append(f"{inner}: stored {stored[key]!r}, not given now{hint if 'mean' in hint else ''}")
             elif key not in stored:
                 lines.append(f"{inner}: not stored, given now as {now[key]!r}")

@@ -56,13 +56,13 @@ def _order_runs(records: Floats, order: Indices) -> None:
 @compiled
 def _order_ties(records: Floats, order: Indices, start: int, stop: int) -> None:
     """Order rows of equal x by (y, z)."""
-    _put_order(order, start, ranked(records, order[start:stop], 1))
+    _put_order(order, start, ranked(records[:, 1], order[start:stop]))
     first = start
     for last in range(start + 1, stop + 1):
         if last < stop and records[order[last], 1] == records[order[first], 1]:
             continue
         if last - first > 1:
-            _put_order(order, first, ranked(records, order[first:last], 2))
+            _put_order(order, first, ranked(records[:, 2], order[first:last]))
         first = last
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pareto._policies import Policies
+from pareto._samples import packed, unpacked
 
 if TYPE_CHECKING:
     from pareto.engines import Evaluate
@@ -24,10 +25,13 @@ _DOUBTFUL = 8  # failures in a row that are too many to go on with the unit, or 
 
 
 class Tolerant:
-    """An `evaluate` whose answer has a column more: why a policy could not be measured, or None.
+    """An `evaluate` whose answer has two columns more: which samples were right, as bits, and why there is no result.
+
+    Both are None where there is nothing to tell.
 
     Args:
-        evaluate: (n, L) uint8 -> (n,) or (n, M) floats.
+        evaluate: (n, L) uint8 -> (n,) or (n, M) floats, or (n, S) booleans: which of S samples are right, the one
+            metric being the percentage of these.
         metrics: the M names.
         control: (1, L) policies that were measured before, at most one: it tells whether `evaluate` works at all.
 
@@ -36,7 +40,7 @@ class Tolerant:
     ...         raise ArithmeticError("diverged")
     ...     return rows.sum(axis=1)
     >>> Tolerant(evaluate, ("accuracy",), np.empty((0, 1), np.uint8))(np.array([[2], [3], [4]], np.uint8)).tolist()
-    [[2.0, None], [nan, 'ArithmeticError: diverged'], [4.0, None]]
+    [[2.0, None, None], [nan, None, 'ArithmeticError: diverged'], [4.0, None, None]]
     """
 
     def __init__(self, evaluate: Evaluate, metrics: tuple[str, ...], control: Policies) -> None:
@@ -45,7 +49,7 @@ class Tolerant:
         self._error: Exception | None = None  # the last of them
 
     def __call__(self, policies: Policies) -> npt.NDArray[Any]:
-        """(n, M + 1) objects."""
+        """(n, M + 2) objects."""
         answer = self._halved(policies)
         if self._failures:  # nothing was measured after the last failure: is it the policies, or the evaluator?
             self._doubt()
@@ -53,14 +57,13 @@ class Tolerant:
 
     def _halved(self, policies: Policies) -> npt.NDArray[Any]:
         try:
-            values = np.asarray(self._evaluate(policies), dtype=np.float64)
+            values, correct = _measured(self._evaluate(policies))
         except Exception as error:
             if len(policies) > 1:
                 half = len(policies) // 2
                 return np.concatenate([self._halved(policies[:half]), self._halved(policies[half:])])
             self._failed(1, error)
-            return self._answer(np.full((1, len(self._metrics)), np.nan), f"{type(error).__name__}: {error}")
-        values = values[:, None] if values.ndim == 1 else values
+            return self._answer(np.full((1, len(self._metrics)), np.nan), None, f"{type(error).__name__}: {error}")
         if values.shape != (len(policies), len(self._metrics)):
             raise ValueError(
                 f"evaluate must return shape ({len(policies)}, {len(self._metrics)}), one row a policy and one column "
@@ -71,12 +74,16 @@ class Tolerant:
             self._control, self._failures = policies[right][:1], 0
         else:
             self._failed(len(policies), ValueError(f"{self._nan(values[0])} for policy {policies[0].tolist()}"))
-        return self._answer(values, None)
+        return self._answer(values, correct, None)
 
-    def _answer(self, values: npt.NDArray[np.float64], reason: str | None) -> npt.NDArray[Any]:
-        out = np.empty((len(values), values.shape[1] + 1), dtype=object)
-        out[:, :-1] = values
+    def _answer(
+        self, values: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_] | None, reason: str | None
+    ) -> npt.NDArray[Any]:
+        out = np.empty((len(values), values.shape[1] + 2), dtype=object)
+        out[:, :-2] = values
+        bits = [None] * len(values) if correct is None else packed(correct)
         for row, measured in enumerate(values):
+            out[row, -2] = bits[row]
             out[row, -1] = reason or (self._nan(measured) if np.isnan(measured).any() else None)
         return out
 
@@ -93,17 +100,31 @@ class Tolerant:
         assert self._error is not None
         if len(self._control):
             self._failures = 0
-            if np.isnan(np.asarray(self._evaluate(self._control), dtype=np.float64)).any():
+            if np.isnan(_measured(self._evaluate(self._control))[0]).any():
                 raise self._error
         elif self._failures >= _DOUBTFUL:
             raise self._error
 
 
-def keep(store: Store, unit: Policies, answer: npt.NDArray[Any]) -> None:
-    """Record what a `Tolerant` has answered."""
+def _measured(answer: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None]:
+    """Metrics (n, M), and which samples were right where the evaluator says so."""
+    given = np.asarray(answer)
+    if given.dtype == np.bool_ and given.ndim == 2:
+        return 100.0 * given.mean(axis=1, dtype=np.float64)[:, None], given
+    values = given.astype(np.float64)
+    return values[:, None] if values.ndim == 1 else values, None
+
+
+def keep(store: Store, unit: Policies, answer: npt.NDArray[Any] | str) -> None:
+    """Record what a `Tolerant` has answered, or why no worker lived to ask it."""
+    if isinstance(answer, str):
+        store.add_failures(unit, [answer] * len(unit))
+        return
     right = np.array([reason is None for reason in answer[:, -1]], dtype=np.bool_)
     if right.any():
-        store.add(unit[right], answer[right, :-1].astype(np.float64))
+        bits = answer[right, -2].tolist()
+        correct = None if None in bits else unpacked(bits)
+        store.add(unit[right], answer[right, :-2].astype(np.float64), correct=correct)
     if not right.all():
         store.add_failures(unit[~right], answer[~right, -1].tolist())
 

@@ -2,8 +2,8 @@
 
 An engine takes an `evaluate` and an iterator of units (each some policies) and yields every unit with its
 values, in whatever order they finish. Units are drawn from the iterator only when a worker is about to be
-free. A worker that dies is replaced and its unit done again; an exception inside `evaluate` ends the run (see
-`pareto._tolerant` for which ones get so far).
+free. A worker that dies is replaced and its unit done again, and a policy that kills its workers is answered with that
+as the reason; an exception inside `evaluate` ends the run (see `pareto._tolerant` for which ones get so far).
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import os
 import pickle
 import signal
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from typing import Any
 
@@ -28,10 +29,12 @@ from pareto.space import Policies
 __all__ = ["ENGINES", "Done", "Engine", "Evaluate", "local_processes", "ray_workers", "serial"]
 
 Evaluate = Callable[[Policies], npt.ArrayLike]
-Done = tuple[Policies, npt.NDArray[Any]]
+Done = tuple[Policies, npt.NDArray[Any] | str]
+"""Policies with the answer of `evaluate`, or why they have none: no worker lived to give it."""
 Engine = Callable[..., Generator[Done, None, None]]
 
-_DEATHS = 3  # a unit whose worker died this often is to blame itself
+_DEATHS = 3  # a policy whose worker died this often, alone, is to blame itself
+_KILLED = f"its worker died {_DEATHS} times (out of memory?)"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # torch's
 _NUMBA_THREADS = "NUMBA_NUM_THREADS"
 
@@ -55,35 +58,118 @@ def local_processes(
     script that calls this needs the usual ``if __name__ == "__main__":``. Each gets its share of the cores as
     threads.
 
-    Raises TypeError when `evaluate` cannot be pickled, RuntimeError when one unit kills its worker three
-    times.
+    A worker that dies is replaced, and the units that were out are done again, each alone; one that kills its worker
+    again is halved until the policy to blame is found, which is answered with a reason after three deaths.
+
+    Raises TypeError when `evaluate` cannot be pickled, RuntimeError when workers die as they start, or on every policy.
     """
     workers = _worker_count(workers)
-    payload = _pickled(evaluate)
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    start = _Start(_pickled(evaluate), max(1, (os.cpu_count() or 1) // workers))
     waiting: deque[Policies] = deque()
-    deaths: Counter[bytes] = Counter()
+    suspects = _Suspects(start)
     while True:
-        pool = futures.ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(payload, threads)
-        )
+        pool = start.pool(workers)
         running: dict[futures.Future[npt.NDArray[Any]], Policies] = {}
         try:
-            yield from _drain(pool, units, waiting, running, 2 * workers)
+            for unit, values in _drain(pool, units, waiting, running, 2 * workers):
+                suspects.measured = True
+                yield unit, values
             return
         except BrokenProcessPool:
-            # The pool does not say whose worker died: count one death for all that were out.
-            for unit in running.values():
-                deaths[unit.tobytes()] += 1
-            worst = max(running.values(), key=lambda unit: deaths[unit.tobytes()])
-            if deaths[worst.tobytes()] >= _DEATHS:
-                raise RuntimeError(
-                    f"worker processes died {_DEATHS} times on units such as {worst[0].tolist()} "
-                    "(out of memory? a script without `if __name__ == '__main__':`?); what was done is stored"
-                ) from None
-            waiting.extend(running.values())
+            pass
         finally:
             _stop(pool)
+        # The pool does not say whose worker died.
+        for unit in running.values():
+            yield from suspects.alone(unit)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a worker begins with."""
+
+    payload: bytes
+    threads: int
+
+    def pool(self, workers: int) -> futures.ProcessPoolExecutor:
+        return futures.ProcessPoolExecutor(
+            workers,
+            mp_context=get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(self.payload, self.threads),
+        )
+
+
+class _Suspects:
+    """Units on which a worker may have died, one at a time in a worker of their own.
+
+    Attributes:
+        measured: whether any policy has lived so far; if not, policies are hardly to blame.
+    """
+
+    def __init__(self, start: _Start) -> None:
+        self._start, self.measured, self._killers = start, False, 0
+        self._pool: futures.ProcessPoolExecutor | None = None
+
+    def alone(self, unit: Policies) -> Generator[Done, None, None]:
+        """The unit with its values, or its parts with theirs or a reason.
+
+        Raises RuntimeError where workers die without evaluating, or on the first policies of all.
+        """
+        parts = [(unit, 0)]
+        try:
+            while parts:
+                part, deaths = parts.pop()
+                values = self._tried(part)
+                if values is not None:
+                    self.measured = True
+                    yield part, values
+                elif len(part) > 1:
+                    half = len(part) // 2
+                    parts += [(part[half:], 0), (part[:half], 0)]
+                elif deaths + 1 < _DEATHS:
+                    parts.append((part, deaths + 1))
+                else:
+                    self._killers += 1
+                    if self._killers > 1 and not self.measured:
+                        raise RuntimeError(
+                            f"worker processes died {_DEATHS} times on each of {self._killers} policies, such as "
+                            f"{part[0].tolist()}, and none was measured (out of memory?); what was done is stored"
+                        )
+                    yield part, _KILLED
+        finally:
+            self._close()
+
+    def _tried(self, part: Policies) -> npt.NDArray[Any] | None:
+        pool = self._ready()
+        try:
+            return pool.submit(_evaluate_unit, part).result()
+        except BrokenProcessPool:
+            self._close()
+            return None
+
+    def _ready(self) -> futures.ProcessPoolExecutor:
+        for _ in range(_DEATHS):
+            if self._pool is None:
+                self._pool = self._start.pool(1)
+            try:
+                self._pool.submit(_nothing).result()
+                return self._pool
+            except BrokenProcessPool:
+                self._close()
+        raise RuntimeError(
+            f"worker processes died {_DEATHS} times as they started (a script without "
+            "`if __name__ == '__main__':`?); what was done is stored"
+        )
+
+    def _close(self) -> None:
+        if self._pool is not None:
+            _stop(self._pool)
+            self._pool = None
+
+
+def _nothing() -> None:
+    """What a worker can do that has started."""
 
 
 def _stop(pool: futures.ProcessPoolExecutor) -> None:
@@ -156,17 +242,20 @@ def ray_workers(
     address: str | None = None,
     resources: Mapping[str, Any] | None = None,
 ) -> Generator[Done, None, None]:
-    """Actors of a Ray cluster, each with its own copy of `evaluate`.
+    """Tasks of a Ray cluster; each process of it gets one copy of `evaluate` and keeps it.
 
     Args:
         evaluate, units: as for every engine.
-        workers: number of actors; default one a CPU of the cluster.
+        workers: units that are out at once; default twice what the cluster has room for, as it grows and shrinks.
         address: of a running cluster ("auto" finds one here); default starts one on this machine for the time
             of the run.
-        resources: options of each actor, such as ``{"num_gpus": 0.5}``.
+        resources: options of each task, such as ``{"num_gpus": 0.5}``; one CPU unless they say otherwise.
 
-    Ray restarts a killed actor and sends its unit again, as often as three times. Packages that `evaluate`
-    needs must be installed on every machine. Raises ModuleNotFoundError where ray is not installed.
+    A unit whose process or node is lost is done again wherever there is room, as often as three times; then it is
+    halved, as for processes. Packages that `evaluate` needs must be installed on every machine.
+
+    Raises ModuleNotFoundError where ray is not installed, RuntimeError where the cluster is gone, ValueError where it
+    has no room for one task.
     """
     try:
         import ray
@@ -175,41 +264,68 @@ def ray_workers(
     started_here = not ray.is_initialized()
     if started_here:
         ray.init(address=address, log_to_driver=False)
-    actors = []
+    lost = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
+    running: dict[Any, Policies] = {}
+    again: deque[Policies] = deque()
+    killers = 0
     try:
-        workers = _worker_count(int(ray.cluster_resources().get("CPU", 1)) if workers is None else workers)
-        options = {"num_cpus": 1, "max_restarts": -1, "max_task_retries": _DEATHS, **(resources or {})}
-        shared = ray.put(evaluate)
-        actors = [ray.remote(_Actor).options(**options).remote(shared) for _ in range(workers)]
-        idle = deque(actors * 2)  # two units out per actor: the next one waits while this one runs
-        running: dict[Any, tuple[Policies, Any]] = {}
+        workers = None if workers is None else _worker_count(workers)
+        options = {"num_cpus": 1, "max_retries": _DEATHS, **(resources or {})}
+        task = ray.remote(_evaluate_shared).options(**options)
+        shared = [ray.put(evaluate)]  # in a list, which a task gets as it is: a bare reference would be fetched
         while True:
-            while idle and (unit := next(units, None)) is not None:
-                actor = idle.popleft()
-                running[actor.evaluate.remote(unit)] = unit, actor
+            depth = workers or 2 * _tasks_at_once(ray.cluster_resources(), options)
+            while len(running) < depth and (unit := again.popleft() if again else next(units, None)) is not None:
+                running[task.remote(shared, unit)] = unit
             if not running:
                 return
             finished, _ = ray.wait(list(running), num_returns=1)
             for reference in finished:
-                unit, actor = running[reference]
-                values = ray.get(reference)
-                del running[reference]
-                idle.append(actor)
+                unit = running.pop(reference)
+                values: npt.NDArray[Any] | str
+                try:
+                    values, killers = ray.get(reference), 0
+                except lost:
+                    if len(unit) > 1:
+                        again += [unit[: len(unit) // 2], unit[len(unit) // 2 :]]
+                        continue
+                    values, killers = _KILLED, killers + 1
+                    if killers > 1:  # two policies in a row: it is the workers
+                        raise
                 yield unit, values
+    except (*lost, ray.exceptions.RaySystemError, ray.exceptions.LocalRayletDiedError) as error:
+        raise RuntimeError(
+            f"the Ray cluster, or its workers, are gone ({error}); what was evaluated is stored, and the same call "
+            "goes on from there"
+        ) from None
     finally:
-        for actor in actors:
-            ray.kill(actor)
+        for reference in running:
+            ray.cancel(reference, force=True)
         if started_here:
             ray.shutdown()
 
 
-class _Actor:
-    def __init__(self, evaluate: Evaluate) -> None:
-        self._call = evaluate
+def _tasks_at_once(total: Mapping[str, float], options: Mapping[str, Any]) -> int:
+    """How many tasks with these options a cluster with these resources runs at once."""
+    wanted = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus", 0), **options.get("resources", {})}
+    room = min((int(total.get(name, 0.0) / share) for name, share in wanted.items() if share), default=1)
+    if room < 1:
+        listed = ", ".join(f"{name} {total.get(name, 0.0):g} of {share:g}" for name, share in wanted.items() if share)
+        raise ValueError(f"resources: the Ray cluster has no room for one task (has {listed} wanted)")
+    return room
 
-    def evaluate(self, unit: Policies) -> npt.NDArray[Any]:
-        # Ray lends arrays as read-only shared memory; torch.from_numpy and in-place code want their own.
-        return np.asarray(self._call(np.array(unit)))
+
+_copies: dict[Any, Evaluate] = {}  # of a process of a Ray cluster: the last `evaluate` that it was sent
+
+
+def _evaluate_shared(shared: list[Any], unit: Policies) -> npt.NDArray[Any]:
+    import ray
+
+    if shared[0] not in _copies:
+        _copies.clear()
+        _copies[shared[0]] = ray.get(shared[0])
+    # Ray lends arrays as read-only shared memory; torch.from_numpy and in-place code want their own.
+    return np.asarray(_copies[shared[0]](np.array(unit)))
 
 
 ENGINES: dict[str, Engine] = {"processes": local_processes, "ray": ray_workers, "serial": serial}

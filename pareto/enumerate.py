@@ -33,6 +33,7 @@ def run_campaign(
     unit_rows: int = 64,
     retry_failed: bool = False,
     progress: bool = True,
+    unit_name: str = "policies",
     **engine_options: Any,
 ) -> pd.DataFrame:
     """Evaluate the policies that `store` lacks and return all of its results.
@@ -43,8 +44,9 @@ def run_campaign(
 
     Args:
         policies: a DesignSpace, or an (N, L) array in the layer order of the store.
-        evaluate: (n, L) uint8 -> (n,) or (n, M) floats, M being the metrics of the store. It must not depend
-            on which policies come together in one call. Every worker gets one copy and keeps it.
+        evaluate: (n, L) uint8 -> (n,) or (n, M) floats, M being the metrics of the store; or (n, S) booleans, which of
+            S samples are right: the metric is the percentage of these, and the store keeps them too (`Store.correct`).
+            It must not depend on which policies come together in one call. Every worker gets one copy and keeps it.
         store: where results go. Only this process writes to it; other processes may do so at the same time,
             and then the work is shared: units are taken in random order and skipped when somebody else has
             done them.
@@ -53,6 +55,7 @@ def run_campaign(
             kill can lose, and what an evaluator that reuses common prefixes can use.
         retry_failed: evaluate those that are recorded as failed once more.
         progress: show a bar with rate and time left (on standard error).
+        unit_name: what the bar counts.
         engine_options: of the engine, such as workers=4, address="auto", resources={"num_gpus": 1}.
 
     Raises:
@@ -75,7 +78,7 @@ def run_campaign(
         raise ValueError(f"unit_rows must be at least 1, got {unit_rows}")
     rows, total = _missing(policies, store, retry_failed=retry_failed)
     tolerant = Tolerant(evaluate, store.metrics, store.policies()[:1])
-    with progress_bar(total, total - len(rows), enabled=progress) as counter:
+    with progress_bar(total, total - len(rows), enabled=progress, of=unit_name) as counter:
         units = _units(rows, unit_rows, store, counter)
         # closing: on Ctrl-C between two units the engine ends its workers now, not when it is garbage
         with closing(ENGINES[engine](tolerant, units, **engine_options)) as finished:
@@ -133,7 +136,7 @@ class _Bar:
 
 
 @contextmanager
-def progress_bar(total: int, done: int, *, enabled: bool) -> Iterator[_Counter]:
+def progress_bar(total: int, done: int, *, enabled: bool, of: str = "policies") -> Iterator[_Counter]:
     """A bar with rate and time left on standard error, or nothing where it is not enabled."""
     if not enabled:
         yield _Silent()
@@ -151,8 +154,8 @@ def progress_bar(total: int, done: int, *, enabled: bool) -> Iterator[_Counter]:
 
     class RateColumn(ProgressColumn):
         def render(self, task: Any) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.3g} policies/s")
+            return Text("" if task.speed is None else f"{task.speed:.3g} {of}/s")
 
-    columns = (TextColumn("policies"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
+    columns = (TextColumn(of), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield _Bar(progress, progress.add_task("policies", total=total, completed=done))
+        yield _Bar(progress, progress.add_task(of, total=total, completed=done))

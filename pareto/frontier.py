@@ -18,6 +18,7 @@ from pareto._check import Floats, as_pandas, check_choice, objective_columns, po
 from pareto._kernels_2d import efficient_2d
 from pareto._kernels_3d import efficient_3d
 from pareto._kernels_nd import efficient_nd
+from pareto._window import few_efficient
 
 __all__ = ["frontier", "is_efficient"]
 
@@ -92,8 +93,11 @@ def _efficient(points: Floats, signs: Floats) -> npt.NDArray[np.bool_]:
     if points.shape[1] == 1:
         best = points[:, 0] * signs[0]
         return np.asarray(best == best.min(initial=np.inf))
-    if points.shape[1] == 2:
-        return efficient_2d(points, signs)
-    if points.shape[1] == 3:
-        return efficient_3d(points, signs)
-    return efficient_nd(points, signs)
+    kernel = {2: efficient_2d, 3: efficient_3d}.get(points.shape[1], efficient_nd)
+    found = few_efficient(points, signs)
+    if found is None:
+        return kernel(points, signs)
+    rows, efficient = found
+    mask = np.zeros(len(points), dtype=np.bool_)
+    mask[rows] = True if efficient else kernel(points[rows], signs)
+    return mask

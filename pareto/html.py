@@ -33,6 +33,7 @@ def plot_html(
     path: str | os.PathLike[str],
     *,
     title: str | None = None,
+    band: pd.DataFrame | None = None,
     **selection: Any,
 ) -> Path:
     """Write the design space and its frontier as one HTML file that needs no network; returns its path.
@@ -41,6 +42,7 @@ def plot_html(
         frame, front: as for `plot`; the rows of ``front`` are rows of ``frame``.
         path: the file to write; its folder is made.
         title: written above the picture.
+        band: as for `plot`.
         selection: mark, budgets, sense, x, y, layers, as for `plot_data`.
 
     Raises:
@@ -54,7 +56,7 @@ def plot_html(
     ...     plot_html(frame, front, f"{folder}/front.html", layers=["conv"]).read_text(encoding="utf-8")[:15]
     '<!doctype html>'
     """
-    data = cloud_data(frame, front, **selection)
+    data = cloud_data(frame, front, band=band, **selection)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     body = [page_part(name) for name in ("cloud.html", "policy.html", "table.html")]
@@ -93,17 +95,20 @@ def page_text(data: Mapping[str, Any], *, title: str, body: Sequence[str], scrip
     )
 
 
-def cloud_data(frame: pd.DataFrame, front: pd.DataFrame, **selection: Any) -> dict[str, Any]:
+def cloud_data(
+    frame: pd.DataFrame, front: pd.DataFrame, *, band: pd.DataFrame | None = None, **selection: Any
+) -> dict[str, Any]:
     """What the page draws of a design space, as JSON values.
 
     Args:
         frame, front: as for `plot`; the rows of ``front`` are rows of ``frame``.
+        band: as for `plot`.
         selection: mark, budgets, sense, x, y, layers, as for `plot_data`.
 
     Returns:
         layers, labels of the columns, policy (the first marked one that is a row, or None), and cloud: the values by
         column with seven digits (None where they are not finite), one base-36 digit a layer and policy as one string,
-        and the rows, counted from 0, of frontier, uniform and marked policies.
+        and the rows, counted from 0, of frontier, uniform and marked policies, and the band as three lists.
 
     Raises:
         ValueError, TypeError: as for `plot_data`; a row of ``front`` that ``frame`` lacks; bits that are no whole
@@ -134,6 +139,7 @@ def cloud_data(frame: pd.DataFrame, front: pd.DataFrame, **selection: Any) -> di
         ],
         "budgets": [_short(value) for value in drawn.loc[drawn["kind"] == "budget", "x"]],
         "best": _rows_of(drawn.loc[drawn["kind"] == "budget best", "row"], frame),
+        "band": None if band is None else [[_short(v) for v in band[name]] for name in ("x", "low", "high")],
         "marks": _marks(drawn[drawn["kind"] == "mark"], frame),
     }
     own = next((mark for mark in cloud["marks"] if mark["row"] is not None), None)

@@ -38,6 +38,7 @@ AXIS_WORDS = {
     "weight_bytes": "Weights (bytes)",
     "mean_bits": "Mean weight bits",
     "weight_bits": "Weight bits, all layers",
+    "membership": "Efficient in (share of draws)",
 }
 _PAGE_INCHES = 10.0  # a page on its side
 _DENSITY_FROM = 1500  # policies from which single dots would cover each other
@@ -63,12 +64,14 @@ def plot(
     y: str | None = None,
     layers: Sequence[str] | None = None,
     title: str | None = None,
+    band: pd.DataFrame | None = None,
 ) -> Figure:
     """Draw the design space, its frontier, marked and uniform policies and budgets (figure 4).
 
     Few policies are dots; from 1,500 on they become a density of hexagons, so that thousands do not cover
-    each other. Arguments and errors are those of `plot_data`; `title` is written above. The figure is not
-    shown: call ``.savefig("frontier.png")`` (or .svg, .pdf).
+    each other. Arguments and errors are those of `plot_data`; `title` is written above; `band` (columns x, low and
+    high, from `frontier_certainty`) is drawn under the frontier. The figure is not shown: call
+    ``.savefig("frontier.png")`` (or .svg, .pdf).
 
     >>> from pareto import frontier
     >>> frame = pd.DataFrame({"accuracy": [70, 90, 91, 60], "energy_pj": [4, 5, 6, 7]})
@@ -80,6 +83,18 @@ def plot(
     data = plot_data(frame, front, mark=mark, budgets=budgets, sense=sense, x=x, y=y, layers=layers)
     figure, axes = _figure()
     _draw_policies(axes, data[data["kind"] == "policy"])
+    if band is not None:
+        axes.fill_between(
+            band["x"],
+            band["low"],
+            band["high"],
+            step="post",
+            color=COLOURS["front"],
+            alpha=0.25,
+            linewidth=0,
+            zorder=3,
+            label="frontier on many images (90 %)",
+        )
     _draw_front(
         axes,
         data[data["kind"] == "front"],

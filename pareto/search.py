@@ -76,7 +76,8 @@ def search(
 
     Args:
         space: which widths each layer may take.
-        evaluate: (n, L) uint8 -> (n,) or (n, M) floats, the metrics of the store; more of `metric` is better.
+        evaluate: (n, L) uint8 -> (n,) or (n, M) floats, the metrics of the store, or (n, S) booleans, as for
+            `run_campaign`; more of `metric` is better.
         cost: what a policy costs: a table per layer and width in any form of `as_table`, or a function of (n, L)
             policies that returns (n,) finite numbers. Default: mean bits.
         cost_name: the column of the cost; default "cost", or "mean_bits".

@@ -27,6 +27,7 @@ from pareto._database import checksum, named, open_to_read, open_to_write, quote
 from pareto._files import whole
 from pareto._identity import CampaignChangedError, differences, identity_of, names_of
 from pareto._policies import MAX_BITS, Policies, policy_rows
+from pareto._samples import insert_samples, make_samples, read_samples
 
 __all__ = ["Store"]
 
@@ -94,6 +95,8 @@ class Store:
                 if not self._fetch("SELECT 1 FROM sqlite_master"):
                     self._create(identity)
             self._check_file()
+            with named(self.path), self._transaction():
+                make_samples(self._connection)
             lines = differences(self._stored_identity(), identity)
             if lines:
                 listed = "\n".join(f"  {line}" for line in lines)
@@ -156,9 +159,12 @@ class Store:
         self._connection.close()
         self._after.close()
 
-    def add(self, policies: npt.ArrayLike, values: npt.ArrayLike) -> int:
-        """Record policies (n, L) with their metrics (n,) or (n, M), all or nothing; returns how many were
-        new.
+    def add(
+        self, policies: npt.ArrayLike, values: npt.ArrayLike, *, correct: npt.NDArray[np.bool_] | None = None
+    ) -> int:
+        """Record policies (n, L) with their metrics (n,) or (n, M), all or nothing; returns how many were new.
+
+        With them, where given, which of S test samples each policy gets right: (n, S) booleans, kept as bits.
 
         A policy that is already there keeps its first values; a warning says so where the new ones differ,
         because then the evaluation is not reproducible. A policy that had failed has not any more. Raises ValueError
@@ -176,6 +182,8 @@ class Store:
         if wrong.size:
             policy = dict(zip(self.layers, rows[wrong[0][0]].tolist(), strict=True))
             raise ValueError(f"{self.metrics[wrong[0][1]]} is NaN for policy {policy}")
+        if correct is not None and (correct.dtype != np.bool_ or correct.ndim != 2 or len(correct) != len(rows)):
+            raise ValueError(f"correct must be ({len(rows)}, samples) booleans, got {correct.dtype} {correct.shape}")
         marks = ", ".join("?" * (3 + len(self.metrics)))
         entries = []
         for row, measured in zip(rows, numbers.tolist(), strict=True):
@@ -185,6 +193,8 @@ class Store:
             before = self._connection.total_changes
             self._connection.executemany(f"INSERT OR IGNORE INTO results VALUES ({marks})", entries)
             new = self._connection.total_changes - before
+            if correct is not None:
+                insert_samples(self._connection, entries, correct)
             self._connection.executemany("DELETE FROM failures WHERE policy = ?", [(entry[0],) for entry in entries])
         self._checkpoint()
         if new < len(rows):
@@ -226,6 +236,12 @@ class Store:
     def policies(self) -> Policies:
         """All policies with results, (n, L) uint8, in lexicographic order."""
         return self._results()[0]
+
+    def correct(self, policies: npt.ArrayLike) -> npt.NDArray[np.bool_] | None:
+        """Which samples each of the policies (n, L) gets right, (n, S); None where that was not kept of all of them."""
+        keys = [row.tobytes() for row in self._rows(policies)]
+        with named(self.path):
+            return read_samples(self._connection, self.path, keys)
 
     def frame(self) -> pd.DataFrame:
         """All results: a uint8 column per layer, a float64 column per metric, in the order of `policies()`."""

@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waveq._archive import load_archive
+from waveq.codesign.frames import read_frame
+from waveq.codesign.protocol import Protocol, evaluation
 from waveq.codesign.space import enumerate_run
 from waveq.train.config import TrainConfig, load_recipe
 from waveq.train.lock import LOCK_FILE, alone_in
@@ -46,18 +48,30 @@ class Work:
     """Makes the folder that the work begins with."""
     do: Callable[[Path], object]
     """The work, in the folder, from wherever it stands."""
+    left: Callable[[Path], dict[str, str]]
+    """What is compared."""
 
 
 def works(finished: Path) -> list[Work]:
     """All that are killed.
 
     Args:
-        finished: a finished run, for the enumeration.
+        finished: a finished run, for enumeration and search.
     """
+
+    def begin(folder: Path) -> None:
+        _copy(finished, folder)
+
+    enumeration, search = ("enumerate", "--bits", "2,3,4,8"), ("search", "--bits", "2,3,4,8", "--evaluations", "60")
+    two = ("--engine", "processes", "--workers", "2")
     return [
-        Work("training", lambda _folder: None, lambda folder: _train(folder)),
-        Work("training, two ranks", lambda _folder: None, lambda folder: _train(folder, devices=2)),
-        Work("enumeration", lambda folder: _copy(finished, folder), _enumerate),
+        Work("training", lambda _folder: None, lambda folder: _train(folder), contents),
+        Work("training, two ranks", lambda _folder: None, lambda folder: _train(folder, devices=2), contents),
+        Work("enumeration", begin, _enumerate, contents),
+        Work("waveq enumerate", begin, _command(*enumeration), contents),
+        Work("waveq search", begin, _command(*search), contents),
+        Work("waveq enumerate, two processes", begin, _command(*enumeration, *two), contents),
+        Work("waveq search, two processes", begin, _command(*search, *two), found_by_search),
     ]
 
 
@@ -76,6 +90,18 @@ def _enumerate(folder: Path) -> None:
 
     with alone_in(folder):
         enumerate_run(TrainedRun(folder), load_hardware("stripes"), choices=(2, 3, 4, 5, 8), progress=False)
+
+
+def _command(verb: str, *words: str) -> Callable[[Path], None]:
+    """A verb on a run folder, as the command line has it, and what follows it."""
+
+    def do(folder: Path) -> None:
+        from waveq.cli.app import main
+
+        if main([verb, str(folder), *words, "--quiet"]) != 0:
+            raise RuntimeError(f"waveq {verb} failed")
+
+    return do
 
 
 def _copy(finished: Path, folder: Path) -> None:
@@ -149,6 +175,19 @@ def contents(folder: Path) -> dict[str, str]:
     return found
 
 
+def found_by_search(folder: Path) -> dict[str, str]:
+    """How many policies a search has, and how many of their accuracies are not those of an evaluation here and now.
+
+    With two workers the order in which they end decides which policies are measured.
+    """
+    run = TrainedRun(folder)
+    evaluate = evaluation(run, Protocol())
+    frame = read_frame(folder / "search.csv")
+    right = evaluate(frame[list(evaluate.names)].to_numpy("uint8"))
+    drafts = {path.name: "draft" for path in folder.rglob(".*") if path.name != LOCK_FILE}
+    return {"policies": str(len(frame)), "wrong": str(int((frame["accuracy"] != right).sum())), **drafts}
+
+
 def _attempt(work: Work, folder: Path, expected: dict[str, str], seconds: float, draw: random.Random) -> Counter[str]:
     """Up to three kills, and what came of them."""
     counts = Counter(attempts=1)
@@ -164,7 +203,7 @@ def _attempt(work: Work, folder: Path, expected: dict[str, str], seconds: float,
     _wait_until_free(folder)
     with _begun(work, folder) as child:
         status = _status(child, seconds=_LONGEST)
-    found = contents(folder) if status == 0 else {}
+    found = work.left(folder) if status == 0 else {}
     drafts = [name for name in found if Path(name).name.startswith(".") or "draft" in name]
     counts["left behind"] += bool(drafts)
     kept = {name: digest for name, digest in found.items() if name not in drafts}
@@ -202,7 +241,7 @@ def kill(chosen: list[str], attempts: int, *, seed: int, at_most: float = float(
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         finished = place / "finished"
-        with _begun(Work("", lambda _folder: None, _train), finished) as child:
+        with _begun(Work("", lambda _folder: None, _train, contents), finished) as child:
             if _status(child, seconds=_LONGEST) != 0:
                 raise RuntimeError("the run that others are compared with failed")
         for work in works(finished):
@@ -214,7 +253,7 @@ def kill(chosen: list[str], attempts: int, *, seed: int, at_most: float = float(
             with _begun(work, whole) as child:
                 if _status(child, seconds=_LONGEST) != 0:
                     raise RuntimeError(f"{work.name} failed where nobody touched it")
-            seconds, expected = time.monotonic() - begun, contents(whole)
+            seconds, expected = time.monotonic() - begun, work.left(whole)
             for number in range(attempts):
                 if time.monotonic() > end:
                     break
@@ -237,7 +276,7 @@ def threads_compared(seed: int) -> tuple[bool, float]:
         _do(lambda folder: _train(folder), folders[0])
         seconds = time.monotonic() - begun
         while True:
-            with _begun(Work("", lambda _folder: None, _train), folders[1]) as child:
+            with _begun(Work("", lambda _folder: None, _train, contents), folders[1]) as child:
                 if _status(child, seconds=draw.uniform(0.3, 0.9) * seconds) is None:
                     break  # killed on the way out
             shutil.rmtree(folders[1])
@@ -250,7 +289,7 @@ def threads_compared(seed: int) -> tuple[bool, float]:
 
 
 def _do(work: Callable[[Path], object], folder: Path) -> None:
-    with _begun(Work("", lambda _folder: None, work), folder) as child:
+    with _begun(Work("", lambda _folder: None, work, contents), folder) as child:
         if _status(child, seconds=_LONGEST) != 0:
             raise RuntimeError("the run failed")
 

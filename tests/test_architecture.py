@@ -17,7 +17,7 @@ def test_every_path_that_the_page_names_is_there() -> None:
 
 def test_every_room_of_waveq_is_on_the_page_and_says_what_it_is_for() -> None:
     rooms = [folder for folder in (ROOT / "waveq").iterdir() if (folder / "__init__.py").exists()]
-    assert len(rooms) == 10
+    assert len(rooms) == 11
     for room in rooms:
         assert f"| `waveq/{room.name}/` | " in PAGE
         assert (room / "__init__.py").read_text(encoding="utf-8").startswith('"""')

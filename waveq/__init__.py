@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from waveq._alias import serve_aliases
 from waveq._lazy import lazy_names
 from waveq._moved import serve_moved_modules
 
 if TYPE_CHECKING:
+    from waveq import pareto as pareto
+    from waveq import sim as sim
     from waveq._kernels.backends import backend as backend
     from waveq._kernels.backends import use_backend as use_backend
     from waveq.evaluate import PolicyEvaluator as PolicyEvaluator
@@ -38,13 +41,16 @@ __all__ = [
     "export",
     "fold_batch_norm",
     "integers",
+    "pareto",
     "plot_learning",
     "reestimate_batch_norm",
     "restore_inputs",
     "rewind",
+    "sim",
     "use_backend",
 ]
 
+serve_aliases()
 serve_moved_modules()
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -64,5 +70,7 @@ __getattr__, __dir__ = lazy_names(
         "plot_learning": "waveq.learning_plot",
         "restore_inputs": "waveq.method.input_quantizers",
         "rewind": "waveq.method.rewinding",
+        "pareto": "waveq.pareto",
+        "sim": "waveq.sim",
     },
 )

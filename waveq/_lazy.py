@@ -6,6 +6,8 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 
+from waveq._extras import missing_sentence
+
 __all__ = ["lazy_names"]
 
 
@@ -14,7 +16,9 @@ def lazy_names(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], o
 
     Args:
         package: its ``__name__``.
-        home: each public name, and the module that holds it.
+        home: each public name, and the module that holds it; a module of the package is its own home.
+
+    ``__getattr__`` raises ModuleNotFoundError with the line for pip where an extra is missing.
 
     Example:
         >>> get, names = lazy_names("waveq", {"Policy": "waveq.policy"})
@@ -25,7 +29,14 @@ def lazy_names(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], o
     def get(name: str) -> object:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(home[name]), name)
+        try:
+            module = importlib.import_module(home[name])
+        except ModuleNotFoundError as error:
+            sentence = missing_sentence(error, f"{package}.{name}")
+            if sentence is None:
+                raise
+            raise ModuleNotFoundError(sentence, name=error.name) from None
+        value = module if home[name] == f"{package}.{name}" else getattr(module, name)
         setattr(sys.modules[package], name, value)  # the next access does not come here
         return value
 

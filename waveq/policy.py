@@ -9,10 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
+from waveq._bits import Granularity, check_activation_bits, check_total_bits
 from waveq._files import write_json
 from waveq._names import check_choice
-from waveq.quantizers import check_activation_bits, check_total_bits
-from waveq.quantizers.base import Granularity
 
 __all__ = ["Policy"]
 

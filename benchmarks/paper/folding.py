@@ -1,6 +1,6 @@
 """What folding batch norm costs a quantised network: norms kept, folded afterwards, folded before the last training.
 
-A small convolutional network with batch norm on scikit-learn's digits. Every row of a seed starts from the same float
+A small convolutional network with batch norm on digits. Every row of a seed starts from the same float
 network and has the same number of quantised steps:
 
 - "norms kept": all steps with batch norm, which stays beside the integers;

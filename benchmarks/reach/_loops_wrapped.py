@@ -109,7 +109,7 @@ def _fsdp_first(model: nn.Module, _batches: Batches) -> Trained:
 
     with _one_rank():
         fully_shard(model, mesh=_mesh())
-        note = refused(lambda: waveq.attach(model, bits=3), kind=TypeError, words="in DistributedDataParallel")
+        note = refused(lambda: waveq.attach(model, bits=3), kind=TypeError, words="then fully_shard")
     return Trained(model, None, note)
 
 
@@ -120,14 +120,22 @@ def _mesh() -> Any:
 
 
 @LOOPS.add("FSDP2: attach, then fully_shard")
-def _fsdp(model: nn.Module, _batches: Batches) -> Trained:
+def _fsdp(model: nn.Module, batches: Batches) -> Trained:
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
     from torch.distributed.fsdp import fully_shard
 
+    twin = copy.deepcopy(model)
     with _one_rank():
-        wq = waveq.attach(model, quantizer="dorefa", bits=3)  # LSQ's steps, single numbers, torch refuses by itself
-        fully_shard(model, mesh=_mesh())
-        note = refused(wq.penalty, kind=TypeError, words="in DistributedDataParallel")
-    return Trained(model, None, note + ", at the first penalty()")
+        wq = waveq.attach(model, **OPTIONS)
+        fully_shard(model, mesh=_mesh(), ignored_params=wq.scales())
+        optimizer = sgd(model)
+        for batch in batches:
+            step(model, wq, optimizer, batch)
+        refused(wq.finalize, kind=RuntimeError, words="full_state_dict=True")
+        state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    again = waveq.attach(twin, **OPTIONS)
+    twin.load_state_dict(state)
+    return Trained(twin, again, "works; finalize() in a network that is not sharded and loads the state")
 
 
 @LOOPS.add("DataParallel (looked into)")

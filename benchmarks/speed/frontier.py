@@ -46,7 +46,13 @@ def all_efficient(rows: int, objectives: int) -> Floats:
     return -points / np.linalg.norm(points, axis=1, keepdims=True)
 
 
-KINDS = {"few efficient": few_efficient, "all efficient": all_efficient}
+def correlated(rows: int, objectives: int) -> Floats:
+    """About a diagonal: even fewer rows are efficient."""
+    rng = np.random.default_rng(_SEED)
+    return rng.random((rows, 1)) + 0.1 * rng.random((rows, objectives))
+
+
+KINDS = {"few efficient": few_efficient, "correlated": correlated, "all efficient": all_efficient}
 
 
 def with_pareto(points: Floats) -> Bools:

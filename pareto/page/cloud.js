@@ -19,7 +19,7 @@ const spread = (values, more) => {
   return [low - rim, high + rim];
 };
 const xSpread = spread(xs, [...marks.map(mark => mark.x), ...cloud.budgets]);
-const ySpread = spread(ys, marks.map(mark => mark.y));
+const ySpread = spread(ys, [...marks.map(mark => mark.y), ...(cloud.band ?? []).slice(1).flat()]);
 for (let row = 0; row < count; row++) dropped += !drawable(row);
 
 function bitsOf(row) {
@@ -44,6 +44,7 @@ function drawCloud(context, width, height) {
   y = scale(...ySpread, box.bottom, box.top);
   axes(context, box, x, y, ...axisNames);
   drawPolicies(context);
+  if (cloud.band) drawBand(context, ...cloud.band);
   drawFrontier(context);
   for (const limit of [...cloud.budgets, ...(budget === null ? [] : [budget])]) {
     context.strokeStyle = colour("budget");
@@ -68,6 +69,17 @@ function drawPolicies(context) {
       if (drawable(row) && within(row) === inside)
         context.fillRect(x(xs[row]) - size / 2, y(ys[row]) - size / 2, size, size);
   }
+  context.globalAlpha = 1;
+}
+
+// Where the frontier on very many images may lie: a staircase of two heights.
+function drawBand(context, at, low, high) {
+  context.fillStyle = colour("front");
+  context.globalAlpha = 0.25;
+  at.forEach((from, place) => {
+    const width = x(at[place + 1] ?? from) - x(from);
+    context.fillRect(x(from), y(high[place]), width, y(low[place]) - y(high[place]));
+  });
   context.globalAlpha = 1;
 }
 
@@ -138,6 +150,7 @@ const behind = mark => mark.efficient ? "" : " (not on the frontier)";
 legend(byId("cloud"), [
   { name: `${words(count)} policies`, variable: "policy" },
   { name: `frontier (${words(cloud.front.length)})`, variable: "front", line: cloud.stairs },
+  ...(cloud.band ? [{ name: "shaded: where the frontier on many images may lie (90 %)" }] : []),
   ...(cloud.uniform.length ? [{ name: "□ uniform, with its bits" }] : []),
   ...marks.map(mark => ({ name: mark.label + behind(mark), variable: mark.variable })),
   { name: "budget, best within it", variable: "budget", line: true },

@@ -19,6 +19,7 @@ function show(policy) {
   byId("download").disabled = !policy.bits;
   byId("bits").hidden = !policy.bits;
   shownBits.redraw();
+  document.dispatchEvent(new Event("chosen"));  // a page may show more of it
 }
 
 // {layer: bits}, or, where the page knows which fields a policy file has, that file.

@@ -13,7 +13,8 @@ def row(memory: float, files: int) -> Row:
 
 def test_what_grows_is_named_and_what_is_made_room_for_at_first_is_not():
     assert grows([row(10, 3), row(100, 8), row(101, 9), row(104, 8)]) == []
-    assert grows([row(10, 3), row(100, 8), row(106, 9)]) == ["memory", "open files"]
+    assert grows([row(10, 3), row(100, 8), row(106, 11)]) == ["memory", "open files"]
+    assert grows([row(10, 3), row(100, 8), row(101, 10)]) == []
     assert grows([row(10, 3), row(100, 8)]) == []
 
 

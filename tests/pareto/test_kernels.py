@@ -1,4 +1,4 @@
-"""The fast paths that small sets never reach: filters, buckets, sweep and recursion on thousands of rows."""
+"""The fast paths that small sets never reach: windows, filters, buckets, sweep and recursion on thousands of rows."""
 
 from __future__ import annotations
 
@@ -61,17 +61,37 @@ def two_objectives(request, monkeypatch):
         monkeypatch.setattr("pareto._kernels_2d._BUCKET_ROWS", 2_000)
 
 
+@pytest.fixture(params=["window", "no window"])
+def window(request, monkeypatch):
+    """Both ways of beginning; without it, so many rows are needed."""
+    if request.param == "no window":
+        monkeypatch.setattr("pareto._window._ROWS", 0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_large_sets_of_two_objectives(kind, two_objectives):
+def test_large_sets_of_two_objectives(kind, two_objectives, window):
     equals_moocore(kind, 2, 30_000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("objectives", "rows"), [(3, 20_000), (4, 20_000)])
-def test_large_sets_of_more(kind, objectives, rows):
+@pytest.mark.parametrize(("objectives", "rows"), [(3, 20_000), (4, 20_000), (5, 6_000), (7, 3_000)])
+def test_large_sets_of_more(kind, objectives, rows, window):
     equals_moocore(kind, objectives, rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("objectives", [2, 3, 4, 6])
+def test_ranks_of_thousands_of_rows(kind, objectives):
+    points = KINDS[kind](1_500, objectives)
+    expected, left, number = np.full(len(points), -1), np.arange(len(points)), 0
+    while len(left):  # the front of what is left, again and again
+        efficient = is_efficient(points[left], sense=["min"] * objectives)
+        expected[left[efficient]] = number
+        left, number = left[~efficient], number + 1
+    np.testing.assert_array_equal(rank(points, sense=["min"] * objectives), expected)
 
 
 @pytest.mark.slow

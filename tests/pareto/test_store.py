@@ -69,6 +69,18 @@ def test_a_changed_campaign_is_refused_with_what_differs(tmp_path):
         assert len(store) == 1
 
 
+def test_a_name_that_both_have_is_no_hint():
+    from pareto._identity import differences
+
+    assert differences({"epochs": 0}, {"epochs": 1, "epochs_lr": 0.1}) == [
+        "epochs: stored 0, now 1",
+        "epochs_lr: not stored, given now as 0.1",
+    ]
+    assert differences({"tune_epochs": 1, "tune_lr": 0.1}, {"tune_epochs": 1}) == ["tune_lr: stored 0.1, not given now"]
+    (line,) = (found for found in differences({"sed": 1}, {"seed": 1}) if "stored 1" in found)
+    assert "did you mean 'seed'?" in line
+
+
 def test_nothing_of_a_refused_batch_is_kept(tmp_path):
     with open_store(tmp_path / "run.sqlite") as store:
         with pytest.raises(ValueError, match=r"accuracy is NaN for policy \{'conv': 2, 'fc1': 3, 'fc2': 5\}"):

@@ -134,10 +134,12 @@ class Groups:
 
     Attributes:
         wave: whether the wave is computed along with the rounding.
+        alone: whether each layer is rounded by itself and nothing is remembered: weights of which a process holds
+            parts are whole only while their own layer runs.
     """
 
     def __init__(self) -> None:
-        self.wave = False
+        self.wave = self.alone = False
         # whether quantised weights are read again after a backward pass: in the last step, in this one
         self._accumulates = self._read_again = False
         self._readers: dict[int, tuple[Reader, Tensor]] = {}  # by id: the layer and its weight when it was read last

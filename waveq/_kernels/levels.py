@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from waveq._boundaries import clip
+from waveq._kernels.sharded import is_sharded, largest
 from waveq.functional import Grid, frequency
 from waveq.layers import Outputs
 
@@ -130,7 +131,8 @@ class _OfOneLayer(Given):
 
     @property
     def reach(self) -> Tensor:
-        return self._squashed.abs().amax(self._across)
+        sizes = self._squashed.abs()
+        return largest(sizes) if is_sharded(sizes) else sizes.amax(self._across)
 
 
 def plain_given(

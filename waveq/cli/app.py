@@ -10,11 +10,27 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from waveq.cli import data, demo, explore, export, frontier, hardware, report, rtl, score, search, sensitivity, train
+from waveq._extras import missing_sentence
+from waveq.cli import (
+    codesign,
+    data,
+    demo,
+    explore,
+    export,
+    frontier,
+    hardware,
+    report,
+    rtl,
+    score,
+    search,
+    sensitivity,
+    sweep,
+    train,
+)
 from waveq.cli import enumerate as enumeration
 from waveq.cli.common import Interrupted, say
 
@@ -25,6 +41,8 @@ _BAD_INPUT_ERRORS = (ValueError, TypeError, FileNotFoundError, NotADirectoryErro
 # typer carries its own copy of click in some versions: the classes are reached through typer's public names
 _CLICK_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
+_SHAPES, _MEASURING = ("--workload", "--llm", "--input-shape"), ("train", "enumerate", "search", "sensitivity")
+
 app = typer.Typer(
     name="waveq",
     help="Learn the bits of every layer, price them on an accelerator, place them on the Pareto frontier.",
@@ -34,15 +52,36 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help is quicker, and pipes well
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"waveq {version('waveq')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Learn the bits of every layer, price them on an accelerator, place them on the Pareto frontier."""
+
+
 for verb in (
     demo,
     train,
+    sweep,
     score,
     hardware,
     explore,
     enumeration,
     frontier,
     search,
+    codesign,
     sensitivity,
     report,
     export,
@@ -97,6 +136,14 @@ def _usage_error(error: Any) -> int:
     if message.startswith("Usage:"):  # `waveq` alone asks for the help
         say(message)
         return BAD_INPUT
+    option = getattr(error, "option_name", None)
+    verb = getattr(getattr(error, "ctx", None), "info_name", None)
+    if option in _SHAPES and verb in _MEASURING:
+        say(
+            f"waveq {verb} {option}: accuracy needs a network that computes, and data; layer shapes have neither. Name "
+            "them with --model PACKAGE.MODULE:FACTORY --data PACKAGE.MODULE:LOADERS; waveq score prices shapes."
+        )
+        return BAD_INPUT
     message = message.rstrip(".?") + ("?" if message.endswith(("?", "?.")) else ".")
     where = error.ctx.command_path if getattr(error, "ctx", None) else "waveq"
     say(f"{message} See: {where} --help")
@@ -109,6 +156,9 @@ def _failure(error: Exception) -> int:
     if isinstance(error, _BAD_INPUT_ERRORS):
         say(_message(error))
         return BAD_INPUT
+    if sentence := missing_sentence(error):
+        say(sentence)
+        return FAILED
     say(f"{_message(error)} ({type(error).__name__}; WAVEQ_DEBUG=1 shows where)")
     return FAILED
 

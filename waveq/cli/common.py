@@ -6,7 +6,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,11 +112,13 @@ def say_progress(text: str) -> None:
 def warnings_as_lines() -> Iterator[None]:
     """Within, a warning is one line for people, not Python's two with a place in the source.
 
+    What libraries print (Ray does, where a node is lost) goes to standard error too: standard output is for results.
+
     Example:
         >>> with warnings_as_lines():
         ...     pass
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
         warnings.simplefilter("always", UserWarning)  # this project's own, whatever Python was told of others
         warnings.showwarning = lambda message, *_place: say(f"warning: {message}")
         yield

@@ -37,7 +37,7 @@ def demo(
 ) -> None:
     """Train a small network on handwritten digits, learn its bits, price them, evaluate every other policy, export it.
 
-    The data come with scikit-learn. The last step, RUN/model.onnx in ONNX Runtime, needs waveq[export].
+    The data come with waveq. The last step, RUN/model.onnx in ONNX Runtime, needs waveq[export].
     After Ctrl-C the same command goes on where it stopped.
     """
     from waveq.codesign.pipeline import codesign
@@ -76,6 +76,7 @@ def _deployed(design: CoDesign) -> Deployed | str:
 def demo_text(design: CoDesign) -> str:
     """What the demo prints of the pipeline."""
     from waveq.cli.train import result_text
+    from waveq.codesign.certainty import certainty_sentences
     from waveq.codesign.report import placement_sentence
 
     placed = design.placement.summary()
@@ -88,6 +89,7 @@ def demo_text(design: CoDesign) -> str:
             str(design.score),
             "",
             f"{placed['policies']:,} policies evaluated, {placed['frontier']} efficient. {placement_sentence(placed)}",
+            *certainty_sentences(placed["certainty"]),
             f"report and pictures: {design.report} ({total:.0f} s)",
         ]
     )

@@ -11,8 +11,8 @@ import typer
 
 from waveq.cli.common import (
     AsJson,
-    FinishedRun,
     Hardware,
+    Imports,
     Part,
     Quiet,
     RetryFailed,
@@ -23,6 +23,7 @@ from waveq.cli.common import (
     say,
     warnings_as_lines,
 )
+from waveq.cli.own_run import OwnData, OwnModel, OwnPolicy, RunOrNone, finished_run
 from waveq.cli.parsing import changed_protocol, check_numbers, for_engine, parse_bits
 
 if TYPE_CHECKING:
@@ -35,18 +36,22 @@ def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     app.command(
         "enumerate",
-        epilog="Example: waveq enumerate runs/demo --bits 2,3,4,8",
+        epilog="Example: waveq enumerate runs/demo --bits 2,3,4,8    "
+        "or: waveq enumerate --model my_models:net --data my_data:loaders",
         short_help="Accuracy and cost of every policy of a space; resumable.",
     )(enumerate_policies)
 
 
 def enumerate_policies(
-    run: FinishedRun,
+    run: RunOrNone = None,
     bits: Annotated[str, typer.Option(help="Bits that every layer may take.")] = "2,3,4,5,8",
     activation_bits: Annotated[
         str | None,
         typer.Option(help="Bits that the inputs of every layer may take too (default: they keep the run's)."),
     ] = None,
+    model: OwnModel = None,
+    data: OwnData = None,
+    policy: OwnPolicy = None,
     hardware: Hardware = "stripes",
     part: Part = None,
     finetune_epochs: TuningEpochs = None,
@@ -62,6 +67,7 @@ def enumerate_policies(
         bool, typer.Option("--replace", help="The run's policies.csv may lose policies that it has.")
     ] = False,
     export: Annotated[Path | None, typer.Option(help="Write the table here too, as .csv or .parquet.")] = None,
+    imports: Imports = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -79,6 +85,7 @@ def enumerate_policies(
     check_numbers({"sample": sample, "workers": workers})
     if export is not None:
         _check_export(export)
+    run = finished_run(run, model, data, policy, verb="enumerate", imports=imports)
     trained = TrainedRun(run)
     options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     usual = STORE if activation_bits is None else INPUTS_STORE
@@ -107,8 +114,11 @@ def enumerate_policies(
         f"{frame['energy_pj'].min() / 1e6:.4g} to {frame['energy_pj'].max() / 1e6:.4g} µJ\n"
         f"written to {run / TABLE}; next: waveq frontier {shlex.quote(str(run))}"
     )
-    data = {"run": str(run), "policies": len(frame), "table": str(run / TABLE), "best": best.to_dict()}
-    emit(text, data, as_json=as_json)
+    emit(
+        text,
+        {"run": str(run), "policies": len(frame), "table": str(run / TABLE), "best": best.to_dict()},
+        as_json=as_json,
+    )
 
 
 def _check_export(path: Path) -> None:

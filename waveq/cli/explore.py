@@ -7,16 +7,22 @@ from typing import Annotated
 import typer
 
 from waveq.cli.common import AsJson, Imports, Run, aligned, cell, emit, say
+from waveq.cli.grouped import GroupedCommand
 from waveq.cli.parsing import check_numbers, parse_grid, parse_sense
 from waveq.cli.workload import (
     ActivationBits,
     DefaultBits,
+    GroupSize,
     InChannels,
     InputShape,
     InputSize,
+    Llm,
+    LlmContext,
+    LlmPhase,
     ModelName,
     Network,
     NumClasses,
+    OwnShapes,
     WorkloadFile,
     priced_policy,
     read_activation_bits,
@@ -32,6 +38,7 @@ def register(app: typer.Typer) -> None:
         "explore",
         epilog="Example: waveq explore runs/demo --grid tiles=1,4,16 --grid rows=8,16",
         short_help="A policy on many machines: cycles, energy, area.",
+        cls=GroupedCommand,
     )(explore)
 
 
@@ -42,7 +49,12 @@ def explore(
     in_channels: InChannels = None,
     num_classes: NumClasses = None,
     input_shape: InputShape = None,
+    data: OwnShapes = None,
     workload: WorkloadFile = None,
+    llm: Llm = None,
+    phase: LlmPhase = None,
+    context: LlmContext = None,
+    group_size: GroupSize = None,
     activation_bits: ActivationBits = None,
     default_bits: DefaultBits = None,
     grid: Annotated[
@@ -71,7 +83,22 @@ def explore(
     import_modules(imports)
     chosen = parse_sense(sense)
     streamed = None if activation_bits is None else read_activation_bits(activation_bits)
-    network = Network(model, workload, input_size, in_channels, num_classes, input_shape)
+    # sequences of a language model are part of its workload: they share weights and have a cache each
+    sequences, batch = (batch, 1) if llm is not None else (None, batch)
+    network = Network(
+        model,
+        workload,
+        input_size,
+        in_channels,
+        num_classes,
+        input_shape,
+        llm,
+        phase,
+        context,
+        group_size,
+        sequences,
+        data,
+    )
     priced = priced_policy(policy, network)
     frame = explore_machines(
         priced.layers,
@@ -96,5 +123,5 @@ def explore(
         columns, [[cell(value, digits=4) for value in row] for row in front[columns].to_numpy(dtype=object).tolist()]
     )
     text = f"{len(frame)} machines, {len(front)} efficient ({sense}):\n\n{table}\n\n{AREA_NOTE}"
-    data = {"machines": len(frame), "efficient": front.to_dict("records"), "note": AREA_NOTE, "run": str(folder)}
-    emit(text, data, as_json=as_json)
+    told = {"machines": len(frame), "efficient": front.to_dict("records"), "note": AREA_NOTE, "run": str(folder)}
+    emit(text, told, as_json=as_json)

@@ -14,9 +14,11 @@ from waveq.cli.parsing import parse_sense
 if TYPE_CHECKING:
     import pandas as pd
 
+    from waveq.codesign.certainty import Certainty
     from waveq.policy import Policy
 
-_OF_A_TABLE, _OF_A_CAMPAIGN = "accuracy=max,energy_pj=min", "accuracy=max,mean_bits=min"
+_COST = "mean_bits"  # of a campaign
+_OF_A_TABLE, _OF_A_CAMPAIGN = "accuracy=max,energy_pj=min", f"accuracy=max,{_COST}=min"
 __all__ = ["efficient_of", "front_table", "frontier", "register"]
 
 
@@ -45,8 +47,9 @@ def frontier(
 ) -> None:
     """The policies that no other one beats, as a table and a picture, with the learned policy marked."""
     from waveq._files import whole
+    from waveq.codesign.certainty import band_of, certainty_sentences
     from waveq.codesign.frames import write_frame
-    from waveq.codesign.pictures import frontier_figure, readable, save_figure
+    from waveq.codesign.pictures import frontier_figure, readable, save_figure, scaled_band
     from waveq.codesign.placement import FRONT, PLACED, SENSE, TABLE, own_bits, place_run
     from waveq.codesign.report import OWN_LABEL, placement_sentence
     from waveq.codesign.space import read_table
@@ -55,6 +58,11 @@ def frontier(
     from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 
+    if source.suffix == ".json":
+        raise ValueError(
+            f"{source} is no table of policies; give a run folder, .csv, .parquet or .sqlite, and mark a policy with "
+            f"--policy {source}"
+        )
     is_run = source.is_dir()
     table = source / TABLE if is_run else source
     folder = out or (source if is_run else source.parent)
@@ -72,24 +80,42 @@ def frontier(
     _check_drawn(table, frame, front, drawn)
     lines = [front_table(front), f"{len(front)} of {len(frame):,} policies are efficient"]
     data: dict[str, Any] = {"policies": len(frame), "frontier": front.to_dict("records"), "sense": chosen}
+    band = None
     with alone_in_runs(folder):
-        figure = frontier_figure(frame, **drawn)
         if places:
-            placed = place_run(TrainedRun(source), frame, folder).summary()
-            lines.append(placement_sentence(placed))
-            data["placement"] = placed
+            placement = place_run(TrainedRun(source), frame, folder)
+            placed, band = placement.summary(), band_of(placement.front, "energy_pj")
+            lines[0] = front_table(placement.front)
+            lines += [placement_sentence(placed), *certainty_sentences(placed["certainty"])]
+            data |= {"placement": placed, "frontier": placement.front.to_dict("records")}
         else:
-            write_frame(folder / FRONT, front)
-        save_figure(figure, folder / "frontier.png")
+            sure = _certainty(table, frame, front, chosen)
+            told = front if sure is None or sure.front is None else sure.front
+            write_frame(folder / FRONT, told)
+            if sure is not None:
+                lines[0], band = front_table(told), band_of(told, _COST)
+                lines += certainty_sentences(sure.told)
+                data |= {"certainty": sure.told, "frontier": told.to_dict("records")}
+        save_figure(frontier_figure(frame, **drawn, band=band), folder / "frontier.png")
         if html:
             from pareto import plot_html
 
             shown, senses, limits = readable(frame, chosen, budget or ())
-            drawn |= {"sense": senses, "budgets": limits}
+            drawn |= {"sense": senses, "budgets": limits, "band": scaled_band(band, frame, chosen)}
             with whole(folder / "frontier.html") as draft:
                 plot_html(shown, shown.loc[front.index], draft, title=f"Policies of {source.name}", **drawn)
     lines.append(f"written to {folder}: {', '.join(names)}")
     emit("\n".join(lines), data, as_json=as_json)
+
+
+def _certainty(path: Path, frame: pd.DataFrame, front: pd.DataFrame, sense: Mapping[str, str]) -> Certainty | None:
+    """How sure the frontier of a campaign is; None for other tables, which do not know of images."""
+    from waveq.codesign.certainty import certainty_of
+    from waveq.codesign.tables import is_campaign
+
+    if not is_campaign(path) or sense != {"accuracy": "max", _COST: "min"}:
+        return None
+    return certainty_of(path, frame, front, list(frame.attrs["layers"]), _COST, None)
 
 
 def _policy_beside(table: Path) -> Policy | None:

@@ -127,7 +127,10 @@ def changed_protocol(base: Protocol | None, part: str | None, epochs: int | None
 
     given = {"part": part, "finetune_epochs": epochs, "finetune_lr": rate}
     said = {name: value for name, value in given.items() if value is not None}
-    return Protocol.from_dict({**(base or Protocol()).to_dict(), **said})
+    changed = Protocol.from_dict({**(base or Protocol()).to_dict(), **said})
+    if rate is not None and not changed.finetune_epochs:
+        raise ValueError("--finetune-lr says nothing without fine-tuning: add --finetune-epochs or leave it out")
+    return changed
 
 
 def for_engine(engine: str, options: dict[str, Any]) -> dict[str, Any]:

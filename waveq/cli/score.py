@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from waveq.cli.common import AsJson, Hardware, Imports, Run, emit, say
+from waveq.cli.grouped import GroupedCommand
 from waveq.cli.parsing import check_numbers, parse_bits
 from waveq.cli.workload import (
     ActivationBits,
@@ -22,6 +24,7 @@ from waveq.cli.workload import (
     ModelName,
     Network,
     NumClasses,
+    OwnShapes,
     WorkloadFile,
     captured,
     priced_policy,
@@ -40,6 +43,7 @@ def register(app: typer.Typer) -> None:
         "or: waveq score 4 --llm llama-7b --phase decode    "
         "or: waveq score runs/demo --hardware pragmatic --activations validation",
         short_help="Cycles and energy of a policy, layer by layer.",
+        cls=GroupedCommand,
     )(score)
 
 
@@ -50,6 +54,7 @@ def score(
     in_channels: InChannels = None,
     num_classes: NumClasses = None,
     input_shape: InputShape = None,
+    data: OwnShapes = None,
     workload: WorkloadFile = None,
     llm: Llm = None,
     phase: LlmPhase = None,
@@ -64,8 +69,8 @@ def score(
         str | None,
         typer.Option(
             help="Price what real inputs need, for --hardware whose cycles depend on values (dynamic_stripes, loom, "
-            "pragmatic, laconic): validation, test or train images of a run; of --model a .npy file, samples first, or "
-            "inputs, if its factory gives them."
+            "pragmatic, laconic): validation, test or train images of a run; of --model the same "
+            "of its --data, a .npy file, samples first, or inputs, if its factory gives them."
         ),
     ] = None,
     images: Annotated[int, typer.Option(help="Of --activations: so many of them, from the first on.")] = 8,
@@ -88,7 +93,7 @@ def score(
     from stripes_sim import load_hardware
     from stripes_sim.exports import FORMATS, export_workload
     from waveq._names import check_choice
-    from waveq.codesign.pipeline import save_score
+    from waveq.codesign.pipeline import record_score, save_score
     from waveq.codesign.score import result_data
     from waveq.train.lock import alone_in_runs
 
@@ -105,7 +110,18 @@ def score(
     # sequences of a language model are part of its workload: they share weights and have a cache each
     sequences, batch = (batch, 1) if llm is not None else (None, batch)
     network = Network(
-        model, workload, input_size, in_channels, num_classes, input_shape, llm, phase, context, group_size, sequences
+        model,
+        workload,
+        input_size,
+        in_channels,
+        num_classes,
+        input_shape,
+        llm,
+        phase,
+        context,
+        group_size,
+        sequences,
+        data,
     )
     priced = priced_policy(policy, network)
     inputs = priced.activation_bits if streamed is None else streamed
@@ -126,15 +142,17 @@ def score(
     folder = run or priced.folder("score")
     with alone_in_runs(folder):
         written = save_score(result, folder, breakdown=breakdown, roofline=roofline, ceilings=roofs)
+        if Path(policy).resolve() == folder.resolve():  # else they are of another policy than the run's
+            record_score(folder, written)
         say(f"written to {folder}: {', '.join(written)}")
         for target in export or ():
             exported = export_workload(result, folder / target, to=target)
             left = f" (without {', '.join(exported.left_out)}: no products)" if exported.left_out else ""
             say(f"written to {exported.folder}: {len(exported.files)} files{left}")
-    text, data = result.table(breakdown=breakdown), {**result_data(result), "run": str(folder)}
+    text, told = result.table(breakdown=breakdown), {**result_data(result), "run": str(folder)}
     if activations is not None:
-        data["values"] = {"of": activations, "samples": found.samples}
+        told["values"] = {"of": activations, "samples": found.samples}
     if llm is not None:
-        data["tokens_per_s"] = network.new_tokens / result.seconds
-        text += f"\n{data['tokens_per_s']:,.4g} tokens per second, most cycles wait for: {result.bound}"
-    emit(text, data, as_json=as_json)
+        told["tokens_per_s"] = network.new_tokens / result.seconds
+        text += f"\n{told['tokens_per_s']:,.4g} tokens per second, most cycles wait for: {result.bound}"
+    emit(text, told, as_json=as_json)

@@ -10,8 +10,8 @@ import typer
 
 from waveq.cli.common import (
     AsJson,
-    FinishedRun,
     Hardware,
+    Imports,
     Part,
     Quiet,
     RetryFailed,
@@ -22,6 +22,7 @@ from waveq.cli.common import (
     warnings_as_lines,
 )
 from waveq.cli.frontier import front_table
+from waveq.cli.own_run import OwnData, OwnModel, OwnPolicy, RunOrNone, finished_run
 from waveq.cli.parsing import changed_protocol, check_numbers, for_engine, parse_bits
 
 __all__ = ["register", "search"]
@@ -37,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 def search(
-    run: FinishedRun,
+    run: RunOrNone = None,
     evaluations: Annotated[int, typer.Option(help="Policies measured in the end, earlier ones included.")] = 300,
     bits: Annotated[str, typer.Option(help="Bits that every layer may take.")] = "2,3,4,5,8",
     objective: Annotated[
@@ -46,6 +47,9 @@ def search(
     floor: Annotated[
         float | None, typer.Option(help="Accuracy (percent) below which a policy is of no interest (default: none).")
     ] = None,
+    model: OwnModel = None,
+    data: OwnData = None,
+    policy: OwnPolicy = None,
     hardware: Hardware = "stripes",
     part: Part = None,
     finetune_epochs: TuningEpochs = None,
@@ -56,6 +60,7 @@ def search(
     engine: Annotated[str, typer.Option(help="serial, processes (this machine) or ray (a cluster).")] = "serial",
     workers: Annotated[int | None, typer.Option(help="Processes, or Ray actors (default: one a core).")] = None,
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
+    imports: Imports = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -66,6 +71,7 @@ def search(
     first.
     """
     from stripes_sim import load_hardware
+    from waveq.codesign.certainty import band_of, certainty_sentences
     from waveq.codesign.pictures import frontier_figure, save_figure
     from waveq.codesign.placement import own_bits
     from waveq.codesign.report import OWN_LABEL, placement_sentence
@@ -75,6 +81,7 @@ def search(
     from waveq.train.trained_run import TrainedRun
 
     check_numbers({"evaluations": evaluations, "workers": workers})
+    run = finished_run(run, model, data, policy, verb="search", imports=imports)
     trained = TrainedRun(run)
     options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     hint = f"What was evaluated is in {store or run / STORE}; the same command goes on from there."
@@ -96,21 +103,23 @@ def search(
         )
         sense = {"accuracy": "max", objective: "min"}
         own = own_bits(trained.policy, frame.columns)
-        figure = frontier_figure(frame, sense=sense, mark={OWN_LABEL: own}, layers=list(own))
+        band = None if placement is None else band_of(placement.front, objective)
+        figure = frontier_figure(frame, sense=sense, mark={OWN_LABEL: own}, layers=list(own), band=band)
         save_figure(figure, run / "search.png")
     lines = [front_table(front), f"{len(front)} of {len(frame):,} measured policies are efficient"]
-    data: dict[str, Any] = {
+    told: dict[str, Any] = {
         "run": str(run),
         "policies": len(frame),
         "frontier": front.to_dict("records"),
         "sense": sense,
     }
     if placement is not None:
-        lines.append(placement_sentence(placement.summary()))
-        data["placement"] = placement.summary()
+        placed = placement.summary()
+        lines += [placement_sentence(placed), *certainty_sentences(placed["certainty"])]
+        told["placement"] = placed
     if len(frame) > evaluations:
         more = f"--evaluations {len(frame) + evaluations}"
         lines.append(f"nothing was measured: {store or run / STORE} held as many before; {more} adds {evaluations}")
     table = run / FOUND
     lines.append(f"written to {table} and {run / 'search.png'}; next: waveq frontier {shlex.quote(str(table))}")
-    emit("\n".join(lines), data, as_json=as_json)
+    emit("\n".join(lines), told, as_json=as_json)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from waveq.cli.common import AsJson, FinishedRun, Part, TuningEpochs, TuningRate, aligned, emit, say
+from waveq.cli.common import AsJson, Imports, Part, TuningEpochs, TuningRate, aligned, emit, say
+from waveq.cli.own_run import OwnData, OwnModel, OwnPolicy, RunOrNone, finished_run
 from waveq.cli.parsing import changed_protocol, parse_integers
 
 __all__ = ["register", "sensitivity"]
@@ -22,11 +23,15 @@ def register(app: typer.Typer) -> None:
 
 
 def sensitivity(
-    run: FinishedRun,
+    run: RunOrNone = None,
+    model: OwnModel = None,
+    data: OwnData = None,
+    policy: OwnPolicy = None,
     part: Part = None,
     finetune_epochs: TuningEpochs = None,
     finetune_lr: TuningRate = None,
     steps: Annotated[str, typer.Option(help="Changes of one layer's bits.")] = "-1,1",
+    imports: Imports = None,
     as_json: AsJson = False,
 ) -> None:
     """Change one layer's bits at a time and measure the accuracy again; standard errors by paired bootstrap.
@@ -39,6 +44,7 @@ def sensitivity(
     from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 
+    run = finished_run(run, model, data, policy, verb="sensitivity", imports=imports)
     trained = TrainedRun(run)
     protocol = changed_protocol(run_protocol(trained), part, finetune_epochs, finetune_lr)
     with alone_in_runs(run):

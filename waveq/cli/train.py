@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from waveq.cli.common import AsJson, DataDir, Imports, Quiet, Run, aligned, emit, resumable, say, say_progress
+from waveq.cli.grouped import GroupedCommand
 from waveq.method.options import option_help, option_names
 from waveq.train.result import share_sentence
-from waveq.train.user_modules import import_modules
+from waveq.train.user_modules import import_modules, is_own, user_object
 
 if TYPE_CHECKING:
     from waveq.train.config import TrainConfig
@@ -25,79 +27,150 @@ _EXAMPLE = "Example: waveq train --dataset fashion-mnist --model simplenet5 --ta
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("train", epilog=_EXAMPLE, short_help="Learn a policy: float network, bits, final network.")(train)
+    app.command(
+        "train", epilog=_EXAMPLE, short_help="Learn a policy: float network, bits, final network.", cls=GroupedCommand
+    )(train)
 
 
-def _option(name: str) -> Any:
-    return typer.Option(help=option_help(name))
+_WHAT, _BITS, _METHOD, _STEPS = "What is trained", "Bits", "Method", "Steps"
+_CHOICES = {
+    "quantizer": "dorefa, wrpn, midrise, pact, lsq, lqnets, dsq or ttq (default lsq), or one of yours",
+    "activation_quantizer": "dorefa, range, pact, lsq, lqnets or dsq",
+}
+"""Written out, so that help need not import the methods; a test holds them to the registry."""
+
+
+def _option(name: str, group: str) -> Any:
+    told, choices = option_help(name), _CHOICES.get(name)
+    return typer.Option(help=told if choices is None else f"{told.rstrip('.')}: {choices}.", rich_help_panel=group)
 
 
 def train(
     recipe: Annotated[
-        str | None, typer.Option(help="A shipped recipe, or a TOML or JSON file (RUN/config.json).")
+        str | None,
+        typer.Option(help="A shipped recipe, or a TOML or JSON file (RUN/config.json).", rich_help_panel=_WHAT),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A network of the zoo.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="A data set; see: waveq data")] = None,
-    bits: Annotated[str | None, typer.Option(help='"learn", one number for all layers, or a policy file.')] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A network of the zoo, or PACKAGE.MODULE:FACTORY, a function that gives yours.", rich_help_panel=_WHAT
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset",
+            "--data",
+            help="A data set (see: waveq data), or PACKAGE.MODULE:LOADERS, a function that gives yours: train, "
+            "validation and test loaders, or a LightningDataModule.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Float weights to start from: a file, or a run folder.", rich_help_panel=_WHAT)
+    ] = None,
+    pretrain_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of float training.", rich_help_panel=_WHAT)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs with WaveQ, the search for bits included.", rich_help_panel=_WHAT)
+    ] = None,
+    finetune_epochs: Annotated[
+        int | None, typer.Option(help="Epochs with the bits fixed, afterwards.", rich_help_panel=_WHAT)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Initial weights, order of the data, crops.", rich_help_panel=_WHAT)
+    ] = None,
+    bits: Annotated[
+        str | None, typer.Option(help='"learn", one number for all layers, or a policy file.', rich_help_panel=_BITS)
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(
-            help="Budget of learned bits: mean_bits=3.5, or a share of the 8-bit cost: bitops=0.3, energy_pj=0.4"
+            help="Budget of learned bits: mean_bits=3.5, or a share of the 8-bit cost: bitops=0.3, energy_pj=0.4",
+            rich_help_panel=_BITS,
         ),
     ] = None,
     hardware: Annotated[
-        str | None, typer.Option(help="Weigh every layer's bits by their cost on this accelerator; see: waveq hardware")
+        str | None,
+        typer.Option(
+            help="Weigh every layer's bits by their cost on this accelerator; see: waveq hardware",
+            rich_help_panel=_BITS,
+        ),
     ] = None,
     objective: Annotated[
-        str | None, typer.Option(help="The cost that --hardware weighs by (default: the target's, else energy_pj).")
+        str | None,
+        typer.Option(
+            help="The cost that --hardware weighs by (default: the target's, else energy_pj).", rich_help_panel=_BITS
+        ),
     ] = None,
-    quantizer: Annotated[str | None, _option("quantizer")] = None,
-    scale: Annotated[str | None, _option("scale")] = None,
-    granularity: Annotated[str | None, _option("granularity")] = None,
-    preset: Annotated[str | None, _option("preset")] = None,
-    schedule: Annotated[str | None, _option("schedule")] = None,
-    forward: Annotated[str | None, _option("forward")] = None,
-    freezing: Annotated[str | None, _option("freezing")] = None,
-    activation_bits: Annotated[str | None, _option("activation_bits")] = None,
-    activation_quantizer: Annotated[str | None, _option("activation_quantizer")] = None,
-    skip: Annotated[list[str] | None, typer.Option(help="Layer or pattern left in floating point; repeatable.")] = None,
+    first_last: Annotated[int | None, _option("first_last", _BITS)] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(help="Layer or pattern left in floating point; repeatable.", rich_help_panel=_BITS),
+    ] = None,
     also: Annotated[
-        list[str] | None, typer.Option(help="Embedding, stacked experts or pattern quantised as well; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="Embedding, stacked experts or pattern quantised as well; repeatable.", rich_help_panel=_BITS
+        ),
     ] = None,
-    first_last: Annotated[int | None, _option("first_last")] = None,
-    lambda_w: Annotated[float | None, _option("lambda_w")] = None,
-    lambda_beta: Annotated[float | None, _option("lambda_beta")] = None,
-    start_bits: Annotated[float | None, _option("start_bits")] = None,
-    pretrain_epochs: Annotated[int | None, typer.Option(help="Epochs of float training.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs with WaveQ, the search for bits included.")] = None,
+    start_bits: Annotated[float | None, _option("start_bits", _BITS)] = None,
     rewind: Annotated[
         bool | None,
         typer.Option(
             "--rewind/--no-rewind",
             help="Learn bits in a short search, then train the float weights with them (default with preset "
             "recommended); or both in one run.",
+            rich_help_panel=_BITS,
         ),
     ] = None,
-    search_share: Annotated[float | None, typer.Option(help="The search's share of --epochs (default 0.2).")] = None,
-    finetune_epochs: Annotated[int | None, typer.Option(help="Epochs with the bits fixed, afterwards.")] = None,
+    search_share: Annotated[
+        float | None, typer.Option(help="The search's share of --epochs (default 0.2).", rich_help_panel=_BITS)
+    ] = None,
+    activation_bits: Annotated[str | None, _option("activation_bits", _BITS)] = None,
+    preset: Annotated[str | None, _option("preset", _METHOD)] = None,
+    quantizer: Annotated[str | None, _option("quantizer", _METHOD)] = None,
+    scale: Annotated[str | None, _option("scale", _METHOD)] = None,
+    granularity: Annotated[str | None, _option("granularity", _METHOD)] = None,
+    schedule: Annotated[str | None, _option("schedule", _METHOD)] = None,
+    forward: Annotated[str | None, _option("forward", _METHOD)] = None,
+    freezing: Annotated[str | None, _option("freezing", _METHOD)] = None,
+    activation_quantizer: Annotated[str | None, _option("activation_quantizer", _METHOD)] = None,
+    lambda_w: Annotated[float | None, _option("lambda_w", _METHOD)] = None,
+    lambda_beta: Annotated[float | None, _option("lambda_beta", _METHOD)] = None,
     distill: Annotated[
-        bool | None, typer.Option("--distill", help="Let the float network teach the quantised one.")
+        bool | None,
+        typer.Option("--distill", help="Let the float network teach the quantised one.", rich_help_panel=_METHOD),
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of the WaveQ stage.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images of a step, over all processes.")] = None,
-    init: Annotated[Path | None, typer.Option(help="Float weights to start from: a file, or a run folder.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Initial weights, order of the data, crops.")] = None,
-    precision: Annotated[str | None, typer.Option(help="32, bf16 or 64.")] = None,
-    devices: Annotated[int | None, typer.Option(help="Processes (DDP), one for each device.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of one process.")] = None,
-    download: Annotated[bool | None, typer.Option("--download", help="Download what is not there.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of the WaveQ stage.", rich_help_panel=_STEPS)] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images of a step, over all processes.", rich_help_panel=_STEPS)
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="32, bf16 or 64.", rich_help_panel=_STEPS)] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="Processes (DDP) of a machine, one for each device.", rich_help_panel=_STEPS)
+    ] = None,
+    num_nodes: Annotated[
+        int | None,
+        typer.Option(help="Machines; torchrun, SLURM or Kubeflow start the processes on them.", rich_help_panel=_STEPS),
+    ] = None,
+    max_restarts: Annotated[
+        int | None,
+        typer.Option(
+            help="How often a failed process is started again, from the last checkpoint.", rich_help_panel=_STEPS
+        ),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of one process.", rich_help_panel=_STEPS)] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other field of the recipe, as NAME=VALUE; repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="Any other field of the recipe, as NAME=VALUE; repeatable.", rich_help_panel=_STEPS),
     ] = None,
+    run: Run = None,
     resume: Annotated[bool, typer.Option(help="Go on where the run folder stopped; --no-resume refuses one.")] = True,
     data_dir: DataDir = None,
+    download: Annotated[bool | None, typer.Option("--download", help="Download what is not there.")] = None,
     imports: Imports = None,
-    run: Run = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -110,7 +183,7 @@ def train(
     import_modules(imports)  # before anything that they register is looked up
     from waveq.train.config import TrainConfig
 
-    budget = None if target is None else _number_by_name("--target", target)
+    budget = None if target is None else _budget(target)
     given |= {"target": budget, "run_dir": run}
     changes = {name: given[name] for name in TrainConfig.model_fields if given.get(name) not in (None, [])}
     silent = quiet or as_json
@@ -128,11 +201,13 @@ def train(
         raise ValueError(
             f"--target {target} is a share of what 8 bits cost: say on which accelerator, --hardware stripes"
         )
+    from waveq.train.ranks import find_ranks
     from waveq.train.run import train as train_run
 
     with resumable(f"Everything is in {config.folder}, and the same command goes on from there."):
         result = train_run(config, say=_nothing if silent else say_progress)
-    emit(result_text(result), result.to_dict(), as_json=as_json)
+    if find_ranks(config).leads:  # of several processes one speaks
+        emit(result_text(result), result.to_dict(), as_json=as_json)
 
 
 option_names(
@@ -153,7 +228,12 @@ def _config(recipe: str | None, changes: dict[str, Any]) -> TrainConfig:
     from waveq.train.config import load_recipe, parse_config
 
     name = recipe or _shipped_recipe(changes.get("model"), changes.get("dataset"))
-    return parse_config(changes, where="waveq train") if name is None else load_recipe(name, **changes)
+    if name is not None:
+        return load_recipe(name, **changes)
+    config = parse_config(changes, where="waveq train")
+    if not (config.pretrain_epochs or config.init):
+        say("no shipped recipe fits: defaults, and no float training before (--pretrain-epochs, --init)")
+    return config
 
 
 def _shipped_recipe(model: str | None, dataset: str | None) -> str | None:
@@ -162,8 +242,10 @@ def _shipped_recipe(model: str | None, dataset: str | None) -> str | None:
     from waveq.zoo import network
     from waveq.zoo.datasets.data import source
 
-    want_model = None if model is None else network(model).name
-    want_data = None if dataset is None else source(dataset).name
+    want_model = None if model is None else model if is_own(model) else network(model).name
+    want_data = None if dataset is None else dataset if is_own(dataset) else source(dataset).name
+    for name in filter(is_own, filter(None, (want_model, want_data))):
+        user_object(name)  # before anything is said of recipes
     if want_model is None and want_data is None:
         want_model, want_data = TrainConfig().model, TrainConfig().dataset
     fitting = []
@@ -177,18 +259,31 @@ def _shipped_recipe(model: str | None, dataset: str | None) -> str | None:
         raise ValueError(f"several recipes fit: {', '.join(fitting)}; choose one with --recipe, or give --model too")
     if want_model is None or want_data is None:
         raise ValueError("no shipped recipe fits; give both --model and --dataset")
-    say("no shipped recipe fits; training with the defaults (give --pretrain-epochs for a float network to start from)")
     return None
 
 
-def _number_by_name(option: str, text: str) -> dict[str, float]:
-    name, sign, number = text.partition("=")
+def _budget(text: str) -> dict[str, float]:
+    """A target, NAME=NUMBER; what it may be is known before hours of float training."""
+    from stripes_sim.cost import OBJECTIVES
+    from waveq._names import check_choice
+
+    name, sign, number = (part.strip() for part in text.partition("="))
     try:
-        if not sign:
-            raise ValueError
-        return {name.strip(): float(number)}
+        limit = float(number) if sign else math.nan
     except ValueError:
-        raise ValueError(f"{option} must be NAME=NUMBER, such as mean_bits=3.5, not {text!r}") from None
+        limit = math.nan
+    if not math.isfinite(limit):
+        raise ValueError(f"--target must be NAME=NUMBER, such as mean_bits=3.5, not {text!r}")
+    check_choice("--target", name, ("mean_bits", "bitops", *OBJECTIVES))
+    least, most = (1, 9) if name == "mean_bits" else (0, 1)
+    if not (least <= limit <= most and limit > 0):
+        what = (
+            "total bits, from 1 to 9"
+            if name == "mean_bits"
+            else "a share of the cost at 8 bits, more than 0 and at most 1"
+        )
+        raise ValueError(f"--target {name} must be {what}, but it is {number}")
+    return {name: limit}
 
 
 def _settings(pairs: list[str]) -> dict[str, str]:

@@ -11,10 +11,13 @@ import typer
 
 from waveq._reading import read_json, read_object
 from waveq.cli.parsing import check_numbers, parse_shapes
-from waveq.train.user_modules import user_object
+from waveq.train.user_modules import user_call
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from stripes_sim import Captured, LayerShape
+    from waveq.zoo.datasets.data import Dataset
 
 __all__ = [
     "ActivationBits",
@@ -30,6 +33,7 @@ __all__ = [
     "ModelName",
     "Network",
     "NumClasses",
+    "OwnShapes",
     "PricedPolicy",
     "WorkloadFile",
     "captured",
@@ -38,30 +42,63 @@ __all__ = [
 ]
 
 
+_NETWORK = "The network, where the policy is no run folder"
 ModelName = Annotated[
     str | None,
     typer.Option(
         "--model",
         help="Network that a policy file or number is for: a name of the zoo, or PACKAGE.MODULE:FACTORY of yours.",
+        rich_help_panel=_NETWORK,
     ),
 ]
 WorkloadFile = Annotated[
-    Path | None, typer.Option("--workload", help="Layer shapes from a CSV, JSON or ONNX file instead of --model.")
+    Path | None,
+    typer.Option(
+        "--workload", help="Layer shapes from a CSV, JSON or ONNX file instead of --model.", rich_help_panel=_NETWORK
+    ),
 ]
-InputSize = Annotated[int | None, typer.Option("--input-size", help="Side of its images in pixels.")]
-InChannels = Annotated[int | None, typer.Option("--in-channels", help="Channels of its images.")]
-NumClasses = Annotated[int | None, typer.Option("--num-classes", help="Its classes.")]
+InputSize = Annotated[
+    int | None, typer.Option("--input-size", help="Side of its images in pixels.", rich_help_panel=_NETWORK)
+]
+InChannels = Annotated[
+    int | None, typer.Option("--in-channels", help="Channels of its images.", rich_help_panel=_NETWORK)
+]
+NumClasses = Annotated[int | None, typer.Option("--num-classes", help="Its classes.", rich_help_panel=_NETWORK)]
 InputShape = Annotated[
     list[str] | None,
-    typer.Option("--input-shape", help="Of a model of yours, such as 3x224x224; repeatable, one for each input."),
+    typer.Option(
+        "--input-shape",
+        help="Of a model of yours, such as 3x224x224; repeatable, one for each input.",
+        rich_help_panel=_NETWORK,
+    ),
+]
+OwnShapes = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="PACKAGE.MODULE:LOADERS, data that a model of yours takes, instead of --input-shape (waveq train).",
+        rich_help_panel=_NETWORK,
+    ),
 ]
 Llm = Annotated[
     str | None,
-    typer.Option("--llm", help="A language model instead of --model: llama-7b, mixtral-8x7b, ..., or its config.json."),
+    typer.Option(
+        "--llm",
+        help="A language model instead of --model: llama-7b, mixtral-8x7b, ..., or its config.json.",
+        rich_help_panel=_NETWORK,
+    ),
 ]
-LlmPhase = Annotated[str | None, typer.Option("--phase", help="Of --llm: decode (one token, the default) or prefill.")]
-LlmContext = Annotated[int | None, typer.Option("--context", help="Tokens of --llm that are attended to (4096).")]
-GroupSize = Annotated[int | None, typer.Option("--group-size", help="Weights of --llm that share a 16-bit scale.")]
+LlmPhase = Annotated[
+    str | None,
+    typer.Option("--phase", help="Of --llm: decode (one token, the default) or prefill.", rich_help_panel=_NETWORK),
+]
+LlmContext = Annotated[
+    int | None, typer.Option("--context", help="Tokens of --llm that are attended to (4096).", rich_help_panel=_NETWORK)
+]
+GroupSize = Annotated[
+    int | None,
+    typer.Option("--group-size", help="Weights of --llm that share a 16-bit scale.", rich_help_panel=_NETWORK),
+]
 CacheBits = Annotated[
     int | None, typer.Option("--cache-bits", help="Bits of the cache of --llm (default: its inputs').")
 ]
@@ -92,6 +129,7 @@ class Network(NamedTuple):
     context: int | None = None
     group_size: int | None = None
     batch: int | None = None
+    data: str | None = None
 
     def layers(self) -> list[LayerShape]:
         """Its workload.
@@ -108,8 +146,9 @@ class Network(NamedTuple):
                 raise ValueError(f"--{option.replace('_', '-')} is for --llm: leave it out")
         shapes = parse_shapes(self.input_shape)
         factory = self.model is not None and ":" in self.model
-        for option, value in {**sizes, "input_shape": self.input_shape}.items():
-            if value is not None and (self.model is None or factory == (option != "input_shape")):
+        own = {"input_shape": self.input_shape, "data": self.data}
+        for option, value in {**sizes, **own}.items():
+            if value is not None and (self.model is None or factory == (option not in own)):
                 raise ValueError(f"--{option.replace('_', '-')} says nothing of {self.title}: leave it out")
         if self.workload is not None:
             from stripes_sim import read_workload
@@ -117,7 +156,21 @@ class Network(NamedTuple):
             return read_workload(self.workload)
         if self.llm is not None:
             return self._llm_layers()
+        if self.data is not None:
+            if shapes:
+                raise ValueError("--data says what the model takes: leave --input-shape out")
+            shapes = [self.dataset().shape]
         return _factory_layers(str(self.model), shapes) if factory else self._zoo_layers()
+
+    def dataset(self) -> Dataset:
+        """The data of `data`; what they draw at random, they draw as a run with no other seed does."""
+        from waveq.train.given import own_data
+        from waveq.train.user_modules import is_own
+
+        name = str(self.data)
+        if not is_own(name):
+            raise ValueError(f"--data must be PACKAGE.MODULE:LOADERS, a function that gives loaders, not {name!r}")
+        return own_data(name, 0)
 
     @property
     def name(self) -> str:
@@ -165,12 +218,19 @@ def _factory_layers(name: str, shapes: Sequence[tuple[int, ...]]) -> list[LayerS
     """The workload of what PACKAGE.MODULE:FACTORY makes: a model, or a model with what it is called with."""
     from stripes_sim import trace
 
-    made = user_object(name)()
+    made = user_call(name)
     if isinstance(made, tuple) and len(made) == 2:
         if shapes:
-            raise ValueError(f"{name} gives a model with its inputs: leave --input-shape out")
+            raise ValueError(f"{name} gives a model with its inputs: leave --input-shape and --data out")
         return trace(made[0], inputs=made[1])
-    return trace(made, shapes or None)
+    try:
+        return trace(made, shapes or None)
+    except ValueError as error:
+        if shapes:
+            raise
+        raise ValueError(
+            f"{error}; say what {name} takes, --input-shape 3x224x224 or --data PACKAGE.MODULE:LOADERS"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,16 +306,20 @@ def captured(
     network = priced.network
     if network is None or network.model is None or ":" not in network.model:
         raise ValueError(
-            "--activations needs a network with trained weights: a run folder, or --model PACKAGE.MODULE:FACTORY"
+            "--activations needs a network with trained weights: a run folder, or --model PACKAGE.MODULE:FACTORY (with "
+            "--data PACKAGE.MODULE:LOADERS for --activations validation)"
         )
     import numpy as np
     import torch
 
     from stripes_sim import capture
+    from waveq.train.trained_run import PARTS
 
-    made = user_object(network.model)()
+    made = user_call(network.model)
     model, inputs = made if isinstance(made, tuple) else (made, None)
-    if source != "inputs":
+    if network.data is not None and source in PARTS:
+        inputs = _images(network.dataset(), source, samples)
+    elif source != "inputs":
         try:
             inputs = torch.from_numpy(np.load(source, allow_pickle=False)[:samples])
         except (OSError, ValueError) as error:
@@ -266,6 +330,14 @@ def captured(
     if isinstance(weights, Mapping) and default_bits is not None:
         weights = {**{layer.name: default_bits for layer in priced.layers if layer.has_weights}, **weights}
     return capture(model, inputs, activation_bits=activation_bits, weight_bits=weights)
+
+
+def _images(dataset: Dataset, part: str, count: int) -> Tensor:
+    """The first images of a part, as many as there are."""
+    import torch
+
+    split = dataset.loader(part).split
+    return split.batch(torch.arange(min(count, len(split))))[0]
 
 
 def read_activation_bits(text: str) -> int | dict[str, int]:
@@ -293,6 +365,10 @@ def _bits(text: str, layers: list[LayerShape]) -> tuple[int | Mapping[str, int],
     from waveq.train.trained_run import FLOAT_BITS
 
     if text.isdecimal():
+        if not 1 <= int(text) <= FLOAT_BITS:
+            raise ValueError(
+                f"policy {text}: bits are from 1 to {FLOAT_BITS}; a file or run folder of that name is not there"
+            )
         return int(text), FLOAT_BITS
     from waveq.policy import Policy
 

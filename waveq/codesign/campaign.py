@@ -6,12 +6,13 @@ import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Iterable
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from waveq.codesign.protocol import Evaluation, Protocol, granularity_of, input_quantizer_of, scale_of
 from waveq.train.trained_run import TrainedRun
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["fingerprint", "tensors_digest", "versions"]
 
@@ -63,7 +64,7 @@ def tensors_digest(batches: Iterable[tuple[Tensor, Tensor]]) -> str:
 def versions() -> dict[str, str]:
     """Python and the packages that decide numbers."""
     found = {"python": platform.python_version()}
-    for name in ("waveq", "torch", "torchvision", "numpy", "numba", "scikit-learn"):
+    for name in ("waveq", "torch", "torchvision", "numpy", "numba"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -16,6 +16,23 @@ for (const host of document.querySelectorAll("[data-table]")) {
   host.append(table);
 }
 
+// Energy of the chosen policy by layer: each layer's by the bits of its weights, and of its inputs where those vary.
+if (data.layer_energy) {
+  const host = element("div", "", { class: "chart" });
+  const energyOf = (layer, bits) => {
+    const byBits = layer.weights === null ? layer.uj : layer.uj[bits[layer.weights]];
+    return (layer.inputs === null ? byBits : byBits?.[bits[layer.inputs]]) ?? null;
+  };
+  const energies = policy => data.layer_energy.map(layer => policy?.bits ? energyOf(layer, policy.bits) : null);
+  byId("bits").after(host);
+  const shown = bars(host, "energy of each layer of the chosen policy", "energy (µJ)", () => ({
+    names: data.layer_energy.map(layer => layer.name),
+    series: [{ name: "energy (µJ)", variable: "mark-1", values: energies(chosen) }],
+    marks: chosen !== data.policy && data.policy?.bits ? energies(data.policy) : undefined,
+  }));
+  document.addEventListener("chosen", () => shown.redraw());
+}
+
 for (const host of document.querySelectorAll("[data-bars]")) {
   if (!data.bars[host.dataset.bars]) continue;  // a sentence says what makes it
   const { label, unit, names, series, stacked } = data.bars[host.dataset.bars];

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from waveq._files import write_text
+from waveq.codesign.certainty import MEMBERSHIP, band_of, certainty_sentences, store_beside
 from waveq.codesign.frames import read_frame
 from waveq.codesign.origins import changed_since
 from waveq.codesign.pictures import learning_data, readable
-from waveq.codesign.placement import SENSE, own_bits, place
+from waveq.codesign.placement import DESCRIBED, SENSE, STORE, TABLE, own_bits, place
 from waveq.codesign.report import (
     BITS_ARE,
     ENUMERATED,
@@ -34,8 +35,9 @@ from waveq.codesign.report import (
     result_rows,
     search_sentence,
 )
+from waveq.codesign.search import DESCRIBED as SEARCHED
 from waveq.codesign.search import FOUND
-from waveq.codesign.space import DESCRIBED, SENSITIVITY, TABLE, read_table
+from waveq.codesign.space import SENSITIVITY, read_table
 from waveq.method.operand_names import input_name
 from waveq.train.trained_run import TrainedRun
 
@@ -141,27 +143,64 @@ def _policies(run: TrainedRun) -> tuple[dict[str, Any], list[str]]:
     source = next((run.path / name for name in (TABLE, FOUND) if (run.path / name).exists()), None)
     if source is None:
         own = {"label": OWN_LABEL, "values": {}, "bits": list(run.policy.values())}
-        told = f"Not enumerated yet: waveq enumerate {path} (or, for deep networks, waveq search {path})"
-        return {"layers": list(run.policy), "labels": {}, "policy": own}, [told]
+        hint = f"Not enumerated yet: waveq enumerate {path} (or, for deep networks, waveq search {path})"
+        return {"layers": list(run.policy), "labels": {}, "policy": own}, [hint]
     frame = read_table(source, numbers=(*run.policy, *MEASURED), policy=run.policy)
     bits = own_bits(run.policy, frame.columns)
-    table, senses, _ = readable(frame, SENSE)
-    front = frontier(table, sense=senses)
+    front = frontier(frame, sense=SENSE)
+    store = store_beside(run.path, DESCRIBED if source.name == TABLE else SEARCHED, STORE)
+    placement = place(frame, front, bits, store=store)
+    sure = placement.certainty
+    member = None if sure is None else sure.membership
+    table, senses, _ = readable(frame if member is None else frame.assign(**{MEMBERSHIP: member}), SENSE)
+    band = band_of(readable(placement.front, SENSE)[0], next(name for name in senses if name != "accuracy"))
     try:
-        data = cloud_data(table, front, sense=senses, mark={OWN_LABEL: bits}, layers=list(bits))
+        drawn: dict[str, Any] = {"sense": senses, "mark": {OWN_LABEL: bits}, "layers": list(bits)}
+        data = cloud_data(table, frontier(table, sense=senses), band=band, **drawn)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    placed = place(frame, frame.loc[front.index], bits).summary()
+    data["layer_energy"] = _layer_energy(run, DESCRIBED if source.name == TABLE else SEARCHED, list(bits))
+    placed = placement.summary()
     how = run.read_json(DESCRIBED, ENUMERATED) if source.name == TABLE else None
     found = f"{len(frame):,} policies, measured by the search; {len(front):,} of them are efficient."
-    return data, [found if how is None else how_enumerated(placed, how), placement_sentence(placed)]
+    told = [found if how is None else how_enumerated(placed, how), placement_sentence(placed)]
+    return data, [*told, *certainty_sentences(placed["certainty"])]
+
+
+def _layer_energy(run: TrainedRun, described: str, columns: list[str]) -> list[dict[str, Any]] | None:
+    """Microjoules of each layer by its bits, and which columns give it these; None where an older version priced."""
+    found = run.read_json(described, {})
+    layers = None if found is None else found.get("layer_energies")
+    if layers is None:
+        return None
+    try:
+        return [
+            {
+                "name": str(layer["layer"]),
+                "weights": None if layer["weights"] is None else columns.index(layer["weights"]),
+                "inputs": None if layer["inputs"] is None else columns.index(layer["inputs"]),
+                "uj": _microjoules(layer["energy_pj"]),
+            }
+            for layer in layers
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{run.path / described}: damaged: layer_energies: {error}; price the policies again"
+        ) from None
+
+
+def _microjoules(energy: Any) -> Any:
+    """Numbers, by bits or alone, in four digits."""
+    if isinstance(energy, dict):
+        return {bits: _microjoules(value) for bits, value in energy.items()}
+    return float(f"{float(energy) / 1e6:.4g}")
 
 
 def _energy(run: TrainedRun) -> dict[str, Any] | None:
     from stripes_sim.costs import PARTS
 
     path = run.path / "score.csv"
-    if not path.exists():
+    if not path.exists() or changed_since(run.path, "score.csv") == "policy.json":
         return None
     frame = read_frame(path, numbers=[f"{part}_pj" for part in PARTS])
     if "name" not in frame.columns:

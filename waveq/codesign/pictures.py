@@ -18,7 +18,7 @@ from waveq.learning_plot import draw_bits
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["frontier_figure", "learning_data", "readable", "save_figure", "save_learning"]
+__all__ = ["frontier_figure", "learning_data", "readable", "save_figure", "save_learning", "scaled_band"]
 
 _MICROJOULE = "Energy (µJ)"
 
@@ -36,15 +36,31 @@ def frontier_figure(
     mark: Mapping[str, Mapping[str, Any]],
     budgets: Sequence[float] = (),
     layers: Sequence[str] | None = None,
+    band: pd.DataFrame | None = None,
 ) -> Figure:
     """`pareto.plot` of a table of policies, with energy in microjoule on the axis; arguments and errors are its own.
 
-    Budgets are in the unit of the table's column.
+    Budgets and the band are in the unit of the table's column.
     """
     from pareto import frontier, plot
 
     table, names, limits = readable(frame, sense, budgets)
-    return plot(table, frontier(table, sense=names), mark=mark, budgets=limits, layers=layers)
+    return plot(
+        table,
+        frontier(table, sense=names),
+        mark=mark,
+        budgets=limits,
+        layers=layers,
+        band=scaled_band(band, frame, sense),
+    )
+
+
+def scaled_band(band: pd.DataFrame | None, frame: pd.DataFrame, sense: Mapping[str, str]) -> pd.DataFrame | None:
+    """A band with its x as `readable` has it."""
+    if band is None:
+        return None
+    shown = readable(frame.head(0), sense, [1.0])[2][0]
+    return band.assign(x=band["x"] * shown)
 
 
 def readable(

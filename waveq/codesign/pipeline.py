@@ -1,5 +1,6 @@
 """The whole pipeline as one function: train, learn bits, price, enumerate, place, measure sensitivity, report.
 
+design = codesign(model, (train_loader, val_loader, test_loader), pretrain_epochs=5, run_dir="runs/mine")
 design = codesign(load_recipe("digits"), hardware="stripes")
 print(design.score); design.placement.efficient; design.report
 """
@@ -7,7 +8,7 @@ print(design.score); design.placement.efficient; design.report
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from waveq._files import write_json, write_text
 from waveq.codesign.frames import write_frame
+from waveq.codesign.origins import record
 from waveq.codesign.placement import Placement, place_run
 from waveq.codesign.protocol import Protocol
 from waveq.codesign.score import result_data, score_run, trace_config, training_costs
+from waveq.codesign.search import search_run
 from waveq.codesign.space import CHOICES, enumerate_run, run_sensitivity
 from waveq.train.config import TrainConfig, parse_config
 from waveq.train.trained_run import TrainedRun
@@ -28,9 +31,10 @@ if TYPE_CHECKING:
     from stripes_sim import Accelerator, Result
     from waveq.train.result import TrainResult
 
-__all__ = ["CoDesign", "codesign", "save_score", "weigh_by_cost"]
+__all__ = ["CoDesign", "codesign", "record_score", "save_score", "weigh_by_cost"]
 
 Say = Callable[[str], None]
+_MOST_ENUMERATED, _SEARCHED = 10_000, 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,30 +70,40 @@ class CoDesign:
 
 
 def codesign(
-    config: TrainConfig,
+    model: Any,
+    data: Any = None,
     *,
     hardware: str | Path = "stripes",
     choices: Sequence[int] = CHOICES,
     protocol: Protocol | None = None,
     weigh: str | None = "energy_pj",
+    evaluations: int | None = None,
     engine: str = "serial",
     say: Say | None = None,
+    **fields: Any,
 ) -> CoDesign:
-    """Train, learn bits, price them, evaluate the whole design space, place the policy, and write a report.
+    """Train, learn bits, price them, evaluate the design space, place the policy, and write a report.
 
     Calling it again with the same arguments goes on where it stopped: training from its checkpoint, the enumeration
     after the policies that it has.
 
     Args:
-        config: the training run; its run folder receives everything.
+        model: your network: a torch module, which begins with the weights that it has, a function or class that gives
+            one, its name, "PACKAGE.MODULE:FACTORY", or one of the zoo. Or the whole training run, a TrainConfig.
+        data: your train, validation and test loaders in a tuple or mapping, a LightningDataModule, a function that
+            gives them, its name, "PACKAGE.MODULE:LOADERS", or one of the zoo; none with a TrainConfig.
         hardware: an accelerator by name or TOML file.
         choices: bits that every layer may take in the enumerated space.
         protocol: how the accuracy of every policy is measured; by default rounding without training.
         weigh: the cost that weighs each layer's bits while they are learned ("energy_pj", "cycles"), or None.
+        evaluations: how many policies are measured, in a search for the frontier (`waveq search`); None measures all
+            where there are at most 10,000, and else 300.
         engine: see `pareto.run_campaign`.
         say: receives a line at the beginning of each stage; by default nothing is said.
+        fields: of `waveq.train.TrainConfig`, such as epochs and run_dir; none with one.
 
     Raises:
+        TypeError: no model; a TrainConfig with data or fields beside it.
         ValueError: wrong arguments, missing data, a run folder of another config.
         waveq.train.TrainingInterrupted: Ctrl-C or SIGTERM during training; the same call goes on.
     """
@@ -99,6 +113,7 @@ def codesign(
     from waveq.train.lock import alone_in
     from waveq.train.run import train
 
+    config = _config(model, data, fields)
     speak = say or _silent
     machine = load_hardware(hardware)
     watch = _Watch(speak)
@@ -108,13 +123,19 @@ def codesign(
     with alone_in(run.path):
         with watch("score", f"cycles and energy on {machine.name}"):
             score = score_run(run, machine)
-            save_score(score, run.path, breakdown=True)
-        with watch("enumerate", "every policy of the design space"):
-            frame = enumerate_run(
-                run, machine, choices=choices, protocol=protocol, engine=engine, progress=config.progress
-            )
-        with watch("frontier", "the best accuracy for every energy"):
-            placement = place_run(run, frame)
+            record_score(run.path, save_score(score, run.path, breakdown=True))
+        common: dict[str, Any] = {"choices": choices, "protocol": protocol, "engine": engine}
+        common["progress"] = config.progress
+        if evaluations is None and len(choices) ** len(run.policy) <= _MOST_ENUMERATED:
+            with watch("enumerate", "every policy of the design space"):
+                frame = enumerate_run(run, machine, **common)
+            with watch("frontier", "the best accuracy for every energy"):
+                placement = place_run(run, frame)
+        else:
+            with watch("search", "policies that are likely to lie on the frontier"):
+                searched = search_run(run, machine, evaluations=evaluations or _SEARCHED, **common)
+                assert searched[2] is not None  # its objective is energy
+                placement = searched[2]
         with watch("sensitivity", "one layer at a time, one bit less and one more"):
             sensitivity = run_sensitivity(run, protocol=protocol)
         with watch("report", "pictures, report.md and report.html"):
@@ -129,6 +150,21 @@ def codesign(
         page=page,
         seconds=watch.seconds,
     )
+
+
+def _config(model: Any, data: Any, fields: Mapping[str, Any]) -> TrainConfig:
+    if not isinstance(model, TrainConfig):
+        from waveq.train.given import own_config
+
+        if data is None:
+            raise TypeError(
+                "data are missing: train, validation and test loaders, a function that gives them, or a name"
+            )
+        return own_config(model, data, **fields)
+    if data is not None or fields:
+        given = "data" if data is not None else next(iter(fields))
+        raise TypeError(f"a TrainConfig says everything of a run: leave {given} out")
+    return model
 
 
 def weigh_by_cost(config: TrainConfig, hardware: Accelerator, objective: str | None) -> TrainConfig:
@@ -167,6 +203,12 @@ def save_score(
         save_figure(plot_roofline(result, bits=ceilings), folder / "roofline.png")
         names.append("roofline.png")
     return names
+
+
+def record_score(folder: Path, names: Sequence[str]) -> None:
+    """Remember that these files of `save_score` are of the run's own policy, as it is now."""
+    for name in names:
+        record(folder, name, ["policy.json"])
 
 
 class _Watch:

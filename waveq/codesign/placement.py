@@ -11,16 +11,29 @@ import numpy as np
 import pandas as pd
 
 from waveq._files import write_json
+from waveq.codesign.certainty import Certainty, certainty_of, store_beside
 from waveq.codesign.frames import write_frame
 from waveq.codesign.origins import record
 from waveq.method.operand_names import input_name
 from waveq.policy import Policy
 from waveq.train.trained_run import TrainedRun
 
-__all__ = ["FRONT", "PLACED", "SENSE", "TABLE", "Placement", "own_bits", "place", "place_run"]
+__all__ = [
+    "DESCRIBED",
+    "FRONT",
+    "PLACED",
+    "SENSE",
+    "STORE",
+    "TABLE",
+    "Placement",
+    "own_bits",
+    "place",
+    "place_run",
+]
 
 SENSE = {"accuracy": "max", "energy_pj": "min"}
 TABLE, FRONT, PLACED = "policies.csv", "frontier.csv", "frontier.json"
+STORE, DESCRIBED = "enumeration.sqlite", "enumeration.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +42,7 @@ class Placement:
 
     frame: pd.DataFrame
     front: pd.DataFrame
+    """The efficient rows, with the columns of `Certainty.front` where those are known."""
     own: dict[str, float]
     """Accuracy (percent) and costs of the run's policy under the common protocol."""
     efficient: bool
@@ -37,6 +51,8 @@ class Placement:
     """Points of accuracy that the best policy of at most the same energy has more; 0 on the frontier."""
     energy_gap_pj: float
     """Energy that the cheapest policy of at least the same accuracy needs less; 0 on the frontier."""
+    certainty: Certainty | None = None
+    """What other images would have made of it; None where no store was named."""
 
     def summary(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -47,6 +63,7 @@ class Placement:
             "efficient": self.efficient,
             "accuracy_gap": self.accuracy_gap,
             "energy_gap_pj": self.energy_gap_pj,
+            "certainty": None if self.certainty is None else self.certainty.told,
         }
 
 
@@ -80,9 +97,10 @@ def place_run(run: TrainedRun, frame: pd.DataFrame, folder: Path | None = None) 
     from pareto import frontier
 
     front = frontier(frame, sense=SENSE)
-    placement = place(frame, front, own_bits(run.policy, frame.columns))
+    store = store_beside(run.path, DESCRIBED, STORE)
+    placement = place(frame, front, own_bits(run.policy, frame.columns), store=store)
     target = folder or run.path
-    write_frame(target / FRONT, front)
+    write_frame(target / FRONT, placement.front)
     write_json(target / PLACED, placement.summary())
     if target.resolve() == run.path.resolve():
         for name in (FRONT, PLACED):
@@ -90,8 +108,16 @@ def place_run(run: TrainedRun, frame: pd.DataFrame, folder: Path | None = None) 
     return placement
 
 
-def place(frame: pd.DataFrame, front: pd.DataFrame, policy: Mapping[str, int]) -> Placement:
+def place(
+    frame: pd.DataFrame, front: pd.DataFrame, policy: Mapping[str, int], *, store: Path | None = None
+) -> Placement:
     """Find a policy in a table of policies, and how far it is from the frontier of accuracy and energy.
+
+    Args:
+        frame: one row a policy, with accuracy and energy_pj.
+        front: the efficient rows of it.
+        policy: bits by column.
+        store: of the campaign that measured them, for how sure all that is.
 
     Raises:
         ValueError: the policy is not in the table.
@@ -105,12 +131,15 @@ def place(frame: pd.DataFrame, front: pd.DataFrame, policy: Mapping[str, int]) -
     accuracy, energy = float(own["accuracy"]), float(own["energy_pj"])
     better = frame[frame["energy_pj"] <= energy]["accuracy"].max() - accuracy
     cheaper = energy - frame[frame["accuracy"] >= accuracy]["energy_pj"].min()
+    row = int(found.argmax())
+    sure = None if store is None else certainty_of(store, frame, front, list(policy), "energy_pj", row)
     metrics = [column for column in ("accuracy", "energy_pj", "cycles", "weight_bytes") if column in frame.columns]
     return Placement(
         frame=frame,
-        front=front,
+        front=front if sure is None or sure.front is None else sure.front,
         own={column: float(own[column]) for column in metrics},
         efficient=bool(better <= 0 and cheaper <= 0),
         accuracy_gap=float(better),
         energy_gap_pj=float(cheaper),
+        certainty=sure,
     )

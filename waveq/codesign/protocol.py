@@ -84,6 +84,7 @@ class Evaluation:
     ) -> None:
         self._accuracy = evaluator.accuracy
         self._correct = correct
+        self._losses = getattr(evaluator, "losses", None)
         self._threads = threads
         self.names = evaluator.names
         self.labels = labels
@@ -94,6 +95,14 @@ class Evaluation:
 
         with torch_threads(self._threads):
             return 100.0 * self._accuracy(policies)
+
+    def losses(self, policies: Policies) -> npt.NDArray[np.float64]:
+        """Mean cross-entropy: (N, L) uint8 -> (N,); of a protocol that trains nothing."""
+        from waveq.threads import torch_threads
+
+        assert self._losses is not None
+        with torch_threads(self._threads):
+            return np.asarray(self._losses(policies))
 
     def correct(self, policies: Policies) -> npt.NDArray[np.bool_]:
         """Which images are classified right: (N, L) uint8 -> (N, S)."""

@@ -14,11 +14,12 @@ import pandas as pd
 from waveq._files import write_text
 from waveq._reading import read_text
 from waveq.codesign.campaign import versions
+from waveq.codesign.certainty import band_of, certainty_sentences, gap_words
 from waveq.codesign.frames import read_frame
 from waveq.codesign.origins import changed_since, recorded
 from waveq.codesign.pictures import frontier_figure, save_figure, save_learning
-from waveq.codesign.placement import FRONT, PLACED, SENSE, TABLE, own_bits, place_run
-from waveq.codesign.space import DESCRIBED, SENSITIVITY, read_table
+from waveq.codesign.placement import DESCRIBED, FRONT, PLACED, SENSE, TABLE, own_bits, place_run
+from waveq.codesign.space import SENSITIVITY, read_table
 from waveq.train.result import share_sentence
 from waveq.train.trained_run import TrainedRun
 
@@ -122,7 +123,7 @@ def draw_pictures(run: TrainedRun) -> set[str]:
     metrics = run.path / ("search" if run.config.searches else "wave") / "metrics.csv"
     if run.config.bits == "learn" and metrics.exists() and save_learning(metrics, run.path / "learning.png"):
         drawn.add("learning.png")
-    if (run.path / "breakdown.png").exists():
+    if (run.path / "breakdown.png").exists() and changed_since(run.path, "breakdown.png") != "policy.json":
         drawn.add("breakdown.png")
     if (run.path / TABLE).exists():
         _draw_frontier(run)
@@ -141,7 +142,9 @@ def draw_pictures(run: TrainedRun) -> set[str]:
 def _draw_frontier(run: TrainedRun) -> None:
     frame = read_table(run.path / TABLE)
     own = own_bits(run.policy, frame.columns)
-    figure = frontier_figure(frame, sense=SENSE, mark={OWN_LABEL: own}, layers=list(own))
+    front = run.path / FRONT
+    band = band_of(read_frame(front), "energy_pj") if front.exists() else None
+    figure = frontier_figure(frame, sense=SENSE, mark={OWN_LABEL: own}, layers=list(own), band=band)
     save_figure(figure, run.path / "frontier.png")
 
 
@@ -228,8 +231,11 @@ def _learned(run: TrainedRun, pictures: set[str]) -> str:
 
 def _cost(run: TrainedRun, pictures: set[str]) -> str:
     path = run.path / "score.txt"
+    again = f"`waveq score {shlex.quote(str(run.path))} --breakdown`"
     if not path.exists():
-        return f"## Cost\n\nNot scored yet: `waveq score {shlex.quote(str(run.path))} --breakdown`"
+        return f"## Cost\n\nNot scored yet: {again}"
+    if changed_since(run.path, "score.txt") == "policy.json":
+        return f"## Cost\n\nNot shown: policy.json is not the one that was priced. Again with: {again}"
     lines = ["## Cost", f"```text\n{read_text(path).rstrip()}\n```"]
     if "breakdown.png" in pictures:
         lines.append("![energy by layer and part](breakdown.png)")
@@ -245,7 +251,8 @@ def _place(run: TrainedRun, pictures: set[str]) -> str:
     frame = read_table(run.path / TABLE, numbers=(*run.policy, *MEASURED), policy=run.policy)
     names = list(own_bits(run.policy, frame.columns))
     what = how_enumerated(placed, how)
-    lines = ["## Frontier", what, placement_sentence(placed), _compared(frame, names, placed["own"])]
+    sure = " ".join(certainty_sentences(placed.get("certainty")))
+    lines = ["## Frontier", what, placement_sentence(placed), sure, _compared(frame, names, placed["own"])]
     if "frontier.png" in pictures:
         lines.append("![accuracy against energy of all policies](frontier.png)")
     lines.append(f"All policies: [{TABLE}]({TABLE}); the efficient ones: [{FRONT}]({FRONT}).")
@@ -255,8 +262,10 @@ def _place(run: TrainedRun, pictures: set[str]) -> str:
 def how_enumerated(placed: dict[str, Any], how: dict[str, Any]) -> str:
     """How many policies were measured, how, and how exact one accuracy is; from frontier.json and enumeration.json."""
     scale = f"{how['scale']}{' by channel' if how['granularity'] == 'channel' else ''}"
+    failed = how.get("failed", 0)
+    whole = f", and {failed:,} that failed and are left out" if failed else ", every one evaluated"
     return (
-        f"{placed['policies']:,} policies, every one evaluated: {how['how']} ({how['quantizer']}, scale "
+        f"{placed['policies']:,} policies{whole}: {how['how']} ({how['quantizer']}, scale "
         f"{scale}), accuracy on the {how['data']['images']:,} {how['protocol']['part']} images, cost on "
         f"{how['hardware']}. {placed['frontier']} of them are efficient. "
         f"{_noise(placed['own']['accuracy'], how['data']['images'])}"
@@ -274,9 +283,10 @@ def placement_sentence(placed: dict[str, Any]) -> str:
     """Whether the policy is on the frontier, and how far from it otherwise."""
     if placed["efficient"]:
         return "The learned policy lies on the frontier: no policy is better in one and not worse in the other."
+    points = f"{placed['accuracy_gap']:.2f} points more accuracy{gap_words(placed.get('certainty'))}"
     return (
-        f"The learned policy is not on the frontier: at its energy another one has {placed['accuracy_gap']:.2f} points "
-        f"more accuracy; at its accuracy another one needs {placed['energy_gap_pj'] / 1e6:.4g} µJ less "
+        f"The learned policy is not on the frontier: at its energy another one has {points}; "
+        f"at its accuracy another one needs {placed['energy_gap_pj'] / 1e6:.4g} µJ less "
         f"({100 * placed['energy_gap_pj'] / placed['own']['energy_pj']:.1f} %)."
     )
 

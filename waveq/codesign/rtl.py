@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from waveq._names import nearest
+from waveq._names import suggestion
 from waveq.train.trained_run import TrainedRun
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run_rtl(
 
     if layer not in run.policy:
         raise ValueError(
-            f"{run.path}: its policy gives no bits to layer {layer!r}{nearest(layer, run.policy)} "
+            f"{run.path}: its policy gives no bits to layer {layer!r}{suggestion(layer, run.policy)} "
             f"(layers: {', '.join(run.policy)})"
         )
     shapes = [shape for shape in run.layers if shape.name == layer]

@@ -13,10 +13,18 @@ from waveq.method.operand_names import input_name
 from waveq.train.trained_run import FLOAT_BITS, TrainedRun
 
 if TYPE_CHECKING:
-    from stripes_sim import Accelerator, LayerShape, Result
+    from stripes_sim import Accelerator, CostTable, LayerShape, PairCostTable, Result
     from waveq.train.config import TrainConfig
 
-__all__ = ["OBJECTIVES", "price_policies", "result_data", "score_run", "trace_config", "training_costs"]
+__all__ = [
+    "OBJECTIVES",
+    "layer_energies",
+    "price_policies",
+    "result_data",
+    "score_run",
+    "trace_config",
+    "training_costs",
+]
 
 OBJECTIVES = ("cycles", "energy_pj", "weight_bytes")
 
@@ -41,19 +49,16 @@ def price_policies(
     Returns:
         A frame with N rows and the columns of OBJECTIVES.
     """
-    from stripes_sim import cost_table
-
     weights = [name for name in names if name in run.policy]
-    inputs = {name: input_name(name) for name in run.policy if input_name(name) in names}
-    bits = sorted({int(width) for width in np.unique(policies)} | {FLOAT_BITS})
+    inputs = _inputs(run, names)
     column = {name: place for place, name in enumerate(names)}
     streamed = run.activation_bits()
     if not inputs:
-        table = cost_table(run.layers, hardware, bits=bits, activation_bits=streamed)
+        table = _weights_table(run, hardware, policies)
         return table.score(
             _rows(table.names, {n: policies[:, column[n]] for n in weights}, policies), objectives=OBJECTIVES
         )
-    pairs = cost_table(run.layers, hardware, bits=bits, activation_bits=sorted({*bits, *streamed.values()}))
+    pairs = _pairs_table(run, hardware, policies)
     own = {name: np.full(len(policies), streamed[name]) for name in pairs.names}
     varied = {name: policies[:, column[operand]] for name, operand in inputs.items()}
     return pairs.score(
@@ -61,6 +66,54 @@ def price_policies(
         _rows(pairs.names, own | varied, policies),
         objectives=OBJECTIVES,
     )
+
+
+def layer_energies(
+    run: TrainedRun, hardware: Accelerator, names: Sequence[str], policies: npt.NDArray[np.uint8]
+) -> list[dict[str, Any]]:
+    """What each layer adds to the energy that `price_policies` gives, as plain data for JSON.
+
+    Returns:
+        For each layer its name; weights and inputs, the columns that give it bits, or None; and energy_pj, by bits of
+        the weights, and in there by bits of the inputs where these have a column: a number where nothing is left to
+        choose.
+    """
+    inputs, streamed = _inputs(run, names), run.activation_bits()
+    by_layer: dict[str, Any] = (
+        _pairs_table(run, hardware, policies) if inputs else _weights_table(run, hardware, policies)
+    ).by_layer("energy_pj")
+    found = []
+    for name, by_bits in by_layer.items():
+        if inputs and name not in inputs:
+            by_bits = {bits: by_input[streamed[name]] for bits, by_input in by_bits.items()}
+        varied = name in run.policy and name in names
+        energy = by_bits if varied else by_bits[FLOAT_BITS]
+        found.append(
+            {"layer": name, "weights": name if varied else None, "inputs": inputs.get(name), "energy_pj": energy}
+        )
+    return found
+
+
+def _inputs(run: TrainedRun, names: Sequence[str]) -> dict[str, str]:
+    return {name: input_name(name) for name in run.policy if input_name(name) in names}
+
+
+def _widths(policies: npt.NDArray[np.uint8]) -> list[int]:
+    return sorted({int(width) for width in np.unique(policies)} | {FLOAT_BITS})
+
+
+def _weights_table(run: TrainedRun, hardware: Accelerator, policies: npt.NDArray[np.uint8]) -> CostTable:
+    from stripes_sim import cost_table
+
+    return cost_table(run.layers, hardware, bits=_widths(policies), activation_bits=run.activation_bits())
+
+
+def _pairs_table(run: TrainedRun, hardware: Accelerator, policies: npt.NDArray[np.uint8]) -> PairCostTable:
+    from stripes_sim import cost_table
+
+    bits = _widths(policies)
+    streamed = sorted({*bits, *run.activation_bits().values()})
+    return cost_table(run.layers, hardware, bits=bits, activation_bits=streamed)
 
 
 def _rows(
@@ -80,7 +133,7 @@ def trace_config(config: TrainConfig) -> list[LayerShape]:
     from waveq.train.run import make_dataset, make_network
 
     dataset = make_dataset(config)
-    return trace(make_network(config, dataset), (dataset.channels, *dataset.size))
+    return trace(make_network(config, dataset), dataset.shape)
 
 
 def training_costs(

@@ -10,21 +10,23 @@ import numpy as np
 import pandas as pd
 
 from waveq._files import write_json
+from waveq._names import check_choice
 from waveq.codesign.campaign import fingerprint, versions
+from waveq.codesign.certainty import store_named
 from waveq.codesign.frames import write_frame
 from waveq.codesign.origins import record
 from waveq.codesign.placement import Placement, own_bits, place
 from waveq.codesign.protocol import Protocol, evaluation
-from waveq.codesign.score import price_policies
+from waveq.codesign.score import layer_energies, price_policies
 from waveq.codesign.space import CHOICES, STORE, run_protocol
 from waveq.train.trained_run import TrainedRun
 
 if TYPE_CHECKING:
     from stripes_sim import Accelerator
 
-__all__ = ["FOUND", "OBJECTIVES", "search_run"]
+__all__ = ["DESCRIBED", "FOUND", "OBJECTIVES", "search_run"]
 
-FOUND = "search.csv"
+FOUND, DESCRIBED = "search.csv", "search.json"
 OBJECTIVES = ("energy_pj", "cycles", "weight_bytes")
 
 
@@ -71,8 +73,7 @@ def search_run(
     """
     import pareto
 
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    check_choice("objective", objective, OBJECTIVES)
     chosen = protocol or run_protocol(run)
     evaluate = evaluation(run, chosen)
     names = evaluate.names
@@ -83,10 +84,11 @@ def search_run(
     def cost(policies: Any) -> Any:
         return price_policies(run, hardware, names, policies)[objective].to_numpy(dtype=np.float64)
 
-    with pareto.Store(store or run.path / STORE, layers=names, fingerprint=identity, versions=versions()) as results:
+    path = store or run.path / STORE
+    with pareto.Store(path, layers=names, fingerprint=identity, versions=versions()) as results:
         found = pareto.search(
             space,
-            evaluate,
+            evaluate.correct,
             cost=cost,
             cost_name=objective,
             include=np.array([list(own.values())], dtype=np.uint8),
@@ -100,9 +102,8 @@ def search_run(
             **engine_options,
         )
     frame = found.frame.drop(columns=objective)
-    frame = pd.concat(
-        [frame, price_policies(run, hardware, names, frame[list(names)].to_numpy(dtype=np.uint8))], axis=1
-    )
+    policies = frame[list(names)].to_numpy(dtype=np.uint8)
+    frame = pd.concat([frame, price_policies(run, hardware, names, policies)], axis=1)
     front = pareto.frontier(frame, sense={"accuracy": "max", objective: "min"})
     front.attrs["layers"] = list(names)
     write_frame(run.path / FOUND, frame)
@@ -113,6 +114,8 @@ def search_run(
         "choices": list(choices),
     }
     described |= {"evaluations": found.evaluations, "space": str(space.size), "ended": found.reason}
-    write_json(run.path / "search.json", {**described, "seed": seed, **identity, "versions": versions()})
-    record(run.path, FOUND, ["search.json", "policy.json"])
-    return frame, front, place(frame, front, own) if objective == "energy_pj" else None
+    described |= {"layer_energies": layer_energies(run, hardware, names, policies)}
+    described |= store_named(path, run.path)
+    write_json(run.path / DESCRIBED, {**described, "seed": seed, **identity, "versions": versions()})
+    record(run.path, FOUND, [DESCRIBED, "policy.json"])
+    return frame, front, place(frame, front, own, store=path) if objective == "energy_pj" else None

@@ -16,11 +16,12 @@ import pandas as pd
 
 from waveq._files import write_json
 from waveq.codesign.campaign import fingerprint, versions
+from waveq.codesign.certainty import store_named
 from waveq.codesign.frames import read_frame, write_frame
 from waveq.codesign.origins import record
-from waveq.codesign.placement import TABLE, own_bits
+from waveq.codesign.placement import DESCRIBED, STORE, TABLE, own_bits
 from waveq.codesign.protocol import Protocol, evaluation
-from waveq.codesign.score import OBJECTIVES, price_policies
+from waveq.codesign.score import OBJECTIVES, layer_energies, price_policies
 from waveq.codesign.tables import check_table, read_any
 from waveq.policy import Policy
 from waveq.train.run_folder import nearest_run
@@ -45,8 +46,7 @@ __all__ = [
 
 Policies = npt.NDArray[np.uint8]
 CHOICES = (2, 3, 4, 5, 8)
-STORE, SENSITIVITY, DESCRIBED = "enumeration.sqlite", "sensitivity.csv", "enumeration.json"
-INPUTS_STORE = "enumeration-inputs.sqlite"
+SENSITIVITY, INPUTS_STORE = "sensitivity.csv", "enumeration-inputs.sqlite"
 UNIT_ROWS = 256  # policies between two commits: what a kill can lose, and what a walk over prefixes can share
 TUNED_ROWS = 16  # the same where each of them is trained
 _LARGEST_SPACE = 1_000_000
@@ -106,11 +106,11 @@ def enumerate_run(
         _keep_larger(run.path / TABLE, wanted, names)
     identity = fingerprint(run, evaluate, chosen)
     unit_rows = TUNED_ROWS if chosen.finetune_epochs else UNIT_ROWS
-    usual = STORE if input_choices is None else INPUTS_STORE
-    with Store(store or run.path / usual, layers=names, fingerprint=identity, versions=versions()) as results:
+    path = store or run.path / (STORE if input_choices is None else INPUTS_STORE)
+    with Store(path, layers=names, fingerprint=identity, versions=versions()) as results:
         frame = run_campaign(
             wanted,
-            evaluate,
+            evaluate.correct,
             results,
             engine=engine,
             progress=progress,
@@ -121,12 +121,14 @@ def enumerate_run(
         failed = int(results.failed(wanted).sum())
     frame = _only(frame, wanted, names)
     if frame.empty:
-        raise ValueError(f"{store or run.path / usual}: all {failed} policies failed; no table is written")
-    costs = price_policies(run, hardware, names, frame[list(names)].to_numpy(dtype=np.uint8))
+        raise ValueError(f"{path}: all {failed} policies failed; no table is written")
+    policies = frame[list(names)].to_numpy(dtype=np.uint8)
+    costs = price_policies(run, hardware, names, policies)
     frame = pd.concat([frame, costs], axis=1)
     write_frame(run.path / TABLE, frame)
     described = {"how": str(chosen), "hardware": hardware.name, "choices": list(choices), "sample": sample, **identity}
-    described |= {"failed": failed}
+    described |= {"layer_energies": layer_energies(run, hardware, names, policies)}
+    described |= {"failed": failed, **store_named(path, run.path)}
     described |= {} if input_choices is None else {"input_choices": list(input_choices)}
     write_json(run.path / DESCRIBED, {**described, "versions": versions()})
     record(run.path, TABLE, [DESCRIBED, "policy.json"])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from waveq.evaluate.inputs import quantize_inputs
 from waveq.evaluate.prefix.replay import Replay, UntraceableError
 from waveq.evaluate.samples import EvaluationData, Stretch
-from waveq.evaluate.scores import count_hits, predicted_classes
+from waveq.evaluate.scores import count_hits, mark_hits, predicted_classes
 from waveq.evaluate.weights import Columns, Policies, WeightBank, evaluated
 from waveq.method.chosen import choose_weights
 from waveq.method.options import Method
@@ -181,12 +181,17 @@ class PolicyEvaluator:
         Raises:
             ValueError: several policies without ``each``.
         """
-        right: npt.NDArray[np.bool_] = self.predictions(policies) == self.labels.numpy()
-        if each:
-            return right
-        if len(right) != 1:
-            raise ValueError(f"correct() takes one policy, not {len(right)}; for several use correct(..., each=True)")
-        return right.reshape(-1)
+        rows = self._columns.rows(policies)
+        if not each and len(rows) != 1:
+            raise ValueError(f"correct() takes one policy, not {len(rows)}; for several use correct(..., each=True)")
+        right, labels = np.empty((len(rows), len(self._data)), dtype=np.bool_), self.labels.numpy()
+
+        def mark(part: slice, scores: Scores) -> None:
+            for row, values in scores:
+                mark_hits(values, labels[part], right[row, part])
+
+        self._visit(rows, mark)
+        return right if each else right[0]
 
     def _visit(self, rows: Policies, consume: Callable[[slice, Scores], None]) -> None:
         """Hand out the scores of every policy for every sample, part by part; parts count from the first sample."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from waveq._kernels.jit import compiled
 
-__all__ = ["count_hits", "predicted_classes"]
+__all__ = ["count_hits", "mark_hits", "predicted_classes"]
 
 _Scores = npt.NDArray[np.floating]
 _COMPILED = (torch.float32, torch.float64)
@@ -42,6 +42,21 @@ def count_hits(scores: Tensor, labels: npt.NDArray[np.int64]) -> int:
     return int(_count_rows(scores.numpy(), labels))
 
 
+def mark_hits(scores: Tensor, labels: npt.NDArray[np.int64], right: npt.NDArray[np.bool_]) -> None:
+    """Write into ``right`` (n,) in which of the n rows the predicted class is the label.
+
+    Example:
+        >>> right = np.empty(2, dtype=np.bool_)
+        >>> mark_hits(torch.tensor([[0.1, 0.7], [2.0, 1.0]]), np.array([1, 1]), right)
+        >>> right.tolist()
+        [True, False]
+    """
+    if scores.device.type != "cpu" or scores.dtype not in _COMPILED:
+        right[:] = predicted_classes(scores) == labels
+    else:
+        _mark_rows(scores.numpy(), labels, right)
+
+
 @compiled
 def _argmax(scores: _Scores, row: int) -> int:
     best, where = scores[row, 0], 0
@@ -64,3 +79,9 @@ def _count_rows(scores: _Scores, labels: npt.NDArray[np.int64]) -> int:
     for row in range(scores.shape[0]):
         hits += _argmax(scores, row) == labels[row]
     return hits
+
+
+@compiled
+def _mark_rows(scores: _Scores, labels: npt.NDArray[np.int64], right: npt.NDArray[np.bool_]) -> None:
+    for row in range(scores.shape[0]):
+        right[row] = _argmax(scores, row) == labels[row]

@@ -35,8 +35,8 @@ def write_c(model: nn.Module, found: Mapping[str, Integers], path: Path, example
         raise ValueError(f"target 'c' takes networks with one input, not {len(example)}")
     tensors = _tensors(model)
     network = network_steps(model, example[0])
-    keys = initializer_names(model, found)
     used = {step.tensors["weight"] for step in network.steps if step.kind == "convolve"}
+    keys = initializer_names(model, found, used)
     for layer, key in keys.items():
         if key not in used:
             raise ValueError(f"layer {layer!r}: its weight is not in the exported graph; is the layer called at all?")
@@ -69,7 +69,8 @@ def _compare(
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    # under every name: of those of one tensor the exported graph takes any
+    tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
     for name, each in tensors.items():
         if each.is_floating_point() and each.dtype is not torch.float32:
             raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def write_onnx(
     if opset is None:
         opset = max(OPSET, *(each.opset for each in types.values()))
     replace_markers(graph.graph, grids, lambda marker, grid: _quantise(onnx, graph.graph, marker, grid))
-    names = initializer_names(model, found)
+    names = initializer_names(model, found, {tensor.name for tensor in graph.graph.initializer})
     for name, each in found.items():
         _replace_weight(onnx, graph.graph, name, names[name], each, opset)
     describe(onnx, graph, policy)
@@ -77,10 +77,21 @@ def write_onnx(
     return exported("onnx", path, len(data), found, named, measured)
 
 
-def initializer_names(model: nn.Module, found: Mapping[str, Integers]) -> dict[str, str]:
-    """What torch's exporter calls the layers' weights."""
-    sites = weight_sites(model, bits=found)
-    return {name: name if sites[name].tensor != "weight" else f"{name}.weight" if name else "weight" for name in found}
+def initializer_names(model: nn.Module, found: Mapping[str, Integers], present: Container[str]) -> dict[str, str]:
+    """What torch's exporter calls the layers' weights: of several names of one tensor it keeps one.
+
+    Args:
+        present: the names in the exported graph.
+    """
+    sites, names = weight_sites(model, bits=found), {}
+    for name in found:
+        key = name if sites[name].tensor != "weight" else f"{name}.weight" if name else "weight"
+        if key not in present:
+            weight = getattr(sites[name].module, sites[name].tensor)
+            same = (other for other, each in model.named_parameters(remove_duplicate=False) if each is weight)
+            key = next((other for other in same if other in present), key)
+        names[name] = key
+    return names
 
 
 def weight_place(graph: Any, name: str, key: str, each: Integers) -> int:

@@ -10,13 +10,9 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["load_package", "quiet"]
+from waveq._extras import pip_line
 
-_INSTALL = {
-    "qonnx": "'waveq[export]' qonnx",
-    "transformers": "'waveq[hf]'",
-    "compressed_tensors": "'waveq[hf]'",
-}
+__all__ = ["load_package", "quiet"]
 
 
 def load_package(name: str) -> Any:
@@ -30,8 +26,7 @@ def load_package(name: str) -> Any:
             return importlib.import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        how = _INSTALL.get(package, "'waveq[export]'")
-        raise ImportError(f"this target needs the package {package.replace('_', '-')}: pip install {how}") from error
+        raise ImportError(f"this target needs the package {package.replace('_', '-')}: {pip_line(package)}") from error
 
 
 @contextlib.contextmanager

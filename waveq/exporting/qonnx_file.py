@@ -38,7 +38,7 @@ def write_qonnx(
     onnx, qonnx = load_package("onnx"), load_package("qonnx.core.modelwrapper")
     graph, grids = marked_graph(model, tuple(each[:1] for each in example), any_batch=False)
     replace_markers(graph.graph, grids, lambda marker, grid: [_quant_of_input(onnx, graph.graph, marker, grid)])
-    names = initializer_names(model, found)
+    names = initializer_names(model, found, {tensor.name for tensor in graph.graph.initializer})
     for name, each in found.items():
         _quantise_weight(onnx, graph.graph, name, names[name], each)
     describe(onnx, graph, policy)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from waveq.method.formulas import FormulaProbe
 from waveq.method.penalty_watch import PenaltyWatch
 from waveq.method.settings import Settings, WaveLayer
-from waveq.method.surgery import Parents, UnmovedScales, WholeWeights, require_layers, watch, written_over
+from waveq.method.sharding import Shards
+from waveq.method.surgery import Parents, UnmovedScales, require_layers, watch, written_over
 from waveq.method.task_gradients import TaskGradients
 
 __all__ = ["Guards"]
@@ -23,12 +24,13 @@ class Guards:
 
     Attributes:
         probe: a hook that finds weights read through other formulas; removed with the run's other hooks.
+        shards: whether FSDP2 has sharded the weights; a hook likewise.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[WaveLayer], settings: Settings) -> None:
         self._model, self._layers, self._settings = model, layers, settings
+        self.shards, self._begun = Shards(model, layers, settings), False  # whose refusals come before the probe begins
         self.probe, self._scales = FormulaProbe(model, layers), UnmovedScales(layers)
-        self._whole, self._begun = WholeWeights(layers), False
         self._parents = Parents(model, layers)
         self._watching = True  # from the start, when initialisations come too late
         watch(layers, on=True)
@@ -40,10 +42,12 @@ class Guards:
         return self._penalty.finding
 
     def begin(self) -> None:
-        """Before the first penalty: weights that were sharded meanwhile are an error."""
+        """Before a penalty: whether weights were sharded meanwhile is seen at the first one."""
         if not self._begun:
-            self._whole.require()
+            self.shards.look()
             self._begun = True
+        if self.shards.sharded:
+            self.shards.part()
 
     def follow(self, penalty: Tensor) -> None:
         """A penalty has been handed out."""
@@ -52,11 +56,12 @@ class Guards:
     def look(self, step: int) -> None:
         """At the beginning of a step: layers that are gone are an error, the rest is warned of; most looks are rare."""
         self.probe.remove()
+        self.shards.remove()
         self._scales.look()
         found = self._scales.unmoved() + self.probe.unseen()
         if step % _LOOK_EVERY == 0:
             require_layers(self._model, self._layers, self._settings)
-            self._whole.require()
+            self.shards.look()
             found += self._parents.gone(self._model)
         if self._watching:
             found += written_over(self._layers)
@@ -80,7 +85,7 @@ class Guards:
     def last_look(self) -> None:
         """Before the model is left."""
         require_layers(self._model, self._layers, self._settings)
-        self._whole.require()
+        self.shards.look()
         found = self._scales.unmoved(at_end=True) + self.probe.unseen() + self._parents.gone(self._model)
         for sentence in found + written_over(self._layers):
             warnings.warn(sentence, stacklevel=4)  # no_grad's wrapper lies between

@@ -18,6 +18,7 @@ from waveq.method.freezing import keep_frozen
 from waveq.method.input_signs import agree_on_signs
 from waveq.method.learned_policy import require_finite
 from waveq.method.penalty import Strengths, penalty
+from waveq.method.penalty_gradients import add_penalty_gradients
 from waveq.method.phases import enter_phase, freeze_bits
 from waveq.method.ran import agree_on_layers
 from waveq.method.settings import Settings, WaveLayer
@@ -51,7 +52,8 @@ class WaveQ(View):
         super().__init__(model, layers, settings)
         self.start = Start(self) if self.learning else None
         bounds = StepBounds(self._all)
-        self._hooks = [*hooks, self._guards.probe, bounds, *([] if self.start is None else [self.start])]
+        found = [self._guards.probe, self._guards.shards, bounds]
+        self._hooks = [*hooks, *found, *([] if self.start is None else [self.start])]
         self._pending = 0  # penalties since the last step
         self._gradients = TaskGradients(self._all, settings)
         enter_phase(self._all, settings, self.phase)  # schedules without a first phase quantise from the first step on
@@ -67,7 +69,8 @@ class WaveQ(View):
 
         Raises:
             RuntimeError: the model was finalised, or the method removed from it.
-            TypeError: weights that were sharded since ``attach`` (FSDP).
+            TypeError: weights that were sharded since ``attach`` by other means than ``fully_shard``, or with options
+                that need whole weights.
         """
         self._require_live("penalty")
         self._guards.begin()
@@ -88,6 +91,36 @@ class WaveQ(View):
         total = total if total.requires_grad or not torch.is_grad_enabled() else total.requires_grad_()
         self._guards.follow(total)
         return total
+
+    def backward_penalty(self, *, grad_scale: float = 1.0) -> Tensor:
+        """Add the penalty's gradients to those that the task's backward passes have left.
+
+        For trainers whose loss nobody can add to. Call it once for every optimiser step, instead of ``penalty()`` in
+        the loss: after the last backward pass, and after gradients were unscaled and clipped.
+
+        Args:
+            grad_scale: what a GradScaler has multiplied the loss with. The gradients of the weights must be unscaled
+                by now (``GradScaler.unscale_``); those of the betas, which are in no optimizer, are unscaled here, so
+                that ``step()`` needs no ``grad_scale``.
+
+        Returns:
+            The penalty, constant, 0-dim.
+
+        Raises:
+            RuntimeError: the model was finalised, or the method removed from it.
+
+        Example:
+            >>> net = nn.Sequential(nn.Linear(4, 2))
+            >>> from waveq import attach
+            >>> wq = attach(net, bits=3)
+            >>> net(torch.ones(1, 4)).sum().backward()
+            >>> wq.backward_penalty().requires_grad; wq.step()
+            False
+        """
+        with torch.enable_grad():
+            total = self.penalty()
+        add_penalty_gradients(self._all, total, grad_scale)
+        return total.detach()
 
     def step(self, *, grad_scale: float = 1.0) -> None:
         """Advance by one optimiser step; call it after ``optimizer.step()``.
@@ -199,6 +232,7 @@ class WaveQ(View):
             ValueError: a layer's weights hold NaN or infinity.
         """
         self._require_live("finalize")
+        self._guards.shards.require_whole("finalize")
         self._guards.last_look()
         require_finite(self._all)
         if self.learning:
@@ -240,6 +274,7 @@ class WaveQ(View):
             True
         """
         self._require_live("finalize_copy")
+        self._guards.shards.require_whole("finalize_copy")
         if self.learning:
             raise RuntimeError(
                 f"finalize_copy() at step {self.steps} of {self.total_steps}: the bits are still being learned; "
@@ -251,6 +286,7 @@ class WaveQ(View):
     def remove(self) -> None:
         """Undo ``attach``: plain layers with the float weights as they are now."""
         self._require_live("remove")
+        self._guards.shards.require_whole("remove")
         self._leave({}, "removed")
 
     def _leave(self, values: Mapping[str, Tensor], how: str) -> None:

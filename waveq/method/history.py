@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from waveq.functional import magnitude_bits
-from waveq.method.operands import Operand
+from waveq.method.operands import InputOperand, Operand
 from waveq.method.penalty import SeenWaves
 from waveq.method.progress import Progress
 
@@ -154,10 +154,28 @@ class History:
         past = [each for each in self._records if each.step < step]
         if step > self._reached:
             past = []
+        return [*past, self._now()]
+
+    def _now(self) -> _Record:
         learning = self._progress.phase == 2
         pressure = self._progress.pressure() if learning else 0.0
         costs = self._progress.bit_costs() if learning else {}
-        return [*past, self._record(step, self._read(), pressure, costs, [])]
+        return self._record(self._progress.step, self._read(), pressure, costs, [])
+
+    def latest(self) -> dict[str, float]:
+        """The present, one number a name; see ``View.metrics``."""
+        now = self._now()
+        found: dict[str, float] = {"phase": now.phase, "lambda_w": now.lambda_w, "lambda_beta": now.lambda_beta}
+        prices = _prices(now, [each.name for each in self._operands])
+        columns: dict[str, npt.NDArray[Any]] = {
+            "bits": self._bits(now.betas, now.fixed),
+            "beta": now.betas,
+            "price": prices,
+        }
+        for kind, values in columns.items():
+            keys = [_key(kind, each) for each in self._operands]
+            found |= dict(zip(keys, values.tolist(), strict=True))
+        return found
 
     def frame(self) -> pd.DataFrame:
         """One row for each record and operand, and for the present; see ``View.history``.
@@ -194,6 +212,12 @@ class History:
         hysteresis = self._operands[0].state.hysteresis  # the preset's, and so everybody's
         would_be = magnitude_bits(torch.from_numpy(betas), hysteresis).numpy().astype(np.int64) + 1
         return np.where(fixed == 0, would_be, fixed)
+
+
+def _key(kind: str, operand: Operand) -> str:
+    if isinstance(operand, InputOperand):
+        return f"input_{kind}/{operand.layer.name}"
+    return f"{kind}/{operand.name}"
 
 
 def _prices(record: _Record, names: Sequence[str]) -> npt.NDArray[np.float64]:

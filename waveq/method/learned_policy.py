@@ -33,7 +33,7 @@ def policy_of(layers: Sequence[WaveLayer], settings: Settings, steps: int, summa
             layer.name: layer.state.activation_bits for layer in layers if layer.state.activation_bits is not None
         },
         betas={layer.name: layer.beta for layer in layers},
-        scales={layer.name: scale for layer in layers if (scale := layer.state.level_scale(layer.weight)) is not None},
+        scales={layer.name: scale for layer in layers if (scale := layer.state.level_scale(layer.values)) is not None},
         weight_counts={layer.name: layer.weight.numel() for layer in layers},
         skipped=settings.skipped,
         quantizer=settings.quantizer,
@@ -58,7 +58,7 @@ def require_finite(layers: Sequence[WaveLayer]) -> None:
         ValueError: names the layer.
     """
     for layer in layers:
-        if not bool(torch.isfinite(layer.weight).all()):
+        if not bool(torch.isfinite(layer.values).all()):
             raise ValueError(
                 f"the weights of layer {layer.name!r} hold NaN or infinity: training diverged, or the checkpoint is "
                 "damaged"

@@ -24,10 +24,10 @@ def lost_layers(layers: Sequence[WaveLayer]) -> list[str]:
     """
     lost = {}
     for layer in layers:
-        weight = layer.weight.detach().float()
+        weight = layer.values.float()
         if weight.numel() < _FEW or not bool(weight.any()):
             continue
-        rounded = layer.state.quantize(layer.weight.detach()).float()
+        rounded = layer.state.quantize(layer.values).float()
         parted = layer.state.quantizer.scale == "learned" and bool((rounded - weight).norm() > _NOTHING * weight.norm())
         if parted or bool(rounded.amax() == rounded.amin()):
             lost[layer.name] = (

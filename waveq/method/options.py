@@ -32,6 +32,7 @@ __all__ = [
     "option_names",
     "takes_options",
     "usual_quantizer",
+    "written_options",
 ]
 
 Bits = Literal["learn"] | int | Mapping[str, int]
@@ -391,12 +392,23 @@ def takes_options(function: _Function) -> _Function:
         if name not in _OPTIONS or _OPTIONS[name].default != default:
             raise TypeError(f"{function.__name__}({name}={default!r}) is no option of Method, or has another default")
     if function.__doc__ is not None:  # python -OO leaves none
-        function.__doc__ = function.__doc__.replace("        OPTIONS", "\n".join(map(_argument, _OPTIONS)))
+        function.__doc__ = written_options(function.__doc__, indent=8)
     return function
 
 
-def _argument(name: str) -> str:
+def written_options(docstring: str, *, indent: int) -> str:
+    """A docstring with all options where it has a line ``OPTIONS``, ``indent`` spaces deep.
+
+    Example:
+        >>> print(written_options("Args:\\n    OPTIONS", indent=4).splitlines()[1][:14])
+            quantizer:
+    """
+    return docstring.replace(" " * indent + "OPTIONS", "\n".join(_argument(name, indent) for name in _OPTIONS))
+
+
+def _argument(name: str, indent: int) -> str:
     """An option as a docstring lists it."""
     told = _OPTIONS[name].metadata
     text = f"{name}: {told['text']} {told['more']}".rstrip()
-    return textwrap.fill(text, 120, initial_indent=" " * 8, subsequent_indent=" " * 12, break_on_hyphens=False)
+    first, further = " " * indent, " " * (indent + 4)
+    return textwrap.fill(text, 120, initial_indent=first, subsequent_indent=further, break_on_hyphens=False)

@@ -326,7 +326,7 @@ class WaveParametrization(nn.Module):
 
     def read(self, weight: Tensor) -> Tensor | None:
         """The quantised weight, where all is as usual; None asks for the long way."""
-        if can_keep(weight):
+        if can_keep(weight) and not self.groups.alone:
             if not (self.is_quantized or self.rounding) or self._seen != self._marks():
                 return None
             kept = self.kept.current(weight, (self.bits_now, id(self._buffers["beta"])))
@@ -349,7 +349,7 @@ class WaveParametrization(nn.Module):
 
     def joins(self) -> bool:
         """See ``groups.Reader``."""
-        return self.training and self.is_quantized and self.bits_now != 1
+        return self.training and self.is_quantized and self.bits_now != 1 and not self.groups.alone
 
     def marks(self) -> Hashable:
         """See ``groups.Reader``."""
@@ -386,7 +386,9 @@ class WaveParametrization(nn.Module):
         if self._seen != self._marks():
             self._mirror()
         if self.is_quantized or self.rounding:
-            return self._counted(self._quantize_once(weight) if can_keep(weight) else self.quantize(weight))
+            return self._counted(
+                self._quantize_once(weight) if can_keep(weight) and not self.groups.alone else self.quantize(weight)
+            )
         self.__dict__["reads"] += 1
         return with_idle(weight, [each for each in self.parameters() if each.requires_grad])
 

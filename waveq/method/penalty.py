@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -13,9 +14,11 @@ from waveq._kernels.backends import engine_for
 from waveq._kernels.engine import Engine
 from waveq._kernels.groups import alike
 from waveq._kernels.rounding import Sines, waves
+from waveq._kernels.sharded import gathered, is_sharded
 from waveq.functional import sine_penalty
 from waveq.method.operands import Operand, operands_of
 from waveq.method.settings import Settings, WaveLayer
+from waveq.method.sharding import by_shards
 
 __all__ = ["UNMEASURED", "SeenWaves", "Strengths", "engine_of", "kinds_of", "penalty", "plain_penalty"]
 
@@ -63,6 +66,8 @@ def penalty(
     operands = operands_of(layers) if strengths.learning else ()
     if strengths.wave == 0.0 and not any(operand.state.learns for operand in operands):
         return layers[0].state.beta.detach().new_zeros(())
+    if is_sharded(layers[0].weight):
+        return _by_shards(layers, settings, strengths, operands)
     compiled, plain = _split(layers, settings) if strengths.wave != 0.0 else ([], list(layers))
     joined = _joined(compiled)
     if seen is not None:
@@ -77,6 +82,17 @@ def penalty(
         return terms[0]
     home = terms[0].device
     return sum((term.to(home) for term in terms[1:]), terms[0])
+
+
+def _by_shards(
+    layers: Sequence[WaveLayer], settings: Settings, strengths: Strengths, operands: Sequence[Operand]
+) -> Tensor:
+    """The same of sharded weights, one reduction over the processes for all layers."""
+    terms = [by_shards(layer, partial(plain_penalty, layer, settings, strengths)) for layer in layers]
+    total = gathered(sum(terms[1:], terms[0]))
+    names = {layer.name for layer in layers}
+    moving = [each for each in operands if each.state.bits_now == 0 and each.name not in names]
+    return total + _price(moving, strengths) if moving else total
 
 
 def _split(layers: Sequence[WaveLayer], settings: Settings) -> tuple[list[_Waves], list[WaveLayer]]:

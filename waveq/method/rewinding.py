@@ -77,6 +77,7 @@ def rewind(
         (False, 0, True)
     """
     wq._require_live("rewind")
+    wq._guards.shards.require_whole("rewind")
     model = unwrapped(wq._model)
     weights = _kept(wq, start) if isinstance(start, nn.Module) else _read(start)
     _require_fit(wq, weights)

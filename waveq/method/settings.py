@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from waveq._kernels.sharded import gathered
 from waveq.method.budget import AnyBudget
 from waveq.method.options import Forward, Method
 from waveq.method.pair_costs import PairCosts
@@ -45,6 +46,11 @@ class WaveLayer:
         original: nn.Parameter = found._modules["parametrizations"]._modules[self.tensors[0]]._parameters["original"]
         return original
 
+    @property
+    def values(self) -> Tensor:
+        """The float weight without gradient; a sharded one is gathered, for which every process must ask."""
+        return gathered(self.weight.detach())
+
     def kept(self, name: str) -> Tensor:
         """A buffer of the parametrisation; found by the dictionary, for the same reason."""
         found: Any = self.state._buffers[name]
@@ -78,13 +84,13 @@ class WaveLayer:
 
     def follow_bits(self, before: int, now: int) -> None:
         """Tell the quantiser."""
-        self.state.quantizer.follow_bits(self.weight.detach(), before, now)
+        self.state.quantizer.follow_bits(self.values, before, now)
 
     def freeze(self, total_bits: int) -> None:
         """Fix the bits; with ``snap`` the levels start from the weights as they are."""
         self.state.freeze(total_bits)
         if self.state.snap:  # otherwise the grid of the learned beta stays, and its range with it
-            self.state.quantizer.restart(self.weight.detach(), total_bits)
+            self.state.quantizer.restart(self.values, total_bits)
 
     def wave_input(self, wave_on: Literal["quantizer", "raw"]) -> Tensor:
         """The tensor that the wave acts on, float32 at least, differentiable in the weights."""

@@ -11,12 +11,10 @@ from torch.nn.utils import parametrize
 from waveq.method.settings import Settings, WaveLayer
 from waveq.method.sites import site_name, weight_sites
 from waveq.method.watched import Watched
-from waveq.method.wrappers import WHOLE
 
 __all__ = [
     "Parents",
     "UnmovedScales",
-    "WholeWeights",
     "require_layers",
     "require_same_weights",
     "watch",
@@ -45,33 +43,6 @@ def require_layers(model: nn.Module, layers: Sequence[WaveLayer], settings: Sett
         + (f"; {', '.join(fresh)}: there instead, and not quantised" if fresh else "")
         + ". Call wq.remove(), and attach() once the model is as it shall be trained"
     )
-
-
-class WholeWeights:
-    """Weights as large as they were at ``attach``; a wrapper that shards them leaves each process a part.
-
-    Args:
-        layers: what ``attach`` made.
-    """
-
-    def __init__(self, layers: Sequence[WaveLayer]) -> None:
-        self._layers = tuple(layers)
-        self._before = [(type(layer.weight), layer.weight.shape) for layer in layers]
-
-    def require(self) -> None:
-        """Refuse to compute with parts of weights: their largest value is not the weight's.
-
-        Raises:
-            TypeError: names a layer, and how to train instead.
-        """
-        for layer, (kind, shape) in zip(self._layers, self._before, strict=True):
-            module: Any = layer.modules[0]
-            weight = module._modules["parametrizations"]._modules[layer.tensors[0]]._parameters.get("original")
-            if type(weight) is not kind or weight.shape != shape:  # FSDP2 puts DTensors there, FSDP flat parts or None
-                raise TypeError(
-                    f"the weight of layer {layer.name!r} has been sharded since attach() (FSDP, tensor parallelism): "
-                    + WHOLE
-                )
 
 
 def require_same_weights(model: nn.Module, layers: Sequence[WaveLayer], values: Mapping[str, Tensor]) -> None:

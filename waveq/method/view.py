@@ -23,6 +23,7 @@ from waveq.method.operands import InputOperand, operands_of
 from waveq.method.progress import Progress
 from waveq.method.relus import relus_left_out
 from waveq.method.settings import Settings, WaveLayer
+from waveq.method.sharding import scales_of
 from waveq.policy import Policy
 
 if TYPE_CHECKING:
@@ -122,6 +123,10 @@ class View:
         """The ReLUs that are left out at present, each with the layer whose input quantiser does its work."""
         return relus_left_out(self._model)
 
+    def scales(self) -> set[nn.Parameter]:
+        """Steps and ranges, learned beside the weights: ``fully_shard(model, ignored_params=wq.scales())``."""
+        return scales_of(self._all)
+
     @torch.no_grad()
     def wave(self) -> dict[str, float]:
         """Mean sin^2 by layer (R0): 0 when all weights sit on their levels, 1/2 when they are spread evenly."""
@@ -131,6 +136,30 @@ class View:
             u = layer.wave_input(self.settings.wave_on)
             found[name] = float(sine_penalty(u, layer.state.wave_beta(), grid=layer.state.grid, order=0))
         return found
+
+    def metrics(self) -> dict[str, float]:
+        """Where the run stands, as loggers want it: one number a name.
+
+        Returns:
+            "phase", "lambda_w", "lambda_beta" (0 outside of phase 2), "mean_bits", "cost" with a target once it is
+            known, and for each layer "bits/NAME", "beta/NAME", "wave/NAME" (mean sin^2) and "price/NAME" (of one bit,
+            lambda_beta c_i; 0 where its bits are fixed). Inputs whose bits are learned have "input_bits/NAME",
+            "input_beta/NAME" and "input_price/NAME".
+
+        Raises:
+            RuntimeError: the model was finalised, or the method removed from it.
+
+        Example:
+            >>> from waveq import attach
+            >>> wq = attach(nn.Sequential(nn.Linear(4, 2)), bits=3)
+            >>> {name: value for name, value in wq.metrics().items() if name.endswith("/0")}
+            {'bits/0': 3, 'beta/0': 2.0, 'price/0': 0.0, 'wave/0': ...}
+        """
+        self._require_live("metrics")
+        found = self._history.latest() | {"mean_bits": self.mean_bits()}
+        if self.settings.budget is not None and self.settings.budget.ready:
+            found["cost"] = self.cost()
+        return found | {f"wave/{name}": value for name, value in self.wave().items()}
 
     def on_levels(self, tolerance: float = TOLERANCE) -> dict[str, float]:
         """Share of the weights by layer within ``tolerance`` of a level, in units of the distance between levels."""

@@ -11,9 +11,11 @@ from torch import Tensor
 from waveq._kernels.engine import Engine
 from waveq._kernels.layout import widened
 from waveq._kernels.rounding import Formulas
+from waveq._kernels.sharded import gathered, is_sharded
 from waveq.functional import frequency, phase
 from waveq.method.penalty import UNMEASURED, engine_of, kinds_of
 from waveq.method.settings import Settings, WaveLayer
+from waveq.method.sharding import by_shards
 
 __all__ = ["UNMEASURED", "rebalance", "rebalance_all"]
 
@@ -31,13 +33,20 @@ def rebalance(layer: WaveLayer, settings: Settings) -> None:
     - The pull is measured as if its phase were random. Weights that reached their levels feel none, and a strength
       that made up for that would grow without bound and throw them off again.
     """
-    weight = layer.weight
-    if weight.grad is None:
+    if layer.weight.grad is None:
         return
+    sharded = is_sharded(layer.weight)
+    ratio = gathered(by_shards(layer, lambda: _ratio(layer, settings))) if sharded else _ratio(layer, settings)
+    _remember([layer], ratio[None])
+
+
+def _ratio(layer: WaveLayer, settings: Settings) -> Tensor:
     pull, length = _pull_and_length(layer, settings)
-    gradient = widened(weight.grad)
+    assert layer.weight.grad is not None
+    gradient = widened(layer.weight.grad)
     along = (gradient * pull).sum() / pull.square().sum().clamp_min(torch.finfo(pull.dtype).tiny)
-    _remember([layer], ((gradient - along * pull).norm() / length)[None])
+    ratio: Tensor = (gradient - along * pull).norm() / length
+    return ratio
 
 
 def _remember(layers: Sequence[WaveLayer], ratios: Tensor) -> None:
@@ -59,7 +68,7 @@ def rebalance_all(layers: Sequence[WaveLayer], settings: Settings) -> None:
     for layer in layers:
         engine = engine_of(layer, settings)
         # without a scale the largest weight's gradient holds a sum over all others, which the four sums do not have
-        if engine is None or layer.state.quantizer.scale == "none":
+        if engine is None or is_sharded(layer.weight) or layer.state.quantizer.scale == "none":
             rebalance(layer, settings)
         elif layer.weight.grad is not None:
             compiled.setdefault(engine, []).append(layer)

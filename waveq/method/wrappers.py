@@ -77,7 +77,9 @@ def _refuse_wrappers(model: nn.Module) -> None:
     if tensors is not None:
         for name, parameter in model.named_parameters():
             if isinstance(parameter, tensors.DTensor):
-                raise TypeError(f"the weights of model are sharded ({name!r} is a DTensor): " + WHOLE)
+                sharded = "FSDPModule" in {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
+                how = _FIRST.format(call="fully_shard(network, ignored_params=wq.scales())") if sharded else WHOLE
+                raise TypeError(f"the weights of model are sharded ({name!r} is a DTensor): " + how)
     if dist.is_available() and dist.is_initialized():
         inside = {id(module) for module in model.modules()}
         for thing in gc.get_objects():

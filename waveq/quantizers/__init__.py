@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from waveq._bits import check_activation_bits, check_total_bits
 from waveq.quantizers.activation import (
     ActivationQuantizer,
     DoReFaActivation,
-    check_activation_bits,
     quantize_activation,
 )
 from waveq.quantizers.base import Given, Levels, WeightQuantizer
@@ -13,7 +13,6 @@ from waveq.quantizers.registry import (
     Quantizer,
     activation_quantizer_class,
     activation_quantizer_names,
-    check_total_bits,
     find_quantizer,
     make_activation_quantizer,
     make_quantizer,

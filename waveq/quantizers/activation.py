@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from waveq._bits import check_activation_bits
 from waveq._boundaries import clip
 from waveq._kernels.activations import fused_clip_round
 from waveq._kernels.backends import engine_for
@@ -19,7 +19,6 @@ __all__ = [
     "ActivationQuantizer",
     "DataStarted",
     "DoReFaActivation",
-    "check_activation_bits",
     "features_of",
     "mean_over_ranks",
     "quantize_activation",
@@ -246,11 +245,3 @@ def mean_over_ranks(value: Tensor) -> Tensor:
         dist.all_reduce(value)
         value /= dist.get_world_size()
     return value
-
-
-def check_activation_bits(bits: object, *, layer: str | None = None) -> int:
-    """The bits as an int, or a ValueError that names the layer and the range."""
-    if isinstance(bits, bool) or not isinstance(bits, Integral) or not 1 <= bits <= 8:  # type: ignore[operator]
-        where = f" of layer {layer!r}" if layer else ""
-        raise ValueError(f"activation bits{where} must be a whole number from 1 to 8, not {bits!r}")
-    return int(bits)

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from waveq._bits import Granularity
 from waveq._boundaries import clip
 from waveq._kernels.levels import TINY, Given, Levels, plain_given, rounded, wave_coordinate
 from waveq.functional import MAX_TOTAL_BITS, Grid
@@ -28,7 +29,6 @@ __all__ = [
 ]
 
 ScaleMode = Literal["none", "max", "learned"]
-Granularity = Literal["layer", "channel"]
 
 
 class WeightQuantizer(nn.Module):

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any, TypeVar, get_args, overload
 
 import torch
 from torch import Tensor
 
+from waveq._bits import check_total_bits
 from waveq._names import check_choice, suggestion
 from waveq._registry import Registry, origin
-from waveq.functional import MAX_TOTAL_BITS
 from waveq.layers import Outputs
 from waveq.quantizers.activation import ActivationQuantizer, DoReFaActivation
 from waveq.quantizers.base import Granularity, ScaleMode, WeightQuantizer, check_channels
@@ -36,7 +35,6 @@ __all__ = [
     "Quantizer",
     "activation_quantizer_class",
     "activation_quantizer_names",
-    "check_total_bits",
     "find_quantizer",
     "make_activation_quantizer",
     "make_quantizer",
@@ -323,14 +321,3 @@ def round_by(method: WeightQuantizer, weight: Tensor, total_bits: int) -> Tensor
         return method.binarize(wide).to(weight.dtype)
     bits = torch.tensor(float(total_bits - 1), device=weight.device)
     return method(wide, bits).to(weight.dtype)  # type: ignore[no-any-return]
-
-
-def check_total_bits(total_bits: object, *, layer: str | None = None) -> int:
-    """The bits as an int, or a ValueError that names the layer and the range."""
-    where = f" of layer {layer!r}" if layer else ""
-    whole = isinstance(total_bits, Integral) and not isinstance(total_bits, bool)  # numpy's integers are welcome
-    if not whole or not 1 <= total_bits <= MAX_TOTAL_BITS:  # type: ignore[operator]
-        raise ValueError(
-            f"the bits{where} must be a whole number from 1 to {MAX_TOTAL_BITS} (sign included), not {total_bits!r}"
-        )
-    return int(total_bits)  # type: ignore[call-overload, no-any-return]

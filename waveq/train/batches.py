@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from waveq.zoo.datasets.augment import Augmentation
+from waveq.zoo.datasets.folders import FolderSplit
 from waveq.zoo.datasets.seeds import mixed_seed
-from waveq.zoo.datasets.splits import MemorySplit, Split
+from waveq.zoo.datasets.splits import Split
 
 __all__ = ["EpochLoader", "mixed_seed"]
 
@@ -77,8 +78,9 @@ class EpochLoader:
         order = self.order(epoch)
         numbers = range(start, len(self))
         fetched = (self.fetch(order, epoch, batch) for batch in numbers)
-        # tensors in memory are cut faster than a thread is woken; files are read while the last batch is trained on
-        ready = fetched if isinstance(self._split, MemorySplit) else _one_ahead(fetched)
+        # Files are read while the last batch is trained on. Tensors in memory are cut faster than a thread is woken;
+        # items of somebody's dataset may draw from torch's one generator, which training draws from meanwhile.
+        ready = _one_ahead(fetched) if isinstance(self._split, FolderSplit) else fetched
         for batch, images_and_labels in zip(numbers, ready, strict=True):
             # before the batch goes out: whoever holds it and asks, hears what comes next
             self._epoch, self._batch = (epoch, batch + 1) if batch + 1 < len(self) else (epoch + 1, 0)

@@ -11,11 +11,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from waveq.integrations.lightning import WaveQCallback
 from waveq.train.batches import EpochLoader
 from waveq.train.checkpoint_files import LOADER_STATE
 from waveq.train.classifier import Classifier, measure, seed_step
 from waveq.train.stopping import StopRequested
-from waveq.train.wave_callback import WaveQCallback
 
 __all__ = ["Checkpoints", "LastStep", "Recorder", "StepDiscipline", "WaveQCallback"]
 
@@ -103,18 +103,7 @@ class Recorder(Callback):
         }
         if self._wave is None:
             return row
-        wq = self._wave.wq
-        lambda_w, lambda_beta = wq.strengths()
-        row |= {
-            "wave_loss": float(self._wave.wave_loss),
-            "mean_bits": wq.mean_bits(),
-            "phase": float(wq.phase),
-            "lambda_w": lambda_w,
-            "lambda_beta": lambda_beta,
-        }
-        row |= {f"beta/{name}": value for name, value in wq.betas().items()}
-        row |= {f"input_beta/{name}": value for name, value in wq.input_betas().items()}
-        return row | {f"wave/{name}": value for name, value in wq.wave().items()}
+        return row | {"wave_loss": float(self._wave.wave_loss)} | self._wave.wq.metrics()
 
     @staticmethod
     def _write(trainer: Trainer, row: dict[str, float]) -> None:

@@ -29,10 +29,19 @@ from waveq._policy_file import read_policy_file
 from waveq._reading import parse_json, read_text
 from waveq.method.layer_costs import require_costs
 from waveq.method.options import Bits, Forward, Method, option_names, usual_quantizer
-from waveq.train.strict import expected, fits
-from waveq.train.user_modules import import_modules, module_name
+from waveq.train.strict import expected, fits, words
+from waveq.train.user_modules import import_modules, is_own, module_name
 
-__all__ = ["METHOD_FIELDS", "RUNTIME_FIELDS", "TrainConfig", "load_recipe", "parse_config", "recipe_names"]
+__all__ = [
+    "METHOD_FIELDS",
+    "PROCESS_FIELDS",
+    "RUNTIME_FIELDS",
+    "TrainConfig",
+    "load_recipe",
+    "parse_config",
+    "read_recipe",
+    "recipe_names",
+]
 
 RUNTIME_FIELDS = frozenset(
     {
@@ -43,6 +52,7 @@ RUNTIME_FIELDS = frozenset(
         "data_dir",
         "download",
         "threads",
+        "max_restarts",
         "checkpoint_seconds",
         "log_every",
         "workers",
@@ -50,6 +60,14 @@ RUNTIME_FIELDS = frozenset(
 )
 """Fields that change where and how a run happens, but not what comes out of it."""
 
+PROCESS_FIELDS = frozenset({"devices", "num_nodes"})
+"""Fields that may be others where a run goes on, which says what that changes."""
+
+_OF_THE_ZOO = {
+    "model": ("width",),
+    "dataset": ("data_dir", "download", "input_size", "in_channels", "validation", "augment"),
+}
+"""What a network or data of one's own decide themselves."""
 _Rate = Field(default=None, gt=0)
 _SEARCH_SHARE = 0.2
 
@@ -76,11 +94,11 @@ class TrainConfig(BaseModel):
 
     # what is trained, on what
     model: str = "simplenet5"
-    """A network of the zoo."""
+    """A network of the zoo, or PACKAGE.MODULE:FACTORY, a function that gives one."""
     width: float = Field(default=1, gt=0)
     """Factor on the hidden filters and units (WRPN's widening)."""
     dataset: str = "fashion-mnist"
-    """A dataset of the zoo."""
+    """A dataset of the zoo, or PACKAGE.MODULE:LOADERS, a function that gives loaders."""
     data_dir: Path | None = None
     """Where data are looked for; by default $WAVEQ_DATA, else `data`."""
     download: bool = False
@@ -166,9 +184,19 @@ class TrainConfig(BaseModel):
     """Decides initial weights, order of the data, crops and dropout."""
     precision: Literal["32", "bf16", "64"] = "32"
     """float32; bf16: autocast of the forward pass; float64."""
+    checkpoint_activations: bool = False
+    """Whether the blocks of the network keep their inputs alone and are computed anew going back: less memory, the same
+    numbers."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = 1
-    """Processes, one for each device, joined by DDP (gloo on the CPU, NCCL on GPUs)."""
+    """Processes of a machine, one for each device, joined by DDP (gloo on the CPU, NCCL on GPUs). Those that torchrun,
+    SLURM or Kubeflow have started are counted by themselves."""
+    num_nodes: PositiveInt = 1
+    """Machines, on which torchrun, SLURM or Kubeflow start the processes."""
+    max_restarts: int = Field(default=0, ge=0)
+    """How often processes that failed are started again, from the last checkpoint; torchrun has its own option."""
+    sync_batch_norm: bool = False
+    """Whether batch norm takes its statistics over all processes (GPUs alone); else each takes those of its images."""
     threads: PositiveInt | None = None
     """Threads that one process may use; by default torch's own choice."""
     workers: PositiveInt = 4
@@ -229,11 +257,21 @@ class TrainConfig(BaseModel):
         return value
 
     @model_validator(mode="after")
+    def _own_decide(self) -> Self:
+        for kind, fields in _OF_THE_ZOO.items():
+            name = getattr(self, kind)
+            for field in fields if is_own(name) else ():
+                if getattr(self, field) != type(self).model_fields[field].default:
+                    raise ValueError(f"{field} says nothing of {name}, which decides that itself: leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.batch_size % self.devices:
+        processes = self.devices * self.num_nodes
+        if self.batch_size % processes:
             raise ValueError(
-                f"batch_size {self.batch_size} cannot be shared by {self.devices} devices; "
-                f"the next one that can is {-(-self.batch_size // self.devices) * self.devices}"
+                f"batch_size {self.batch_size} cannot be shared by {processes} devices; "
+                f"the next one that can is {-(-self.batch_size // processes) * processes}"
             )
         for name in ("bits", "first_last", "activation_bits"):
             # before float training is done, and by name; quantizers check again
@@ -318,7 +356,7 @@ class TrainConfig(BaseModel):
         if self.run_dir is not None:
             return self.run_dir
         bits = self.bits if isinstance(self.bits, int | str) else "policy"
-        return Path("runs") / f"{self.model}-{self.dataset}-{bits}-seed{self.seed}"
+        return Path("runs") / f"{self.model}-{self.dataset}-{bits}-seed{self.seed}".replace(":", ".")
 
     def to_json(self) -> str:
         """All fields that are set, as JSON that `load_recipe` reads back.
@@ -376,7 +414,10 @@ def _first_sentence(error: ValidationError) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not field:
         return message
-    return f"{field} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    value, annotation = problem["input"], TrainConfig.model_fields[field].annotation
+    if len(problem["loc"]) > 1 and not isinstance(value, dict):  # one of several kinds of value, and none of them
+        message = f"{expected(annotation)} is expected"
+    return f"{field} is {value!r}: {message[0].lower()}{message[1:]}{suggestion(value, words(annotation))}"
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -400,17 +441,30 @@ def load_recipe(name: str | Path, **changes: Any) -> TrainConfig:
         >>> load_recipe("resnet20-cifar10", seed=3).epochs
         96
     """
+    fields, where = read_recipe(name)
+    return parse_config({**fields, **changes}, where=where)
+
+
+def read_recipe(name: str | Path) -> tuple[dict[str, Any], str]:
+    """The fields of a recipe, or of a TOML or JSON file, as they are written there, and what to call it in errors.
+
+    Raises:
+        ValueError: no such recipe or file (the message gives the nearest name), not TOML or JSON.
+
+    Example:
+        >>> read_recipe("digits")[0]["batch_size"]
+        32
+    """
     text, where = _recipe_text(name)
     if where.endswith(".json"):
         fields = parse_json(text, where=where)
         if not isinstance(fields, dict):
             raise ValueError(f"{where}: a JSON object is expected, not {type(fields).__name__}")
-    else:
-        try:
-            fields = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits is no TOMLDecodeError
-            raise ValueError(f"{where}: damaged ({error})") from None
-    return parse_config({**fields, **changes}, where=where)
+        return fields, where
+    try:
+        return tomllib.loads(text), where
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is no TOMLDecodeError
+        raise ValueError(f"{where}: damaged ({error})") from None
 
 
 def _recipe_text(name: str | Path) -> tuple[str, str]:

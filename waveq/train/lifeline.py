@@ -1,46 +1,38 @@
-"""Child processes that end with their parent, however it ends: a pipe whose other end only the parent holds.
-
-The system closes a process's files even when it is killed; a child that waits for that needs no help from the parent.
-"""
+"""Child processes that end with their parent, however it ends: a process that was killed can end nobody."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 
-__all__ = ["LIFELINE", "end_with_parent", "end_with_spawner", "lifeline"]
+__all__ = ["end_with_parent", "end_with_spawner"]
 
-LIFELINE = "WAVEQ_LIFELINE"
-"""Where a child finds the number of its end of the pipe."""
-
-
-@contextmanager
-def lifeline() -> Iterator[int]:
-    """In the parent: the end of the pipe to hand to children, by `pass_fds` and LIFELINE."""
-    theirs, ours = os.pipe()  # neither is inherited but by who is handed it
-    try:
-        yield theirs
-    finally:
-        os.close(theirs)
-        os.close(ours)
+_SECONDS = 0.2
+_NAME = "lifeline"
 
 
-def end_with_parent() -> None:
-    """In a child: from now on it ends within moments of its parent. What it writes is whole or not there."""
-    handle = int(os.environ[LIFELINE])
+def end_with_parent(parent: int | None = None) -> None:
+    """From now on this process ends within moments of its parent. What it writes is whole or not there.
 
-    def wait() -> None:
-        os.read(handle, 1)  # nothing is ever written: it returns when the parent is gone
+    Args:
+        parent: its number, where the child was told; the parent may have ended before the child could look.
+    """
+    if any(thread.name == _NAME for thread in threading.enumerate()):
+        return
+    expected = os.getppid() if parent is None else parent
+
+    def watch() -> None:
+        while os.getppid() == expected:  # an orphan is handed to another
+            time.sleep(_SECONDS)
         os._exit(1)
 
-    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+    threading.Thread(target=watch, name=_NAME, daemon=True).start()
 
 
 def end_with_spawner() -> None:
-    """The same in a process of `multiprocessing`, which has such a pipe of its own."""
+    """The same in a process of `multiprocessing`, which has a pipe for it."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -49,4 +41,4 @@ def end_with_spawner() -> None:
         parent.join()
         os._exit(1)
 
-    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+    threading.Thread(target=wait, name=_NAME, daemon=True).start()

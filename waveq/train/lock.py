@@ -10,10 +10,14 @@ from pathlib import Path
 
 from waveq._files import remove_drafts
 
-__all__ = ["LOCK_FILE", "alone_in", "alone_in_runs"]
+__all__ = ["LOCK_FILE", "FolderInUseError", "alone_in", "alone_in_runs"]
 
 LOCK_FILE = ".lock"
 """Holds the number of the process that took it last; it stays, because removing it would race with the next one."""
+
+
+class FolderInUseError(ValueError):
+    """Another process, or another thread of this one, is in the folder."""
 
 
 @contextmanager
@@ -24,7 +28,7 @@ def alone_in(folder: Path) -> Iterator[int]:
         The file descriptor that holds the lock: a child process that inherits it keeps the lock as long as it lives.
 
     Raises:
-        ValueError: another process, or another thread of this one, is in it.
+        FolderInUseError: another process, or another thread of this one, is in it.
         OSError: the folder cannot be written, or its file system has no locks.
 
     Example:
@@ -33,7 +37,7 @@ def alone_in(folder: Path) -> Iterator[int]:
         ...     with alone_in(Path(name)):
         ...         pass
         Traceback (most recent call last):
-        ValueError: ... is in use by process ...; wait until it ends, or choose another folder
+        waveq.train.lock.FolderInUseError: ... is in use by process ...; wait until it ends, or choose another folder
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
@@ -43,7 +47,7 @@ def alone_in(folder: Path) -> Iterator[int]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(handle, 20).decode("ascii", "replace").strip() or "of unknown number"
-            raise ValueError(
+            raise FolderInUseError(
                 f"{folder} is in use by process {holder}; wait until it ends, or choose another folder"
             ) from None
         os.ftruncate(handle, 0)
@@ -59,7 +63,7 @@ def alone_in_runs(*folders: Path) -> Iterator[None]:
     """Within, nobody else is in those of the folders that hold a run; others are left as they are.
 
     Raises:
-        ValueError: see `alone_in`.
+        FolderInUseError: see `alone_in`.
     """
     runs = {folder.resolve(): folder for folder in folders if (folder / "config.json").exists()}
     with ExitStack() as held:

@@ -1,78 +1,135 @@
-"""Several processes for one run: each runs the whole training and Lightning's DDP joins them.
+"""Several processes on this machine for one run: torch's elastic agent starts, watches, restarts and ends them.
 
-A fresh interpreter for every process, because parametrised modules cannot be pickled and a fork would inherit the
-parent's threads. What comes out is read from the run folder.
+The same agent as torchrun's, with a fresh interpreter for every process: parametrised modules cannot be pickled, and
+a fork would inherit the parent's threads. What comes out is read from the run folder. Several machines are torchrun's
+(or SLURM's, or Kubernetes') own affair: their processes find each other in `ranks`.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from waveq.train.config import TrainConfig
-from waveq.train.lifeline import LIFELINE, lifeline
-from waveq.train.meeting import local_meeting
+from waveq.train.stopping import StoppedAtOnce, StopRequested
 
-__all__ = ["INTERRUPTED", "is_worker", "launch"]
+__all__ = ["INTERRUPTED", "launch"]
 
-_WORKER = "WAVEQ_WORKER"
 INTERRUPTED = 130  # the shell's code for Ctrl-C
-_GOOD = (0, INTERRUPTED, -signal.SIGINT)  # the last where a process was told to stop before it listened
+_STOPPED = (INTERRUPTED, -signal.SIGINT, -signal.SIGTERM)  # the last two where a process was told before it listened
+_PATIENCE_SECONDS = 300  # for a step and a checkpoint, once asked to stop
+_ROOT = Path(__file__).resolve().parents[2]
 
 
-def is_worker() -> bool:
-    """Whether this process is one of several that `launch` started."""
-    return _WORKER in os.environ
-
-
-def launch(config: TrainConfig, stop: Callable[[], bool], *, held: tuple[int, ...] = ()) -> bool:
-    """Run `train(config)` in `config.devices` processes; True when it ended, False when it was interrupted.
-
-    Whatever happens to this process, the others end with it.
+def launch(config: TrainConfig) -> None:
+    """Run `train(config)` in `config.devices` processes; whatever happens to this process, they end with it.
 
     Args:
         config: its run folder exists and holds it.
-        stop: whether this process was asked to stop; passed on to the others.
-        held: open files that the processes keep open too, such as the lock of the run folder.
 
     Raises:
-        RuntimeError: a process failed or was killed; the others were stopped. Its own message stands above.
+        RuntimeError: a process failed or was killed, and was so again after `config.max_restarts` restarts from the
+            last checkpoint; the others were stopped. Its own message stands above.
+        StopRequested: asked to stop; a checkpoint is written.
+        StoppedAtOnce: asked twice.
     """
-    with lifeline() as pipe, local_meeting() as meeting:
-        processes = [_start(config, rank, meeting, pipe, held) for rank in range(config.devices)]
-        try:
-            _wait(processes, stop)
-            codes = [process.poll() for process in processes]
-        finally:
-            for process in processes:
-                if process.poll() is None:
-                    process.kill()
-                process.wait()
-    failed = [(rank, code) for rank, code in enumerate(codes) if code is not None and code not in _GOOD]
-    if failed:
-        told = "; ".join(f"process {rank} {_how_it_ended(code)}" for rank, code in failed)
-        raise RuntimeError(
-            f"{len(failed)} of {config.devices} training processes failed: {told}; the others were stopped"
+    with tempfile.TemporaryDirectory() as folder, _environment(), _signals_passed_on():
+        agent = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=config.devices,
+            run_id=f"waveq-{os.getpid()}",
+            rdzv_backend="c10d",
+            rdzv_endpoint=str(Path(folder, "meeting")),
+            rdzv_configs={"store_type": "file"},  # listens nowhere
+            local_addr="127.0.0.1",
+            max_restarts=config.max_restarts,
+            monitor_interval=0.05,
+            signals_to_handle=",".join(number.name for number in _signals()),
+            shutdown_timeout=_PATIENCE_SECONDS,
         )
-    return all(code == 0 for code in codes)
+        try:
+            launch_agent(agent, sys.executable, _words(config))
+        except SignalException as stop:
+            if isinstance(stop.__context__, SignalException):
+                raise StoppedAtOnce from None
+            raise StopRequested from None
+        except ChildFailedError as failed:
+            if all(failure.exitcode in _STOPPED for failure in failed.failures.values()):
+                raise StopRequested from None
+            raise RuntimeError(_told(failed.failures, config)) from None
 
 
-def _wait(processes: list[subprocess.Popen[bytes]], stop: Callable[[], bool]) -> None:
-    """Until all have ended, or one has failed."""
-    told = False
-    while any(process.poll() is None for process in processes):
-        if stop() and not told:
-            told = True
-            for process in processes:
-                process.send_signal(signal.SIGINT)  # Lightning has plans of its own for SIGTERM
-        if any(process.poll() not in (None, *_GOOD) for process in processes):
-            return
-        time.sleep(0.05)
+def _words(config: TrainConfig) -> list[str]:
+    return ["-m", "waveq.train.worker", str(config.folder / "config.json"), str(os.getpid())]
+
+
+def _signals() -> list[signal.Signals]:
+    """Those that stop a run; nohup has SIGHUP ignored."""
+    return [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+
+
+@contextmanager
+def _signals_passed_on() -> Iterator[None]:
+    """Within, a signal reaches the agent, which passes it on; handlers that the agent leaves behind are undone."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise SignalException(f"signal {number}", signal.Signals(number))
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # whoever runs the main one takes care of signals
+        return
+    before = {number: signal.signal(number, stop) for number in _signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Within, what the agent hands on: this source tree, and that the agent hosts no store of its own."""
+    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    changed = {"PYTHONPATH": os.pathsep.join(paths), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    before = {name: os.environ.get(name) for name in (*changed, "TORCHELASTIC_SIGNALS_TO_HANDLE")}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _told(failures: Mapping[int, ProcessFailure], config: TrainConfig) -> str:
+    """The failure that the others follow from: a killed one's neighbours lose their connection in the same moment."""
+
+    def order(rank: int) -> tuple[bool, int]:
+        code = failures[rank].exitcode
+        return code in _STOPPED or code >= 0, failures[rank].timestamp
+
+    first = min(failures, key=order)
+    again = f", after {config.max_restarts} restarts" if config.max_restarts else ""
+    how = _how_it_ended(failures[first].exitcode)
+    return f"process {first} of {config.devices} {how}{again}; the others were stopped"
 
 
 def _how_it_ended(code: int) -> str:
@@ -80,25 +137,3 @@ def _how_it_ended(code: int) -> str:
         return f"ended with exit code {code}"
     reason = " (the system does so where memory runs out)" if code == -signal.SIGKILL else ""
     return f"was killed by {signal.Signals(-code).name}{reason}"
-
-
-def _start(
-    config: TrainConfig, rank: int, meeting: Mapping[str, str], pipe: int, held: tuple[int, ...]
-) -> subprocess.Popen[bytes]:
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
-        **os.environ,
-        **meeting,
-        _WORKER: "1",
-        LIFELINE: str(pipe),
-        "LOCAL_RANK": str(rank),
-        "NODE_RANK": "0",
-        "PYTHONPATH": os.pathsep.join(paths),
-    }
-    # a session of their own: Ctrl-C reaches this process alone, which passes it on once
-    return subprocess.Popen(_command(config), env=environment, start_new_session=True, pass_fds=(pipe, *held))
-
-
-def _command(config: TrainConfig) -> list[str]:
-    return [sys.executable, "-m", "waveq.train.worker", str(config.folder / "config.json")]

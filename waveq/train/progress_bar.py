@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
+from waveq.integrations.lightning import WaveQCallback
 from waveq.train.classifier import Classifier
-from waveq.train.wave_callback import WaveQCallback
 
 __all__ = ["Bar"]
 

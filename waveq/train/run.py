@@ -13,8 +13,8 @@ from __future__ import annotations
 import gc
 import itertools
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,18 @@ from waveq.train.batches import mixed_seed
 from waveq.train.classifier import measure
 from waveq.train.config import TrainConfig
 from waveq.train.doubts import Doubts
+from waveq.train.given import own_data, own_network, remember, require_fit, require_importable, require_named
 from waveq.train.lock import alone_in
-from waveq.train.processes import is_worker, launch
+from waveq.train.opening import batch_norm_told, opened
+from waveq.train.processes import launch
+from waveq.train.ranks import ALONE, Ranks, by_the_first, find_ranks, joined
 from waveq.train.result import TrainResult, share_sentence
 from waveq.train.run_folder import STAGES, RunFolder, load_weights, save_weights
-from waveq.train.stage import Stage, make_loader, rank_and_world, steps_per_epoch
+from waveq.train.stage import Stage, make_loader, on_cpu, steps_per_epoch
 from waveq.train.stopping import StoppedAtOnce, StopRequested, signals_noted
+from waveq.train.user_modules import is_own
 from waveq.zoo import Dataset, build, load_data, network
+from waveq.zoo.datasets.seeds import drawn_from
 
 if TYPE_CHECKING:
     from waveq.method.handle import WaveQ
@@ -61,51 +66,103 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
         ValueError: a wrong field, a missing dataset, a damaged file, a run folder of another config, or one that
             another process is training in.
         Diverged: a loss or a weight is NaN or infinite; the same call goes on from the last checkpoint, which is good.
-        RuntimeError: one of several processes failed or was killed.
+        RuntimeError: one of several processes failed or was killed, after as many restarts as `max_restarts` says.
         TrainingInterrupted: Ctrl-C, SIGTERM or SIGHUP; the same call goes on.
     """
     speak = say or _say
-    with nullcontext() if is_worker() else alone_in(config.folder) as lock:
-        folder = RunFolder(config.folder) if is_worker() else RunFolder.open(config)
-        finished = folder.result()
+    _require_known(config)  # before there is a folder
+    ranks = find_ranks(config)
+    if ranks.size == 1 and config.devices * config.num_nodes > 1:
+        finished = _in_processes(config, speak)
+    else:
+        if ranks.size > 1:
+            config = config.model_copy(update={"devices": ranks.devices, "num_nodes": ranks.nodes})
+        with joined(ranks, on_cpu=on_cpu(config)):
+            finished = _in_this_one(config, ranks, speak if ranks.leads else _silent)
+    return TrainResult.of(config.folder, finished)
+
+
+def _in_this_one(config: TrainConfig, ranks: Ranks, say: Say) -> dict[str, Any]:
+    """Train, in one process or as one of several; what rank 0 wrote in the end."""
+    with ExitStack() as held:
+        folder = opened(config, ranks, held, say)
+        finished = by_the_first(ranks, folder.result)
         if finished is not None:
-            speak(f"{folder.path} holds this run, finished.")
-            return TrainResult.of(folder.path, finished)
-        try:
-            _train(config, folder, speak, () if lock is None else (lock,))
-        except StopRequested:
-            raise TrainingInterrupted(_how_to_go_on(folder)) from None
-        except StoppedAtOnce:
-            raise TrainingInterrupted(
-                f"No checkpoint was written of the last steps; the same command goes on in {folder.path} "
-                "from the one before them, or from the start of the stage."
-            ) from None
+            say(f"{folder.path} holds this run, finished.")
+            return finished
+        with _going_on(folder), signals_noted() as stop, torch_threads(config.threads):
+            _Run(config, folder, ranks, say, stop).all_stages()
+        finished = by_the_first(ranks, folder.result)
+    assert finished is not None
+    return finished
+
+
+def _in_processes(config: TrainConfig, say: Say) -> dict[str, Any]:
+    """Train in several processes of this machine; each of them calls `train`."""
+    require_importable(config)
+    if config.num_nodes > 1:
+        raise ValueError(
+            f"num_nodes {config.num_nodes}: nobody has started processes on other machines. torchrun does, on each of "
+            f"them: torchrun --nnodes {config.num_nodes} --nproc-per-node {config.devices} --rdzv-backend c10d "
+            "--rdzv-endpoint FIRST-HOST:29400 -m -- waveq train ...; SLURM (srun) and Kubeflow do too"
+        )
+    with alone_in(config.folder):  # what is wrong is said before anything starts; process 0 takes the lock then
+        folder = RunFolder.open(config)
         finished = folder.result()
-    if finished is None:
-        raise TrainingInterrupted(_how_to_go_on(folder))  # one of several processes, and not the first
-    return TrainResult.of(folder.path, finished)
-
-
-def _train(config: TrainConfig, folder: RunFolder, say: Say, held: tuple[int, ...]) -> None:
-    """In this process, or in several."""
-    with signals_noted() as stop:
-        if config.devices == 1 or is_worker():
-            with torch_threads(config.threads):
-                _Run(config, folder, say, stop).all_stages()
-        elif not launch(config, stop, held=held):
+    if finished is not None:
+        say(f"{folder.path} holds this run, finished.")
+        return finished
+    with _going_on(folder):
+        launch(config)
+        finished = folder.result()
+        if finished is None:
             raise StopRequested
+    return finished
+
+
+@contextmanager
+def _going_on(folder: RunFolder) -> Iterator[None]:
+    """Whoever asked to stop hears what to call next."""
+    try:
+        yield
+    except StopRequested:
+        raise TrainingInterrupted(f"Everything is in {folder.path}, and the same command goes on from there.") from None
+    except StoppedAtOnce:
+        raise TrainingInterrupted(
+            f"No checkpoint was written of the last steps; the same command goes on in {folder.path} "
+            "from the one before them, or from the start of the stage."
+        ) from None
+
+
+def _require_known(config: TrainConfig) -> None:
+    """Every name of the config is known.
+
+    Raises:
+        ValueError: one is not; the message gives the nearest.
+    """
+    from waveq.method.presets import get_preset
+    from waveq.quantizers import activation_quantizer_class, quantizer_class
+
+    require_named(config)
+    get_preset(config.preset)
+    quantizer_class(config.quantizer)
+    if config.activation_quantizer is not None:
+        activation_quantizer_class(config.activation_quantizer)
 
 
 def make_dataset(config: TrainConfig) -> Dataset:
     """The dataset, in the size and channels that the network takes.
 
     Raises:
-        ValueError: unknown names, missing or damaged files.
+        ValueError: unknown names, missing or damaged files, functions that do not give loaders.
     """
     from waveq.zoo.datasets.data import source
 
-    entry, net = source(config.dataset), network(config.model)
-    size = config.input_size or max(entry.size, net.smallest_size)
+    if is_own(config.dataset):
+        return own_data(config.dataset, config.split_seed)
+    entry = source(config.dataset)
+    least = 1 if is_own(config.model) else network(config.model).smallest_size
+    size = config.input_size or max(entry.size, least)
     return load_data(
         config.dataset,
         data_dir=config.data_dir,
@@ -122,15 +179,20 @@ def make_network(config: TrainConfig, dataset: Dataset) -> nn.Module:
     """The network for the dataset, with the initial weights that the seed gives.
 
     Raises:
-        ValueError: unknown network, images too small for it.
+        ValueError: unknown network, images too small for it; a factory that does not give one.
     """
+    if is_own(config.model):
+        with drawn_from(mixed_seed(config.seed)):
+            return own_network(config.model)
+    if len(dataset.size) != 2:
+        raise ValueError(f"model: {config.model} takes images (n, channels, height, width), not x of {dataset.shape}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mixed_seed(config.seed))
         return build(
             config.model,
             num_classes=len(dataset.classes),
             in_channels=dataset.channels,
-            input_size=dataset.size,
+            input_size=(dataset.size[0], dataset.size[1]),
             width=config.width,
         )
 
@@ -138,27 +200,39 @@ def make_network(config: TrainConfig, dataset: Dataset) -> nn.Module:
 class _Run:
     """The stages of one run, in order."""
 
-    def __init__(self, config: TrainConfig, folder: RunFolder, say: Say, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, config: TrainConfig, folder: RunFolder, ranks: Ranks, say: Say, stop: Callable[[], bool]
+    ) -> None:
         self.config = config
         self.folder = folder
-        self.leads = rank_and_world(config)[0] == 0
-        self.say = say if self.leads else _silent
+        self.ranks = ranks
+        self.say = say
         self.stop = stop
         self.dataset = make_dataset(config)
+        self._take_what_is_given()
         self.teacher: nn.Module | None = None
 
     def all_stages(self) -> None:
         """Float, search, wave, fine-tune, judgement."""
         network = self._network()
+        if told := batch_norm_told(network, self.config, self.ranks, on_cpu=on_cpu(self.config)):
+            self.say(told)
         self._float(network)
         float_weights = {key: value.clone() for key, value in network.state_dict().items()}
         self.teacher = self._frozen(float_weights) if self.config.distill else None
         wq, forecast, doubts = self._wave(network, float_weights)
         if self.config.finetune_epochs:
             network, wq = self._finetune(wq)
-        if self.leads:
+        if self.ranks.leads:
             self._judge(network, wq, float_weights, forecast, doubts)
         _meet()
+
+    def _take_what_is_given(self) -> None:
+        """Network and data of one's own fit together, and are those that the run began with."""
+        if is_own(self.config.model) or is_own(self.config.dataset):
+            made = make_network(self.config, self.dataset)
+            require_fit(made, self.dataset, self.config)
+            remember(self.folder.path, self.config, self.dataset, made, leads=self.ranks.leads)
 
     def _network(self) -> nn.Module:
         network = make_network(self.config, self.dataset)
@@ -170,7 +244,7 @@ class _Run:
         return network.eval().requires_grad_(requires_grad=False)
 
     def _steps(self, epochs: int) -> int:
-        return epochs * steps_per_epoch(self.config, make_loader(self.config, self.dataset, "wave"))
+        return epochs * steps_per_epoch(self.config, make_loader(self.config, self.dataset, "wave", self.ranks))
 
     def _stage(self, name: str, total_steps: int, rate: float) -> Stage:
         return Stage(
@@ -178,7 +252,8 @@ class _Run:
             folder=self.folder.stage(name),
             config=self.config,
             dataset=self.dataset,
-            loader=make_loader(self.config, self.dataset, name),
+            loader=make_loader(self.config, self.dataset, name, self.ranks),
+            ranks=self.ranks,
             total_steps=total_steps,
             rate=rate,
             stop=self.stop,
@@ -254,7 +329,7 @@ class _Run:
         self.say(announced)
         found = stage.run(network, wq) if stage.total_steps else {}
         network.cpu()
-        if self.leads:
+        if self.ranks.leads:
             bits: dict[str, Any] = {}
             if wq is not None:
                 bits = {"mean_bits": wq.mean_bits(), "bits": wq.bits(), "input_bits": wq.input_bits()}
@@ -340,7 +415,7 @@ class _Run:
             return
         from waveq.method.batch_norm import reestimate_batch_norm
 
-        loader = make_loader(c, self.dataset, "batch norm", whole=True)
+        loader = make_loader(c, self.dataset, "batch norm", ALONE)
         epochs = itertools.chain.from_iterable(itertools.repeat(loader))
         dtype = next(network.parameters()).dtype
         reestimate_batch_norm(network, (x.to(dtype) for x, _ in itertools.islice(epochs, c.reestimate_bn)))
@@ -358,10 +433,6 @@ def _meet() -> None:
     """Wait for the other processes, where there are some."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
-
-
-def _how_to_go_on(folder: RunFolder) -> str:
-    return f"Everything is in {folder.path}, and the same command goes on from there."
 
 
 def _say(text: str) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from waveq._files import write_json, write_text
 from waveq._names import closest
 from waveq._reading import read_object
-from waveq.train.config import RUNTIME_FIELDS, TrainConfig, load_recipe
+from waveq.train.config import PROCESS_FIELDS, RUNTIME_FIELDS, TrainConfig, load_recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -148,7 +148,7 @@ class RunFolder:
                 `resume` is off.
         """
         folder = cls(config.folder)
-        if folder.config_file.exists():
+        if folder.begun:
             if not config.resume:
                 raise ValueError(f"run_dir: {folder.path} already holds a run; resume it, or choose another folder")
             differing = folder.differences(config)
@@ -161,6 +161,11 @@ class RunFolder:
         if differing := folder.differences(config):  # what cannot be read back could never be gone on with
             raise ValueError(f"{folder.config_file}: reads back with {', '.join(differing)}")
         return folder
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was trained; a config alone, left by a start that failed, binds nobody."""
+        return self.config_file.exists() and any((self.path / name).exists() for name in (*STAGES, "result.json"))
 
     @property
     def config_file(self) -> Path:
@@ -177,6 +182,13 @@ class RunFolder:
         """The final network, weights on their grids."""
         return self.path / "weights.pt"
 
+    def processes(self) -> int | None:
+        """In how many the run was trained last; None without a run."""
+        if not self.config_file.exists():
+            return None
+        config = load_recipe(self.config_file)
+        return config.devices * config.num_nodes
+
     def stage(self, name: str) -> StageFolder:
         """Folder of a stage (one of STAGES), made when missing."""
         path = self.path / name
@@ -192,12 +204,12 @@ class RunFolder:
         write_json(self.path / "result.json", result)
 
     def differences(self, config: TrainConfig) -> list[str]:
-        """Fields, other than those of RUNTIME_FIELDS, in which the folder's run differs: "lr 0.1 (now 0.2)"."""
+        """Fields in which the folder's run differs, RUNTIME_FIELDS and PROCESS_FIELDS left out: "lr 0.1 (now 0.2)"."""
         old, new = load_recipe(self.config_file).model_dump(), config.model_dump()
         return [
             f"{name} {old[name]} (now {value})"
             for name, value in new.items()
-            if name not in RUNTIME_FIELDS and old[name] != value
+            if name not in RUNTIME_FIELDS | PROCESS_FIELDS and old[name] != value
         ]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
+from waveq.integrations.lightning import WaveQCallback
 from waveq.train.batches import EpochLoader, mixed_seed
 from waveq.train.callbacks import Checkpoints, LastStep, Recorder, StepDiscipline
 from waveq.train.checkpoint_files import LOADER_STATE, CheckpointFiles, read_newest
@@ -22,14 +23,15 @@ from waveq.train.config import TrainConfig
 from waveq.train.divergence import StopsWhenDiverged, require_numbers
 from waveq.train.logs import MetricsCsv, quiet_lightning
 from waveq.train.progress_bar import Bar
+from waveq.train.ranks import ALONE, Ranks
+from waveq.train.recomputing import recomputed
 from waveq.train.run_folder import StageFolder
-from waveq.train.wave_callback import WaveQCallback
 
 if TYPE_CHECKING:
     from waveq.method.handle import WaveQ
     from waveq.zoo.datasets.data import Dataset
 
-__all__ = ["Stage", "rank_and_world", "steps_per_epoch"]
+__all__ = ["Stage", "make_loader", "on_cpu", "steps_per_epoch"]
 
 _PRECISION: dict[str, Literal["32-true", "bf16-mixed", "64-true"]] = {
     "32": "32-true",
@@ -38,27 +40,39 @@ _PRECISION: dict[str, Literal["32-true", "bf16-mixed", "64-true"]] = {
 }
 
 
-def rank_and_world(config: TrainConfig) -> tuple[int, int]:
-    """Which process this is, and of how many."""
-    return (int(os.environ.get("LOCAL_RANK", "0")), config.devices) if config.devices > 1 else (0, 1)
+def on_cpu(config: TrainConfig) -> bool:
+    """Whether a run trains on the CPU."""
+    return config.accelerator == "cpu" or not torch.cuda.is_available()
 
 
-def make_loader(config: TrainConfig, dataset: Dataset, name: str, *, whole: bool = False) -> EpochLoader:
-    """This process's share of the training data, or the ``whole`` of them, in an order of the stage's own."""
-    rank, world_size = (0, 1) if whole else rank_and_world(config)
+def make_loader(config: TrainConfig, dataset: Dataset, name: str, ranks: Ranks = ALONE) -> EpochLoader:
+    """A process's share of the training data in an order of the stage's own; one of one process has all."""
     return EpochLoader(
         dataset.train,
         batch_size=config.batch_size,
         seed=mixed_seed(config.seed, *name.encode()),
         augmentation=dataset.augmentation if config.augment else None,
-        rank=rank,
-        world_size=world_size,
+        rank=ranks.rank,
+        world_size=ranks.size,
     )
 
 
 def steps_per_epoch(config: TrainConfig, loader: EpochLoader) -> int:
     """Optimizer steps of an epoch; what is left of an incomplete accumulation is a step too."""
     return -(-len(loader) // config.accumulate)
+
+
+def _ddp(processes: int) -> DDPStrategy:
+    """DDP whose sums are rounded alike in every step.
+
+    It puts gradients into buckets anew after the first step, which changes the order in which more than two processes
+    add them up: a run that goes on from a checkpoint would differ in the last bits. With this flag it leaves them.
+    """
+    return DDPStrategy(find_unused_parameters=processes > 2)
+
+
+def _leave_signals() -> None:
+    """They are noted by ``stopping``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +89,7 @@ class Stage:
     rate: float
     stop: Callable[[], bool]
     """Whether the run was asked to stop."""
+    ranks: Ranks = ALONE
     teacher: nn.Module | None = None
     """A float network in evaluation mode, whose say is part of the loss."""
 
@@ -89,7 +104,7 @@ class Stage:
             Diverged: a loss or a weight is NaN or infinite; the checkpoints are of before.
             ValueError: the newest checkpoint is damaged.
         """
-        wave = None if wq is None else WaveQCallback(wq)
+        wave = None if wq is None else WaveQCallback(wq, log_every=0)  # rows are the recorder's
         module = Classifier(network, self.config, rate=self.rate, total_steps=self.total_steps, teacher=self.teacher)
         checkpoint, from_step = self._go_on_from()
         discipline = StepDiscipline(mixed_seed(self.config.seed, *self.name.encode()))
@@ -105,7 +120,8 @@ class Stage:
         callbacks = [discipline, *([wave] if wave else []), watch, LastStep(self.total_steps), recorder, saver]
         if self.config.progress:
             callbacks.append(Bar(self.name, self.total_steps, wave))
-        with quiet_lightning():
+        recomputing = recomputed(network) if self.config.checkpoint_activations else nullcontext()
+        with quiet_lightning(), recomputing:
             trainer = self._trainer(callbacks, self._loggers(wq, from_step))
             trainer.fit(module, self.loader, ckpt_path=checkpoint, weights_only=True)
         require_numbers(network, stage=self.name, step=self.total_steps)
@@ -125,18 +141,19 @@ class Stage:
 
     def _trainer(self, callbacks: list[Any], loggers: list[Any]) -> Trainer:
         c = self.config
-        distributed = c.devices > 1
-        on_cpu = c.accelerator == "cpu" or not torch.cuda.is_available()
-        return Trainer(
+        environment = [self.ranks.environment] if self.ranks.environment is not None else []
+        trainer = Trainer(
             max_epochs=-(-self.total_steps // steps_per_epoch(c, self.loader)),
-            accelerator="cpu" if on_cpu else "gpu",
-            devices=c.devices,
-            strategy=DDPStrategy(process_group_backend="gloo" if on_cpu else "nccl") if distributed else "auto",
+            accelerator="cpu" if on_cpu(c) else "gpu",
+            devices=self.ranks.devices,
+            num_nodes=self.ranks.nodes,
+            strategy=_ddp(self.ranks.size) if self.ranks.size > 1 else "auto",
+            sync_batchnorm=c.sync_batch_norm,
             precision=_PRECISION[c.precision],
             accumulate_grad_batches=c.accumulate,
             gradient_clip_val=c.clip_norm,
             callbacks=callbacks,
-            plugins=[CheckpointFiles(self.folder)],
+            plugins=[CheckpointFiles(self.folder), *environment],
             logger=loggers,
             default_root_dir=self.folder.path,
             enable_checkpointing=False,  # Checkpoints writes them, at whole steps
@@ -145,9 +162,12 @@ class Stage:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,  # EpochLoader shares the batches
         )
+        # its handler of SIGTERM calls a collective wherever the rank is when it comes, and waits for others for ever
+        trainer._signal_connector.register_signal_handlers = _leave_signals  # type: ignore[method-assign]
+        return trainer
 
     def _loggers(self, wq: WaveQ | None, from_step: int) -> list[Any]:
-        if rank_and_world(self.config)[0] != 0:
+        if not self.ranks.leads:
             return []
         names = ["epoch", "rate", "task_loss", "validation_loss", "validation_accuracy"]
         if wq is not None:

@@ -22,7 +22,8 @@ class StoppedAtOnce(BaseException):
 def signals_noted() -> Iterator[Callable[[], bool]]:
     """Within, Ctrl-C, SIGTERM and SIGHUP are only noted, so that a step is finished; a second Ctrl-C acts at once.
 
-    A SIGHUP that nohup had ignored stays ignored.
+    So does SIGTERM after Ctrl-C: an agent that hears Ctrl-C twice tells its processes so. A SIGHUP that nohup had
+    ignored stays ignored.
 
     Yields:
         A function that tells whether a signal came.
@@ -30,13 +31,12 @@ def signals_noted() -> Iterator[Callable[[], bool]]:
     Raises:
         StoppedAtOnce: wherever the program is when Ctrl-C comes after another signal.
     """
-    came = False
+    came: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
-        nonlocal came
-        if came and number == signal.SIGINT:
+        if came and (number == signal.SIGINT or (number == signal.SIGTERM and signal.SIGINT in came)):
             raise StoppedAtOnce
-        came = True
+        came.append(number)
 
     before = {}
     try:
@@ -47,7 +47,7 @@ def signals_noted() -> Iterator[Callable[[], bool]]:
     except ValueError:  # not the main thread: whoever runs it takes care of signals
         pass
     try:
-        yield lambda: came
+        yield lambda: bool(came)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

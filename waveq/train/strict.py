@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-__all__ = ["as_typed", "expected", "fits", "require_types"]
+__all__ = ["as_typed", "expected", "fits", "require_types", "words"]
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", Path: "a path"}
 
@@ -79,6 +79,21 @@ def expected(annotation: Any) -> str:
     if origin is tuple:
         return f"a list of {expected(inner[0])}"
     return _WORDS.get(annotation, str(annotation))
+
+
+def words(annotation: Any) -> tuple[str, ...]:
+    """The words that an annotation allows.
+
+    Example:
+        >>> words(int | Literal["learn", "off"] | None)
+        ('learn', 'off')
+    """
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return tuple(choice for choice in inner if isinstance(choice, str))
+    if origin in (Annotated, Union, types.UnionType):
+        return tuple(word for part in inner for word in words(part))
+    return ()
 
 
 def as_typed(text: str, annotation: Any) -> Any:

@@ -15,6 +15,7 @@ from waveq.policy import Policy
 from waveq.train.config import TrainConfig, load_recipe
 from waveq.train.run_folder import RunFolder, load_weights, nearest_run
 from waveq.train.strict import require_types
+from waveq.train.user_modules import is_own
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,25 +77,34 @@ class TrainedRun:
         """The learned or preset bits, of the layers that training gave bits to.
 
         Raises:
-            ValueError: policy.json is damaged, or names other layers than result.json.
+            ValueError: policy.json is damaged, or says something else than result.json.
         """
         policy, trained = Policy.load(self.folder.policy), self.result["bits"]
+        both = f"{self.folder.policy} and {self.path / 'result.json'} do not belong together"
         for name in policy:
             if name not in trained:
-                raise ValueError(
-                    f"{self.folder.policy} names layer {name!r}, which was not trained here{nearest(name, trained)}"
-                )
+                raise ValueError(f"{both}: the second has no bits for {name!r}{nearest(name, trained)}")
+            if policy[name] != trained[name]:
+                raise ValueError(f"{both}: {name!r} has {policy[name]} bits in one and {trained[name]} in the other")
         for name in trained:
             if name not in policy:
-                raise ValueError(f"{self.folder.policy} has no bits for layer {name!r}, which result.json names")
+                raise ValueError(f"{both}: the first has no bits for {name!r}{nearest(name, policy)}")
         return policy
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data, as the network takes them."""
-        from waveq.train.run import make_dataset
+        """The data, as the network takes them.
 
-        return make_dataset(self.config)
+        Raises:
+            ValueError: not there; or network or data of one's own are not those that the run began with.
+        """
+        from waveq.train.given import remember
+        from waveq.train.run import make_dataset, make_network
+
+        dataset = make_dataset(self.config)
+        if is_own(self.config.model) or is_own(self.config.dataset):
+            remember(self.path, self.config, dataset, make_network(self.config, dataset), leads=False)
+        return dataset
 
     def images(self, part: str) -> Batches:
         """All images of "validation", "test" or "train", in order."""
@@ -105,7 +115,7 @@ class TrainedRun:
         from waveq.train.run import make_network
 
         network = make_network(self.config, self.dataset)
-        source = self._float_weights()
+        source = self.float_weights
         if source is not None:
             network.load_state_dict(load_weights(source))
         return network.eval()
@@ -123,7 +133,9 @@ class TrainedRun:
         network.load_state_dict(weights)
         return network.eval()
 
-    def _float_weights(self) -> Path | None:
+    @property
+    def float_weights(self) -> Path | None:
+        """The file of the float network's weights; None where training began with random ones."""
         config = self.config
         if config.init is not None:
             return config.init / "float" / "weights.pt" if config.init.is_dir() else config.init
@@ -135,8 +147,7 @@ class TrainedRun:
         from stripes_sim import trace
         from waveq.train.run import make_network
 
-        height, width = self.dataset.size
-        return trace(make_network(self.config, self.dataset), (self.dataset.channels, height, width))
+        return trace(make_network(self.config, self.dataset), self.dataset.shape)
 
     def weight_bits(self) -> dict[str, int]:
         """Bits of every layer with weights; those left in floating point count FLOAT_BITS."""

@@ -1,25 +1,28 @@
-"""One of several training processes: ``python -m waveq.train.worker RUN/config.json``, started by ``processes``."""
+"""One of several training processes that ``processes`` starts: ``python -m waveq.train.worker CONFIG.JSON PARENT``."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from waveq.train.config import load_recipe
-from waveq.train.divergence import Diverged
 from waveq.train.lifeline import end_with_parent
-from waveq.train.processes import INTERRUPTED
-from waveq.train.run import TrainingInterrupted, train
 
 __all__ = ["main"]
 
 
 def main(argv: list[str]) -> int:
-    """Run the whole training; Lightning's DDP joins the processes. 130: interrupted, 2: bad input, 1: diverged."""
-    end_with_parent()
+    """Run the whole training. 130: interrupted, 2: bad input, 1: diverged."""
+    end_with_parent(int(argv[1]))  # before torch is imported: the parent may be killed meanwhile
+
+    from waveq.train.config import load_recipe
+    from waveq.train.divergence import Diverged
+    from waveq.train.processes import INTERRUPTED
+    from waveq.train.run import TrainingInterrupted, train
+
     path = Path(argv[0])
     try:
-        train(load_recipe(path, run_dir=path.parent))
+        config = load_recipe(path, run_dir=path.parent, resume=True)
+        train(config, say=_say if config.progress else _say_nothing)
     except TrainingInterrupted:
         return INTERRUPTED
     except ValueError as error:
@@ -28,16 +31,15 @@ def main(argv: list[str]) -> int:
     except Diverged as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    finally:
-        _leave()
     return 0
 
 
-def _leave() -> None:
-    import torch.distributed as dist
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")  # standard output is the launcher's, for the result
 
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
+
+def _say_nothing(_text: str) -> None:
+    pass
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def test_a_policy_that_fails_stays_out_until_it_is_tried_again(
     run_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run_copy / "enumeration.sqlite").unlink()
-    whole, real = (run_copy / "policies.csv").read_bytes(), protocol.Evaluation.__call__
+    whole, real = (run_copy / "policies.csv").read_bytes(), protocol.Evaluation.correct
 
     def fragile(evaluation: Any, policies: Any) -> Any:
         if (policies == 4).all(axis=1).any():
@@ -93,7 +93,7 @@ def test_a_policy_that_fails_stays_out_until_it_is_tried_again(
 
     words = ["enumerate", str(run_copy), "--bits", "2,4", "--quiet"]
     with monkeypatch.context() as patch:
-        patch.setattr(protocol.Evaluation, "__call__", fragile)
+        patch.setattr(protocol.Evaluation, "correct", fragile)
         assert main([*words, "--replace"]) == 0
         assert "1 policy has failed and no result" in capsys.readouterr().err
     assert len(pd.read_csv(run_copy / "policies.csv")) == 16
@@ -112,7 +112,7 @@ def test_ctrl_c_in_enumerate_says_how_to_go_on(
     def stop(_self: Any, _policies: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(protocol.Evaluation, "__call__", stop)
+    monkeypatch.setattr(protocol.Evaluation, "correct", stop)
     assert main(["enumerate", str(run_copy), "--bits", "2,4", "--quiet"]) == 130
     assert "enumeration.sqlite; the same command goes on from there" in capsys.readouterr().err
 

@@ -247,8 +247,21 @@ def test_bad_ceilings_and_formats(here: Path, capsys: pytest.CaptureFixture[str]
     assert not list(here.iterdir())
 
 
-def test_a_run_whose_policy_names_another_layer_is_refused(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = (run_copy / "policy.json").read_text()
-    (run_copy / "policy.json").write_text(text.replace('"fc1"', '"fc_1"'))
+@pytest.mark.parametrize(
+    ("file", "old", "new", "told"),
+    [
+        ("policy.json", '"fc1"', '"fc_1"', "the second has no bits for 'fc_1'; did you mean 'fc1'?"),
+        ("result.json", '"fc1"', '"fc_1"', "the second has no bits for 'fc1'; did you mean 'fc_1'?"),
+        ("result.json", '"fc1": ', '"fc1": 1', "'fc1' has "),
+    ],
+)
+def test_a_policy_that_is_not_that_of_the_result_is_refused(
+    run_copy: Path, capsys: pytest.CaptureFixture[str], file: str, old: str, new: str, told: str
+) -> None:
+    text = (run_copy / file).read_text()
+    assert old in text
+    (run_copy / file).write_text(text.replace(old, new))
     assert main(["score", str(run_copy)]) == 2
-    assert "names layer 'fc_1', which was not trained here; did you mean 'fc1'?" in capsys.readouterr().err
+    refused = " ".join(capsys.readouterr().err.split())
+    assert told in refused
+    assert "do not belong together" in refused

@@ -40,7 +40,7 @@ def test_search_measures_few_and_goes_on_where_it_stopped(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--objective", "energy"], "objective must be one of energy_pj"),
+        (["--objective", "energy"], "did you mean 'energy_pj'?"),
         (["--evaluations", "0"], "evaluations"),
         (["--engine", "serial", "--workers", "2"], "--workers needs --engine processes"),
     ],

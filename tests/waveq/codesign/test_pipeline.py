@@ -131,7 +131,7 @@ def test_interrupted_enumeration_goes_on_with_what_is_missing(run_copy: Path, mo
         (run_copy / name).unlink()
     run, calls = TrainedRun(run_copy), []
     monkeypatch.setattr(design_space, "UNIT_ROWS", 4)
-    real = protocol.Evaluation.__call__
+    real = protocol.Evaluation.correct
 
     def stop_after_two(self: Any, policies: np.ndarray) -> Any:
         if len(calls) == 2:
@@ -139,11 +139,11 @@ def test_interrupted_enumeration_goes_on_with_what_is_missing(run_copy: Path, mo
         calls.append(len(policies))
         return real(self, policies)
 
-    monkeypatch.setattr(protocol.Evaluation, "__call__", stop_after_two)
+    monkeypatch.setattr(protocol.Evaluation, "correct", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         design_space.enumerate_run(run, Stripes(), choices=(2, 4), progress=False)
     monkeypatch.setattr(
-        protocol.Evaluation, "__call__", lambda self, policies: calls.append(len(policies)) or real(self, policies)
+        protocol.Evaluation, "correct", lambda self, policies: calls.append(len(policies)) or real(self, policies)
     )
     frame = design_space.enumerate_run(run, Stripes(), choices=(2, 4), progress=False)
     assert len(calls) > 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,51 @@ def test_attention_and_embeddings(onnx: Any, options: Any, bits: int, tmp_path: 
         assert np.array_equal(weight, model.get_parameter(name).detach().numpy())
     assert set(found) == {name if name.endswith("weight") else f"{name}.weight" for name in policy}
     assert str(Path(__file__).parent).encode() not in (tmp_path / "net.onnx").read_bytes()  # no paths of this machine
+
+
+class TiedLinear(nn.Module):
+    """Two modules hold one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode, self.decode, self.out = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+        self.decode.weight = self.encode.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.decode(self.encode(x).relu()).relu())
+
+
+class TiedEmbedding(nn.Module):
+    """Rows that are looked up, and multiplied with at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.decode = nn.Embedding(20, 8), nn.Linear(8, 20, bias=False)
+        self.decode.weight = self.words.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.words(x).relu())
+
+
+@pytest.mark.parametrize("to", ["onnx", "qonnx", "c"])
+@pytest.mark.parametrize(
+    ("model", "x"), [(TiedLinear(), torch.randn(3, 8)), (TiedEmbedding(), torch.arange(6).reshape(2, 3))]
+)
+def test_a_weight_that_two_modules_hold_is_exported_once(
+    onnx: Any, model: nn.Module, x: Tensor, to: str, tmp_path: Path
+) -> None:
+    if to == "qonnx":
+        pytest.importorskip("qonnx", reason="needs qonnx")
+    if to == "c" and not x.is_floating_point():
+        pytest.skip("C takes float32 alone")
+    model = deepcopy(model)
+    policy = finalised(model, x, 3)
+    path = tmp_path / ("net.h" if to == "c" else "net.onnx")
+    made = waveq.export(model, policy, path, to=to, sample=x)
+    assert made.difference <= 1e-6
+    if to == "onnx":
+        held = [each.name for each in onnx.load(path).graph.initializer if each.name.endswith("_codes")]
+        assert len(held) == len(policy)
 
 
 def test_metadata_types_and_opset(onnx: Any, tmp_path: Path) -> None:

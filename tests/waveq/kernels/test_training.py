@@ -9,6 +9,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -21,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 import waveq
 from waveq._kernels.backends import use_backend
 from waveq._kernels.cpu.engine import NumbaEngine
+from waveq.zoo.datasets.sources import DIGITS
 
 FORMS = ("plain", "numba")
 
@@ -377,11 +379,9 @@ def test_two_processes_agree_with_one(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_digits_give_the_same_policy_with_both_forms() -> None:
     """The whole method on real data, same seeds: the same bits, betas within a tenth of a bit, loss within 0.02."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    x = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16.0
-    y = torch.tensor(digits.target)
+    with np.load(DIGITS) as digits:
+        x = torch.tensor(digits["images"], dtype=torch.float32).unsqueeze(1) / 16.0
+        y = torch.tensor(digits["labels"], dtype=torch.int64)
     results = []
     for form in FORMS:
         torch.manual_seed(3)

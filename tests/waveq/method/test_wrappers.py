@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
@@ -21,13 +19,6 @@ from waveq.method import attachment
 from waveq.method.wrappers import names_of
 
 NAMES = ("0", "2", "4")
-
-
-@pytest.fixture
-def one_rank(tmp_path: Path) -> Iterator[None]:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 def everything(model: nn.Module) -> dict[str, Any]:
@@ -159,17 +150,26 @@ def test_also_and_signs_take_names_from_a_wrapper() -> None:
         waveq.attach(mlp(), bits=3, also=("module.7",))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("call", ["penalty", "step", "finalize"])
-def test_weights_that_are_sharded_afterwards_are_refused(one_rank: None, call: str) -> None:
+def test_fully_shard_comes_after_attach(one_rank: None) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = fully_shard(mlp(), mesh=init_device_mesh("cpu", (1,)))
+    with pytest.raises(TypeError, match=r"is a DTensor\).*then fully_shard\(network, ignored_params=wq\.scales\(\)\)"):
+        waveq.attach(model, bits=3)
+
+
+@pytest.mark.parametrize("call", ["remove", "finalize", "finalize_copy"])
+def test_sharded_weights_are_left_where_they_are(one_rank: None, call: str) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     model = mlp()
-    wq = waveq.attach(model, quantizer="dorefa", bits=3)  # LSQ's steps, single numbers, are refused by torch itself
-    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
-    with pytest.raises(TypeError, match=r"layer '0' has been sharded since attach\(\).*shard the plain network"):
-        getattr(wq, call)()
+    wq = waveq.attach(model, bits=3)
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)), ignored_params=wq.scales())
+    wq.penalty()
+    with pytest.raises(RuntimeError, match=rf"{call}\(\) on sharded weights.*full_state_dict=True"):
+        getattr(wq, call)(*([model] if call == "finalize_copy" else []))
 
 
 def test_parts_of_weights_are_refused_in_the_middle_of_a_run() -> None:

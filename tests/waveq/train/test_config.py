@@ -55,7 +55,7 @@ def test_recipes_name_what_the_zoo_has(name: str) -> None:
     [
         ({"epoch": 3}, r"^x: no field is called 'epoch'; did you mean 'epochs'\?$"),
         ({"lr": -1}, r"^x: lr is -1: input should be greater than 0$"),
-        ({"precision": "16"}, r"^x: precision is '16': input should be '32', 'bf16' or '64'$"),
+        ({"precision": "16"}, r"^x: precision is '16': input should be '32', 'bf16' or '64'; did you mean 'bf16'\?$"),
         ({"bits": "lern"}, r"^x: bits is 'lern': 'learn', a number of bits, bits by layer, or a policy file"),
         ({"bits": 99}, r"^x: bits must be from 1 to 9, not 99$"),
         ({"bits": {"fc": 12}}, r"^x: bits must be from 1 to 9, not 12$"),

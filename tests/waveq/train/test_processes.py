@@ -1,7 +1,9 @@
-"""Two processes on the CPU against one with the same global batch."""
+"""Two processes on the CPU against one with the same global batch; killed, stopped and started again."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,12 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.kills import contents
+from tests.waveq.train.watching import ranks_of, running, until, when
 from waveq.train import processes
 from waveq.train.config import TrainConfig, parse_config
-from waveq.train.lock import alone_in
 from waveq.train.processes import launch
-from waveq.train.run import train
-from waveq.train.run_folder import RunFolder, load_weights
+from waveq.train.run import TrainingInterrupted, train
+from waveq.train.run_folder import load_weights
+from waveq.train.stopping import StoppedAtOnce, StopRequested
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 def config(run_dir: Path, devices: int, **changes: object) -> TrainConfig:
@@ -27,86 +33,119 @@ def config(run_dir: Path, devices: int, **changes: object) -> TrainConfig:
         "progress": False,
         "precision": "64",
         "pretrain_epochs": 2,
+        "checkpoint_seconds": 0.2,
     }
     return parse_config({**fields, **more, **changes})
 
 
+def silent(_line: str) -> None:
+    pass
+
+
+@linux
 @pytest.mark.slow
-def test_two_processes_give_the_policy_of_one_even_when_stopped_in_between(tmp_path: Path) -> None:
-    one = train(config(tmp_path / "one", 1), say=lambda _line: None)
-    shared = config(tmp_path / "two", 2)
-    folder = RunFolder.open(shared)
-    assert not launch(shared, (folder.path / "wave" / "metrics.csv").exists)
-    assert (folder.path / "wave" / "last.ckpt").exists()
-    assert folder.result() is None
-    two = train(shared, say=lambda _line: None)
-    assert two.bits == one.bits
-    float_one, float_two = (load_weights(tmp_path / name / "float" / "weights.pt") for name in ("one", "two"))
+def test_two_processes_give_the_policy_of_one_even_when_stopped_and_killed_in_between(tmp_path: Path) -> None:
+    one = train(config(tmp_path / "one", 1), say=silent)
+    whole = train(config(tmp_path / "whole", 2), say=silent)
+    broken = config(tmp_path / "broken", 2, max_restarts=1)
+    rows, checkpoint = (tmp_path / "broken" / name for name in ("float/metrics.csv", "wave/last.ckpt"))
+    stopping = when(rows.exists, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(TrainingInterrupted, match="the same command goes on"):
+        train(broken, say=silent)
+    stopping.join()
+    killing = when(checkpoint.exists, lambda: os.kill(ranks_of(os.getpid())[1], signal.SIGKILL))
+    two = train(broken, say=silent)
+    killing.join()
+    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")  # to the last bit
+    assert two.bits == whole.bits == one.bits
+    float_one, float_two = (load_weights(tmp_path / name / "float" / "weights.pt") for name in ("one", "broken"))
     # sums over a batch are rounded in another order, nothing else differs
     torch.testing.assert_close(float_two, float_one, rtol=1e-9, atol=1e-12)
-    state_one, state_two = (load_weights(tmp_path / name / "wave" / "state.pt") for name in ("one", "two"))
+    state_one, state_two = (load_weights(tmp_path / name / "wave" / "state.pt") for name in ("one", "broken"))
     assert int(state_one["waveq_step"]) == int(state_two["waveq_step"]) == 24  # a fifth of 30 were the search
     # a weight on the boundary between two levels may fall to the other side, and moves on from there
     torch.testing.assert_close(state_two, state_one, rtol=0.05, atol=0.01)
     assert two.test_accuracy == pytest.approx(one.test_accuracy, abs=0.01)
 
 
+@linux
 @pytest.mark.slow
-def test_scales_that_are_not_used_while_weights_are_float_do_not_stop_two_processes(tmp_path: Path) -> None:
-    result = train(config(tmp_path, 2, quantizer="lsq", pretrain_epochs=1), say=lambda _line: None)
-    assert result.mean_bits > 1.0
+def test_a_run_goes_on_with_another_number_of_processes_and_says_what_changes(tmp_path: Path) -> None:
+    fields = {"pretrain_epochs": 0, "epochs": 6}
+    when(
+        (tmp_path / "search" / "last.ckpt").exists, lambda: os.kill(ranks_of(os.getpid())[0], signal.SIGTERM)
+    )  # a rank that is asked asks all
+    with pytest.raises(TrainingInterrupted):
+        train(config(tmp_path, 2, **fields), say=silent)
+    said: list[str] = []
+    result = train(config(tmp_path, 1, **fields), say=said.append)
+    assert said[0].startswith("goes on with 1 processes instead of 2: the batches of 128 images")
+    assert "a process sees 128 images of a batch instead of 64" in said[0]
     steps = load_weights(tmp_path / "wave" / "state.pt")
     assert all(bool(torch.isfinite(value).all()) for name, value in steps.items() if name.endswith("quantizer.step"))
+    assert result.mean_bits > 1.0
 
 
 def test_a_process_that_fails_stops_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = "import os, sys, time; sys.exit(3) if os.environ['LOCAL_RANK'] == '1' else time.sleep(60)"
-    monkeypatch.setattr(processes, "_command", lambda _config: [sys.executable, "-c", script])
+    monkeypatch.setattr(processes, "_words", lambda _config: ["-c", script])
     begun = time.monotonic()
-    with pytest.raises(RuntimeError, match="1 of 2 training processes failed: process 1 ended with exit code 3"):
-        launch(config(tmp_path, 2), lambda: False)
+    before = signal.getsignal(signal.SIGTERM), dict(os.environ)
+    with pytest.raises(RuntimeError, match="process 1 of 2 ended with exit code 3; the others were stopped"):
+        launch(config(tmp_path, 2))
     assert time.monotonic() - begun < 50
+    assert (signal.getsignal(signal.SIGTERM), dict(os.environ)) == before
 
 
 def test_a_process_that_is_killed_is_an_error_and_no_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = "import os, time; os.kill(os.getpid(), 9) if os.environ['LOCAL_RANK'] == '0' else time.sleep(60)"
-    monkeypatch.setattr(processes, "_command", lambda _config: [sys.executable, "-c", script])
-    with pytest.raises(RuntimeError, match=r"process 0 was killed by SIGKILL \(the system does so where memory"):
-        launch(config(tmp_path, 2), lambda: False)
+    counted = tmp_path / "starts"
+    script = (
+        "import os, sys, time; open(sys.argv[1], 'a').write(os.environ['LOCAL_RANK'])\n"
+        "os.kill(os.getpid(), 9) if os.environ['LOCAL_RANK'] == '0' else time.sleep(60)"
+    )
+    monkeypatch.setattr(processes, "_words", lambda _config: ["-c", script, str(counted)])
+    killed = r"process 0 of 2 was killed by SIGKILL \(the system does so where memory runs out\), after 1 restarts"
+    with pytest.raises(RuntimeError, match=killed):
+        launch(config(tmp_path, 2, max_restarts=1))
+    assert counted.read_text().count("0") == 2
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_is_passed_on_and_a_second_ctrl_c_does_not_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """A child that takes its time where it is asked once."""
+    script = (
+        "import pathlib, signal, sys, time\n"
+        "def asked(number, frame):\n"
+        "    if int(sys.argv[2]) == 1 or number == signal.SIGTERM: sys.exit(130)\n"
+        "    pathlib.Path(sys.argv[1], 'asked').touch()\n"
+        "[signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)]\n"
+        "pathlib.Path(sys.argv[1], 'ready').touch(); time.sleep(30); time.sleep(30)"
+    )
+    monkeypatch.setattr(processes, "_words", lambda _config: ["-c", script, str(tmp_path), str(times)])
+    when((tmp_path / "ready").exists, lambda: os.kill(os.getpid(), signal.SIGINT))
+    when((tmp_path / "asked").exists, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(StopRequested if times == 1 else StoppedAtOnce):
+        launch(TrainConfig(devices=1, run_dir=tmp_path))
+
+
+@linux
 @pytest.mark.slow
-def test_children_end_with_a_parent_that_is_killed_and_keep_its_lock_until_then(tmp_path: Path) -> None:
+def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     child = (
-        "import os, time; from waveq.train.lifeline import end_with_parent; end_with_parent(); "
+        "import os, sys, time; from waveq.train.lifeline import end_with_parent; end_with_parent(int(sys.argv[1])); "
         "print(os.getpid(), flush=True); time.sleep(60)"
     )
     parent = (
-        "import sys; from pathlib import Path; from waveq.train.lock import alone_in; "
-        "from waveq.train import processes; from waveq.train.config import TrainConfig\n"
-        "processes._command = lambda config: [sys.executable, '-c', sys.argv[2]]\n"
-        "with alone_in(Path(sys.argv[1])) as lock:\n"
-        "    processes.launch(TrainConfig(devices=2), lambda: False, held=(lock,))"
+        "import os, sys; from waveq.train import processes; from waveq.train.config import TrainConfig\n"
+        "processes._words = lambda config: ['-c', sys.argv[1], str(os.getpid())]\n"
+        "processes.launch(TrainConfig(devices=2))"
     )
-    words = [sys.executable, "-c", parent, str(tmp_path), child]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as started:
+    with subprocess.Popen([sys.executable, "-c", parent, child], stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
         pids = [int(started.stdout.readline()) for _ in range(2)]
-        with pytest.raises(ValueError, match=f"is in use by process {started.pid}"), alone_in(tmp_path):
-            pass
         started.kill()
-    deadline = time.monotonic() + 10
-    while any(running(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not any(running(pid) for pid in pids)
-    with alone_in(tmp_path):
-        pass
-
-
-def running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    assert until(lambda: not any(map(running, pids)), seconds=10)

@@ -17,7 +17,9 @@ from waveq.train.run_folder import RunFolder, load_weights, plain_weights, save_
 
 def test_a_folder_belongs_to_one_config(tmp_path: Path) -> None:
     config = TrainConfig(run_dir=tmp_path / "run", lr=0.1)
-    RunFolder.open(config)
+    RunFolder.open(config.model_copy(update={"lr": 0.5}))
+    folder = RunFolder.open(config)  # nothing was trained with the other rate
+    folder.stage("float")
     RunFolder.open(config.model_copy(update={"threads": 1, "log_every": 7}))
     with pytest.raises(ValueError, match=r"holds a run with lr 0\.1 \(now 0\.2\), seed 0 \(now 4\); choose another"):
         RunFolder.open(config.model_copy(update={"lr": 0.2, "seed": 4}))

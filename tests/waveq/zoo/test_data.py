@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import struct
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torchvision import datasets
 
 from waveq.zoo import data_status, dataset_names, load_data
 from waveq.zoo.datasets.folders import FolderSplit
-from waveq.zoo.datasets.sources import DEBIAN_FASHION
+from waveq.zoo.datasets.sources import DEBIAN_FASHION, DIGITS
 from waveq.zoo.datasets.splits import MemorySplit, fit_images, stratified_cut
 from waveq.zoo.datasets.treebanks import TREEBANKS
 
@@ -347,3 +348,15 @@ def test_loader_gives_everything_once() -> None:
     assert torch.equal(x, whole)
     assert torch.equal(y, labels)
     torch.testing.assert_close(x, (data.validation.pixels.float() / 16 - 0.5) / 0.5)
+
+
+def test_the_digits_in_the_package_are_scikit_learns() -> None:
+    """benchmarks/digits.py writes them; their digest is known, and where scikit-learn is installed each pixel is."""
+    with np.load(DIGITS) as packed:
+        images, labels = packed["images"], packed["labels"]
+    assert (images.shape, images.dtype, labels.dtype) == ((1797, 8, 8), np.uint8, np.uint8)
+    assert hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()[:16] == "87ff0c9e40dc7e2c"
+    datasets = pytest.importorskip("sklearn.datasets")
+    theirs = datasets.load_digits()
+    assert np.array_equal(images, theirs.images)
+    assert np.array_equal(labels, theirs.target)

@@ -6,7 +6,8 @@ test part is read only when `Dataset.test()` is called.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from waveq._names import by_name, check_choice
 from waveq.zoo.datasets.augment import Augmentation
 from waveq.zoo.datasets.folders import FolderSplit, list_folder
+from waveq.zoo.datasets.loader_split import LoaderSplit
 from waveq.zoo.datasets.sources import SOURCES, Source, data_root, find
 from waveq.zoo.datasets.splits import MemorySplit, fit_images, stratified_cut
 from waveq.zoo.datasets.treebanks import TREEBANKS, load_treebank
@@ -32,7 +34,7 @@ __all__ = [
     "source",
 ]
 
-AnySplit = MemorySplit | FolderSplit
+AnySplit = MemorySplit | FolderSplit | LoaderSplit
 
 
 @dataclass(frozen=True)
@@ -63,22 +65,25 @@ class Dataset:
     name: str
     classes: tuple[str, ...]
     channels: int
-    size: tuple[int, int]
-    """Height and width in pixels."""
+    size: tuple[int, ...]
+    """Height and width in pixels; of data of one's own, all axes after the first."""
     train: AnySplit
     validation: AnySplit
     augmentation: Augmentation
     """What the published recipes do to training images."""
     folder: Path | None
     """Where it was found; None for what comes inside a package."""
-    _source: Source = field(repr=False)
+    read_test: Callable[[], AnySplit] = field(repr=False)
+    """What `test` calls."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image, or whatever the network takes: channels first."""
+        return (self.channels, *self.size)
 
     def test(self) -> AnySplit:
         """Read the test part. Nothing may be chosen by it: call this once, at the end."""
-        part, _ = _read_part(self._source, self.folder, "test", self.channels, self.size, self.classes)
-        if isinstance(part, FolderSplit) and isinstance(self.train, FolderSplit):
-            return replace(part, workers=self.train.workers)
-        return part
+        return self.read_test()
 
     def loader(self, part: str, *, batch_size: int | None = None) -> Batches:
         """Batches of "train", "validation" or "test", in order and without augmentation.
@@ -89,7 +94,7 @@ class Dataset:
             ValueError: another part, or a batch size below 1.
         """
         if batch_size is None:
-            batch_size = max(1, min(1000, 40_000_000 // (self.channels * self.size[0] * self.size[1])))
+            batch_size = max(1, min(1000, 40_000_000 // math.prod(self.shape)))
         if batch_size < 1:
             raise ValueError(f"batch_size: a positive whole number is expected, not {batch_size!r}")
         check_choice("part", part, ("train", "validation", "test"))
@@ -162,9 +167,12 @@ def load_data(
     want_channels = entry.channels if channels is None else channels
     want_size = entry.size if size is None else size
     pair = (want_size, want_size) if isinstance(want_size, int) else (want_size[0], want_size[1])
-    everything, classes = _read_part(entry, folder, "train", want_channels, pair, entry.classes)
-    if isinstance(everything, FolderSplit):
-        everything = replace(everything, workers=workers)
+
+    def read(part: str, classes: tuple[str, ...]) -> tuple[MemorySplit | FolderSplit, tuple[str, ...]]:
+        found, names = _read_part(entry, folder, part, want_channels, pair, classes)
+        return replace(found, workers=workers) if isinstance(found, FolderSplit) else found, names
+
+    everything, classes = read("train", entry.classes)
     stay, held = stratified_cut(everything.labels, validation, split_seed)
     return Dataset(
         name=entry.name,
@@ -175,7 +183,7 @@ def load_data(
         validation=everything.take(held),
         augmentation=entry.augmentation,
         folder=folder,
-        _source=entry,
+        read_test=lambda: read("test", classes)[0],
     )
 
 
@@ -323,7 +331,7 @@ def _read_part(
     channels: int,
     size: tuple[int, int],
     classes: tuple[str, ...],
-) -> tuple[AnySplit, tuple[str, ...]]:
+) -> tuple[MemorySplit | FolderSplit, tuple[str, ...]]:
     mean, std = _per_channel(entry, channels)
     if entry.read is None:
         assert folder is not None

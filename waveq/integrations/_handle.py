@@ -1,0 +1,57 @@
+"""What every trainer's callback asks: which options there are, and whether the optimizer came too early."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from torch.optim import Optimizer
+
+from waveq._names import nearest
+from waveq.method.options import Method
+
+if TYPE_CHECKING:
+    from waveq.method.handle import WaveQ
+
+__all__ = ["check_options", "require_moved"]
+
+
+def check_options(wq: WaveQ | None, options: Mapping[str, Any]) -> None:
+    """Either a handle or options for ``attach``, which it knows.
+
+    Raises:
+        TypeError: both, or an unknown option.
+    """
+    known = [option.name for option in fields(Method)]
+    for name in options:
+        if name not in known:
+            raise TypeError(f"{name!r} is no option of attach(){nearest(name, known)}")
+    if wq is not None and options:
+        raise TypeError(f"WaveQCallback got a handle and options for attach() ({', '.join(options)}): give one of them")
+
+
+def require_moved(wq: WaveQ, optimizers: Iterable[Optimizer]) -> None:
+    """Refuse to train where no optimizer moves the attached weights, or not what is learned beside them.
+
+    Raises:
+        ValueError: names layers.
+    """
+    moved = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    trained = [layer for layer in wq._all if layer.weight.requires_grad]
+    if trained and not any(id(layer.weight) in moved for layer in trained):
+        raise ValueError(
+            "the optimizer moves none of the weights that were attached: it is of another model, or takes its steps "
+            "within the backward pass, before there is a penalty"
+        )
+    still = [
+        layer.name
+        for layer in trained
+        if id(layer.weight) in moved and any(p.requires_grad and id(p) not in moved for p in layer.state.parameters())
+    ]
+    if still:
+        raise ValueError(
+            f"the optimizer was built before attach() and lacks what {wq.settings.quantizer} learns beside the weights "
+            f'(scales, ranges) of {", ".join(still)}: build it afterwards, or attach with quantizer="dorefa", which '
+            "learns none"
+        )
