@@ -1,4 +1,4 @@
-"""Eight policies at a time, on processors that look eight numbers up within a register (AVX-512).
+"""Eight policies in a register, on processors that look eight numbers up within a register (AVX-512).
 
 A layer's costs at up to eight choices of bits fill one register, into which the codes of eight policies are indices:
 one ``vpermpd`` does what eight loads from a table do, and no table of summed layers is needed. Each 64-bit lane holds
@@ -23,9 +23,11 @@ from numba.extending import intrinsic
 from stripes_sim._kernels import CHUNK, EACH_BYTE, HIGH_BITS
 from stripes_sim._wrapping import wrapping_loop
 
-__all__ = ["LANES", "available", "score_lanes"]
+__all__ = ["AT_ONCE", "available", "score_lanes"]
 
 LANES = 8
+GROUPS = 4  # of eight at work at once: they share what is read of the table, and no sum waits for another
+AT_ONCE = GROUPS * LANES
 _WORD, _NUMBER = ir.IntType(64), ir.DoubleType()
 _WORDS, _NUMBERS = ir.VectorType(_WORD, LANES), ir.VectorType(_NUMBER, LANES)
 
@@ -38,7 +40,7 @@ def available() -> bool:
     return "+avx512f" in features.split(",")
 
 
-def _add_eight(
+def _add_together(
     _typing: Any,
     _policies: Any,
     _layers: Any,
@@ -49,7 +51,7 @@ def _add_eight(
     _first_total: Any,
     _second_total: Any,
 ) -> Any:
-    """Two totals of eight policies; a byte of the result has its high bit where one has bits outside the table.
+    """Two totals of AT_ONCE policies; a byte of the result has its high bit where one has bits outside the table.
 
     All arguments are uint64: the address of the first policy, the number of layers, the smallest bits and what brings
     those beyond the largest to 128 (both in each byte), the addresses of the table, the fixed costs and either total.
@@ -74,36 +76,42 @@ def _add_eight(
             return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands)
 
         # LLVM keeps these variables in registers
-        totals = [cgutils.alloca_once_value(builder, everywhere(load(fixed, _WORD(8 * k), _NUMBER))) for k in (0, 1)]
+        groups = range(GROUPS)
+        given = [everywhere(load(fixed, _WORD(8 * k), _NUMBER)) for k in (0, 1)]
+        totals = [[cgutils.alloca_once_value(builder, each) for each in given] for _ in groups]
+        codes = [cgutils.alloca_once(builder, _WORDS) for _ in groups]
         strange = cgutils.alloca_once_value(builder, ir.Constant(_WORDS, [0] * LANES))
-        codes = cgutils.alloca_once(builder, _WORDS)
         with cgutils.for_range_slice(builder, _WORD(0), layers, _WORD(8), intp=_WORD) as (layer, _):
-            words = ir.Constant(_WORDS, ir.Undefined)
-            for lane in range(LANES):
-                word = load(policies, builder.add(builder.mul(layers, _WORD(lane)), layer), _WORD)
-                words = builder.insert_element(words, word, _WORD(lane))
-            words = builder.sub(words, everywhere(low))
-            outside = builder.or_(words, builder.add(words, everywhere(too_far)))
-            builder.store(builder.or_(builder.load(strange), outside), strange)
-            builder.store(words, codes)
+            for group in groups:
+                words = ir.Constant(_WORDS, ir.Undefined)
+                for lane in range(LANES):
+                    at = builder.mul(layers, _WORD(group * LANES + lane))
+                    words = builder.insert_element(words, load(policies, builder.add(at, layer), _WORD), _WORD(lane))
+                words = builder.sub(words, everywhere(low))
+                outside = builder.or_(words, builder.add(words, everywhere(too_far)))
+                builder.store(builder.or_(builder.load(strange), outside), strange)
+                builder.store(words, codes[group])
             left = builder.sub(layers, layer)
             left = builder.select(builder.icmp_unsigned("<", left, _WORD(8)), left, _WORD(8))
             with cgutils.for_range(builder, left, intp=_WORD) as loop:
-                words = builder.load(codes)
                 row = builder.mul(builder.add(layer, loop.index), _WORD(2 * 8 * LANES))
-                for k, total in enumerate(totals):
-                    costs = load(table, builder.add(row, _WORD(k * 8 * LANES)), _NUMBERS)
-                    found = named("llvm.x86.avx512.permvar.df.512", _NUMBERS, costs, words)
-                    builder.store(builder.fadd(builder.load(total), found), total)
-                builder.store(builder.lshr(words, ir.Constant(_WORDS, [8] * LANES)), codes)
-        for address, total in zip((first_total, second_total), totals, strict=True):
-            builder.store(builder.load(total), builder.inttoptr(address, _NUMBERS.as_pointer())).align = 8
+                costs = [load(table, builder.add(row, _WORD(k * 8 * LANES)), _NUMBERS) for k in (0, 1)]
+                for group in groups:
+                    words = builder.load(codes[group])
+                    for total, numbers in zip(totals[group], costs, strict=True):
+                        found = named("llvm.x86.avx512.permvar.df.512", _NUMBERS, numbers, words)
+                        builder.store(builder.fadd(builder.load(total), found), total)
+                    builder.store(builder.lshr(words, ir.Constant(_WORDS, [8] * LANES)), codes[group])
+        for group in groups:
+            for address, total in zip((first_total, second_total), totals[group], strict=True):
+                place = builder.inttoptr(builder.add(address, _WORD(8 * LANES * group)), _NUMBERS.as_pointer())
+                builder.store(builder.load(total), place).align = 8
         return named("llvm.vector.reduce.or.v8i64", _WORD, builder.load(strange))
 
     return types.uint64(*[types.uint64] * 8), generate
 
 
-_eight: Any = intrinsic(_add_eight)
+_totals: Any = intrinsic(_add_together)
 
 
 @wrapping_loop
@@ -119,7 +127,7 @@ def score_lanes(
     fixed: Any,
     out: Any,
 ) -> int:
-    """As `stripes_sim._kernels.score_quads`, for a multiple of LANES policies; costs are added layer after layer.
+    """As `stripes_sim._kernels.score_quads`, for a multiple of AT_ONCE policies; costs are added layer after layer.
 
     ``table`` is (L, 2, 8) float64.
     """
@@ -127,8 +135,8 @@ def score_lanes(
     bad = 0
     for chunk in range(first_chunk, last_chunk):
         strange = np.uint64(0)
-        for row in range(chunk * CHUNK, min(count, (chunk + 1) * CHUNK), LANES):
-            strange |= _eight(
+        for row in range(chunk * CHUNK, min(count, (chunk + 1) * CHUNK), AT_ONCE):
+            strange |= _totals(
                 flat.ctypes.data + row * layers,
                 layers,
                 shift,

@@ -97,7 +97,7 @@ class Recorder(TorchDispatchMode):
         named: dict[int, dict[str, int]] = {}
         elements: dict[int, int] = {}
         for module_name, module in model.named_modules(remove_duplicate=False):
-            for tensor_name, tensor in module._parameters.items():
+            for tensor_name, tensor in {**module._parameters, **_computed(module)}.items():
                 if tensor is None:
                     continue
                 self.alive.append(tensor)
@@ -146,6 +146,8 @@ class Recorder(TorchDispatchMode):
 
     def _count(self, name: str, args: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
         """Record the layer behind an operator; False if it is none."""
+        if outputs and not any(tensor.numel() for tensor in outputs):
+            return True  # an expert that no token came to: whatever it is, there is nothing to do
         if name in ("convolution", "_convolution", "convolution_overrideable"):
             self._convolution(inputs, *args)
         elif name in PRODUCTS:
@@ -297,6 +299,15 @@ def _name(module: str, tensor: str) -> str:
         module, _, tensor = module.rpartition("parametrizations.")
         module = module.removesuffix(".")
     return f"{module}.{tensor}".removesuffix(".weight").removeprefix(".")
+
+
+def _computed(module: nn.Module) -> dict[str, Tensor]:
+    """Weights that a hook computes from parameters: torch's older weight norm and spectral norm, and its pruning."""
+    return {
+        name: tensor
+        for name, tensor in vars(module).items()
+        if isinstance(tensor, Tensor) and module._parameters.keys() & {f"{name}_orig", f"{name}_v"}
+    }
 
 
 def _rank(module: nn.Module, tensor: str) -> int:

@@ -50,13 +50,14 @@ def _by_matrix(met: Met, matrices: int) -> Met | None:
     """With each matrix once and the tokens that it meets, which may be several of a batch; None if they are mixed."""
     x, weight = (each if each.dim() == 3 else each[None] for each in met[:2])
     each = len(x) // matrices
-    neighbours, strided = (
-        weight.expand(len(x), -1, -1).unflatten(0, by) for by in ((matrices, each), (each, matrices))
-    )
+    weight = weight.expand(len(x), -1, -1)
+    neighbours = weight.reshape(matrices, each, *weight.shape[1:])
     if bool((neighbours == neighbours[:, :1]).all()):
-        return Met(x.unflatten(0, (matrices, each)).flatten(1, 2), neighbours[:, 0], matrices > 1)
+        return Met(x.reshape(matrices, -1, x.shape[-1]), neighbours[:, 0], matrices > 1)
+    strided = weight.reshape(each, matrices, *weight.shape[1:])
     if bool((strided == strided[:1]).all()):
-        return Met(x.unflatten(0, (each, matrices)).transpose(0, 1).flatten(1, 2), strided[0], False)
+        tokens = x.reshape(each, matrices, *x.shape[1:]).transpose(0, 1)
+        return Met(tokens.flatten(1, 2), strided[0], False)
     return None
 
 
@@ -115,7 +116,7 @@ def _calls(layer: LayerShape, calls: Sequence[Met], samples: int) -> Tensor:
 def _tokens(layer: LayerShape, met: Met, samples: int) -> Tensor:
     """(samples, matrices, tokens, inputs)."""
     if layer.kind == "matmul" and met.by_sample and len(met.x) % samples == 0:
-        return met.x.unflatten(0, (samples, -1))
+        return met.x.reshape(samples, -1, *met.x.shape[1:])
     return met.x.reshape(len(met.x), samples, -1, layer.in_channels).transpose(0, 1)
 
 

@@ -99,7 +99,8 @@ class Tensors:
 
     def _of(self, tensor: Tensor) -> _Held:
         known = self._held.get(tensor)
-        return known if known is not None else _Held(None, tensor.numel(), 0)
+        # a tensor of the model: a weight or a constant
+        return known if known is not None else _Held(None, tensor.numel(), tensor.numel())
 
     def _new(self, tensor: Tensor, *, stored: bool) -> int:
         elements = tensor.numel() if tensor.is_floating_point() else 0

@@ -73,16 +73,17 @@ def _score(
     policies: npt.NDArray[np.uint8], bits: Sequence[int], costs: Sequence[Floats], fixed: Sequence[float], out: Floats
 ) -> bool:
     """Two objectives into ``out``, (2, N); False where bits are below the first or above the last of ``bits``."""
-    from stripes_sim import _jit, _kernels  # numba takes longer to import than a run takes
+    from stripes_sim import _jit, _kernels, _lanes  # numba takes longer to import than a run takes
 
     low, high = bits[0], bits[-1]
     count, layers = policies.shape
     dense = _dense_table(costs, bits, 8 if high - low < 8 else 16)
     kernel, table = _kernel_and_table(dense, layers)
-    # kernels read whole words and may work on eight policies at once: the last ones are a copy with room behind it
+    # kernels read whole words, of several policies at once: the last ones are a copy with room behind it
     reach = 8 * len(dense)
-    whole = max(0, (policies.size - reach) // layers + 1) // 8 * 8 if policies.size >= reach else 0
-    rest = -(-(count - whole) // 8) * 8
+    whole = (policies.size - reach) // layers + 1 if policies.size >= reach else 0
+    whole -= whole % _lanes.AT_ONCE
+    rest = -(-(count - whole) // _lanes.AT_ONCE) * _lanes.AT_ONCE
     tail = np.full(rest * layers + reach, low, dtype=np.uint8)
     tail[: (count - whole) * layers] = policies[whole:].ravel()
     last = np.empty((2, rest))

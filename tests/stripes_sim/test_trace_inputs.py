@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 
 import waveq
 from stripes_sim import trace
@@ -231,3 +232,41 @@ def test_a_weight_that_is_an_input_is_an_operand_of_a_product() -> None:
 
     (layer,) = trace(Loose(), inputs=[torch.zeros(3, 8), torch.zeros(2, 8)])
     assert (layer.kind, layer.macs) == ("matmul", 3 * 8 * 2)
+
+
+def test_an_expert_that_no_token_comes_to_is_no_layer() -> None:
+    class Routed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            chosen = (x[:, 0] > 0).long()  # never the last one
+            return torch.cat([expert(x[chosen == i]) for i, expert in enumerate(self.experts)])
+
+    x = torch.tensor([[1.0], [2.0], [-1.0]]).expand(3, 4)
+    layers = trace(Routed(), inputs=x, device="cpu")
+    assert [(layer.name, layer.tokens) for layer in layers] == [("experts.0", 1), ("experts.1", 2)]
+
+
+@pytest.mark.parametrize("wrap", [nn.utils.weight_norm, nn.utils.spectral_norm, prune.identity])
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+def test_a_weight_that_an_older_hook_computes_is_a_weight(wrap) -> None:
+    layer = nn.Linear(12, 5)
+    wrapped = wrap(layer, "weight")
+    (found,) = trace(wrapped, (12,))
+    assert (found.kind, found.weight_count) == ("linear", 60)
+
+
+def test_a_constant_of_the_model_was_stored_before() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 6)
+            self.register_buffer("basis", torch.randn(5, 6))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x) @ self.basis.t()
+
+    _, product = trace(Mixed(), (6,))
+    assert (product.kind, product.stored_before, product.input_count) == ("matmul", 30, 36)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -376,3 +377,48 @@ def test_values_are_not_changed() -> None:
         x.setflags(write=False)
     Pragmatic().run(NET, 8, 8, activations=frozen)
     assert all((frozen[name] == x).all() for name, x in GIVEN.items())
+
+
+@pytest.mark.slow
+@settings(max_examples=40)
+@given(
+    st.one_of(sampled_axes("conv"), sampled_axes("conv_transpose")),
+    sensing_machines(),
+    st.integers(0, 2**31),
+    st.integers(2, 4),
+)
+def test_a_batch_is_one_more_axis_of_windows(layer, hw, seed, batch):
+    rng = np.random.default_rng(seed)
+    x = drawn(rng, (batch, layer.in_channels, *layer.input_size), 6, signed=True)
+    matrix = (layer.out_channels, layer.in_channels // layer.groups)
+    if layer.kind == "conv_transpose":
+        matrix = (layer.in_channels, layer.out_channels // layer.groups)
+    w = drawn(rng, (*matrix, *layer.kernel_size), 8, signed=True)
+    ones = {"kernel_size": 1, "input_size": batch, "stride": 1, "padding": 0, "dilation": 1, "output_padding": 0}
+    # windows are worked on first axis first, sample after sample
+    lifted = dataclasses.replace(layer, **{key: (*getattr(layer, key), one) for key, one in ones.items()})
+    together = hw.run([layer], 8, 6, activations={layer.name: x}, weights={layer.name: w}, batch=batch)
+    x, w = np.moveaxis(x, 0, -1), w[..., None]
+    assert (
+        together.compute_cycles
+        == hw.run([lifted], 8, 6, activations={layer.name: x}, weights={layer.name: w}).compute_cycles
+    )
+
+
+@pytest.mark.slow
+@settings(max_examples=40)
+@given(sampled_axes("conv"), sensing_machines(), st.integers(0, 2**31), st.data())
+def test_padding_of_any_two_sides_is_zeros_around_the_input(layer, hw, seed, data):
+    rng = np.random.default_rng(seed)
+    sides = tuple((data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))) for _ in layer.input_size)
+    x = drawn(rng, (layer.in_channels, *layer.input_size), 6, signed=False)
+    w = drawn(rng, (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size), 8, signed=True)
+    around = np.pad(x, ((0, 0), *sides))
+    found = [
+        hw.run([each], 8, 6, activations={"conv": values}, weights={"conv": w}).compute_cycles
+        for each, values in (
+            (dataclasses.replace(layer, padding=sum(sides, ())), x),
+            (dataclasses.replace(layer, padding=0, input_size=around.shape[1:]), around),
+        )
+    ]
+    assert found[0] == found[1]
