@@ -90,4 +90,4 @@ $(DOCS): $(READY)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-minima .venv-newest build site docs/notebooks *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-minima .venv-newest build site docs/notebooks .cache *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis

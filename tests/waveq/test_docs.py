@@ -19,6 +19,7 @@ import pytest
 import torch
 
 import waveq
+from stripes_sim.dataflows import registry as dataflows
 from tests.docs_blocks import DOCS, Block, blocks
 from tests.docs_names import finalised_state, given
 from waveq.zoo.datasets.conllu import Sentence, Word, write_conllu
@@ -81,10 +82,15 @@ def attach_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waveq, "attach", attach)
 
 
+@pytest.fixture
+def machines_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataflows, "_REGISTERED", dict(dataflows._REGISTERED))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 @pytest.mark.filterwarnings("ignore::UserWarning")  # a network of three steps is not a good one
-@pytest.mark.usefixtures("files", "attach_again")
+@pytest.mark.usefixtures("files", "attach_again", "machines_forgotten")
 def test_blocks_of_python_run(page: Path, as_new: Callable[[], None]) -> None:
     kept: dict[str, Any] = {"__name__": "page"}
     for block in blocks(page):
