@@ -13,6 +13,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS := $(VENV)/.docs
 
 .PHONY: demo quick test lint types borders unit kernels coverage docs models fuzz kills soak minima newest core format clean
 
@@ -45,7 +46,7 @@ kernels: $(READY)
 coverage: $(READY)
 	$(BIN)/coverage report --skip-covered --sort=cover
 
-docs: $(READY)
+docs: $(DOCS)
 	$(BIN)/python -m tools.notebooks
 	$(BIN)/zensical build --clean --strict
 
@@ -81,6 +82,10 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	  { echo "waveq needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 	  { echo "could not make a virtual environment in $(VENV): on Debian and Ubuntu install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[test]"
+	@touch $@
+
+$(DOCS): $(READY)
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[test,docs]"
 	@touch $@
 

@@ -122,7 +122,7 @@ import logging
 import warnings
 
 import lightning
-from waveq.train.callbacks import WaveQCallback
+from waveq.integrations.lightning import WaveQCallback
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # torch's, of a line of Lightning's
@@ -142,7 +142,7 @@ class Module(lightning.LightningModule):
 
 
 module = Module(Rows())
-wq = waveq.attach(module.network, bits=4, total_steps=100)
+wave = WaveQCallback(network="network", bits=4)  # attaches in setup, before the optimizer is built
 trainer = lightning.Trainer(
     max_epochs=1,
     accelerator="cpu",
@@ -150,8 +150,8 @@ trainer = lightning.Trainer(
     enable_checkpointing=False,
     enable_progress_bar=False,
     enable_model_summary=False,
-    callbacks=[WaveQCallback(wq)],
+    callbacks=[wave],
 )
 trainer.fit(module, torch.utils.data.DataLoader(batches[:100], batch_size=None))
-wq.finalize()
+wave.wq.finalize()
 print("4 bits, from scratch, 100 steps:", accuracy(module.network))

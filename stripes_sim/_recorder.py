@@ -154,8 +154,6 @@ class Recorder(TorchDispatchMode):
             if self._weight(left) and self._weight(right):
                 self.unmerged.setdefault(_home(outputs[0]), []).append(key)
                 self.alive.append(outputs[0])
-        elif name.startswith("_scaled_dot_product"):
-            self._attention(inputs, *args[:3])
         elif name in LOOKUPS:
             self._lookup(inputs, args[0], args[1])
         else:
@@ -200,37 +198,26 @@ class Recorder(TorchDispatchMode):
         rows, depth = left.shape[-2:]
         columns = right.shape[-1] if right.dim() > 1 else 1
         of_right, of_left = self._matrices(right, depth * columns, batch), self._matrices(left, rows * depth, batch)
+        turned = right.mT if right.dim() > 1 else right[None]
         if self._weight(right) or (self._weight(left) is None and of_right <= of_left):
             x, stationary, tokens, outputs, matrices = left, right, rows, columns, of_right
+            met = left, turned
         else:
             x, stationary, tokens, outputs, matrices = right, left, columns, rows, of_left
+            met = turned, left
         sizes = {"tokens": tokens * (batch // matrices), "copies": matrices}
         if self._weight(stationary):
             key = self._add_weighted(inputs, stationary, x, "linear", depth, outputs, matrices=matrices, **sizes)
-            if matrices == 1:
-                self._meet(key, x if x is left else x.mT, stationary if stationary is left else stationary.mT)
-            return key
-        before = self.tensors.before(left) + self.tensors.before(right)
-        return self._add(inputs, self._numbered("matmul"), "matmul", depth, outputs, before=before, **sizes)
+        else:
+            before = self.tensors.before(left) + self.tensors.before(right)
+            key = self._add(inputs, self._numbered("matmul"), "matmul", depth, outputs, before=before, **sizes)
+        self._meet(key, *met, matrices=matrices)
+        return key
 
     def _matrices(self, tensor: Tensor, elements: int, batch: int) -> int:
         """How many different matrices of so many elements a batch of them has."""
         matrices = -(-self.tensors.distinct(tensor) // max(elements, 1))
         return matrices if 0 < matrices <= batch and batch % matrices == 0 else batch
-
-    def _attention(self, inputs: Sequence[Tensor], query: Tensor, key: Tensor, value: Tensor) -> None:
-        heads = query.shape[:-2].numel()
-        tokens, depth = query.shape[-2:]
-        length = key.shape[-2]
-        for name, x, stationary, in_channels, out_channels in (
-            ("scores", query, key, depth, length),
-            ("values", None, value, length, value.shape[-1]),
-        ):
-            # query heads that share a key head are tokens of it
-            matrices = self._matrices(stationary, in_channels * out_channels, heads)
-            before = self.tensors.before(stationary) + (self.tensors.before(x) if x is not None else 0)
-            sizes = {"tokens": tokens * (heads // matrices), "copies": matrices}
-            self._add(inputs, self._numbered(name), "matmul", in_channels, out_channels, before=before, **sizes)
 
     def _lookup(self, inputs: Sequence[Tensor], table: Tensor, ids: Tensor) -> None:
         weight, running = self._weight(table), self.where[-1]
@@ -240,8 +227,12 @@ class Recorder(TorchDispatchMode):
         rows, width = table.shape
         self._add(inputs, name or "embedding", "embedding", rows, width, tokens=ids.numel(), stored_as=stored_as)
 
-    def _meet(self, layer: LayerShape, x: Tensor, weight: Tensor) -> None:
-        """A layer multiplies these; for those who look at numbers. Of a linear one x is (..., inputs)."""
+    def _meet(self, layer: LayerShape, x: Tensor, weight: Tensor, matrices: int = 1) -> None:
+        """A layer multiplies these; for those who look at numbers.
+
+        Those of a matrix product are (tokens, inputs) and (outputs, inputs), or batches of such with so many different
+        ``matrices`` among the second.
+        """
 
     # writing down
 

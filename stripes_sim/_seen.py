@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,23 +19,53 @@ from stripes_sim.trace import plain_kernels
 __all__ = ["Seen", "seen_values"]
 
 
+class Met(NamedTuple):
+    """What a layer multiplied in one call; of a matrix product (matrices, tokens, inputs), (matrices, outputs, inputs).
+
+    ``by_sample``: matrices are those of the samples, one sample's after the other's; otherwise tokens are.
+    """
+
+    x: Tensor
+    weight: Tensor
+    by_sample: bool
+
+
 class Seen(Recorder):  # type: ignore[no-untyped-call]
-    """A recorder that keeps the operands of every layer with weights: ``met``, by layer and call."""
+    """A recorder that keeps the operands of every layer: ``met``, by layer and call."""
 
     def __init__(self, model: nn.Module, inputs: Sequence[Tensor], where: list[str]) -> None:
         super().__init__(model, inputs, where)
-        self.met: dict[LayerShape, list[tuple[Tensor, Tensor]]] = {}
+        self.met: dict[LayerShape, list[Met]] = {}
 
-    def _meet(self, layer: LayerShape, x: Tensor, weight: Tensor) -> None:
-        # forward may write over its input later
-        self.met.setdefault(layer, []).append((x.detach().clone(), weight.detach()))
+    def _meet(self, layer: LayerShape, x: Tensor, weight: Tensor, matrices: int = 1) -> None:
+        # forward may write over its operands later
+        found = Met(x.detach().clone(), weight.detach().clone() if layer.kind == "matmul" else weight.detach(), False)
+        if layer.is_spatial:
+            self.met.setdefault(layer, []).append(found)
+        elif by_matrix := _by_matrix(found, matrices):
+            self.met.setdefault(layer, []).append(by_matrix)
 
 
-def seen_values(model: nn.Module, inputs: Any, device: torch.device | str) -> dict[str, tuple[Tensor, Tensor]]:
-    """Layer -> (inputs, weight) of one call in evaluation mode.
+def _by_matrix(met: Met, matrices: int) -> Met | None:
+    """With each matrix once and the tokens that it meets, which may be several of a batch; None if they are mixed."""
+    x, weight = (each if each.dim() == 3 else each[None] for each in met[:2])
+    each = len(x) // matrices
+    neighbours, strided = (
+        weight.expand(len(x), -1, -1).unflatten(0, by) for by in ((matrices, each), (each, matrices))
+    )
+    if bool((neighbours == neighbours[:, :1]).all()):
+        return Met(x.unflatten(0, (matrices, each)).flatten(1, 2), neighbours[:, 0], matrices > 1)
+    if bool((strided == strided[:1]).all()):
+        return Met(x.unflatten(0, (each, matrices)).transpose(0, 1).flatten(1, 2), strided[0], False)
+    return None
 
-    Inputs are (samples, channels, *size) of a convolution, (samples, tokens, in_channels) of a linear layer, with an
-    axis of calls behind the samples where there are several. Samples are along the first axis of the first input.
+
+def seen_values(model: nn.Module, inputs: Any, device: torch.device | str) -> dict[str, tuple[Tensor, Tensor, bool]]:
+    """Layer -> inputs, weight (or second operand of a product), and whether it is a product; one call, evaluation mode.
+
+    Inputs are (samples, channels, *size) of a convolution, (samples, tokens, in_channels) of the others, with an axis
+    of copies behind the samples where there are several. Samples are along the first axis of the first input. Products
+    whose batch cannot be told apart by samples and matrices are left out.
 
     Raises:
         ValueError: a model that cannot run on these inputs, or whose weights meet an unknown operator.
@@ -60,22 +90,37 @@ def seen_values(model: nn.Module, inputs: Any, device: torch.device | str) -> di
                     f"the model cannot run on inputs of {given.text}: {type(error).__name__} in "
                     f"{where[-1] or 'the model itself'}: {first}"
                 ) from error
-    return {layer.name: (_calls(layer, calls, samples), calls[0][1]) for layer, calls in recorder.met.items()}
+    return {
+        layer.name: (_calls(layer, calls, samples), _one(calls[0].weight, layer), layer.kind == "matmul")
+        for layer, calls in recorder.met.items()
+    }
 
 
-def _calls(layer: LayerShape, calls: Sequence[tuple[Tensor, Tensor]], samples: int) -> Tensor:
-    one = (layer.in_channels, *layer.input_size) if layer.is_spatial else (layer.in_channels,)
-    by_sample = []
-    for x, _ in calls:
+def _calls(layer: LayerShape, calls: Sequence[Met], samples: int) -> Tensor:
+    for x, _, _ in calls:
         if x.numel() % samples:
             raise ValueError(
                 f"layer {layer.name!r} takes an input of {tuple(x.shape)}, which is not of {samples} samples: give "
                 "inputs whose first axis counts samples"
             )
-        shape = (samples, -1, *one) if layer.is_spatial else (samples, 1, -1, *one)
-        by_sample.append(x.reshape(shape))
-    together = torch.cat(by_sample, dim=1)
+    if layer.is_spatial:
+        one = (layer.in_channels, *layer.input_size)
+        together = torch.cat([x.reshape(samples, -1, *one) for x, _, _ in calls], dim=1)
+    else:
+        # copies of one matrix follow each other
+        together = torch.stack([_tokens(layer, met, samples) for met in calls], dim=2).flatten(1, 2)
     return together[:, 0] if together.shape[1] == 1 else together
+
+
+def _tokens(layer: LayerShape, met: Met, samples: int) -> Tensor:
+    """(samples, matrices, tokens, inputs)."""
+    if layer.kind == "matmul" and met.by_sample and len(met.x) % samples == 0:
+        return met.x.unflatten(0, (samples, -1))
+    return met.x.reshape(len(met.x), samples, -1, layer.in_channels).transpose(0, 1)
+
+
+def _one(weight: Tensor, layer: LayerShape) -> Tensor:
+    return weight if layer.is_spatial or len(weight) > 1 else weight[0]
 
 
 def _ready(model: nn.Module, device: torch.device) -> nn.Module:

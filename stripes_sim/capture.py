@@ -23,7 +23,8 @@ class Captured:
     """Layer -> int32 array, as `stripes_sim.Accelerator.run` takes them.
 
     ``activations``: (samples, channels, *size) of convolutions, (samples, tokens, in_channels) of linear layers, with
-    an axis of calls behind the samples where a layer runs several times. ``weights``: as torch stores them.
+    an axis of calls behind the samples where a layer runs several times (of experts or heads behind the samples, too).
+    ``weights``: as torch stores them; of a product of two activations its second operand, (matrices, outputs, inputs).
     ``samples``: how many.
     """
 
@@ -67,7 +68,8 @@ def capture(
         device: where the model runs.
 
     Returns:
-        Activations and weights by layer. Products of two activations are left out, as are stacks of experts.
+        Activations and weights by layer. A product of two activations whose batch mixes samples and heads in no order
+        that is known is left out; a run names it in its notes.
 
     Raises:
         TypeError, ValueError: no module, one that cannot run on the inputs, bits out of range, or unknown layers.
@@ -84,19 +86,23 @@ def capture(
     for name in activation_scales or {}:
         if name not in seen:
             raise ValueError(f"activation_scales names {name!r}, which is no layer of this run{nearest(name, names)}")
+    weighted = [name for name, (_, _, product) in seen.items() if not product]
     streamed = resolve_bits(names, _whole(activation_bits, names), argument="activation_bits", default_bits=MAX_BITS)
-    stationary = resolve_bits(names, _whole(weight_bits, names), argument="weight_bits", default_bits=MAX_BITS)
+    stored = resolve_bits(weighted, _whole(weight_bits, weighted), argument="weight_bits", default_bits=MAX_BITS)
+    stationary = dict(zip(weighted, stored.tolist(), strict=True))
     activations, weights, samples = {}, {}, 0
-    for name, x_bits, w_bits in zip(names, streamed.tolist(), stationary.tolist(), strict=True):
-        x, w = (tensor.double().cpu().numpy() for tensor in seen[name])
+    for name, bits in zip(names, streamed.tolist(), strict=True):
+        x, w = (tensor.double().cpu().numpy() for tensor in seen[name][:2])
+        product = name not in stationary
         samples = len(x)
-        activations[name] = _codes(x, x_bits, (activation_scales or {}).get(name), signed=bool((x < 0).any()))
-        weights[name] = _codes(w, w_bits, None, signed=True)
+        activations[name] = _codes(x, bits, (activation_scales or {}).get(name), signed=bool((x < 0).any()))
+        signed = not product or bool((w < 0).any())
+        weights[name] = _codes(w, bits if product else stationary[name], None, signed=signed)
     return Captured(activations=activations, weights=weights, samples=samples)
 
 
 def _whole(bits: int | Mapping[str, int], names: list[str]) -> int | dict[str, int]:
-    """Without the layers that multiply no weights here, such as attention's products."""
+    """Without the layers that multiply nothing here, such as lookups."""
     return {name: bits[name] for name in bits if name in names} if isinstance(bits, Mapping) else bits
 
 

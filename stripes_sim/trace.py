@@ -143,9 +143,10 @@ def _autocast_knows_meta() -> Iterator[None]:
 
 @contextmanager
 def plain_kernels(model: nn.Module) -> Iterator[None]:
-    """Without kernels that do a whole transformer layer or a whole recurrent layer in one operator."""
+    """Without kernels that do a whole transformer layer, recurrent layer or attention in one operator."""
     import torch
     from torch import nn
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     # convolutions are faster with these libraries, and one operator either way
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
@@ -154,7 +155,8 @@ def plain_kernels(model: nn.Module) -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(False)
     before = [library.set_flags(_enabled=False)[0] for library in libraries]
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         for library, enabled in zip(libraries, before, strict=True):

@@ -116,9 +116,78 @@ def test_recurrent_and_attention_layers_fit_their_trace() -> None:
     model = Tagger()
     found = capture(model, torch.randint(0, 20, (2, 5)))
     layers = trace(model, (5,))
-    assert set(found.activations) == {layer.name for layer in layers if layer.has_weights}
+    assert set(found.activations) == {layer.name for layer in layers if layer.kind != "embedding"}
     result = DynamicStripes().run(layers, 8, 8, activations=found.activations)
-    assert "products of activations: all their bits count" in result.notes[-1]
+    assert not any("all their bits count" in note for note in result.notes)
+
+
+class Heads(nn.Module):
+    """Four query heads share two key heads."""
+
+    def __init__(self, *, mixed: bool = False) -> None:
+        super().__init__()
+        self.q, self.mixed = nn.Linear(8, 8), mixed
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q = self.q(x).unflatten(-1, (4, 2)).transpose(1, 2)
+        k, v = q[:, :2] + 1, q[:, 2:] - 1
+        if self.mixed:
+            return q @ k.repeat(1, 2, 1, 1).mT
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+
+def test_both_products_of_attention_are_the_codes_of_what_they_multiply() -> None:
+    torch.manual_seed(0)
+    net, x = Heads(), torch.randn(3, 5, 8)
+    found = capture(net, x, activation_bits=16)
+    q = net.q(x).unflatten(-1, (4, 2)).transpose(1, 2)
+    masked = (q @ (q[:, :2] + 1).repeat_interleave(2, 1).mT / 2**0.5).masked_fill(torch.ones(5, 5).triu(1) > 0, -1e9)
+    # (samples, key heads, query heads that share one as tokens, inputs) and (samples * key heads, outputs, inputs)
+    for name, streamed, stationary in (
+        ("matmul", q.reshape(3, 2, 10, 2), (q[:, :2] + 1).flatten(0, 1)),
+        ("matmul_2", masked.softmax(-1).reshape(3, 2, 10, 5), (q[:, 2:] - 1).flatten(0, 1).mT),
+    ):
+        for codes, values in ((found.activations[name], streamed), (found.weights[name], stationary)):
+            assert codes.shape == values.shape
+            scaled = codes * (values.detach().abs().max().item() / np.abs(codes).max())
+            np.testing.assert_allclose(scaled, values.detach().numpy(), atol=2e-3)
+    layers = trace(net, (5, 8))
+    for hw in (DynamicStripes(), Laconic()):
+        notes = hw.run(layers, 8, 16, activations=found.activations, weights=found.weights).notes
+        assert not any("all their bits count" in note for note in notes)
+
+
+def test_heads_in_an_order_that_mixes_samples_are_left_out_and_named() -> None:
+    net = Heads(mixed=True)
+    found = capture(net, torch.randn(3, 5, 8))
+    assert set(found.activations) == {"q"}
+    result = DynamicStripes().run(trace(net, (5, 8)), 8, 8, activations=found.activations)
+    assert "products of activations: all their bits count (matmul)" in result.notes[-1]
+    assert set(capture(net, torch.randn(1, 5, 8)).activations) == {"q", "matmul"}
+
+
+@pytest.mark.parametrize("form", ["side by side", "broadcast"])
+def test_every_expert_has_its_own_inputs_and_weights(form: str) -> None:
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 4, 6))
+            self.scale = torch.tensor([1.0, 2.0, 3.0])[:, None, None]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if form == "broadcast":
+                return (x[:, None] * self.scale) @ self.weight
+            return torch.bmm(x.flatten(0, 1) * self.scale, self.weight)
+
+    net, x = Experts(), torch.randint(0, 6, (2, 7, 4)).float()
+    x[0, 0, 0] = 5  # the third expert's largest input is 15
+    found = capture(net, x, activation_bits=4)
+    (layer,) = trace(net, inputs=x[:1], device="cpu")
+    assert (layer.matrices, layer.copies, layer.tokens) == (3, 3, 7)
+    assert (found.activations[layer.name] == (x[:, None] * net.scale).numpy()).all()
+    weight = net.weight.mT.detach()
+    assert (found.weights[layer.name] == np.rint(weight.double().numpy() / weight.abs().max().item() * 127)).all()
+    assert Laconic().run([layer], 8, 8, activations=found.activations, weights=found.weights).compute_cycles > 0
 
 
 @pytest.mark.parametrize(

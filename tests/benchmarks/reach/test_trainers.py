@@ -193,7 +193,7 @@ def test_the_loop_of_accelerate(accumulate: int) -> None:
         "accumulate": accumulate,
         "loss_of": F.cross_entropy,
     }
-    exec(first_block("trainers.md", "accelerate", "python"), names)
+    exec(first_block("hugging_face.md", "accelerate", "python"), names)
     assert names["wq"].steps == wq.steps == len(data) // accumulate
     assert names["wq"].bits() == wq.bits()
     assert farthest(model, by_hand) == 0.0
@@ -228,7 +228,7 @@ wave.wq.policy().save("policy.json")
 def test_a_yaml_file_of_lightning_cli(tmp_path: Path) -> None:
     pytest.importorskip("jsonargparse", reason="needs jsonargparse[signatures]")
     (tmp_path / "main.py").write_text(CLI)
-    (tmp_path / "config.yaml").write_text(first_block("trainers.md", "LightningCLI", "yaml"))
+    (tmp_path / "config.yaml").write_text(first_block("lightning.md", "LightningCLI", "yaml"))
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run(
         [sys.executable, "main.py", "fit", "--config", "config.yaml"],

@@ -25,12 +25,12 @@ def _forget_what_a_test_registers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def documented_example() -> dict[str, Any]:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "stripes_sim.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[3] / "docs" / "own_accelerator.md").read_text(encoding="utf-8")
     section = page[page.index("## Add a kind of machine") :]
     code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
     assert code is not None
     names: dict[str, Any] = {"__name__": "radix4"}
-    exec(compile(code.group(1), "docs/stripes_sim.md", "exec"), names)
+    exec(compile(code.group(1), "docs/own_accelerator.md", "exec"), names)
     return names
 
 
