@@ -40,9 +40,12 @@ class SerialWeights(Serial):
     def token_cycles(
         self, hw: Parameters, steps: Floats, columns: Floats, weight_bits: Ints, activation_bits: Ints
     ) -> Floats:
-        """All columns advance by one bit plane per cycle, as far as the buffer's word is wide."""
-        planes = ceil_div(steps, columns) * weight_bits
-        return np.asarray(np.maximum(planes, ceil_div(steps * weight_bits, hw.pe_width_bits)))
+        """All columns advance by one bit plane per cycle, as far as the buffer's word is wide; the last ones wait for
+        those before.
+        """
+        width, rounds, rest = hw.pe_width_bits, steps // columns, steps % columns
+        last = np.where(rest > 0, np.maximum(rest, width), 0)
+        return np.asarray(ceil_div((rounds * np.maximum(columns, width) + last) * weight_bits, width))
 
     def mac_pj(self, hw: Parameters, weight_bits: Floats, activation_bits: Floats) -> Floats:
         """A lane as wide as the activation, in every cycle of the weight."""

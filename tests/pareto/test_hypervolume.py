@@ -51,7 +51,8 @@ def test_equal_to_moocore(objectives, rows):
 def test_adding_a_point_never_shrinks_it():
     points = np.random.default_rng(2).random((40, 3))
     volumes = [hypervolume(points[:count], reference=[0.9] * 3, sense=["min"] * 3) for count in range(41)]
-    assert all(before <= after for before, after in itertools.pairwise(volumes))
+    # a point that adds nothing may change the order of a sum
+    assert all(before <= after + 1e-15 for before, after in itertools.pairwise(volumes))
     assert volumes[0] == 0.0
 
 

@@ -60,7 +60,8 @@ class Shards:
         for layer, (kind, shape) in zip(self._layers, self._before, strict=True):
             module: Any = layer.modules[0]
             weight = module._modules["parametrizations"]._modules[layer.tensors[0]]._parameters.get("original")
-            whole = type(weight) is kind and weight.shape == shape
+            # within torch.func's transforms a plain tensor stands for the parameter
+            whole = weight is not None and weight.shape == shape and (type(weight) in (kind, Tensor))
             if not whole and not (self._units and weight is not None and weight.shape == shape):
                 raise TypeError(
                     f"the weight of layer {layer.name!r} has been sharded since attach() (FSDP1, tensor parallelism): "

@@ -94,8 +94,14 @@ def test_fully_connected_layer_counts_what_following_the_columns_counts(
         weight_bits,
         activation_bits,
     )["compute_cycles"]
-    if inputs != 3:
-        assert hw.run([layer], weight_bits, activation_bits).compute_cycles == min(expected, shared)
+    assert hw.run([layer], weight_bits, activation_bits).compute_cycles == min(expected, shared)
+
+
+def test_columns_beyond_the_word_of_the_buffer_wait_in_every_round():
+    # 6 steps in rounds of 5 and 1 columns: 4 planes of 5 columns, 4 a cycle, then 4 planes of one
+    hw = Stripes(lanes=1, columns=5, rows=4, tiles=1, pe_width_bits=4)
+    layer = LayerShape(name="fc", kind="linear", in_channels=2, out_channels=5)
+    assert hw.run([layer], 5, 1).compute_cycles == 5 + 4
 
 
 @pytest.mark.parametrize("bits", range(1, 17))

@@ -34,6 +34,8 @@ LOOKS: dict[str, Callable[[waveq.WaveQ], object]] = {
     "summary": lambda wq: wq.summary(),
     "diagnose": lambda wq: wq.diagnose(),
     "policy": lambda wq: wq.policy(),
+    "metrics": lambda wq: wq.metrics(),
+    "scales": lambda wq: wq.scales(),
     "repr": repr,
     "relus_left_out": lambda wq: wq.relus_left_out,
     "clipped_inputs": lambda wq: wq.clipped_inputs(),
@@ -98,5 +100,6 @@ def test_every_look_is_tried_and_all_else_is_known_to_change_something() -> None
     public = {name for name in dir(View) if not name.startswith("_")}
     assert public == set(LOOKS) - {"repr"}
     assert {name for name in dir(waveq.WaveQ) if not name.startswith("_")} - public == {
-        "penalty", "step", "freeze", "rounded", "finalize", "finalize_copy", "remove", "forget_weights"
+        "penalty", "backward_penalty", "step", "freeze", "rounded", "finalize", "finalize_copy", "remove",
+        "forget_weights",
     }  # fmt: skip
