@@ -87,7 +87,7 @@ FULL: tuple[Part, ...] = (
 _DIGITS = ("claim", "--name", "claim_digits", "--datasets", "digits", "--networks", "digitsnet", "--seeds", "0")
 _TINY_STEP = ("step", "--networks", "simplenet5", "--batch", "2", "--rounds", "2", "--threads", "1", "--methods")
 REHEARSAL: tuple[Part, ...] = (
-    Part(name="alike", words=("alike", "--methods", "dsq"), least=1, limit=120),
+    Part(name="alike", words=("alike", "--methods", "ttq"), least=1, limit=120),
     Part(
         name="compiled_simplenet5",
         words=(*_TINY_STEP, PLAIN, FUSED, NAIVE, *COMPILED, "brevitas", "torchao"),
