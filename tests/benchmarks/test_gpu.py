@@ -147,6 +147,30 @@ def test_a_part_says_how_it_ended(monkeypatch, options, record):
     assert record.entries["a"]["result"]["planned"] == 3
 
 
+def test_the_minutes_are_the_whole_runs(monkeypatch, options, record):
+    """With parts that take what they are given, up to 50 s, nothing runs beyond the end, and experiments leave some."""
+    clock, calls = [0.0], []
+
+    def run(words: list[str], log: Path, seconds: float) -> gpu.Outcome:
+        calls.append((words, seconds))
+        asked = 60 * float(words[words.index("--minutes") + 1]) if "--minutes" in words else 50.0
+        clock[0] += min(seconds, asked)
+        log.touch()
+        return gpu.Outcome(1, min(seconds, asked))
+
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(gpu, "run_words", run)
+    monkeypatch.setattr(gpu, "_missing", lambda *_: "")
+    options.minutes, options.rehearse, options.init = 14.0, False, Path("weights")
+    gpu.run_parts(FULL, record, options)
+    begun = [words for words, _ in calls]
+    assert begun[0][0] == "alike"
+    assert [words[0] for words in begun].index("claim") == 11
+    assert clock[0] <= 60 * options.minutes
+    assert sum(min(50.0, seconds) for words, seconds in calls[:11]) == 540.0
+    assert [record.state(each.name) for each in FULL].count("not reached") == len(FULL) - len(calls) > 0
+
+
 def test_all_calls_are_ones_that_benchmarks_knows():
     for each in (*FULL, *REHEARSAL):
         assert each.words[0] in benchmarks.modules()
