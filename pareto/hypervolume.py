@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pareto._check import Floats, points_array, sense_list, sense_signs
 from pareto._jit import compiled
@@ -26,8 +25,8 @@ def hypervolume(
     Exact. Two and three objectives take a sweep over the sorted points. With more, points come by the last objective,
     and each adds its height times what it alone covers in the others: with four a walk over the efficient points of
     these three (in the manner of Guerreiro and Fonseca, IEEE Trans. Evol. Comput. 22 (2018), "HV4D+"), with more its
-    own box less what the boxes before it leave there (While, Bradstreet and Barone, IEEE Trans. Evol. Comput. 16 (2012),
-    "WFG"). M objectives take about O(F^(M-2)) for F efficient points: fronts of ten thousand in 4, of thousands in 5.
+    own box less what the boxes before it leave there (While, Bradstreet and Barone, IEEE Trans. Evol. Comput. 16
+    (2012), "WFG"). M objectives take about O(F^(M-2)) for F efficient points: fronts of ten thousand in 4, thousands in 5.
 
     Args:
         points: (N, M) values or a frame, finite; never written to.
@@ -248,7 +247,7 @@ def _stair(xs: Floats, ys: Floats, size: int, area: float, x: float, y: float) -
 
 @compiled
 def _volume_nd(edges: Floats) -> float:
-    """Boxes of falling last edge, five edges or more: each adds that times its own box less what is left there of others.
+    """Boxes of falling last edge, five or more: each adds that times its own box less what is left there of others.
 
     Kept are boxes that no later one covers in all edges but the last, by falling edge before the last: what is left of
     them is in order for one objective less.
