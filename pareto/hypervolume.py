@@ -26,7 +26,8 @@ def hypervolume(
     and each adds its height times what it alone covers in the others: with four a walk over the efficient points of
     these three (in the manner of Guerreiro and Fonseca, IEEE Trans. Evol. Comput. 22 (2018), "HV4D+"), with more its
     own box less what the boxes before it leave there (While, Bradstreet and Barone, IEEE Trans. Evol. Comput. 16
-    (2012), "WFG"). M objectives take about O(F^(M-2)) for F efficient points: fronts of ten thousand in 4, thousands in 5.
+    (2012), "WFG"). M objectives take about O(F^(M-2)) for F efficient points: fronts of ten
+    thousand in 4, of thousands in 5.
 
     Args:
         points: (N, M) values or a frame, finite; never written to.
