@@ -46,7 +46,8 @@ def demo(
 
     silent = quiet or as_json
     # A third of the training images is held out: a tenth would be 143, too few to tell policies apart.
-    config = load_recipe("digits", run_dir=run, seed=seed, validation=0.3, threads=1, progress=not silent)
+    changes = {"run_dir": run, "seed": seed, "validation": 0.3, "threads": 1, "progress": not silent}
+    config = load_recipe("digits", sources={"run_dir": "--run", "seed": "--seed"}, **changes)
     with resumable(f"Everything so far is in {run}; the same command goes on from there."):
         design = codesign(
             config,

@@ -40,6 +40,12 @@ _CHOICES = {
 """Written out, so that help need not import the methods; a test holds them to the registry."""
 
 
+def _option_of(field: str, value: object) -> str:
+    """The option that has set a field."""
+    words = {"run_dir": "run", "imports": "import"}.get(field, field.replace("_", "-"))
+    return f"--no-{words}" if value is False else f"--{words}"
+
+
 def _option(name: str, group: str) -> Any:
     told, choices = option_help(name), _CHOICES.get(name)
     return typer.Option(help=told if choices is None else f"{told.rstrip('.')}: {choices}.", rich_help_panel=group)
@@ -187,8 +193,10 @@ def train(
     given |= {"target": budget, "run_dir": run}
     changes = {name: given[name] for name in TrainConfig.model_fields if given.get(name) not in (None, [])}
     silent = quiet or as_json
-    changes |= _settings(setting or []) | {"resume": resume, "progress": not silent}
-    config = _config(recipe, _typed(changes))
+    others = _settings(setting or [])
+    sources = {name: _option_of(name, value) for name, value in changes.items()} | dict.fromkeys(others, "--set")
+    changes |= others | {"resume": resume, "progress": not silent}
+    config = _config(recipe, _typed(changes), sources)
     shares = [name for name in budget or {} if name not in ("mean_bits", "bitops")]
     if hardware is not None and "bitops" in (config.target or {}):
         raise ValueError("--hardware contradicts the target bitops, which counts multiplications on no accelerator")
@@ -224,13 +232,13 @@ option_names(
 )
 
 
-def _config(recipe: str | None, changes: dict[str, Any]) -> TrainConfig:
+def _config(recipe: str | None, changes: dict[str, Any], sources: dict[str, str]) -> TrainConfig:
     from waveq.train.config import load_recipe, parse_config
 
     name = recipe or _shipped_recipe(changes.get("model"), changes.get("dataset"))
     if name is not None:
-        return load_recipe(name, **changes)
-    config = parse_config(changes, where="waveq train")
+        return load_recipe(name, sources=sources, **changes)
+    config = parse_config(changes, where="waveq train", sources=sources)
     if not (config.pretrain_epochs or config.init):
         say("no shipped recipe fits: defaults, and no float training before (--pretrain-epochs, --init)")
     return config

@@ -152,7 +152,9 @@ def _learned(
     told = run.config.model_dump(mode="json", exclude_none=True, exclude=_OF_ANOTHER_RUN)
     start = {} if run.float_weights is None else {"init": str(run.float_weights.absolute())}
     axes = {"target.energy_pj": list(budgets), **{name: list(values) for name, values in grid.items()}}
-    sweep = SweepGrid(base={**told, **start, "bits": "learn"}, axes=axes, hardware=str(hardware))
+    sources = dict.fromkeys(told, str(run.path / "config.json"))
+    base = {**told, **start, "bits": "learn"}
+    sweep = SweepGrid(base=base, axes=axes, hardware=str(hardware), sources=sources)
     status = run_sweep(sweep, run.path / FOLDER, engine=engine, progress=progress, **engine_options)
     if status.reasons:
         place, reason = next(iter(status.reasons.items()))

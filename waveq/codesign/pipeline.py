@@ -160,7 +160,7 @@ def _config(model: Any, data: Any, fields: Mapping[str, Any]) -> TrainConfig:
             raise TypeError(
                 "data are missing: train, validation and test loaders, a function that gives them, or a name"
             )
-        return own_config(model, data, **fields)
+        return own_config(model, data, where="codesign", **fields)
     if data is not None or fields:
         given = "data" if data is not None else next(iter(fields))
         raise TypeError(f"a TrainConfig says everything of a run: leave {given} out")
@@ -176,7 +176,9 @@ def weigh_by_cost(config: TrainConfig, hardware: Accelerator, objective: str | N
     if objective is None or not config.learns or "bitops" in (config.target or {}):
         return config
     costs = training_costs(trace_config(config), hardware, objective, inputs=config.learns_inputs)
-    return parse_config({**config.model_dump(exclude_none=True), "layer_costs": costs})
+    return parse_config(
+        {**config.model_dump(exclude_none=True), "layer_costs": costs}, where=f"costs on {hardware.name}"
+    )
 
 
 def save_score(

@@ -204,7 +204,12 @@ def _noted_points(folder: Path) -> list[Point]:
     found: dict[str, Point] = {}
     for path in sorted(folder.glob("grid-*.json"), key=lambda path: (path.stat().st_mtime, path.name)):
         told = read_object(path)
-        grid = SweepGrid(base=told["base"], axes=told["axes"], hardware=told["hardware"])
+        grid = SweepGrid(
+            base=told["base"],
+            axes=told["axes"],
+            hardware=told["hardware"],
+            sources=dict.fromkeys(told["base"], str(path)),
+        )
         for point in grid.points():
             found.setdefault(point.digest, point)
     if not found:
