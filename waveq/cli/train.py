@@ -14,6 +14,7 @@ from waveq.cli.common import AsJson, DataDir, Imports, Quiet, Run, aligned, emit
 from waveq.cli.grouped import GroupedCommand
 from waveq.method.options import option_help, option_names
 from waveq.train.result import share_sentence
+from waveq.train.saying import say_nothing
 from waveq.train.user_modules import import_modules, is_own, user_object
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def train(
     from waveq.train.run import train as train_run
 
     with resumable(f"Everything is in {config.folder}, and the same command goes on from there."):
-        result = train_run(config, say=_nothing if silent else say_progress)
+        result = train_run(config, say=say_nothing if silent else say_progress)
     if find_ranks(config).leads:  # of several processes one speaks
         emit(result_text(result), result.to_dict(), as_json=as_json)
 
@@ -314,10 +315,6 @@ def _typed(changes: dict[str, Any]) -> dict[str, Any]:
         name: as_typed(value, known[name].annotation) if isinstance(value, str) and name in known else value
         for name, value in changes.items()
     }
-
-
-def _nothing(_line: str) -> None:
-    """Say nothing."""
 
 
 def result_text(result: TrainResult) -> str:

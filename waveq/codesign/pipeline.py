@@ -8,7 +8,7 @@ print(design.score); design.placement.efficient; design.report
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from waveq.codesign.score import result_data, score_run, trace_config, training_
 from waveq.codesign.search import search_run
 from waveq.codesign.space import CHOICES, enumerate_run, run_sensitivity
 from waveq.train.config import TrainConfig, parse_config
+from waveq.train.saying import Say, say_nothing
 from waveq.train.trained_run import TrainedRun
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CoDesign", "codesign", "record_score", "save_score", "weigh_by_cost"]
 
-Say = Callable[[str], None]
 _MOST_ENUMERATED, _SEARCHED = 10_000, 300
 
 
@@ -114,7 +114,7 @@ def codesign(
     from waveq.train.run import train
 
     config = _config(model, data, fields)
-    speak = say or _silent
+    speak = say or say_nothing
     machine = load_hardware(hardware)
     watch = _Watch(speak)
     with watch("train", "float network, learned bits, fine-tuning"):
@@ -226,7 +226,3 @@ class _Watch:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 2)
-
-
-def _silent(_line: str) -> None:
-    """Say nothing."""

@@ -34,6 +34,7 @@ from waveq.train.processes import launch
 from waveq.train.ranks import ALONE, Ranks, by_the_first, find_ranks, joined
 from waveq.train.result import TrainResult, share_sentence
 from waveq.train.run_folder import STAGES, RunFolder, load_weights, save_weights
+from waveq.train.saying import Say, say_nothing
 from waveq.train.stage import Stage, make_loader, on_cpu, steps_per_epoch
 from waveq.train.stopping import StoppedAtOnce, StopRequested, signals_noted
 from waveq.train.user_modules import is_own
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
     from waveq.method.options import Method
 
 __all__ = ["TrainResult", "TrainingInterrupted", "make_dataset", "make_network", "train"]
-
-Say = Callable[[str], None]
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -79,7 +78,7 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
         if ranks.size > 1:
             config = config.model_copy(update={"devices": ranks.devices, "num_nodes": ranks.nodes})
         with joined(ranks, on_cpu=on_cpu(config)):
-            finished = _in_this_one(config, ranks, speak if ranks.leads else _silent)
+            finished = _in_this_one(config, ranks, speak if ranks.leads else say_nothing)
     return TrainResult.of(config.folder, finished)
 
 
@@ -447,7 +446,3 @@ def _meet() -> None:
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def _silent(_text: str) -> None:
-    pass
