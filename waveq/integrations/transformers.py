@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from waveq._extras import missing_sentence
+from waveq._lazy import missing_sentence
 from waveq.integrations._handle import check_options, require_moved
 from waveq.method.attachment import WaveQ, attach
 
