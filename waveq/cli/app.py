@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from waveq._extras import missing_sentence
+from waveq._lazy import missing_sentence
 from waveq.cli import (
     codesign,
     data,
