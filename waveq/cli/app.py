@@ -32,7 +32,7 @@ from waveq.cli import (
     train,
 )
 from waveq.cli import enumerate as enumeration
-from waveq.cli.common import Interrupted, say
+from waveq.cli.common import Interrupted, results_alone, say
 
 __all__ = ["app", "main"]
 
@@ -89,6 +89,9 @@ for verb in (
     data,
 ):
     verb.register(app)
+for command in app.registered_commands:
+    assert command.callback is not None
+    command.callback = results_alone(command.callback)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,6 @@ import typer
 
 from waveq._reading import read_json, read_object
 from waveq.cli.parsing import check_numbers, parse_shapes
-from waveq.train.user_modules import user_call
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -217,14 +216,15 @@ class Network(NamedTuple):
 def _factory_layers(name: str, shapes: Sequence[tuple[int, ...]]) -> list[LayerShape]:
     """The workload of what PACKAGE.MODULE:FACTORY makes: a model, or a model with what it is called with."""
     from stripes_sim import trace
+    from waveq.train.given import own_model
 
-    made = user_call(name)
-    if isinstance(made, tuple) and len(made) == 2:
+    model, inputs = own_model(name)
+    if inputs is not None:
         if shapes:
             raise ValueError(f"{name} gives a model with its inputs: leave --input-shape and --data out")
-        return trace(made[0], inputs=made[1])
+        return trace(model, inputs=inputs)
     try:
-        return trace(made, shapes or None)
+        return trace(model, shapes or None)
     except ValueError as error:
         if shapes:
             raise
@@ -313,10 +313,10 @@ def captured(
     import torch
 
     from stripes_sim import capture
+    from waveq.train.given import own_model
     from waveq.train.trained_run import PARTS
 
-    made = user_call(network.model)
-    model, inputs = made if isinstance(made, tuple) else (made, None)
+    model, inputs = own_model(network.model)
     if network.data is not None and source in PARTS:
         inputs = _images(network.dataset(), source, samples)
     elif source != "inputs":

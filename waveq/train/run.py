@@ -10,9 +10,11 @@ once, at the end.
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -217,6 +219,7 @@ class _Run:
         network = self._network()
         if told := batch_norm_told(network, self.config, self.ranks, on_cpu=on_cpu(self.config)):
             self.say(told)
+        self._try_attaching(network)
         self._float(network)
         float_weights = {key: value.clone() for key, value in network.state_dict().items()}
         self.teacher = self._frozen(float_weights) if self.config.distill else None
@@ -259,6 +262,16 @@ class _Run:
             stop=self.stop,
             teacher=None if name == "search" else self.teacher,  # the price of a bit is meant for cross-entropy
         )
+
+    def _try_attaching(self, network: nn.Module) -> None:
+        """What attach refuses is said before the float training, not after it."""
+        c = self.config
+        if c.init is not None or not c.pretrain_epochs or self.folder.stage("float").result() is not None:
+            return
+        search, rest = c.parts(self._steps(c.epochs))
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns when it is meant
+            self._attach(copy.deepcopy(network), c.method(self._bits(), (search or rest) or None))
 
     def _float(self, network: nn.Module) -> None:
         c = self.config
