@@ -146,6 +146,8 @@ class Network(NamedTuple):
         shapes = parse_shapes(self.input_shape)
         factory = self.model is not None and ":" in self.model
         own = {"input_shape": self.input_shape, "data": self.data}
+        if self.model is not None and not factory:
+            _require_network(self.model)
         for option, value in {**sizes, **own}.items():
             if value is not None and (self.model is None or factory == (option not in own)):
                 raise ValueError(f"--{option.replace('_', '-')} says nothing of {self.title}: leave it out")
@@ -211,6 +213,27 @@ class Network(NamedTuple):
         with torch.device("meta"):
             net = build(entry.name, num_classes=self.num_classes, in_channels=channels, input_size=side)
         return trace(net, (channels, side, side))
+
+
+def _require_network(name: str) -> None:
+    """Before anything is said of options that only a model of one's own has.
+
+    Raises:
+        ValueError: the zoo has none of that name.
+    """
+    from waveq.zoo import network
+
+    try:
+        network(name)
+    except ValueError as error:
+        raise ValueError(f"{error}; one of yours is PACKAGE.MODULE:FACTORY{_with_colon(name)}") from None
+
+
+def _with_colon(name: str) -> str:
+    """ "my_models:net" for "my_models.net", where there is such a file."""
+    module, _, factory = name.rpartition(".")
+    there = module and factory != "py" and Path(*module.split(".")).with_suffix(".py").is_file()
+    return f"; did you mean {module}:{factory}?" if there else ""
 
 
 def _factory_layers(name: str, shapes: Sequence[tuple[int, ...]]) -> list[LayerShape]:

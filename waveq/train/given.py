@@ -81,13 +81,22 @@ def own_data(name: str, seed: int) -> Dataset:
 
 
 def require_named(config: TrainConfig) -> None:
-    """The functions that a config names are there; nothing is called yet.
+    """Methods, network and data that a config names are there; nothing is called yet.
 
     Raises:
-        ValueError: no such module or function.
+        ValueError: one is not; the message gives the nearest name.
     """
-    for name in filter(is_own, (config.model, config.dataset)):
-        user_object(name)
+    from waveq.method.presets import get_preset
+    from waveq.quantizers import activation_quantizer_class, quantizer_class
+    from waveq.zoo import network
+    from waveq.zoo.datasets.data import source
+
+    for name, known in ((config.model, network), (config.dataset, source)):
+        user_object(name) if is_own(name) else known(name)
+    get_preset(config.preset)
+    quantizer_class(config.quantizer)
+    if config.activation_quantizer is not None:
+        activation_quantizer_class(config.activation_quantizer)
 
 
 def require_importable(config: TrainConfig) -> None:

@@ -72,7 +72,7 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
         TrainingInterrupted: Ctrl-C, SIGTERM or SIGHUP; the same call goes on.
     """
     speak = say or _say
-    _require_known(config)  # before there is a folder
+    require_named(config)  # before there is a folder
     ranks = find_ranks(config)
     if ranks.size == 1 and config.devices * config.num_nodes > 1:
         finished = _in_processes(config, speak)
@@ -134,22 +134,6 @@ def _going_on(folder: RunFolder) -> Iterator[None]:
             f"No checkpoint was written of the last steps; the same command goes on in {folder.path} "
             "from the one before them, or from the start of the stage."
         ) from None
-
-
-def _require_known(config: TrainConfig) -> None:
-    """Every name of the config is known.
-
-    Raises:
-        ValueError: one is not; the message gives the nearest.
-    """
-    from waveq.method.presets import get_preset
-    from waveq.quantizers import activation_quantizer_class, quantizer_class
-
-    require_named(config)
-    get_preset(config.preset)
-    quantizer_class(config.quantizer)
-    if config.activation_quantizer is not None:
-        activation_quantizer_class(config.activation_quantizer)
 
 
 def make_dataset(config: TrainConfig) -> Dataset:
@@ -266,7 +250,7 @@ class _Run:
     def _try_attaching(self, network: nn.Module) -> None:
         """What attach refuses is said before the float training, not after it."""
         c = self.config
-        if c.init is not None or not c.pretrain_epochs or self.folder.stage("float").result() is not None:
+        if c.init is not None or not c.pretrain_epochs or (self.folder.path / "float" / "result.json").exists():
             return
         search, rest = c.parts(self._steps(c.epochs))
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
