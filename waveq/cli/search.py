@@ -81,6 +81,8 @@ def search(
     from waveq.train.trained_run import TrainedRun
 
     check_numbers({"evaluations": evaluations, "workers": workers})
+    if floor is not None and not 0 <= floor <= 100:
+        raise ValueError(f"--floor must be a percentage from 0 to 100, but it is {floor:g}")
     run = finished_run(run, model, data, policy, verb="search", imports=imports)
     trained = TrainedRun(run)
     options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
