@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from stripes_sim.dataflows import Sensed, dataflow_named
 from waveq.cli.common import AsJson, Hardware, Imports, Run, emit, say
 from waveq.cli.grouped import GroupedCommand
 from waveq.cli.parsing import check_numbers, parse_bits
@@ -114,6 +113,8 @@ def score(
     inputs = priced.activation_bits if streamed is None else streamed
     values: dict[str, Any] = {}
     if activations is not None:
+        from stripes_sim.dataflows import Sensed, dataflow_named
+
         if not isinstance(dataflow_named(machine.serial), Sensed):
             raise ValueError(
                 f"--activations says nothing on {hardware}, whose cycles do not depend on values: leave it out, or "
