@@ -77,7 +77,7 @@ def sweep(
     """Train every combination of a grid, each as `waveq train` does, and keep all results in one store.
 
     The same command goes on where it stopped, after kill -9 too; a second one beside it shares the work, and one with
-    another grid adds to what is in the folder. Runs that fail are kept with their reasons.
+    another grid adds to what is in the folder. Runs that fail are kept with their reasons, and end it with code 1.
     """
     import_modules(imports)
     from waveq.codesign.frames import write_frame
@@ -92,6 +92,10 @@ def sweep(
             raise ValueError("--status and --export alone read the sweep of --run, and take no settings")
         found, folder = sweep_status(run), run
     else:
+        if not any(given):
+            raise ValueError(
+                "say what is swept: --grid AXIS=VALUE,VALUE such as seed=0,1, --recipe NAME, or a TOML file"
+            )
         wanted = _grid(source, recipe, setting or [], grid or [], hardware, data_dir, imports)
         folder = run or Path("runs") / f"sweep-{wanted.base.get('model', 'simplenet5')}"
         options = _engine_options(engine, workers, address, cpus, gpus)
@@ -111,6 +115,8 @@ def sweep(
         say(f"written to {export}")
     results = [] if table is None else table.to_dict("records")
     emit(_text(found, folder, table), {**found.to_dict(), "run": str(folder), "results": results}, as_json=as_json)
+    if found.reasons and not status:
+        raise typer.Exit(1)
 
 
 def _grid(
@@ -129,12 +135,17 @@ def _grid(
     told: dict[str, Any] = {"recipe": None, "hardware": None, "set": {}, "grid": {}}
     told = told if source is None else read_sweep(source)
     name = recipe or told["recipe"]
-    base = {} if name is None else read_recipe(name)[0]
-    base |= told["set"] | {field: _typed(field, value) for field, value in map(_pair, settings)}
-    base |= {"data_dir": str(data_dir)} if data_dir else {}
-    base |= {"imports": imports} if imports else {}
+    layers = [] if name is None else [read_recipe(name)]
+    layers += [
+        (told["set"], f"{source}, set"),
+        ({field: _typed(field, value) for field, value in map(_pair, settings)}, "--set"),
+        ({"data_dir": str(data_dir)} if data_dir else {}, "--data-dir"),
+        ({"imports": imports} if imports else {}, "--import"),
+    ]
+    base = {field: value for fields, _ in layers for field, value in fields.items()}
+    sources = {field: where for fields, where in layers for field in fields}
     varied = {axis: [_typed(axis, value.strip()) for value in values.split(",")] for axis, values in map(_axis, axes)}
-    return SweepGrid(base=base, axes=told["grid"] | varied, hardware=hardware or told["hardware"])
+    return SweepGrid(base=base, axes=told["grid"] | varied, hardware=hardware or told["hardware"], sources=sources)
 
 
 def _pair(text: str) -> tuple[str, str]:

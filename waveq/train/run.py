@@ -10,9 +10,11 @@ once, at the end.
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,6 +35,7 @@ from waveq.train.processes import launch
 from waveq.train.ranks import ALONE, Ranks, by_the_first, find_ranks, joined
 from waveq.train.result import TrainResult, share_sentence
 from waveq.train.run_folder import STAGES, RunFolder, load_weights, save_weights
+from waveq.train.saying import Say, say_nothing
 from waveq.train.stage import Stage, make_loader, on_cpu, steps_per_epoch
 from waveq.train.stopping import StoppedAtOnce, StopRequested, signals_noted
 from waveq.train.user_modules import is_own
@@ -44,8 +47,6 @@ if TYPE_CHECKING:
     from waveq.method.options import Method
 
 __all__ = ["TrainResult", "TrainingInterrupted", "make_dataset", "make_network", "train"]
-
-Say = Callable[[str], None]
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -70,7 +71,7 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
         TrainingInterrupted: Ctrl-C, SIGTERM or SIGHUP; the same call goes on.
     """
     speak = say or _say
-    _require_known(config)  # before there is a folder
+    require_named(config)  # before there is a folder
     ranks = find_ranks(config)
     if ranks.size == 1 and config.devices * config.num_nodes > 1:
         finished = _in_processes(config, speak)
@@ -78,7 +79,7 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
         if ranks.size > 1:
             config = config.model_copy(update={"devices": ranks.devices, "num_nodes": ranks.nodes})
         with joined(ranks, on_cpu=on_cpu(config)):
-            finished = _in_this_one(config, ranks, speak if ranks.leads else _silent)
+            finished = _in_this_one(config, ranks, speak if ranks.leads else say_nothing)
     return TrainResult.of(config.folder, finished)
 
 
@@ -132,22 +133,6 @@ def _going_on(folder: RunFolder) -> Iterator[None]:
             f"No checkpoint was written of the last steps; the same command goes on in {folder.path} "
             "from the one before them, or from the start of the stage."
         ) from None
-
-
-def _require_known(config: TrainConfig) -> None:
-    """Every name of the config is known.
-
-    Raises:
-        ValueError: one is not; the message gives the nearest.
-    """
-    from waveq.method.presets import get_preset
-    from waveq.quantizers import activation_quantizer_class, quantizer_class
-
-    require_named(config)
-    get_preset(config.preset)
-    quantizer_class(config.quantizer)
-    if config.activation_quantizer is not None:
-        activation_quantizer_class(config.activation_quantizer)
 
 
 def make_dataset(config: TrainConfig) -> Dataset:
@@ -217,6 +202,7 @@ class _Run:
         network = self._network()
         if told := batch_norm_told(network, self.config, self.ranks, on_cpu=on_cpu(self.config)):
             self.say(told)
+        self._try_attaching(network)
         self._float(network)
         float_weights = {key: value.clone() for key, value in network.state_dict().items()}
         self.teacher = self._frozen(float_weights) if self.config.distill else None
@@ -260,15 +246,33 @@ class _Run:
             teacher=None if name == "search" else self.teacher,  # the price of a bit is meant for cross-entropy
         )
 
+    def _try_attaching(self, network: nn.Module) -> None:
+        """What attach refuses is said before the float training, not after it."""
+        c = self.config
+        if c.init is not None or not c.pretrain_epochs or (self.folder.path / "float" / "result.json").exists():
+            return
+        search, rest = c.parts(self._steps(c.epochs))
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns when it is meant
+            self._attach(copy.deepcopy(network), c.method(self._bits(), (search or rest) or None))
+
     def _float(self, network: nn.Module) -> None:
         c = self.config
         if c.init is not None:
             _load_into(network, c.init / "float" / "weights.pt" if c.init.is_dir() else c.init)
         elif c.pretrain_epochs:
             stage = self._stage("float", self._steps(c.pretrain_epochs), c.pretrain_lr or c.lr)
+            if stage.folder.result() is None:
+                self._require_options()
             announced = f"float training: {c.model} on {c.dataset}, {c.pretrain_epochs} epochs"
             self._run(stage, network, None, announced)
             _load_into(network, stage.folder.weights)
+
+    def _require_options(self) -> None:
+        """What the method says against its options is said before float training, not hours later."""
+        method = self.config.method(self._bits(), self._steps(self.config.epochs) or None)
+        with warnings.catch_warnings(action="ignore"):  # a warning comes where it counts
+            self._attach(self._network(), method)
 
     def _wave(self, network: nn.Module, start: dict[str, Tensor]) -> tuple[WaveQ, str, Doubts]:
         """Bits and weights in one run; or the bits in a search, and then the weights, from the start."""
@@ -438,7 +442,3 @@ def _meet() -> None:
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def _silent(_text: str) -> None:
-    pass
