@@ -290,6 +290,24 @@ def test_the_compiled_form_trains_like_the_plain_one(traced, quantizer):
 
 
 @pytest.mark.slow
+def test_a_graph_that_computes_something_else_is_refused(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda formulas, **_: formulas)
+    torch.manual_seed(0)
+    wq = waveq.attach(nn.Sequential(nn.Linear(8, 4)), bits=3, schedule=lambda _step: (0.1, 0.0))
+    honest = CompiledForm(wq)
+    honest.round()
+    for change, says in ((0.5, "of the weights of .* are not the plain form's"), (0.0, "the penalty is")):
+        form = CompiledForm(wq)
+        graph, more = form._graph, 1.0 - 2 * change
+        form._graph = lambda given, graph=graph, change=change, more=more: (
+            [made + change for made in graph(given)[0]],
+            graph(given)[1] + more,
+        )
+        with pytest.raises(ArithmeticError, match=says):
+            form.round()
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_compiled_penalty_agrees_and_is_timed(traced):
     made = forms(3000, ["fused", "compiled"], "cpu", torch.float32)
