@@ -1,6 +1,6 @@
 """Everything that wants a GPU, in one call that ends in time: the same again goes on with what is not done.
 
-    python -m benchmarks gpu --minutes 10 --out gpu --data-dir data --init simplenet5.pth.tar
+    python -m benchmarks gpu --minutes 10 --out runs/gpu --data-dir data --init simplenet5.pth.tar
     python -m benchmarks gpu --minutes 4                       # what comes first, and what is left by then
     python -m benchmarks gpu --device cpu --rehearse           # the same script in tiny sizes, a minute or two
 
@@ -183,7 +183,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks gpu", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--minutes", type=float, default=10.0, help="of the whole run, all parts together")
-    parser.add_argument("--out", type=Path, default=Path("gpu"), help="folder of the record; one there is gone on with")
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of the record; one there is gone on with")
     parser.add_argument("--only", nargs="+", metavar="PART", help="these alone: " + ", ".join(p.name for p in FULL))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes: does the script itself work")
