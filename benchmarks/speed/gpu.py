@@ -183,7 +183,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks gpu", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--minutes", type=float, default=10.0, help="of the whole run, all parts together")
-    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of the record; one there is gone on with")
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of the record, old or new")
     parser.add_argument("--only", nargs="+", metavar="PART", help="these alone: " + ", ".join(p.name for p in FULL))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes: does the script itself work")
