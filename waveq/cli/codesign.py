@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -92,7 +92,6 @@ def codesign(
     if table is not None and (given := [option for option, value in measures.items() if value is not None]):
         raise ValueError(f"--{given[0]} is for measuring, and --table has the accuracies")
     trained = TrainedRun(run)
-    options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     asked = parse_grid(grid)
     silent = quiet or as_json
     hint = f"What was measured is in {run}; the same command goes on from there."
@@ -111,7 +110,7 @@ def codesign(
                 say=None if silent else say,
                 engine=engine,
                 progress=not silent,
-                **for_engine(engine, options),
+                **for_engine(engine, workers, address),
             )
             measuring = f"{protocol}, {protocol.part} images"
         else:

@@ -171,8 +171,7 @@ def _engine_options(
     shares = {name: value for name, value in (("num_cpus", cpus), ("num_gpus", gpus)) if value is not None}
     if shares and engine != "ray":
         raise ValueError("--cpus and --gpus need --engine ray")
-    options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
-    return for_engine(engine, options) | ({"resources": shares} if shares else {})
+    return for_engine(engine, workers, address) | ({"resources": shares} if shares else {})
 
 
 def _text(found: SweepStatus, folder: Path, table: Any) -> str:
