@@ -124,7 +124,7 @@ def _grid(
 ) -> SweepGrid:
     """The file's, with what the command line says over it."""
     from waveq.codesign.sweep_grid import SweepGrid, read_sweep
-    from waveq.train.config import read_recipe
+    from waveq.train.recipe_files import read_recipe
 
     told: dict[str, Any] = {"recipe": None, "hardware": None, "set": {}, "grid": {}}
     told = told if source is None else read_sweep(source)
