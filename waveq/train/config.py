@@ -365,8 +365,9 @@ class TrainConfig(BaseModel):
         """All fields that are set, as JSON that `load_recipe` reads back.
 
         Example:
+            >>> import json
             >>> config = TrainConfig(epochs=3, target={"mean_bits": 3.5})
-            >>> parse_config(parse_json(config.to_json(), where="here")) == config
+            >>> parse_config(json.loads(config.to_json()), where="here") == config
             True
         """
         return self.model_dump_json(exclude_none=True, indent=2) + "\n"

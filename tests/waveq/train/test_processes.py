@@ -48,16 +48,15 @@ def silent(_line: str) -> None:
 def test_two_processes_give_the_policy_of_one_even_when_stopped_and_killed_in_between(tmp_path: Path) -> None:
     one = train(config(tmp_path / "one", 1), say=silent)
     whole = train(config(tmp_path / "whole", 2), say=silent)
-    broken = config(tmp_path / "broken", 2, max_restarts=1)
     searching, checkpoint = (tmp_path / "broken" / name / "last.ckpt" for name in ("search", "wave"))
     # a rank that is asked asks all
     stopping = when(searching.exists, lambda: os.kill(ranks_of(os.getpid())[0], signal.SIGTERM))
     with pytest.raises(TrainingInterrupted, match="the same command goes on"):
-        train(broken, say=silent)
+        train(config(tmp_path / "broken", 2), say=silent)
     stopping.join()
     goes_on_in_one_process_and_says_what_changes(shutil.copytree(tmp_path / "broken", tmp_path / "narrow"))
     killing = when(checkpoint.exists, lambda: os.kill(ranks_of(os.getpid())[1], signal.SIGKILL))
-    two = train(broken, say=silent)
+    two = train(config(tmp_path / "broken", 2, max_restarts=1), say=silent)
     killing.join()
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")  # to the last bit
     assert two.bits == whole.bits == one.bits
