@@ -346,7 +346,8 @@ def test_a_rehearsal_that_was_killed_goes_on(tmp_path, monkeypatch, capsys):
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
         end = time.monotonic() + 240
         while (states := _states(out)).get("compiled_simplenet5") != "begun":
-            assert process.poll() is None and time.monotonic() < end, states
+            assert process.poll() is None, states
+            assert time.monotonic() < end, states
             time.sleep(0.1)
         process.kill()
     first = json.loads((out / "gpu.json").read_text())["parts"]["alike"]

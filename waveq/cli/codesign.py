@@ -91,6 +91,13 @@ def codesign(
     }
     if table is not None and (given := [option for option, value in measures.items() if value is not None]):
         raise ValueError(f"--{given[0]} is for measuring, and --table has the accuracies")
+    if budget is not None and how not in ("learn", "both"):
+        raise ValueError("--budget is for bits that are learned: leave it out, or add --how learn or --how both")
+    for share in budget or ():
+        if not 0 < share <= 1:
+            raise ValueError(
+                f"--budget must be a share of the cost at 8 bits, more than 0 and at most 1, not {share:g}"
+            )
     trained = TrainedRun(run)
     asked = parse_grid(grid)
     silent = quiet or as_json

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -29,6 +30,7 @@ __all__ = [
     "cell",
     "emit",
     "printable",
+    "results_alone",
     "resumable",
     "say",
     "say_progress",
@@ -112,13 +114,11 @@ def say_progress(text: str) -> None:
 def warnings_as_lines() -> Iterator[None]:
     """Within, a warning is one line for people, not Python's two with a place in the source.
 
-    What libraries print (Ray does, where a node is lost) goes to standard error too: standard output is for results.
-
     Example:
         >>> with warnings_as_lines():
         ...     pass
     """
-    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+    with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)  # this project's own, whatever Python was told of others
         warnings.showwarning = lambda message, *_place: say(f"warning: {message}")
         yield
@@ -126,7 +126,35 @@ def warnings_as_lines() -> Iterator[None]:
 
 def emit(text: str, data: Mapping[str, Any], *, as_json: bool) -> None:
     """Print a result: the text, or the same as one JSON object."""
-    print(json.dumps(data, indent=2, default=_plain) if as_json else printable(text), flush=True)
+    told = json.dumps(data, indent=2, default=_plain) if as_json else printable(text)
+    print(told, file=_results[-1] if _results else sys.stdout, flush=True)
+
+
+_results: list[TextIO] = []
+
+
+def results_alone(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The verb, with standard output for what it emits alone: what a user's module or a library prints goes to standard
+    error.
+
+    Example:
+        >>> def verb():
+        ...     print("reading images")
+        ...     emit("4 bits", {}, as_json=False)
+        >>> results_alone(verb)()
+        4 bits
+    """
+
+    @functools.wraps(verb)
+    def alone(*args: Any, **options: Any) -> Any:
+        _results.append(sys.stdout)
+        try:
+            with redirect_stdout(sys.stderr):
+                return verb(*args, **options)
+        finally:
+            _results.pop()
+
+    return alone
 
 
 def _plain(value: Any) -> Any:

@@ -64,6 +64,8 @@ def frontier(
             f"--policy {source}"
         )
     is_run = source.is_dir()
+    if is_run:
+        TrainedRun(source)  # or says that it is none
     table = source / TABLE if is_run else source
     folder = out or (source if is_run else source.parent)
     chosen = parse_sense(sense or (_OF_A_CAMPAIGN if is_campaign(table) else _OF_A_TABLE))

@@ -106,6 +106,8 @@ def parse_grid(entries: list[str]) -> dict[str, list[int | float | str | bool]]:
         name, sign, values = entry.partition("=")
         if not sign or not values:
             raise ValueError(f"--grid must be PARAMETER=VALUE,VALUE such as tiles=1,2,4, not {entry!r}")
+        if name.strip() in grid:
+            raise ValueError(f"--grid names {name.strip()} twice; all its values stand in one, {name.strip()}=1,2")
         grid[name.strip()] = [_value(value.strip()) for value in values.split(",")]
     return grid
 

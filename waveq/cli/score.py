@@ -113,6 +113,13 @@ def score(
     inputs = priced.activation_bits if streamed is None else streamed
     values: dict[str, Any] = {}
     if activations is not None:
+        from stripes_sim.dataflows import Sensed, dataflow_named
+
+        if not isinstance(dataflow_named(machine.serial), Sensed):
+            raise ValueError(
+                f"--activations says nothing on {hardware}, whose cycles do not depend on values: leave it out, or "
+                "take --hardware dynamic_stripes, loom, pragmatic or laconic"
+            )
         found = captured(priced, activations, images, inputs, default_bits)
         values = {"activations": found.activations, "weights": found.weights}
         say(f"{found} of {activations}")

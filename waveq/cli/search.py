@@ -81,6 +81,8 @@ def search(
     from waveq.train.trained_run import TrainedRun
 
     check_numbers({"evaluations": evaluations, "workers": workers})
+    if floor is not None and not 0 <= floor <= 100:
+        raise ValueError(f"--floor must be a percentage from 0 to 100, but it is {floor:g}")
     run = finished_run(run, model, data, policy, verb="search", imports=imports)
     trained = TrainedRun(run)
     hint = f"What was evaluated is in {store or run / STORE}; the same command goes on from there."

@@ -77,7 +77,7 @@ def sweep(
     """Train every combination of a grid, each as `waveq train` does, and keep all results in one store.
 
     The same command goes on where it stopped, after kill -9 too; a second one beside it shares the work, and one with
-    another grid adds to what is in the folder. Runs that fail are kept with their reasons.
+    another grid adds to what is in the folder. Runs that fail are kept with their reasons, and end it with code 1.
     """
     import_modules(imports)
     from waveq.codesign.frames import write_frame
@@ -92,6 +92,10 @@ def sweep(
             raise ValueError("--status and --export alone read the sweep of --run, and take no settings")
         found, folder = sweep_status(run), run
     else:
+        if not any(given):
+            raise ValueError(
+                "say what is swept: --grid AXIS=VALUE,VALUE such as seed=0,1, --recipe NAME, or a TOML file"
+            )
         wanted = _grid(source, recipe, setting or [], grid or [], hardware, data_dir, imports)
         folder = run or Path("runs") / f"sweep-{wanted.base.get('model', 'simplenet5')}"
         options = _engine_options(engine, workers, address, cpus, gpus)
@@ -111,6 +115,8 @@ def sweep(
         say(f"written to {export}")
     results = [] if table is None else table.to_dict("records")
     emit(_text(found, folder, table), {**found.to_dict(), "run": str(folder), "results": results}, as_json=as_json)
+    if found.reasons and not status:
+        raise typer.Exit(1)
 
 
 def _grid(

@@ -11,7 +11,6 @@ import typer
 
 from waveq._reading import read_json, read_object
 from waveq.cli.parsing import check_numbers, parse_shapes
-from waveq.train.user_modules import user_call
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,6 +147,8 @@ class Network(NamedTuple):
         shapes = parse_shapes(self.input_shape)
         factory = self.model is not None and ":" in self.model
         own = {"input_shape": self.input_shape, "data": self.data}
+        if self.model is not None and not factory:
+            _require_network(self.model)
         for option, value in {**sizes, **own}.items():
             if value is not None and (self.model is None or factory == (option not in own)):
                 raise ValueError(f"--{option.replace('_', '-')} says nothing of {self.title}: leave it out")
@@ -226,17 +227,39 @@ def named_network(given: Mapping[str, Any]) -> tuple[Network, int]:
     return (network, 1) if network.llm is not None else (network._replace(batch=None), batch)
 
 
+def _require_network(name: str) -> None:
+    """Before anything is said of options that only a model of one's own has.
+
+    Raises:
+        ValueError: the zoo has none of that name.
+    """
+    from waveq.zoo import network
+
+    try:
+        network(name)
+    except ValueError as error:
+        raise ValueError(f"{error}; one of yours is PACKAGE.MODULE:FACTORY{_with_colon(name)}") from None
+
+
+def _with_colon(name: str) -> str:
+    """ "my_models:net" for "my_models.net", where there is such a file."""
+    module, _, factory = name.rpartition(".")
+    there = module and factory != "py" and Path(*module.split(".")).with_suffix(".py").is_file()
+    return f"; did you mean {module}:{factory}?" if there else ""
+
+
 def _factory_layers(name: str, shapes: Sequence[tuple[int, ...]]) -> list[LayerShape]:
     """The workload of what PACKAGE.MODULE:FACTORY makes: a model, or a model with what it is called with."""
     from stripes_sim import trace
+    from waveq.train.given import own_model
 
-    made = user_call(name)
-    if isinstance(made, tuple) and len(made) == 2:
+    model, inputs = own_model(name)
+    if inputs is not None:
         if shapes:
             raise ValueError(f"{name} gives a model with its inputs: leave --input-shape and --data out")
-        return trace(made[0], inputs=made[1])
+        return trace(model, inputs=inputs)
     try:
-        return trace(made, shapes or None)
+        return trace(model, shapes or None)
     except ValueError as error:
         if shapes:
             raise
@@ -325,10 +348,10 @@ def captured(
     import torch
 
     from stripes_sim import capture
+    from waveq.train.given import own_model
     from waveq.train.trained_run import PARTS
 
-    made = user_call(network.model)
-    model, inputs = made if isinstance(made, tuple) else (made, None)
+    model, inputs = own_model(network.model)
     if network.data is not None and source in PARTS:
         inputs = _images(network.dataset(), source, samples)
     elif source != "inputs":

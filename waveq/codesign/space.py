@@ -228,7 +228,7 @@ def read_table(
         check_table(path, frame, costs=costs, layers=[] if policy is None else list(own_bits(policy, frame.columns)))
         return frame
     except FileNotFoundError:
-        if path.name == TABLE:
+        if path.name == TABLE and (path.parent / "config.json").exists():
             raise ValueError(
                 f"{path} is not there; make it with: waveq enumerate {shlex.quote(str(path.parent))}"
             ) from None

@@ -48,9 +48,9 @@ class WaveQCallback(HandleOwner, Callback):
 
     Raises:
         TypeError: a handle and options, or an unknown option.
-        ValueError: at the start of training, for a module with manual optimization or without that network, a batch size
-            that is to be found after steps were counted, two callbacks with one handle, or an optimizer that was built
-            before ``attach`` where scales are learned.
+        ValueError: at the start of training, for a module with manual optimization or without that network, a batch
+            size that is to be found after steps were counted, two callbacks with one handle, or an optimizer that was
+            built before ``attach`` where scales are learned.
 
     Example:
         >>> import torch, waveq

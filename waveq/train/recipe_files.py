@@ -53,5 +53,6 @@ def _recipe_text(name: str | Path) -> tuple[str, str]:
     if path.suffix in (".toml", ".json") and path.exists():
         return read_text(path), str(path)
     known = recipe_names()
-    hint = suggestion(name, known)
+    written = Path(name) / "config.json"
+    hint = f"; did you mean {written}?" if written.is_file() else suggestion(name, known)
     raise ValueError(f"recipe: {name} is neither a recipe nor a file{hint} (known: {', '.join(known)})")

@@ -10,6 +10,7 @@ once, at the end.
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import sys
@@ -68,7 +69,7 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
         TrainingInterrupted: Ctrl-C, SIGTERM or SIGHUP; the same call goes on.
     """
     speak = say or _say
-    _require_known(config)  # before there is a folder
+    require_named(config)  # before there is a folder
     ranks = find_ranks(config)
     if ranks.size == 1 and config.devices * config.num_nodes > 1:
         finished = _in_processes(config, speak)
@@ -132,22 +133,6 @@ def _going_on(folder: RunFolder) -> Iterator[None]:
         ) from None
 
 
-def _require_known(config: TrainConfig) -> None:
-    """Every name of the config is known.
-
-    Raises:
-        ValueError: one is not; the message gives the nearest.
-    """
-    from waveq.method.presets import get_preset
-    from waveq.quantizers import activation_quantizer_class, quantizer_class
-
-    require_named(config)
-    get_preset(config.preset)
-    quantizer_class(config.quantizer)
-    if config.activation_quantizer is not None:
-        activation_quantizer_class(config.activation_quantizer)
-
-
 class _Run:
     """The stages of one run, in order."""
 
@@ -168,6 +153,7 @@ class _Run:
         network = self._network()
         if told := batch_norm_told(network, self.config, self.ranks, on_cpu=on_cpu(self.config)):
             self.say(told)
+        self._try_attaching(network)
         self._float(network)
         float_weights = {key: value.clone() for key, value in network.state_dict().items()}
         self.teacher = self._frozen(float_weights) if self.config.distill else None
@@ -210,6 +196,16 @@ class _Run:
             stop=self.stop,
             teacher=None if name == "search" else self.teacher,  # the price of a bit is meant for cross-entropy
         )
+
+    def _try_attaching(self, network: nn.Module) -> None:
+        """What attach refuses is said before the float training, not after it."""
+        c = self.config
+        if c.init is not None or not c.pretrain_epochs or (self.folder.path / "float" / "result.json").exists():
+            return
+        search, rest = c.parts(self._steps(c.epochs))
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns when it is meant
+            self._attach(copy.deepcopy(network), c.method(self._bits(), (search or rest) or None))
 
     def _float(self, network: nn.Module) -> None:
         c = self.config
