@@ -95,7 +95,9 @@ def codesign(
         raise ValueError("--budget is for bits that are learned: leave it out, or add --how learn or --how both")
     for share in budget or ():
         if not 0 < share <= 1:
-            raise ValueError(f"--budget must be a share of the cost at 8 bits, more than 0 and at most 1, not {share:g}")
+            raise ValueError(
+                f"--budget must be a share of the cost at 8 bits, more than 0 and at most 1, not {share:g}"
+            )
     trained = TrainedRun(run)
     options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     asked = parse_grid(grid)

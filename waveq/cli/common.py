@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,10 +128,16 @@ def warnings_as_lines() -> Iterator[None]:
 def emit(text: str, data: Mapping[str, Any], *, as_json: bool) -> None:
     """Print a result: the text, or the same as one JSON object."""
     told = json.dumps(data, indent=2, default=_plain) if as_json else printable(text)
-    print(told, file=_results[-1] if _results else sys.stdout, flush=True)
+    stream = _results[-1] if _results else sys.stdout
+    if stream is None:  # closed by whoever called
+        return
+    try:
+        print(told, file=stream, flush=True)
+    except BrokenPipeError:  # `waveq score ... | head` has read enough; the interpreter flushes once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-_results: list[TextIO] = []
+_results: list[TextIO | None] = []
 
 
 def results_alone(verb: Callable[..., Any]) -> Callable[..., Any]:

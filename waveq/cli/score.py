@@ -91,6 +91,7 @@ def score(
 ) -> None:
     """Cycles and energy of a policy on a bit-serial accelerator, with the saving against 16 and 8 bits."""
     from stripes_sim import load_hardware
+    from stripes_sim.dataflows import Sensed, dataflow_named
     from stripes_sim.exports import FORMATS, export_workload
     from waveq._names import check_choice
     from waveq.codesign.pipeline import record_score, save_score
@@ -129,8 +130,8 @@ def score(
     if activations is not None:
         if not isinstance(dataflow_named(machine.serial), Sensed):
             raise ValueError(
-                f"--activations says nothing on {hardware}, whose cycles do not depend on values: leave it out, or take "
-                "--hardware dynamic_stripes, loom, pragmatic or laconic"
+                f"--activations says nothing on {hardware}, whose cycles do not depend on values: leave it out, or "
+                "take --hardware dynamic_stripes, loom, pragmatic or laconic"
             )
         found = captured(priced, activations, images, inputs, default_bits)
         values = {"activations": found.activations, "weights": found.weights}

@@ -93,7 +93,9 @@ def sweep(
         found, folder = sweep_status(run), run
     else:
         if not any(given):
-            raise ValueError("say what is swept: --grid AXIS=VALUE,VALUE such as seed=0,1, --recipe NAME, or a TOML file")
+            raise ValueError(
+                "say what is swept: --grid AXIS=VALUE,VALUE such as seed=0,1, --recipe NAME, or a TOML file"
+            )
         wanted = _grid(source, recipe, setting or [], grid or [], hardware, data_dir, imports)
         folder = run or Path("runs") / f"sweep-{wanted.base.get('model', 'simplenet5')}"
         options = _engine_options(engine, workers, address, cpus, gpus)

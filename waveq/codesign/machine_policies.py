@@ -19,7 +19,7 @@ from waveq._names import check_choice
 from waveq.codesign.campaign import fingerprint, versions
 from waveq.codesign.machines import FOLDER, machines_of
 from waveq.codesign.placement import own_bits
-from waveq.codesign.protocol import Protocol, evaluation
+from waveq.codesign.protocol import Protocol, evaluation, require_choices
 from waveq.codesign.space import CHOICES, STORE, TUNED_ROWS, run_protocol
 from waveq.codesign.sweep import run_sweep
 from waveq.codesign.sweep_grid import SweepGrid
@@ -76,6 +76,7 @@ def measure_policies(
     from stripes_sim import load_hardware
 
     check_choice("how", how, HOW)
+    require_choices(run.config, choices)
     speak, machines = say or _silent, machines_of(grid, load_hardware(hardware))
     chosen = protocol or run_protocol(run)
     evaluate = evaluation(run, chosen)

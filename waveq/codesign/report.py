@@ -20,6 +20,7 @@ from waveq.codesign.origins import changed_since, recorded
 from waveq.codesign.pictures import frontier_figure, save_figure, save_learning
 from waveq.codesign.placement import DESCRIBED, FRONT, PLACED, SENSE, TABLE, own_bits, place_run
 from waveq.codesign.space import SENSITIVITY, read_table
+from waveq.codesign.training_gap import gap_sentence
 from waveq.train.result import share_sentence
 from waveq.train.trained_run import TrainedRun
 
@@ -280,14 +281,25 @@ def _noise(percent: float, images: int) -> str:
 
 
 def placement_sentence(placed: dict[str, Any]) -> str:
-    """Whether the policy is on the frontier, and how far from it otherwise."""
+    """Whether the policy is on the frontier, how far from it otherwise, and whether training did far better."""
+    return f"{_placed_sentence(placed)}{gap_sentence(placed.get('training_gap'))}"
+
+
+def _placed_sentence(placed: dict[str, Any]) -> str:
     if placed["efficient"]:
         return "The learned policy lies on the frontier: no policy is better in one and not worse in the other."
+    energy = (
+        f"{placed['energy_gap_pj'] / 1e6:.4g} µJ less "
+        f"({100 * placed['energy_gap_pj'] / placed['own']['energy_pj']:.1f} %)"
+    )
+    if not placed["accuracy_gap"]:
+        return f"The learned policy is not on the frontier: another one is as accurate and needs {energy}."
     points = f"{placed['accuracy_gap']:.2f} points more accuracy{gap_words(placed.get('certainty'))}"
+    if not placed["energy_gap_pj"]:
+        return f"The learned policy is not on the frontier: at its energy another one has {points}."
     return (
         f"The learned policy is not on the frontier: at its energy another one has {points}; "
-        f"at its accuracy another one needs {placed['energy_gap_pj'] / 1e6:.4g} µJ less "
-        f"({100 * placed['energy_gap_pj'] / placed['own']['energy_pj']:.1f} %)."
+        f"at its accuracy another one needs {energy}."
     )
 
 

@@ -99,7 +99,6 @@ def run_sweep(
         waveq.train.TrainingInterrupted: Ctrl-C; the same call goes on.
     """
     from pareto import run_campaign
-
     from waveq.train.given import require_named
 
     points = grid.points()

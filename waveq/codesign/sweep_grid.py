@@ -171,7 +171,9 @@ def _require_target(config: TrainConfig, where: str, *, on_machine: bool) -> Non
     for name in config.target or {}:
         check_choice(f"{where}: target", name, ("mean_bits", "bitops", *OBJECTIVES))
         if name in OBJECTIVES and not on_machine:
-            raise ValueError(f"{where}: target {name} is a share of what 8 bits cost: say on which machine, hardware stripes")
+            raise ValueError(
+                f"{where}: target {name} is a share of what 8 bits cost: say on which machine, hardware stripes"
+            )
 
 
 def _objective(config: TrainConfig) -> str | None:

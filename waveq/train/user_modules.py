@@ -77,9 +77,7 @@ def import_modules(names: Collection[str] | None) -> None:
             if missing_sentence(error):
                 raise error from None
             if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-                raise ValueError(
-                    f"no module {name!r} in the current folder or on Python's path (PYTHONPATH)"
-                ) from None
+                raise ValueError(f"no module {name!r} in the current folder or on Python's path (PYTHONPATH)") from None
             raise
 
 
@@ -100,7 +98,7 @@ def give(label: str, maker: Callable[[], Any]) -> str:
 
 
 def user_object(name: str) -> Any:
-    """What ``PACKAGE.MODULE:FUNCTION`` names, as it is: a function, a class, or what it would give; the module is imported.
+    """What ``PACKAGE.MODULE:FUNCTION`` names: a function, a class, or what it would give; the module is imported.
 
     Raises:
         ValueError: not of that form, no such module, or no such name in it.
