@@ -108,8 +108,8 @@ def _nominal(bits: tuple[int, int]) -> float:
     return bits[0] * (bits[1] or REFERENCE_BITS) / REFERENCE_BITS**2
 
 
-def measure(args: argparse.Namespace) -> pd.DataFrame:
-    """One row a training that is done."""
+def planned(args: argparse.Namespace) -> list[tuple[dict[str, Any], Job]]:
+    """Every training that is asked for with what names it, the urgent ones first."""
     listed = [
         each
         for objective in args.objectives
@@ -117,7 +117,11 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
         for network in args.networks
         for each in jobs_of(setting_of(network, args.budget, dataset, args.scale_rate), objective, args)
     ]
-    listed.sort(key=lambda each: not each[0].pop("urgent"))
+    return sorted(listed, key=lambda each: not each[0].pop("urgent"))
+
+
+def measure(listed: list[tuple[dict[str, Any], Job]], args: argparse.Namespace) -> pd.DataFrame:
+    """One row a training that is done."""
     results = run_within([job for _, job in listed], where_of(args), processes=args.processes, minutes=args.minutes)
     return pd.DataFrame([_row(label, results[job.key()]) for label, job in listed if job.key() in results])
 
@@ -228,7 +232,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--datasets", nargs="+", default=["cifar10", "fashion-mnist"], help="any of `waveq data`")
     args = parser.parse_args(argv)
     args.datasets = [args.dataset] if args.dataset else args.datasets
-    rows = measure(args)
+    listed = planned(args)
+    rows = measure(listed, args)
     if rows.empty:
         raise ValueError("--minutes: no training was finished in time")
     table, verdicts = summary(rows)
@@ -236,5 +241,5 @@ def main(argv: list[str]) -> int:
         print(f"{where}: {says}")
     args.dataset = " and ".join(args.datasets)
     index = ["dataset", "network", "objective", "budget", "method"]
-    save_table(args.name, table.set_index(index), rows, args, verdicts=verdicts)
+    save_table(args.name, table.set_index(index), rows, args, verdicts=verdicts, planned=len(listed))
     return 0

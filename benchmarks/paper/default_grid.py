@@ -134,5 +134,5 @@ def main(argv: list[str]) -> int:
     rows = pd.DataFrame(done)
     args.init = args.init and args.init.name
     args.dataset = " and ".join(dict.fromkeys(rows.dataset))
-    save_table(args.name, summary(rows).set_index(["network", "grid"]), rows, args)
+    save_table(args.name, summary(rows).set_index(["network", "grid"]), rows, args, planned=len(listed))
     return 0

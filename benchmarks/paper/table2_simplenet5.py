@@ -118,7 +118,9 @@ def main(argv: list[str]) -> int:
     if rows.empty:
         raise ValueError("--minutes: no training was finished in time")
     args.init = args.init.name
-    save_table("table2_simplenet5", summary(rows).set_index(["base", "epochs", "rate"]), rows, args)
+    save_table(
+        "table2_simplenet5", summary(rows).set_index(["base", "epochs", "rate"]), rows, args, planned=len(listed)
+    )
     return 0
 
 

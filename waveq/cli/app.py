@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from waveq._extras import missing_sentence
+from waveq._lazy import missing_sentence
 from waveq._names import nearest
 from waveq.cli import (
     codesign,
@@ -167,7 +167,7 @@ def _usage_error(error: Any, words: Sequence[str]) -> int:
 def _number_message(error: Any, words: Sequence[str]) -> str | None:
     """With the value, for a word where a number belongs; None for any other error."""
     kind = next((kind for kind in ("integer", "number", "float") if kind in getattr(error, "message", "")), None)
-    names = getattr(getattr(error, "param", None), "opts", ())
+    names: Sequence[str] = getattr(getattr(error, "param", None), "opts", ())
     if kind is None or not any(name.startswith("--") for name in names):
         return None
     given = [word.partition("=")[2] for word in words if word.partition("=")[0] in names and "=" in word]

@@ -83,8 +83,8 @@ def enumerate_policies(
     few epochs where asked.
     """
     from stripes_sim import load_hardware
-    from waveq.codesign.placement import TABLE
-    from waveq.codesign.space import INPUTS_STORE, STORE, enumerate_run, run_protocol
+    from waveq.codesign.placement import STORE, TABLE
+    from waveq.codesign.space import INPUTS_STORE, enumerate_run, run_protocol
     from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 

@@ -12,6 +12,7 @@ from waveq.cli.common import say
 __all__ = ["OwnData", "OwnModel", "OwnPolicy", "RunOrNone", "finished_run"]
 
 _BITS, _INSTEAD = "8", "Instead of a finished run"
+_SOURCES = {"model": "--model", "dataset": "--data", "bits": "--policy", "run_dir": "RUN"}
 RunOrNone = Annotated[
     Path | None,
     typer.Argument(metavar="RUN", help="Folder of a finished run (waveq train, waveq demo); or one for --model."),
@@ -81,7 +82,9 @@ def _made(run: Path | None, model: str, data: str, policy: str) -> Path:
 
     bits = int(policy) if policy.isdecimal() else policy
     fields = {"model": model, "dataset": data, "bits": bits, "epochs": 0, "run_dir": run, "progress": False}
-    config = parse_config({name: value for name, value in fields.items() if value is not None}, where="--model, --data")
+    config = parse_config(
+        {name: value for name, value in fields.items() if value is not None}, where="--model, --data", sources=_SOURCES
+    )
     found = train(config, say=lambda _line: None)
     say(
         f"{model}: {100 * found.float_validation_accuracy:.2f} % on the validation part of {data}, in floating point; "

@@ -79,10 +79,10 @@ def search(
     from stripes_sim import load_hardware
     from waveq.codesign.certainty import band_of, certainty_sentences
     from waveq.codesign.pictures import frontier_figure, save_figure
-    from waveq.codesign.placement import own_bits
+    from waveq.codesign.placement import STORE, own_bits
     from waveq.codesign.report import OWN_LABEL, placement_sentence
     from waveq.codesign.search import FOUND, search_run
-    from waveq.codesign.space import STORE, run_protocol
+    from waveq.codesign.space import run_protocol
     from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 

@@ -156,12 +156,17 @@ def _grid(
     told: dict[str, Any] = {"recipe": None, "hardware": None, "set": {}, "grid": {}}
     told = told if source is None else read_sweep(source)
     name = recipe or told["recipe"]
-    base = {} if name is None else read_recipe(name)[0]
-    base |= told["set"] | {field: _typed(field, value) for field, value in map(_pair, settings)}
-    base |= {"data_dir": str(data_dir)} if data_dir else {}
-    base |= {"imports": imports} if imports else {}
+    layers = [] if name is None else [read_recipe(name)]
+    layers += [
+        (told["set"], f"{source}, set"),
+        ({field: _typed(field, value) for field, value in map(_pair, settings)}, "--set"),
+        ({"data_dir": str(data_dir)} if data_dir else {}, "--data-dir"),
+        ({"imports": imports} if imports else {}, "--import"),
+    ]
+    base = {field: value for fields, _ in layers for field, value in fields.items()}
+    sources = {field: where for fields, where in layers for field in fields}
     varied = {axis: [_typed(axis, value.strip()) for value in values.split(",")] for axis, values in map(_axis, axes)}
-    return SweepGrid(base=base, axes=told["grid"] | varied, hardware=hardware or told["hardware"])
+    return SweepGrid(base=base, axes=told["grid"] | varied, hardware=hardware or told["hardware"], sources=sources)
 
 
 def _pair(text: str) -> tuple[str, str]:

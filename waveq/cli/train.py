@@ -14,6 +14,7 @@ from waveq.cli.common import NETWORKS, AsJson, DataDir, Imports, Quiet, Run, ali
 from waveq.cli.grouped import GroupedCommand
 from waveq.method.options import option_help, option_names
 from waveq.train.result import share_sentence
+from waveq.train.saying import say_nothing
 from waveq.train.user_modules import import_modules, is_own, user_object
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ _CHOICES = {
     "activation_quantizer": "dorefa, range, pact, lsq, lqnets or dsq",
 }
 """Written out, so that help need not import the methods; a test holds them to the registry."""
+
+
+def _option_of(field: str, value: object) -> str:
+    """The option that has set a field."""
+    words = {"run_dir": "run", "imports": "import"}.get(field, field.replace("_", "-"))
+    return f"--no-{words}" if value is False else f"--{words}"
 
 
 def _option(name: str, group: str) -> Any:
@@ -195,8 +202,10 @@ def train(
     given |= {"target": budget, "run_dir": run}
     changes = {name: given[name] for name in TrainConfig.model_fields if given.get(name) not in (None, [])}
     silent = quiet or as_json
-    changes |= _settings(setting or []) | {"resume": resume, "progress": not silent}
-    config = _config(recipe, _typed(changes))
+    others = _settings(setting or [])
+    sources = {name: _option_of(name, value) for name, value in changes.items()} | dict.fromkeys(others, "--set")
+    changes |= others | {"resume": resume, "progress": not silent}
+    config = _config(recipe, _typed(changes), sources)
     shares = [name for name in budget or {} if name not in ("mean_bits", "bitops")]
     if hardware is not None and "bitops" in (config.target or {}):
         raise ValueError("--hardware contradicts the target bitops, which counts multiplications on no accelerator")
@@ -213,7 +222,7 @@ def train(
     from waveq.train.run import train as train_run
 
     with resumable(f"Everything is in {config.folder}, and the same command goes on from there."):
-        result = train_run(config, say=_nothing if silent else say_progress)
+        result = train_run(config, say=say_nothing if silent else say_progress)
     if find_ranks(config).leads:  # of several processes one speaks
         emit(result_text(result), result.to_dict(), as_json=as_json)
 
@@ -232,13 +241,13 @@ option_names(
 )
 
 
-def _config(recipe: str | None, changes: dict[str, Any]) -> TrainConfig:
+def _config(recipe: str | None, changes: dict[str, Any], sources: dict[str, str]) -> TrainConfig:
     from waveq.train.config import load_recipe, parse_config
 
     name = recipe or _shipped_recipe(changes.get("model"), changes.get("dataset"))
     if name is not None:
-        return load_recipe(name, **changes)
-    config = parse_config(changes, where="waveq train")
+        return load_recipe(name, sources=sources, **changes)
+    config = parse_config(changes, where="waveq train", sources=sources)
     if not (config.pretrain_epochs or config.init):
         say("no shipped recipe fits: defaults, and no float training before (--pretrain-epochs, --init)")
     return config
@@ -314,10 +323,6 @@ def _typed(changes: dict[str, Any]) -> dict[str, Any]:
         name: as_typed(value, known[name].annotation) if isinstance(value, str) and name in known else value
         for name, value in changes.items()
     }
-
-
-def _nothing(_line: str) -> None:
-    """Say nothing."""
 
 
 def result_text(result: TrainResult) -> str:

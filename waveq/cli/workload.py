@@ -37,6 +37,7 @@ __all__ = [
     "PricedPolicy",
     "WorkloadFile",
     "captured",
+    "named_network",
     "priced_policy",
     "read_activation_bits",
 ]
@@ -214,6 +215,17 @@ class Network(NamedTuple):
         with torch.device("meta"):
             net = build(entry.name, num_classes=self.num_classes, in_channels=channels, input_size=side)
         return trace(net, (channels, side, side))
+
+
+def named_network(given: Mapping[str, Any]) -> tuple[Network, int]:
+    """The network among the arguments of a verb, and the images of one run of the accelerator.
+
+    Args:
+        given: arguments by name: the fields of `Network`, of which "batch" is sequences of a language model (they share
+            weights and have a cache each) or else images.
+    """
+    network, batch = Network(**{name: given[name] for name in Network._fields}), int(given["batch"])
+    return (network, 1) if network.llm is not None else (network._replace(batch=None), batch)
 
 
 def _require_network(name: str) -> None:

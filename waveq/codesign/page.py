@@ -202,11 +202,13 @@ def _energy(run: TrainedRun) -> dict[str, Any] | None:
     from stripes_sim.costs import PARTS
 
     path = run.path / "score.csv"
-    if not path.exists() or changed_since(run.path, "score.csv") == "policy.json":
+    if not path.exists():
         return None
     frame = read_frame(path, numbers=[f"{part}_pj" for part in PARTS])
     if "name" not in frame.columns:
         raise ValueError(f"{path}: damaged: the column 'name' is missing")
+    if changed_since(run.path, "score.csv") is not None:  # it is of another policy
+        return None
     series = [{"name": part.replace("_", " "), "values": _digits(frame[f"{part}_pj"] / 1e6)} for part in PARTS]
     label = "energy of the learned policy by layer and part"
     return {"label": label, "unit": "energy (µJ)", "names": _names(frame["name"]), "series": series, "stacked": True}

@@ -8,7 +8,7 @@ print(design.score); design.placement.efficient; design.report
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from waveq.codesign.score import result_data, score_run, trace_config, training_
 from waveq.codesign.search import search_run
 from waveq.codesign.space import CHOICES, enumerate_run, run_sensitivity
 from waveq.train.config import TrainConfig, parse_config
+from waveq.train.saying import Say, say_nothing
 from waveq.train.trained_run import TrainedRun
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CoDesign", "codesign", "record_score", "save_score", "weigh_by_cost"]
 
-Say = Callable[[str], None]
 _MOST_ENUMERATED, _SEARCHED = 10_000, 300
 
 
@@ -116,7 +116,7 @@ def codesign(
     from waveq.train.run import train
 
     config = _config(model, data, fields)
-    speak = say or _silent
+    speak = say or say_nothing
     machine = load_hardware(hardware)
     require_choices(config, choices)
     if evaluations is not None and evaluations < 1:
@@ -166,7 +166,7 @@ def _config(model: Any, data: Any, fields: Mapping[str, Any]) -> TrainConfig:
             raise TypeError(
                 "data are missing: train, validation and test loaders, a function that gives them, or a name"
             )
-        return own_config(model, data, **fields)
+        return own_config(model, data, where="codesign", **fields)
     if data is not None or fields:
         given = "data" if data is not None else next(iter(fields))
         raise TypeError(f"a TrainConfig says everything of a run: leave {given} out")
@@ -182,7 +182,9 @@ def weigh_by_cost(config: TrainConfig, hardware: Accelerator, objective: str | N
     if objective is None or not config.learns or "bitops" in (config.target or {}):
         return config
     costs = training_costs(trace_config(config), hardware, objective, inputs=config.learns_inputs)
-    return parse_config({**config.model_dump(exclude_none=True), "layer_costs": costs})
+    return parse_config(
+        {**config.model_dump(exclude_none=True), "layer_costs": costs}, where=f"costs on {hardware.name}"
+    )
 
 
 def save_score(
@@ -230,7 +232,3 @@ class _Watch:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 2)
-
-
-def _silent(_line: str) -> None:
-    """Say nothing."""

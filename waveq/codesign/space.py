@@ -33,11 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHOICES",
-    "DESCRIBED",
     "INPUTS_STORE",
     "SENSITIVITY",
-    "STORE",
-    "TABLE",
     "enumerate_run",
     "read_table",
     "run_protocol",

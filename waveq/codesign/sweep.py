@@ -10,6 +10,7 @@ the one that `waveq train` would go on in; and a run folder that somebody else i
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import warnings
@@ -27,6 +28,7 @@ from waveq._reading import read_object
 from waveq.codesign.campaign import versions
 from waveq.codesign.sweep_grid import Point, SweepGrid
 from waveq.train.config import parse_config
+from waveq.train.saying import say_nothing
 
 __all__ = ["METRICS", "SweepStatus", "run_sweep", "sweep_status", "sweep_table"]
 
@@ -167,7 +169,7 @@ class Trials:
 
         while True:
             try:
-                train(config, say=_silent)
+                train(config, say=say_nothing)
                 return
             except FolderInUseError:
                 time.sleep(_POLL_SECONDS)
@@ -199,8 +201,6 @@ def _open_store(folder: Path) -> Any:
 
 def _note(grid: SweepGrid, folder: Path, points: Sequence[Point]) -> None:
     """Keep what was asked for; a file for each grid, so that two who ask at once do not wait for each other."""
-    import hashlib
-
     name = hashlib.sha256("".join(point.digest for point in points).encode()).hexdigest()[:12]
     write_json(folder / f"grid-{name}.json", grid.to_dict(), default=str)
 
@@ -209,7 +209,12 @@ def _noted_points(folder: Path) -> list[Point]:
     found: dict[str, Point] = {}
     for path in sorted(folder.glob("grid-*.json"), key=lambda path: (path.stat().st_mtime, path.name)):
         told = read_object(path)
-        grid = SweepGrid(base=told["base"], axes=told["axes"], hardware=told["hardware"])
+        grid = SweepGrid(
+            base=told["base"],
+            axes=told["axes"],
+            hardware=told["hardware"],
+            sources=dict.fromkeys(told["base"], str(path)),
+        )
         for point in grid.points():
             found.setdefault(point.digest, point)
     if not found:
@@ -235,7 +240,7 @@ def sweep_status(folder: Path) -> SweepStatus:
         done, failures = store.known(rows), store.failures()
     reasons = {tuple(row[:-1]): row[-1] for row in failures.itertuples(index=False, name=None)}
     failed = {n: reasons[tuple(row)] for n, row in enumerate(rows.tolist()) if tuple(row) in reasons}
-    runs = {point.run_name for point in points}
+    runs = {point.run_name for n, point in enumerate(points) if n not in failed}
     begun = [name for name in runs if (folder / "runs" / name / "config.json").exists()]
     ended = [path for name in begun if (path := folder / "runs" / name / "result.json").exists()]
     waiting = len(points) - int(done.sum()) - len(failed)
@@ -278,7 +283,3 @@ def sweep_table(folder: Path) -> pd.DataFrame:
         if key in values
     ]
     return pd.DataFrame(rows, columns=[*axes, *METRICS, "run"])
-
-
-def _silent(_line: str) -> None:
-    """Say nothing."""

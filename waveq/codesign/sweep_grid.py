@@ -96,6 +96,7 @@ class SweepGrid:
             "hardware" (machines by name or TOML file), or a parameter of the machine ("tiles").
         hardware: the machine, where no axis names one. Where neither it nor an axis says anything of machines, bits
             are learned without prices, and the results priced on Stripes.
+        sources: what an error says that a field of ``base`` comes from, a file or an option; else "base".
 
     Raises:
         ValueError: an axis that is none, without values, or of what does not change results.
@@ -109,6 +110,7 @@ class SweepGrid:
     base: Mapping[str, Any]
     axes: Mapping[str, Sequence[Any]]
     hardware: str | None = None
+    sources: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         known = [*(name for name in TrainConfig.model_fields if name not in RUNTIME_FIELDS), HARDWARE]
@@ -140,6 +142,8 @@ class SweepGrid:
         from stripes_sim import load_hardware
 
         where = ", ".join(f"{axis} {value}" for axis, value in settings.items()) or "sweep"
+        varied = {axis.partition(".")[0] for axis in settings}
+        sources = {name: (self.sources or {}).get(name, "base") for name in self.base if name not in varied}
         base, parameters, machine = dict(self.base), {}, self.hardware
         for axis, value in settings.items():
             field, dot, part = axis.partition(".")
@@ -151,7 +155,7 @@ class SweepGrid:
                 base[field] = value
             else:
                 parameters[axis] = value
-        config = parse_config(base, where=where)
+        config = parse_config(base, where=where, sources=sources)
         _require_target(config, where, on_machine=machine is not None or bool(parameters))
         try:
             priced = replace(load_hardware(machine or _USUAL_MACHINE), **parameters)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from waveq._extras import missing_sentence
-from waveq.integrations._handle import check_options, require_moved
+from waveq._lazy import missing_sentence
+from waveq.integrations._handle import HandleOwner, require_moved
 from waveq.method.attachment import WaveQ, attach
 
 try:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["WaveQCallback"]
 
 
-class WaveQCallback(TrainerCallback):  # type: ignore[misc]
+class WaveQCallback(HandleOwner, TrainerCallback):  # type: ignore[misc]
     """Trains with WaveQ in transformers' Trainer, as it is.
 
     Either ``WaveQCallback(bits="learn").add_to(trainer)``, which attaches, counts the steps of the run and hands
@@ -54,11 +53,10 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
             model that ``model_init`` has made since); with DeepSpeed; where a checkpoint did not reach the handle.
     """
 
+    _attaches: ClassVar[str] = "add_to(trainer)"
+
     def __init__(self, wq: WaveQ | None = None, **options: Any) -> None:
-        check_options(wq, options)
-        self._wq = wq
-        self.wave_loss = torch.zeros(())
-        self._options = options
+        super().__init__(wq, options)
         self._loggers: list[TrainerCallback] = []
 
     def add_to(self, trainer: Trainer) -> WaveQ:
@@ -77,7 +75,9 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
             self._wq = attach(trainer.model, **options)
         callbacks = trainer.callback_handler.callbacks
         self._loggers = [each for each in callbacks if isinstance(each, tuple(INTEGRATION_TO_CALLBACK.values()))]
-        callbacks.insert(0, self)  # before whoever prints the row that it adds to
+        # before whoever prints the row that it adds to; the trainer may have been made with it
+        callbacks[:] = [self, *(each for each in callbacks if each is not self)]
+        self.require_alone(callbacks)
         return self.wq
 
     # ------------------------------------------------------------------ the trainer's events
@@ -134,23 +134,12 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
         """Add what holds for the whole model to a row of training; the loggers get every layer's numbers too."""
         if "loss" not in logs or not state.is_world_process_zero:
             return
-        row = self.wq.metrics() | {"wave_loss": float(self.wave_loss)}
+        row = self.row()
         whole = {name: value for name, value in row.items() if "/" not in name}
         logs.update(whole)
         state.log_history[-1].update(whole)
         for each in self._loggers:
             each.on_log(args, state, control, logs={name: row[name] for name in row if name not in whole}, **others)
-
-    @property
-    def wq(self) -> WaveQ:
-        """The handle.
-
-        Raises:
-            RuntimeError: nothing is attached yet.
-        """
-        if self._wq is None:
-            raise RuntimeError("WaveQCallback has attached nothing yet: add_to(trainer) does")
-        return self._wq
 
 
 def _total_steps(trainer: Trainer) -> int:

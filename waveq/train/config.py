@@ -5,11 +5,12 @@ No torch here, so that checking a recipe costs nothing.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -31,6 +32,9 @@ from waveq.method.layer_costs import require_costs
 from waveq.method.options import Bits, Forward, Method, option_names, usual_quantizer
 from waveq.train.strict import expected, fits, words
 from waveq.train.user_modules import import_modules, is_own, module_name
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "METHOD_FIELDS",
@@ -269,8 +273,11 @@ class TrainConfig(BaseModel):
     def _fits_together(self) -> Self:
         processes = self.devices * self.num_nodes
         if self.batch_size % processes:
+            devices = f"{self.devices} devices" + (
+                f" on each of num_nodes {self.num_nodes}" if self.num_nodes > 1 else ""
+            )
             raise ValueError(
-                f"batch_size {self.batch_size} cannot be shared by {processes} devices; "
+                f"batch_size {self.batch_size} cannot be shared by {devices}; "
                 f"the next one that can is {-(-self.batch_size // processes) * processes}"
             )
         for name in ("bits", "first_last", "activation_bits"):
@@ -380,18 +387,22 @@ METHOD_FIELDS = option_names(
 """The fields that are options of `waveq.attach`, under the names that it has for them."""
 
 
-def parse_config(fields: Mapping[str, Any], *, where: str = "config") -> TrainConfig:
+def parse_config(
+    fields: Mapping[str, Any], *, where: str = "config", sources: Mapping[str, str] | None = None
+) -> TrainConfig:
     """A config from plain fields, with errors in one sentence.
 
     Args:
         fields: names and values, as a TOML file or a command line gives them.
         where: what to name in an error, a file for instance.
+        sources: the same by field, of those that come from elsewhere: {"lr": "--lr"}.
 
     Returns:
         The config; the modules that it names have been imported.
 
     Raises:
-        ValueError: names the field, the value, what was expected, and the nearest known field.
+        ValueError: names where the field comes from, the field, the value, what was expected, and the nearest known
+            field; of fields that do not fit together, where each that the sentence names comes from.
 
     Example:
         >>> parse_config({"epoch": 3}, where="my.toml")
@@ -401,21 +412,36 @@ def parse_config(fields: Mapping[str, Any], *, where: str = "config") -> TrainCo
     try:
         config = TrainConfig.model_validate(dict(fields))
     except ValidationError as error:
-        raise ValueError(f"{where}: {_first_sentence(error)}") from None
+        field, sentence = _first_problem(error)
+        at_fault = [field] if field else [name for name, value in fields.items() if _speaks_of(sentence, name, value)]
+        told = dict.fromkeys((sources or {}).get(name, where) for name in at_fault)
+        raise ValueError(f"{', '.join(told) or where}: {sentence}") from None
     import_modules(config.imports)
     return config
 
 
-def _first_sentence(error: ValidationError) -> str:
+def _speaks_of(sentence: str, name: str, value: object) -> bool:
+    """Whether a sentence on several fields has this one's name in it, or the text or path that it is set to."""
+    words = [name, str(value)] if isinstance(value, str | Path) and len(str(value)) > 3 else [name]
+    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", sentence) for word in words)
+
+
+def _first_problem(error: ValidationError) -> tuple[str, str]:
+    """The field, "" where several do not fit together, and what is wrong."""
     problem = error.errors()[0]
     field = ".".join(str(part) for part in problem["loc"][:1])
+    return field, _sentence(problem, field)
+
+
+def _sentence(problem: ErrorDetails, field: str) -> str:
     if problem["type"] == "extra_forbidden":
         return f"no field is called {field!r}{suggestion(field, TrainConfig.model_fields)}"
     message = problem["msg"].removeprefix("Value error, ")
     if not field:
         return message
     value, annotation = problem["input"], TrainConfig.model_fields[field].annotation
-    if len(problem["loc"]) > 1 and not isinstance(value, dict):  # one of several kinds of value, and none of them
+    # none of several kinds of value, or not of the one kind
+    if (len(problem["loc"]) > 1 and not isinstance(value, dict)) or problem["type"].endswith("_type"):
         message = f"{expected(annotation)} is expected"
     return f"{field} is {value!r}: {message[0].lower()}{message[1:]}{suggestion(value, words(annotation))}"
 
@@ -431,8 +457,13 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
 
 
-def load_recipe(name: str | Path, **changes: Any) -> TrainConfig:
+def load_recipe(name: str | Path, *, sources: Mapping[str, str] | None = None, **changes: Any) -> TrainConfig:
     """A recipe by name, or a TOML or JSON file by path (a run folder's config.json), with some fields changed.
+
+    Args:
+        name: of the recipe or file.
+        sources: what an error says that a change comes from, by field (see `parse_config`); else this call.
+        changes: fields of `TrainConfig` with other values than the file's.
 
     Raises:
         ValueError: no such recipe or file (the message gives the nearest name), not TOML, wrong fields.
@@ -442,7 +473,8 @@ def load_recipe(name: str | Path, **changes: Any) -> TrainConfig:
         96
     """
     fields, where = read_recipe(name)
-    return parse_config({**fields, **changes}, where=where)
+    told = dict.fromkeys(changes, "load_recipe") | dict(sources or {})
+    return parse_config({**fields, **changes}, where=where, sources=told)
 
 
 def read_recipe(name: str | Path) -> tuple[dict[str, Any], str]:

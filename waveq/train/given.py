@@ -194,13 +194,14 @@ def remember(folder: Path, config: TrainConfig, dataset: Dataset, network: nn.Mo
             )
 
 
-def own_config(model: Any, data: Any, **fields: Any) -> TrainConfig:
+def own_config(model: Any, data: Any, *, where: str = "own_config", **fields: Any) -> TrainConfig:
     """The config of a run on a network and data of one's own.
 
     Args:
         model: a name of the zoo, "PACKAGE.MODULE:FACTORY", such a function or class, or a model, whose weights are kept
             as they are now.
         data: a name of the zoo, "PACKAGE.MODULE:LOADERS", such a function, or the loaders (see `own_dataset`).
+        where: what to name in an error about a field.
         fields: of `TrainConfig`.
 
     Returns:
@@ -217,9 +218,7 @@ def own_config(model: Any, data: Any, **fields: Any) -> TrainConfig:
         >>> config.dataset, str(config.folder)
         ('in-memory:data-331febdc', 'runs/digitsnet-in-memory.data-331febdc-learn-seed0')
     """
-    return parse_config(
-        {"model": _model_name(model), "dataset": _data_name(data, fields), **fields}, where="own_config"
-    )
+    return parse_config({"model": _model_name(model), "dataset": _data_name(data, fields), **fields}, where=where)
 
 
 def _model_name(model: Any) -> str:

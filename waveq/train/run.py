@@ -35,6 +35,7 @@ from waveq.train.processes import launch
 from waveq.train.ranks import ALONE, Ranks, by_the_first, find_ranks, joined
 from waveq.train.result import TrainResult, share_sentence
 from waveq.train.run_folder import STAGES, RunFolder, load_weights, save_weights
+from waveq.train.saying import Say, say_nothing
 from waveq.train.stage import Stage, make_loader, on_cpu, steps_per_epoch
 from waveq.train.stopping import StoppedAtOnce, StopRequested, signals_noted
 from waveq.train.user_modules import is_own
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from waveq.method.options import Method
 
 __all__ = ["TrainResult", "TrainingInterrupted", "make_dataset", "make_network", "train"]
-
-Say = Callable[[str], None]
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -80,7 +79,7 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
         if ranks.size > 1:
             config = config.model_copy(update={"devices": ranks.devices, "num_nodes": ranks.nodes})
         with joined(ranks, on_cpu=on_cpu(config)):
-            finished = _in_this_one(config, ranks, speak if ranks.leads else _silent)
+            finished = _in_this_one(config, ranks, speak if ranks.leads else say_nothing)
     return TrainResult.of(config.folder, finished)
 
 
@@ -263,9 +262,17 @@ class _Run:
             _load_into(network, c.init / "float" / "weights.pt" if c.init.is_dir() else c.init)
         elif c.pretrain_epochs:
             stage = self._stage("float", self._steps(c.pretrain_epochs), c.pretrain_lr or c.lr)
+            if stage.folder.result() is None:
+                self._require_options()
             announced = f"float training: {c.model} on {c.dataset}, {c.pretrain_epochs} epochs"
             self._run(stage, network, None, announced)
             _load_into(network, stage.folder.weights)
+
+    def _require_options(self) -> None:
+        """What the method says against its options is said before float training, not hours later."""
+        method = self.config.method(self._bits(), self._steps(self.config.epochs) or None)
+        with warnings.catch_warnings(action="ignore"):  # a warning comes where it counts
+            self._attach(self._network(), method)
 
     def _wave(self, network: nn.Module, start: dict[str, Tensor]) -> tuple[WaveQ, str, Doubts]:
         """Bits and weights in one run; or the bits in a search, and then the weights, from the start."""
@@ -435,7 +442,3 @@ def _meet() -> None:
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def _silent(_text: str) -> None:
-    pass

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from waveq._extras import missing_sentence
+from waveq._lazy import missing_sentence
 from waveq._names import nearest
 from waveq._own_code import naming_errors
 
@@ -74,7 +74,7 @@ def import_modules(names: Collection[str] | None) -> None:
                 importlib.import_module(name)
         except ValueError as told:
             error = told.__cause__
-            if missing_sentence(error):
+            if error is not None and missing_sentence(error):
                 raise error from None
             if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
                 raise ValueError(f"no module {name!r} in the current folder or on Python's path (PYTHONPATH)") from None
@@ -98,7 +98,7 @@ def give(label: str, maker: Callable[[], Any]) -> str:
 
 
 def user_object(name: str) -> Any:
-    """What ``PACKAGE.MODULE:FUNCTION`` names: a function, a class, or what it would give; the module is imported.
+    """What ``PACKAGE.MODULE:FUNCTION`` names, as it is: a function, a class, or what it would give.
 
     Raises:
         ValueError: not of that form, no such module, or no such name in it.

@@ -35,6 +35,8 @@ def test_sweep_status_export_and_frontier(tmp_path: Path, capsys: pytest.Capture
         (["--grid", "seed"], "--grid must be AXIS=VALUE,VALUE such as seed=0,1 or tiles=4,8, not 'seed'"),
         (["--set", "epochs"], "--set must be NAME=VALUE, such as epochs=12, not 'epochs'"),
         (["--grid", "seed=0,x"], "seed x: seed is 'x'"),
+        (["--recipe", "digits", "--set", "lr=-1", "--grid", "seed=0,1"], "--set: lr is -1: input should be"),
+        (["--recipe", "digits", "--set", "search_share=0.5", "--grid", "bits=4"], "bits 4, --set: search_share is"),
         (["--gpus", "0.5"], "--cpus and --gpus need --engine ray"),
         (["--status", "--grid", "seed=0"], "--status and --export alone read the sweep of --run"),
         (["--export", "a.txt"], "--export must end in .csv"),

@@ -121,6 +121,16 @@ def test_no_recipe_for_the_pair_says_so(asked: list[TrainConfig], capsys: pytest
         (["--recipe", "digits", "--hardware", "strips"], "did you mean 'stripes'?"),
         (["--recipe", "digits", "--hardware", "stripes", "--objective", "energy"], "energy_pj"),
         (["--bits", "many"], "bits"),
+        (["--recipe", "digits", "--lr", "-1"], "--lr: lr is -1.0: input should be greater than 0"),
+        (["--recipe", "digits", "--set", "momentum=2"], "--set: momentum is 2: "),
+        (
+            ["--recipe", "digits", "--model", "my:net", "--set", "width=2"],
+            "--model, --set: width says nothing of my:net",
+        ),
+        (
+            ["--recipe", "digits", "--bits", "4", "--no-rewind", "--set", "search_share=0.3"],
+            "--bits, --no-rewind, --set: search_share",
+        ),
         (["--model", "simplenet5"], "several recipes fit"),
         (["--model", "lenet"], "give both --model and --dataset"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,6 +156,7 @@ def test_the_method_where_inputs_learn() -> None:
         ("bits", {"conv1": True}, "a table of a whole number"),
         ("activation_bits", {"conv1": "4"}, "activation_bits is"),
         ("target", {"mean_bits": "3"}, "a table of a finite number is expected"),
+        ("target", 3, "target is 3: a table of a finite number is expected"),
         ("target", {"mean_bits": float("nan")}, "a finite number"),
         ("layer_costs", {"conv1": True}, "layer_costs is"),
         ("layer_costs", {"conv1": {"2": "1"}}, "layer_costs is"),
@@ -170,6 +172,38 @@ def test_the_method_where_inputs_learn() -> None:
 def test_values_are_taken_as_they_are_written(field: str, value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_config({field: value})
+
+
+def test_an_error_names_where_the_value_came_from(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text("lr = -1.0\nbits = 4\n")
+    with pytest.raises(ValueError, match=r"^\S*my\.toml: lr is -1\.0: input should be greater than 0$"):
+        load_recipe(tmp_path / "my.toml", epochs=3)
+    with pytest.raises(ValueError, match=r"^load_recipe: lr is -2: "):
+        load_recipe(tmp_path / "my.toml", lr=-2)
+    with pytest.raises(ValueError, match=r"^--lr: lr is -2: "):
+        load_recipe(tmp_path / "my.toml", lr=-2, sources={"lr": "--lr"})
+    with pytest.raises(ValueError, match=r"^--set: no field is called 'momentm'; did you mean 'momentum'\?$"):
+        parse_config({"momentm": 1}, sources={"momentm": "--set"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"bits": 4, "target": {"mean_bits": 3.0}}, "--bits, a.toml: target is a budget for learned bits"),
+        ({"search_share": 0.5, "bits": 4, "seed": 1}, "a.toml, --bits: search_share is the length of a search"),
+        ({"lr": 0.1, "distill_weight": 0.5}, "a.toml: distill_weight is for distill, which is off"),
+        (
+            {"num_nodes": 2, "batch_size": 9},
+            "--num-nodes, a.toml: batch_size 9 cannot be shared by 1 devices on each of num_nodes 2",
+        ),
+        ({"model": "my:net", "width": 2.0}, "--model, a.toml: width says nothing of my:net"),
+    ],
+)
+def test_of_fields_that_do_not_fit_together_each_is_traced(fields: dict[str, Any], message: str) -> None:
+    sources = {"bits": "--bits", "model": "--model", "num_nodes": "--num-nodes", "seed": "--seed", "lr": "--lr"}
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  (its text is compared below)
+        parse_config(fields, where="a.toml", sources=sources)
+    assert str(caught.value).startswith(message)
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:

@@ -104,9 +104,8 @@ def _of_module(name: str, module: Any) -> dict[str, Later]:
     for part in ("train", "val", "test"):
         method = getattr(type(module), f"{part}_dataloader", None)
         if method is None or method.__module__.startswith(("lightning.", "pytorch_lightning.")):
-            raise ValueError(
-                f"{name}: {type(module).__name__} has no {part}_dataloader; train, val and test are expected"
-            )
+            what = f"{type(module).__name__} has no {part}_dataloader"
+            raise ValueError(f"{name}: {what}; train, val and test are expected")
     with naming_errors(f"{name}: prepare_data or setup"):
         module.prepare_data()
         module.setup("fit")
