@@ -113,13 +113,13 @@ def sweep(
             raise ValueError("--status and --export alone read the sweep of --run, and take no settings")
         found, folder = sweep_status(run), run
     else:
+        options = _engine_options(engine, workers, address, cpus, gpus)
         if not any(given):
             raise ValueError(
                 "say what is swept: --grid AXIS=VALUE,VALUE such as seed=0,1, --recipe NAME, or a TOML file"
             )
         wanted = _grid(source, recipe, setting or [], grid or [], hardware, data_dir, imports)
         folder = run or Path("runs") / f"sweep-{wanted.base.get('model', 'simplenet5')}"
-        options = _engine_options(engine, workers, address, cpus, gpus)
         hint = f"What was trained is in {folder}; the same command goes on from there."
         with resumable(hint), warnings_as_lines():
             found = run_sweep(

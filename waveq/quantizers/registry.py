@@ -224,7 +224,7 @@ def _unknown(what: str, name: object, known: tuple[str, ...]) -> ValueError:
     return ValueError(f"unknown {what} {name!r}{suggestion(name, known)} (known: {', '.join(known)})")
 
 
-def require_bits(quantizer: Quantizer, total_bits: int, *, layer: str = "") -> None:
+def require_bits(quantizer: Quantizer, total_bits: int, *, layer: str | None = None) -> None:
     """Refuse bits that a method does not have.
 
     Raises:
