@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from waveq._names import check_choice
+from waveq.quantizers.registry import require_bits
 from waveq.train.trained_run import PARTS, TrainedRun
 
 if TYPE_CHECKING:
     from waveq.evaluate.evaluator import PolicyEvaluator
     from waveq.evaluate.finetune import PolicyFinetuner
     from waveq.evaluate.pairs import PairEvaluator
+    from waveq.train.config import TrainConfig
 
-__all__ = ["Evaluation", "Protocol", "evaluation"]
+__all__ = ["Evaluation", "Protocol", "evaluation", "require_choices"]
 
 Policies = npt.NDArray[np.uint8]
 _TOGETHER = 16  # policies that are fine-tuned as one; fixed, so that a resumed enumeration groups them alike
@@ -102,6 +104,18 @@ class Evaluation:
 
         with torch_threads(self._threads):
             return np.asarray(self._correct(policies))
+
+
+def require_choices(config: TrainConfig, choices: Sequence[int]) -> None:
+    """Refuse bits to choose from that the run's quantizer does not have, before anything is measured.
+
+    Raises:
+        ValueError: no bits, or not the quantizer's.
+    """
+    if isinstance(choices, str) or not len(choices):
+        raise ValueError(f"choices must be numbers of bits such as (2, 3, 4, 8), not {choices!r}")
+    for bits in choices:
+        require_bits(config.quantizer, bits)
 
 
 def evaluation(run: TrainedRun, protocol: Protocol, *, inputs: bool = False) -> Evaluation:
