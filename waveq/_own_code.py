@@ -28,7 +28,7 @@ def naming_errors(what: str) -> Iterator[None]:
         >>> with naming_errors("my_work:net"):
         ...     {}["weights"]
         Traceback (most recent call last):
-        ValueError: my_work:net raises KeyError: 'weights' (<doctest naming_errors[0]>, line 2)
+        ValueError: my_work:net raises KeyError: 'weights' (..., line 2)
     """
     try:
         yield

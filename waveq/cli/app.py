@@ -48,6 +48,7 @@ _BAD_INPUT_ERRORS = (
     IsADirectoryError,
     PermissionError,
 )
+_STOPPED = "stopped. What was there is as it was; the same command begins again, or goes on."
 # typer carries its own copy of click in some versions: the classes are reached through typer's public names
 _CLICK_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
@@ -133,15 +134,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"stopped. {stop}")
         return INTERRUPTED
     except (typer.Abort, KeyboardInterrupt):
-        say("stopped.")
+        say(_STOPPED)
         return INTERRUPTED
-    except BrokenPipeError:  # `waveq score ... | head` has read enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the interpreter flushes it at exit
-        return 0
     except Exception as error:
         return _failure(error)
     if outcome == INTERRUPTED:  # how newer typer reports a Ctrl-C
-        say("stopped.")
+        say(_STOPPED)
     return int(outcome) if isinstance(outcome, int) else 0
 
 
@@ -205,6 +203,8 @@ def _message(error: Exception) -> str:
         return f"{error.filename}: a file, where a folder is wanted"
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        return "the current folder is not there any more: change to another one"
     return str(error) or "no message"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,8 +15,14 @@ from typing import Annotated, Any, TextIO
 import typer
 
 __all__ = [
+    "MEASURING",
+    "NETWORKS",
+    "RUNNING",
+    "Address",
     "AsJson",
+    "Bits",
     "DataDir",
+    "Engine",
     "FinishedRun",
     "Hardware",
     "Imports",
@@ -26,6 +33,7 @@ __all__ = [
     "Run",
     "TuningEpochs",
     "TuningRate",
+    "Workers",
     "aligned",
     "cell",
     "emit",
@@ -38,8 +46,17 @@ __all__ = [
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+NETWORKS = "digitsnet, lenet, simplenet5, svhn8, vgg11, vgg11-bn, resnet20, alexnet, resnet18 or mobilenet-v2"
+"""Written out, so that help need not import them; a test holds them to the zoo."""
+MEASURING, RUNNING = "How accuracy is measured", "How the work is done"
+
+Address = Annotated[str | None, typer.Option(help="Of a running Ray cluster.", rich_help_panel=RUNNING)]
+Bits = Annotated[str, typer.Option(help="Bits that every layer may take, as 2,3,4 or 2-8.")]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where data sets are looked for (default: $WAVEQ_DATA, else data).")
+]
+Engine = Annotated[
+    str, typer.Option(help="serial, processes (this machine) or ray (a cluster).", rich_help_panel=RUNNING)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
 FinishedRun = Annotated[Path, typer.Argument(help="Folder of a finished run (waveq train, waveq demo).")]
@@ -52,13 +69,27 @@ Imports = Annotated[
         help="A module of yours that registers quantizers, networks or data sets; repeatable.",
     ),
 ]
-Part = Annotated[str | None, typer.Option(help="Images that policies are compared on: validation, test or train.")]
+Part = Annotated[
+    str | None,
+    typer.Option(help="Images that policies are compared on: validation, test or train.", rich_help_panel=MEASURING),
+]
 Run = Annotated[Path | None, typer.Option("--run", help="Run folder that everything is written to.")]
 RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Try policies again that failed; else they stay out, with their reason.")
+    bool,
+    typer.Option(
+        "--retry-failed",
+        help="Try policies again that failed; else they stay out, with their reason.",
+        rich_help_panel=RUNNING,
+    ),
 ]
-TuningEpochs = Annotated[int | None, typer.Option(help="Fine-tune every policy for so many epochs; 0 only rounds.")]
-TuningRate = Annotated[float | None, typer.Option(help="Learning rate of the fine-tuning.")]
+TuningEpochs = Annotated[
+    int | None,
+    typer.Option(help="Fine-tune every policy for so many epochs; 0 only rounds.", rich_help_panel=MEASURING),
+]
+TuningRate = Annotated[float | None, typer.Option(help="Learning rate of the fine-tuning.", rich_help_panel=MEASURING)]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes, or Ray actors (default: one a core).", rich_help_panel=RUNNING)
+]
 
 
 _STEERING = {
@@ -127,10 +158,16 @@ def warnings_as_lines() -> Iterator[None]:
 def emit(text: str, data: Mapping[str, Any], *, as_json: bool) -> None:
     """Print a result: the text, or the same as one JSON object."""
     told = json.dumps(data, indent=2, default=_plain) if as_json else printable(text)
-    print(told, file=_results[-1] if _results else sys.stdout, flush=True)
+    stream = _results[-1] if _results else sys.stdout
+    if stream is None:  # closed by whoever called
+        return
+    try:
+        print(told, file=stream, flush=True)
+    except BrokenPipeError:  # `waveq score ... | head` has read enough; the interpreter flushes once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-_results: list[TextIO] = []
+_results: list[TextIO | None] = []
 
 
 def results_alone(verb: Callable[..., Any]) -> Callable[..., Any]:

@@ -26,7 +26,8 @@ def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     app.command(
         "frontier",
-        epilog="Example: waveq frontier runs/demo    or: waveq frontier policies.csv --sense accuracy=max,cycles=min",
+        epilog="Example: waveq frontier runs/demo    "
+        "or: waveq frontier runs/demo/policies.csv --sense accuracy=max,cycles=min",
         short_help="The efficient policies, a picture, where a policy lies.",
     )(frontier)
 

@@ -92,6 +92,7 @@ def score(
     """Cycles and energy of a policy on a bit-serial accelerator, with the saving against 16 and 8 bits."""
     given = dict(locals())
     from stripes_sim import load_hardware
+    from stripes_sim.dataflows import Sensed, dataflow_named
     from stripes_sim.exports import FORMATS, export_workload
     from waveq._names import check_choice
     from waveq.codesign.pipeline import record_score, save_score

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from waveq._reading import read_json, read_object
+from waveq.cli.common import NETWORKS
 from waveq.cli.parsing import check_numbers, parse_shapes
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ ModelName = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="Network that a policy file or number is for: a name of the zoo, or PACKAGE.MODULE:FACTORY of yours.",
+        help=f"Network that a policy file or number is for: {NETWORKS}; or PACKAGE.MODULE:FACTORY of yours.",
         rich_help_panel=_NETWORK,
     ),
 ]

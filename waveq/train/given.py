@@ -149,10 +149,9 @@ _CHANNELS_LAST = "; x seems to have its channels last, x.permute(0, 3, 1, 2) put
 
 
 def _require_trainable(network: nn.Module, config: TrainConfig) -> None:
-    """In the precision of the run, and with something to train where anything is trained."""
-    fitting = {torch.float32, torch.float64} if config.precision == "64" else {torch.float32}
+    """In float32, which the run turns into its precision, and with something to train where anything is trained."""
     for tensor in network.parameters():
-        if tensor.is_floating_point() and tensor.dtype not in fitting:
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ValueError(f"{config.model} has parameters of {kind}; float32 is expected: give model.float()")
     if (config.epochs or config.pretrain_epochs) and not any(p.requires_grad for p in network.parameters()):

@@ -19,6 +19,7 @@ __all__ = ["data_digest", "own_dataset"]
 _MOST_CLASSES = 1_000_000
 _PARTS = ("train", "validation", "test")
 _KEYS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+_NOT_GIVEN = ("lightning.pytorch.core.hooks", "pytorch_lightning.core.hooks")  # where Lightning has methods that raise
 Later = Callable[[], Any]
 
 
@@ -102,8 +103,8 @@ def _later(loader: Any) -> Later:
 def _of_module(name: str, module: Any) -> dict[str, Later]:
     """Lightning's order of calls, without a Trainer."""
     for part in ("train", "val", "test"):
-        method = getattr(type(module), f"{part}_dataloader", None)
-        if method is None or method.__module__.startswith(("lightning.", "pytorch_lightning.")):
+        method = getattr(module, f"{part}_dataloader", None)
+        if method is None or getattr(method, "__module__", "") in _NOT_GIVEN:
             what = f"{type(module).__name__} has no {part}_dataloader"
             raise ValueError(f"{name}: {what}; train, val and test are expected")
     with naming_errors(f"{name}: prepare_data or setup"):
