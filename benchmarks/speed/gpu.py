@@ -37,6 +37,7 @@ import torch
 
 from benchmarks._names import unknown
 from benchmarks._report import processor
+from benchmarks.lab.options import whole
 from benchmarks.speed._gpu_parts import FULL, REHEARSAL, Part
 from benchmarks.speed._gpu_record import Record
 from benchmarks.speed._gpu_report import report
@@ -190,7 +191,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--data-dir", type=Path, default=None, help="where `waveq data` is to look")
     parser.add_argument("--init", type=Path, default=None, help="float weights of SimpleNet-5 for CIFAR10")
     parser.add_argument(
-        "--processes", type=int, default=None, help="trainings at a time; default: all cores but two; 0: no pool"
+        "--processes", type=whole(0), default=None, help="trainings at a time; default: all cores but two; 0: no pool"
     )
     options = parser.parse_args(argv)
     parts = _chosen(options)
@@ -213,8 +214,6 @@ def _chosen(options: argparse.Namespace) -> list[Part]:
         raise ValueError("--device cpu: the sizes are made for a GPU; add --rehearse for tiny ones")
     if options.init is not None and not options.init.is_file():
         raise ValueError(f"--init {options.init}: there is no such file of weights")
-    if options.processes is not None and options.processes < 0:
-        raise ValueError(f"--processes {options.processes}: give 0 or more")
     if options.processes is None:
         options.processes = 0 if options.rehearse else max(1, (os.cpu_count() or 1) - 2)
     known = {part.name: part for part in (REHEARSAL if options.rehearse else FULL)}
