@@ -32,6 +32,7 @@ from benchmarks._names import unknown
 from benchmarks.lab.choices import OBJECTIVES, REFERENCE_BITS
 from benchmarks.lab.equal_cost import above_ladder, collapsed, saved_at_equal_accuracy, spread_and_noise, verdict
 from benchmarks.lab.job import Job
+from benchmarks.lab.options import number, stem, whole
 from benchmarks.lab.pool import add_options, run_within, where_of
 from benchmarks.lab.relaxed import WAYS as RELAXED
 from benchmarks.lab.settings import Setting, setting
@@ -222,11 +223,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=["macs"])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--limits", type=float, nargs="+", default=None, help="shares of the cost of 3 bits everywhere")
-    parser.add_argument("--draws", type=int, default=_DRAWS, help="random policies of each budget")
-    parser.add_argument("--share", type=float, default=0.1, help="of the steps, for those that search by training")
-    parser.add_argument("--scale-rate", type=float, default=0.1, help="rate of LSQ's steps, as a share of the weights'")
-    parser.add_argument("--minutes", type=float, default=None, help="begin no further training after so many")
-    parser.add_argument("--name", default="claim", help="of the files that are written")
+    parser.add_argument("--draws", type=whole(1), default=_DRAWS, help="random policies of each budget")
+    parser.add_argument("--share", type=number(0, 1), default=0.1, help="of the steps, for searches by training")
+    parser.add_argument("--scale-rate", type=number(), default=0.1, help="of LSQ's steps, as a share of the weights'")
+    parser.add_argument("--minutes", type=number(), default=None, help="begin no further training after so many")
+    parser.add_argument("--name", type=stem, default="claim", help="of the files that are written")
     add_options(parser)
     parser.set_defaults(dataset=None)
     parser.add_argument("--datasets", nargs="+", default=["cifar10", "fashion-mnist"], help="any of `waveq data`")

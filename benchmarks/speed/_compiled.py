@@ -46,9 +46,29 @@ class CompiledForm:
                 owner.weight = property(lambda _module, place=place: self._made[place])
 
     def round(self) -> None:
-        """Make this step's weights and penalty; before the forward pass."""
+        """Make this step's weights and penalty; before the forward pass.
+
+        Raises:
+            ArithmeticError: at the first step, if they are not the plain form's.
+        """
         torch.compiler.cudagraph_mark_step_begin()
+        first = not self._made
         self._made, self._total = self._graph(self._strengths)
+        if first:
+            self._compare()
+
+    @torch.no_grad()
+    def _compare(self) -> None:
+        """Weights beside a threshold may fall to either side of it, a thousandth of a layer and no more."""
+        with waveq.use_backend("plain"):
+            total = float(self._handle.penalty())
+            for layer, made in zip(self._handle._all, self._made, strict=True):
+                want = layer.state.quantize(layer.weight)
+                share = float(((made - want).abs() > 1e-3 * want.abs().max()).float().mean())
+                if share > 1e-3:
+                    raise ArithmeticError(f"{share:.2g} of the weights of {layer.name} are not the plain form's")
+        if abs(float(self._total) - total) > 1e-3 * abs(total):
+            raise ArithmeticError(f"the penalty is {float(self._total):g}, the plain form's {total:g}")
 
     def penalty(self) -> Tensor:
         """The handle's penalty, 0-dim, with what the graph has made."""

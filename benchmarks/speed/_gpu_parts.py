@@ -37,6 +37,10 @@ class Part:
         return self.limit is None
 
 
+_LEAST = {"depthwise": 90.0, "simplenet5": 90.0, "resnet20": 180.0}
+"""Seconds in which float networks and a first training come to their end; of one that was killed nothing is kept."""
+
+
 def _step(network: str, *, limit: float, compiling: float) -> list[Part]:
     """One network beside the peers; then the forms that need long to be compiled, which may cost nobody else's row."""
     call = ("step", "--networks", network, "--rounds", "15", "--methods")
@@ -51,13 +55,14 @@ def _step(network: str, *, limit: float, compiling: float) -> list[Part]:
 def _claim(name: str, dataset: str, network: str, objective: str, share: float, *more: str) -> Part:
     words = ("claim", "--name", name, "--datasets", dataset, "--networks", network, "--objectives", objective)
     methods = ("--draws", "3", "--methods", "hawq", "refined, hawq", "rewound, near", "random", "rewound")
-    return Part(name=name, words=(*words, *methods, *more), least=75, share=share, dataset=dataset)
+    least = _LEAST[network]
+    return Part(name=name, words=(*words, *methods, *more), least=least, share=share, dataset=dataset)
 
 
 def _grid(name: str, network: str, share: float, *more: str) -> Part:
     words = ("default_grid", "--name", name, "--networks", network, *more)
     starts = network == "simplenet5"
-    return Part(name=name, words=words, least=75, share=share, dataset="cifar10", starts=starts)
+    return Part(name=name, words=words, least=_LEAST[network], share=share, dataset="cifar10", starts=starts)
 
 
 FULL: tuple[Part, ...] = (
@@ -78,7 +83,7 @@ FULL: tuple[Part, ...] = (
     Part(
         name="table2_simplenet5",
         words=("table2_simplenet5", "--epochs", "1", "4", "20", "--epochs-others", "4"),
-        least=75,
+        least=_LEAST["simplenet5"],
         dataset="cifar10",
         starts=True,
     ),
@@ -87,7 +92,7 @@ FULL: tuple[Part, ...] = (
 _DIGITS = ("claim", "--name", "claim_digits", "--datasets", "digits", "--networks", "digitsnet", "--seeds", "0")
 _TINY_STEP = ("step", "--networks", "simplenet5", "--batch", "2", "--rounds", "2", "--threads", "1", "--methods")
 REHEARSAL: tuple[Part, ...] = (
-    Part(name="alike", words=("alike", "--methods", "dsq"), least=1, limit=120),
+    Part(name="alike", words=("alike", "--methods", "ttq"), least=1, limit=120),
     Part(
         name="compiled_simplenet5",
         words=(*_TINY_STEP, PLAIN, FUSED, NAIVE, *COMPILED, "brevitas", "torchao"),

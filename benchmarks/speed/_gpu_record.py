@@ -32,6 +32,7 @@ class Record:
         self.path = path
         self.entries: dict[str, dict[str, Any]] = {}
         self._kind = {"device": device, "rehearsed": rehearsed}
+        self._provenance = provenance("brevitas", "torchao", "triton")
         if path.exists():
             held = _read(path)
             if {key: held[key] for key in self._kind} != self._kind:
@@ -49,7 +50,7 @@ class Record:
     def put(self, name: str, **entry: Any) -> None:
         """What is known of a part now."""
         self.entries[name] = entry
-        whole = {"provenance": provenance("brevitas", "torchao", "triton"), **self._kind}
+        whole = {"provenance": self._provenance, **self._kind}
         write_json(self.path, {**whole, "parts": self.entries, "decision": decision(self.entries)})
 
     def keep(self, name: str, state: str, why: str) -> None:

@@ -47,7 +47,7 @@ from waveq.zoo.datasets.data import data_status
 
 __all__ = ["main", "run_part", "run_parts", "run_words"]
 
-_UNDER_WAY = 45.0  # seconds in which an experiment ends what it has begun and writes its table
+_UNDER_WAY = 60.0  # seconds in which an experiment ends what it has begun and writes its table
 _SHOWN = 6000  # characters of what a part printed
 
 

@@ -147,6 +147,30 @@ def test_a_part_says_how_it_ended(monkeypatch, options, record):
     assert record.entries["a"]["result"]["planned"] == 3
 
 
+def test_the_minutes_are_the_whole_runs(monkeypatch, options, record):
+    """With parts that take what they are given, up to 50 s, nothing runs beyond the end, and experiments leave some."""
+    clock, calls = [0.0], []
+
+    def run(words: list[str], log: Path, seconds: float) -> gpu.Outcome:
+        calls.append((words, seconds))
+        asked = 60 * float(words[words.index("--minutes") + 1]) if "--minutes" in words else 50.0
+        clock[0] += min(seconds, asked)
+        log.touch()
+        return gpu.Outcome(1, min(seconds, asked))
+
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(gpu, "run_words", run)
+    monkeypatch.setattr(gpu, "_missing", lambda *_: "")
+    options.minutes, options.rehearse, options.init = 14.0, False, Path("weights")
+    gpu.run_parts(FULL, record, options)
+    begun = [words for words, _ in calls]
+    assert begun[0][0] == "alike"
+    assert [words[0] for words in begun].index("claim") == 11
+    assert clock[0] <= 60 * options.minutes
+    assert sum(min(50.0, seconds) for words, seconds in calls[:11]) == 540.0
+    assert [record.state(each.name) for each in FULL].count("not reached") == len(FULL) - len(calls) > 0
+
+
 def test_all_calls_are_ones_that_benchmarks_knows():
     for each in (*FULL, *REHEARSAL):
         assert each.words[0] in benchmarks.modules()
@@ -263,6 +287,24 @@ def test_the_compiled_form_trains_like_the_plain_one(traced, quantizer):
     assert graph == pytest.approx(plain, rel=1e-5)
     assert theirs == pytest.approx(betas, rel=1e-6)
     assert kept == records
+
+
+@pytest.mark.slow
+def test_a_graph_that_computes_something_else_is_refused(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda formulas, **_: formulas)
+    torch.manual_seed(0)
+    wq = waveq.attach(nn.Sequential(nn.Linear(8, 4)), bits=3, schedule=lambda _step: (0.1, 0.0))
+    honest = CompiledForm(wq)
+    honest.round()
+    for change, says in ((0.5, "of the weights of .* are not the plain form's"), (0.0, "the penalty is")):
+        form = CompiledForm(wq)
+        graph, more = form._graph, 1.0 - 2 * change
+        form._graph = lambda given, graph=graph, change=change, more=more: (
+            [made + change for made in graph(given)[0]],
+            graph(given)[1] + more,
+        )
+        with pytest.raises(ArithmeticError, match=says):
+            form.round()
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -105,7 +105,6 @@ def codesign(
                 f"--budget must be a share of the cost at 8 bits, more than 0 and at most 1, not {share:g}"
             )
     trained = TrainedRun(run)
-    options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     asked = parse_grid(grid)
     silent = quiet or as_json
     hint = f"What was measured is in {run}; the same command goes on from there."
@@ -124,7 +123,7 @@ def codesign(
                 say=None if silent else say,
                 engine=engine,
                 progress=not silent,
-                **for_engine(engine, options),
+                **for_engine(engine, workers, address),
             )
             measuring = f"{protocol}, {protocol.part} images"
         else:

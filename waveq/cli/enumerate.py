@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -93,7 +93,6 @@ def enumerate_policies(
         _check_export(export)
     run = finished_run(run, model, data, policy, verb="enumerate", imports=imports)
     trained = TrainedRun(run)
-    options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     usual = STORE if activation_bits is None else INPUTS_STORE
     hint = f"What was evaluated is in {store or run / usual}; the same command goes on from there."
     with alone_in_runs(run), resumable(hint), warnings_as_lines():
@@ -110,7 +109,7 @@ def enumerate_policies(
             retry_failed=retry_failed,
             engine=engine,
             progress=not (quiet or as_json),
-            **for_engine(engine, options),
+            **for_engine(engine, workers, address),
         )
     if export is not None:
         _export(frame, export)

@@ -135,12 +135,13 @@ def changed_protocol(base: Protocol | None, part: str | None, epochs: int | None
     return changed
 
 
-def for_engine(engine: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of an engine, refused where it has none of them.
+def for_engine(engine: str, workers: int | None, address: str | None) -> dict[str, Any]:
+    """The options of an engine that are given, refused where it has none of them.
 
     Raises:
         ValueError: an option of another engine.
     """
+    options = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     if engine == "serial" and options:
         raise ValueError(f"--{next(iter(options))} needs --engine processes or --engine ray")
     if engine == "processes" and "address" in options:

@@ -91,7 +91,6 @@ def search(
         raise ValueError(f"--floor must be a percentage from 0 to 100, but it is {floor:g}")
     run = finished_run(run, model, data, policy, verb="search", imports=imports)
     trained = TrainedRun(run)
-    options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     hint = f"What was evaluated is in {store or run / STORE}; the same command goes on from there."
     with alone_in_runs(run), resumable(hint), warnings_as_lines():
         frame, front, placement = search_run(
@@ -107,7 +106,7 @@ def search(
             retry_failed=retry_failed,
             engine=engine,
             progress=not (quiet or as_json),
-            **for_engine(engine, options),
+            **for_engine(engine, workers, address),
         )
         sense = {"accuracy": "max", objective: "min"}
         own = own_bits(trained.policy, frame.columns)

@@ -151,7 +151,7 @@ def _grid(
 ) -> SweepGrid:
     """The file's, with what the command line says over it."""
     from waveq.codesign.sweep_grid import SweepGrid, read_sweep
-    from waveq.train.config import read_recipe
+    from waveq.train.recipe_files import read_recipe
 
     told: dict[str, Any] = {"recipe": None, "hardware": None, "set": {}, "grid": {}}
     told = told if source is None else read_sweep(source)
@@ -198,8 +198,7 @@ def _engine_options(
     shares = {name: value for name, value in (("num_cpus", cpus), ("num_gpus", gpus)) if value is not None}
     if shares and engine != "ray":
         raise ValueError("--cpus and --gpus need --engine ray")
-    options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
-    return for_engine(engine, options) | ({"resources": shares} if shares else {})
+    return for_engine(engine, workers, address) | ({"resources": shares} if shares else {})
 
 
 def _text(found: SweepStatus, folder: Path, table: Any) -> str:

@@ -19,7 +19,7 @@ from waveq.train.user_modules import import_modules, is_own, named_or_own, user_
 
 if TYPE_CHECKING:
     from waveq.train.config import TrainConfig
-    from waveq.train.run import TrainResult
+    from waveq.train.result import TrainResult
 
 __all__ = ["register", "result_text", "train"]
 
@@ -255,7 +255,8 @@ def _config(recipe: str | None, changes: dict[str, Any], sources: dict[str, str]
 
 def _shipped_recipe(model: str | None, dataset: str | None) -> str | None:
     """The only recipe that fits what was said of network and data; the defaults' one when nothing was said."""
-    from waveq.train.config import TrainConfig, load_recipe, recipe_names
+    from waveq.train.config import TrainConfig, load_recipe
+    from waveq.train.recipe_files import recipe_names
     from waveq.zoo import network
     from waveq.zoo.datasets.data import source
 

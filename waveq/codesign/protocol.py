@@ -84,19 +84,11 @@ class Evaluation:
         labels: npt.NDArray[np.int64],
         threads: int | None,
     ) -> None:
-        self._accuracy = evaluator.accuracy
         self._correct = correct
         self._losses = getattr(evaluator, "losses", None)
         self._threads = threads
         self.names = evaluator.names
         self.labels = labels
-
-    def __call__(self, policies: Policies) -> npt.NDArray[np.float64]:
-        """Accuracies in percent: (N, L) uint8 -> (N,)."""
-        from waveq.threads import torch_threads
-
-        with torch_threads(self._threads):
-            return 100.0 * self._accuracy(policies)
 
     def losses(self, policies: Policies) -> npt.NDArray[np.float64]:
         """Mean cross-entropy: (N, L) uint8 -> (N,); of a protocol that trains nothing."""

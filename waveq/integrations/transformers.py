@@ -50,7 +50,8 @@ class WaveQCallback(HandleOwner, TrainerCallback):  # type: ignore[misc]
         TypeError: a handle and options, or an unknown option.
         ValueError: at the start of training, where nothing was attached; where the optimizer was built before
             ``attach`` and scales are learned; where it moves none of the weights (steps within the backward pass, a
-            model that ``model_init`` has made since); with DeepSpeed; where a checkpoint did not reach the handle.
+            model that ``model_init`` has made since); with DeepSpeed; with ``load_best_model_at_end`` of a peft model;
+            where a checkpoint did not reach the handle; two callbacks with one handle.
     """
 
     _attaches: ClassVar[str] = "add_to(trainer)"
@@ -102,7 +103,13 @@ class WaveQCallback(HandleOwner, TrainerCallback):  # type: ignore[misc]
             raise ValueError("WaveQCallback came too late to attach: WaveQCallback(...).add_to(trainer), then train()")
         if args.deepspeed:
             raise ValueError("WaveQCallback needs gradients in .grad, where DeepSpeed does not keep them")
+        if args.load_best_model_at_end and hasattr(self.wq._model, "peft_config"):
+            raise ValueError(
+                "checkpoints of a peft model hold the adapters alone, so that load_best_model_at_end would join one "
+                "step's adapters with the bits and scales of another: train without it"
+            )
         require_moved(self.wq, [optimizer])
+        _tell_ties(self.wq._model, attached=True)
         if self.wq.steps < state.global_step:
             raise ValueError(
                 f"the trainer goes on at step {state.global_step}, WaveQ at step {self.wq.steps}: the checkpoint was "
@@ -122,6 +129,10 @@ class WaveQCallback(HandleOwner, TrainerCallback):  # type: ignore[misc]
     def on_optimizer_step(self, *_unused: Any, **_unused_too: Any) -> None:
         """Take WaveQ's own step."""
         self.wq.step()
+
+    def on_train_end(self, *_unused: Any, **_unused_too: Any) -> None:
+        """Leave the model's ties as they were."""
+        _tell_ties(self.wq._model, attached=False)
 
     def on_log(
         self,
@@ -153,3 +164,21 @@ def _total_steps(trainer: Trainer) -> int:
         raise ValueError("the data have no length: give WaveQCallback total_steps, or the trainer max_steps") from None
     steps: int = math.ceil(args.num_train_epochs * max(1, -(-batches // args.gradient_accumulation_steps)))
     return steps
+
+
+def _tell_ties(model: nn.Module, *, attached: bool) -> None:
+    """Name tied weights as they are called while attached: files of safetensors take no tensor under two names.
+
+    transformers leaves out what stands in ``_tied_weights_keys`` when it writes a checkpoint.
+    """
+    for module in model.modules():
+        module.__dict__.pop("_tied_weights_keys", None)
+        tied = getattr(module, "_tied_weights_keys", None)
+        if attached and tied:
+            module.__dict__["_tied_weights_keys"] = tied | {_inner(one): _inner(other) for one, other in tied.items()}
+
+
+def _inner(name: str) -> str:
+    """``lm_head.weight`` as ``lm_head.parametrizations.weight``; names of modules stay, whose tensors all match."""
+    owner, _, tensor = name.rpartition(".")
+    return f"{owner}.parametrizations.{tensor}" if tensor in ("weight", "bias") else name

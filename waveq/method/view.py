@@ -234,9 +234,9 @@ class View:
             Columns ``step`` (optimiser steps taken), ``phase``, ``layer`` (its name, "conv1 (inputs)" for inputs),
             ``beta`` (real bits less one), ``bits`` (total, as they are or would be fixed), ``wave`` (mean sin^2 as
             ``penalty`` met it; NaN without wave or penalty, where no compiled kernel computed it, for inputs, and for
-            the present), ``lambda_w``,
-            ``lambda_beta`` (as a budget has driven it; 0 outside of phase 2, where no bit is paid for), ``price`` (of
-            one bit of this layer, lambda_beta c_i of eq. 2.2; 0 where its bits are fixed).
+            the present), ``strength`` (of the wave, lambda_w), ``lambda_beta`` (as a budget has driven it; 0 outside of
+            phase 2, where no bit is paid for), ``price`` (of one bit of this layer, lambda_beta c_i of eq. 2.2; 0 where
+            its bits are fixed).
 
         Raises:
             ModuleNotFoundError: pandas is not installed.

@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from waveq.threads import torch_threads
-from waveq.train.batches import mixed_seed
 from waveq.train.classifier import measure
 from waveq.train.config import TrainConfig
 from waveq.train.doubts import Doubts
-from waveq.train.given import own_data, own_network, remember, require_fit, require_importable, require_named
+from waveq.train.given import remember, require_fit, require_importable, require_named
 from waveq.train.lock import alone_in
+from waveq.train.materials import make_dataset, make_network
 from waveq.train.opening import batch_norm_told, opened
 from waveq.train.processes import launch
 from waveq.train.ranks import ALONE, Ranks, by_the_first, find_ranks, joined
@@ -39,14 +39,12 @@ from waveq.train.saying import Say, say_nothing
 from waveq.train.stage import Stage, make_loader, on_cpu, steps_per_epoch
 from waveq.train.stopping import StoppedAtOnce, StopRequested, signals_noted
 from waveq.train.user_modules import is_own
-from waveq.zoo import Dataset, build, load_data, network
-from waveq.zoo.datasets.seeds import drawn_from
 
 if TYPE_CHECKING:
     from waveq.method.handle import WaveQ
     from waveq.method.options import Method
 
-__all__ = ["TrainResult", "TrainingInterrupted", "make_dataset", "make_network", "train"]
+__all__ = ["TrainingInterrupted", "train"]
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -133,53 +131,6 @@ def _going_on(folder: RunFolder) -> Iterator[None]:
             f"No checkpoint was written of the last steps; the same command goes on in {folder.path} "
             "from the one before them, or from the start of the stage."
         ) from None
-
-
-def make_dataset(config: TrainConfig) -> Dataset:
-    """The dataset, in the size and channels that the network takes.
-
-    Raises:
-        ValueError: unknown names, missing or damaged files, functions that do not give loaders.
-    """
-    from waveq.zoo.datasets.data import source
-
-    if is_own(config.dataset):
-        return own_data(config.dataset, config.split_seed)
-    entry = source(config.dataset)
-    least = 1 if is_own(config.model) else network(config.model).smallest_size
-    size = config.input_size or max(entry.size, least)
-    return load_data(
-        config.dataset,
-        data_dir=config.data_dir,
-        download=config.download,
-        channels=config.in_channels,
-        size=size,
-        validation=config.validation,
-        split_seed=config.split_seed,
-        workers=config.workers,
-    )
-
-
-def make_network(config: TrainConfig, dataset: Dataset) -> nn.Module:
-    """The network for the dataset, with the initial weights that the seed gives.
-
-    Raises:
-        ValueError: unknown network, images too small for it; a factory that does not give one.
-    """
-    if is_own(config.model):
-        with drawn_from(mixed_seed(config.seed)):
-            return own_network(config.model)
-    if len(dataset.size) != 2:
-        raise ValueError(f"model: {config.model} takes images (n, channels, height, width), not x of {dataset.shape}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mixed_seed(config.seed))
-        return build(
-            config.model,
-            num_classes=len(dataset.classes),
-            in_channels=dataset.channels,
-            input_size=(dataset.size[0], dataset.size[1]),
-            width=config.width,
-        )
 
 
 class _Run:

@@ -15,7 +15,8 @@ from torch import Tensor
 import waveq
 import waveq.train.run
 from waveq.train.config import TrainConfig, parse_config
-from waveq.train.run import TrainingInterrupted, make_dataset, make_network, train
+from waveq.train.materials import make_dataset, make_network
+from waveq.train.run import TrainingInterrupted, train
 from waveq.train.run_folder import RunFolder, load_weights, plain_weights
 from waveq.train.stage import Stage
 

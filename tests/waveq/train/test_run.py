@@ -18,15 +18,16 @@ from torch import Tensor
 
 import waveq
 from waveq.method.attachment import attach_method
-from waveq.train.batches import mixed_seed
 from waveq.train.classifier import measure, rate_at, seed_step
 from waveq.train.config import TrainConfig, parse_config
+from waveq.train.materials import make_dataset, make_network
 from waveq.train.result import share_sentence
-from waveq.train.run import TrainingInterrupted, make_dataset, make_network, train
+from waveq.train.run import TrainingInterrupted, train
 from waveq.train.run_folder import RunFolder, StageFolder, load_weights
 from waveq.train.stage import Stage, make_loader, steps_per_epoch
 from waveq.train.stopping import StopRequested
 from waveq.zoo.datasets.data import Dataset
+from waveq.zoo.datasets.seeds import mixed_seed
 
 Lines = list[str]
 
