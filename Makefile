@@ -28,6 +28,7 @@ test: lint types borders unit kernels coverage docs
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/towncrier build --draft --version next > /dev/null
 
 types: $(READY)
 	$(BIN)/mypy

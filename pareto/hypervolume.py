@@ -198,11 +198,11 @@ def _alone(
             volume += (x * y - area) * (level - floor[2, other])
             level = floor[2, other]
             if right == x and top == y:
-                return volume
+                return float(volume)
             size, area = _stair(xs, ys, size, area, right, top)
             high = max(high, top if right == x else 0.0)
             wide = max(wide, right if top == y else 0.0)
-    return volume + (x * y - area) * level
+    return float(volume + (x * y - area) * level)
 
 
 @compiled

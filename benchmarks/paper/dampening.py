@@ -39,6 +39,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "LSQ": {},
     "wave, late": {"wave": {"rise": 0.6, "strength": 0.3}},  # table 2's
     "wave, strong": {"wave": {"rise": 0.0, "strength": 1.0}},
+    "dampening 0.001": {"dampening": 0.001},
     "dampening 0.01": {"dampening": 0.01},
     "dampening 0.1": {"dampening": 0.1},
     "dampening 1": {"dampening": 1.0},

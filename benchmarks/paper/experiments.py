@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.lab.options import number
 from benchmarks.lab.pool import add_options
 
 __all__ = ["BY_THEMSELVES", "EXPERIMENTS", "Experiment", "Piece", "main", "pieces_of"]
@@ -119,7 +120,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks experiments", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
-    parser.add_argument("--minutes", type=float, default=None, help="in all; default: 120 (quick), no end (others)")
+    parser.add_argument("--minutes", type=number(), default=None, help="in all; default: 120 (quick), no end (others)")
     parser.add_argument("--plan", action="store_true", help="print the plan and do nothing")
     parser.add_argument("--again", action="store_true", help="pieces that are done too: makes tables and pictures")
     add_options(parser)

@@ -19,7 +19,7 @@ from waveq._names import check_choice
 from waveq.codesign.campaign import fingerprint, versions
 from waveq.codesign.machines import FOLDER, machines_of
 from waveq.codesign.placement import STORE, own_bits
-from waveq.codesign.protocol import Protocol, evaluation
+from waveq.codesign.protocol import Protocol, evaluation, require_choices
 from waveq.codesign.space import CHOICES, TUNED_ROWS, run_protocol
 from waveq.codesign.sweep import run_sweep
 from waveq.codesign.sweep_grid import SweepGrid
@@ -77,6 +77,7 @@ def measure_policies(
     from stripes_sim import load_hardware
 
     check_choice("how", how, HOW)
+    require_choices(run.config, choices)
     speak, machines = say or say_nothing, machines_of(grid, load_hardware(hardware))
     chosen = protocol or run_protocol(run)
     evaluate = evaluation(run, chosen)

@@ -38,6 +38,7 @@ from waveq.codesign.report import (
 from waveq.codesign.search import DESCRIBED as SEARCHED
 from waveq.codesign.search import FOUND
 from waveq.codesign.space import SENSITIVITY, read_table
+from waveq.codesign.training_gap import training_gap
 from waveq.method.operand_names import input_name
 from waveq.train.trained_run import TrainedRun
 
@@ -160,7 +161,8 @@ def _policies(run: TrainedRun) -> tuple[dict[str, Any], list[str]]:
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     data["layer_energy"] = _layer_energy(run, DESCRIBED if source.name == TABLE else SEARCHED, list(bits))
-    placed = placement.summary()
+    measured = run.read_json(DESCRIBED if source.name == TABLE else SEARCHED, {})
+    placed = placement.summary() | {"training_gap": training_gap(run, measured, placement.own["accuracy"])}
     how = run.read_json(DESCRIBED, ENUMERATED) if source.name == TABLE else None
     found = f"{len(frame):,} policies, measured by the search; {len(front):,} of them are efficient."
     told = [found if how is None else how_enumerated(placed, how), placement_sentence(placed)]

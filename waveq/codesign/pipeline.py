@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from waveq._files import write_json, write_text
+from waveq._names import check_choice
 from waveq.codesign.frames import write_frame
 from waveq.codesign.origins import record
 from waveq.codesign.placement import Placement, place_run
-from waveq.codesign.protocol import Protocol
+from waveq.codesign.protocol import Protocol, require_choices
 from waveq.codesign.score import result_data, score_run, trace_config, training_costs
 from waveq.codesign.search import search_run
 from waveq.codesign.space import CHOICES, enumerate_run, run_sensitivity
@@ -107,6 +108,7 @@ def codesign(
         ValueError: wrong arguments, missing data, a run folder of another config.
         waveq.train.TrainingInterrupted: Ctrl-C or SIGTERM during training; the same call goes on.
     """
+    from pareto.engines import ENGINES
     from stripes_sim import load_hardware
     from waveq.codesign.page import write_page
     from waveq.codesign.report import write_report
@@ -116,6 +118,10 @@ def codesign(
     config = _config(model, data, fields)
     speak = say or say_nothing
     machine = load_hardware(hardware)
+    require_choices(config, choices)
+    if evaluations is not None and evaluations < 1:
+        raise ValueError(f"evaluations must be at least 1, not {evaluations}")
+    check_choice("engine", engine, tuple(ENGINES))
     watch = _Watch(speak)
     with watch("train", "float network, learned bits, fine-tuning"):
         training = train(weigh_by_cost(config, machine, weigh), say=speak)

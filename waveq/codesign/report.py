@@ -20,6 +20,7 @@ from waveq.codesign.origins import changed_since, recorded
 from waveq.codesign.pictures import frontier_figure, save_figure, save_learning
 from waveq.codesign.placement import DESCRIBED, FRONT, PLACED, SENSE, TABLE, own_bits, place_run
 from waveq.codesign.space import SENSITIVITY, read_table
+from waveq.codesign.training_gap import gap_sentence
 from waveq.train.result import share_sentence
 from waveq.train.trained_run import TrainedRun
 
@@ -281,7 +282,11 @@ def _noise(percent: float, images: int) -> str:
 
 
 def placement_sentence(placed: dict[str, Any]) -> str:
-    """Whether the policy is on the frontier, and how far from it otherwise."""
+    """Whether the policy is on the frontier, how far from it otherwise, and whether training did far better."""
+    return f"{_placed_sentence(placed)}{gap_sentence(placed.get('training_gap'))}"
+
+
+def _placed_sentence(placed: dict[str, Any]) -> str:
     if placed["efficient"]:
         return "The learned policy lies on the frontier: no policy is better in one and not worse in the other."
     better, cheaper = placed["accuracy_gap"], placed["energy_gap_pj"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,10 @@ from waveq.codesign.certainty import store_named
 from waveq.codesign.frames import write_frame
 from waveq.codesign.origins import record
 from waveq.codesign.placement import STORE, Placement, own_bits, place
-from waveq.codesign.protocol import Protocol, evaluation
+from waveq.codesign.protocol import Protocol, evaluation, require_choices
 from waveq.codesign.score import OBJECTIVES, layer_energies, price_policies
 from waveq.codesign.space import CHOICES, run_protocol
+from waveq.codesign.training_gap import training_gap
 from waveq.train.trained_run import TrainedRun
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ def search_run(
     import pareto
 
     check_choice("objective", objective, OBJECTIVES)
+    require_choices(run.config, choices)
     chosen = protocol or run_protocol(run)
     evaluate = evaluation(run, chosen)
     names = evaluate.names
@@ -117,4 +120,8 @@ def search_run(
     described |= store_named(path, run.path)
     write_json(run.path / DESCRIBED, {**described, "seed": seed, **identity, "versions": versions()})
     record(run.path, FOUND, [DESCRIBED, "policy.json"])
-    return frame, front, place(frame, front, own, store=path) if objective == "energy_pj" else None
+    if objective != "energy_pj":
+        return frame, front, None
+    placement = place(frame, front, own, store=path)
+    gap = training_gap(run, identity, placement.own["accuracy"])
+    return frame, front, replace(placement, training_gap=gap)

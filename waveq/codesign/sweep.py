@@ -101,8 +101,13 @@ def run_sweep(
         waveq.train.TrainingInterrupted: Ctrl-C; the same call goes on.
     """
     from pareto import run_campaign
+    from waveq.train.given import require_named
 
     points = grid.points()
+    for point in points:
+        require_named(point.config)
+    if (folder / "config.json").exists():
+        raise ValueError(f"{folder} is the folder of one run; take another one for a sweep")
     folder.mkdir(parents=True, exist_ok=True)
     _note(grid, folder, points)
     trials = Trials(points, folder)

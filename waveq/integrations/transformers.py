@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import nn
 from torch.optim import Optimizer
 
-from waveq._extras import missing_sentence
+from waveq._lazy import missing_sentence
 from waveq.integrations._handle import HandleOwner, require_moved
 from waveq.method.attachment import WaveQ, attach
 

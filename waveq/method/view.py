@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from waveq.functional import sine_penalty
-from waveq.learning_plot import plot_learning
 from waveq.method.coverage import Summary, count_weights, never_ran, summarize
 from waveq.method.diagnosis import diagnose_bits
 from waveq.method.float_road import TOLERANCE, forecast_rounding, off_levels, share_on_levels
@@ -18,6 +17,7 @@ from waveq.method.freezing import forecast_freezing
 from waveq.method.guards import Guards
 from waveq.method.history import History
 from waveq.method.learned_policy import policy_of
+from waveq.method.learning_plot import plot_learning
 from waveq.method.lost_layers import lost_layers
 from waveq.method.operands import InputOperand, operands_of
 from waveq.method.progress import Progress

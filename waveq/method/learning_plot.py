@@ -115,12 +115,12 @@ def _shade_phases(axes: Axes, phase: pd.Series) -> None:
         axes.axvspan(learned[0], learned[-1], color="0.92", zorder=0, label="bits are learned")
 
 
-def _figure(width: float = 6.4) -> tuple[Figure, Axes]:
+def _figure() -> tuple[Figure, Axes]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ModuleNotFoundError("pictures need matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(width, 4.4), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(color="0.9", linewidth=0.7)
     axes.set_axisbelow(True)
