@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from waveq._lazy import missing_sentence
 from waveq._names import nearest
 from waveq._own_code import naming_errors
 
@@ -75,8 +74,6 @@ def import_modules(names: Collection[str] | None) -> None:
                 importlib.import_module(name)
         except ValueError as told:
             error = told.__cause__
-            if error is not None and missing_sentence(error):
-                raise error from None
             if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
                 raise ValueError(f"no module {name!r} in the current folder or on Python's path (PYTHONPATH)") from None
             raise
