@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from waveq._lazy import missing_sentence
+
 __all__ = ["naming_errors"]
 
 _NOT_THEIRS = (str(Path(__file__).parent) + os.sep, sysconfig.get_path("stdlib") + os.sep, "<frozen ")
@@ -23,6 +25,7 @@ def naming_errors(what: str) -> Iterator[None]:
 
     Raises:
         ValueError: from what was raised, an exit too; Ctrl-C comes through as it is.
+        ModuleNotFoundError: as it was raised, for a package that an extra of waveq brings and that is not installed.
 
     Example:
         >>> with naming_errors("my_work:net"):
@@ -33,6 +36,8 @@ def naming_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
+        if missing_sentence(error):
+            raise
         text = next(iter(str(error).strip().splitlines()), "")
         raise ValueError(f"{what} raises {type(error).__name__}{text and ': '}{text}{_place(error)}") from error
 

@@ -1,6 +1,6 @@
 """Everything that wants a GPU, in one call that ends in time: the same again goes on with what is not done.
 
-    python -m benchmarks gpu --minutes 10 --out gpu --data-dir data --init simplenet5.pth.tar
+    python -m benchmarks gpu --minutes 10 --out runs/gpu --data-dir data --init simplenet5.pth.tar
     python -m benchmarks gpu --minutes 4                       # what comes first, and what is left by then
     python -m benchmarks gpu --device cpu --rehearse           # the same script in tiny sizes, a minute or two
 
@@ -37,6 +37,7 @@ import torch
 
 from benchmarks._names import unknown
 from benchmarks._report import processor
+from benchmarks.lab.options import whole
 from benchmarks.speed._gpu_parts import FULL, REHEARSAL, Part
 from benchmarks.speed._gpu_record import Record
 from benchmarks.speed._gpu_report import report
@@ -183,14 +184,14 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks gpu", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--minutes", type=float, default=10.0, help="of the whole run, all parts together")
-    parser.add_argument("--out", type=Path, default=Path("gpu"), help="folder of the record; one there is gone on with")
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of the record, old or new")
     parser.add_argument("--only", nargs="+", metavar="PART", help="these alone: " + ", ".join(p.name for p in FULL))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes: does the script itself work")
     parser.add_argument("--data-dir", type=Path, default=None, help="where `waveq data` is to look")
     parser.add_argument("--init", type=Path, default=None, help="float weights of SimpleNet-5 for CIFAR10")
     parser.add_argument(
-        "--processes", type=int, default=None, help="trainings at a time; default: all cores but two; 0: no pool"
+        "--processes", type=whole(0), default=None, help="trainings at a time; default: all cores but two; 0: no pool"
     )
     options = parser.parse_args(argv)
     parts = _chosen(options)
@@ -213,8 +214,6 @@ def _chosen(options: argparse.Namespace) -> list[Part]:
         raise ValueError("--device cpu: the sizes are made for a GPU; add --rehearse for tiny ones")
     if options.init is not None and not options.init.is_file():
         raise ValueError(f"--init {options.init}: there is no such file of weights")
-    if options.processes is not None and options.processes < 0:
-        raise ValueError(f"--processes {options.processes}: give 0 or more")
     if options.processes is None:
         options.processes = 0 if options.rehearse else max(1, (os.cpu_count() or 1) - 2)
     known = {part.name: part for part in (REHEARSAL if options.rehearse else FULL)}

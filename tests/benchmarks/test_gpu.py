@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import json
 import os
 import subprocess
@@ -54,7 +55,6 @@ def record(tmp_path) -> Record:
         (["--rehearse", "--minutes", "0"], "--minutes 0: give a number above 0"),
         (["--rehearse", "--minutes", "nan"], "--minutes nan"),
         (["--rehearse", "--only", "penalti"], "--only 'penalti': no such part; did you mean 'penalty'?"),
-        (["--rehearse", "--processes", "-1"], "--processes -1"),
         (["--rehearse", "--init", "nowhere.pth"], "--init nowhere.pth: there is no such file"),
     ],
 )
@@ -178,6 +178,23 @@ def test_all_calls_are_ones_that_benchmarks_knows():
         if "--methods" in each.words and each.words[0] == "step":
             assert set(each.words[each.words.index("--methods") + 1 :]) <= set(METHODS)
     assert len({each.name for each in FULL}) == len(FULL)
+
+
+@pytest.mark.parametrize("part", [each for each in FULL if each.experiment], ids=lambda each: each.name)
+def test_what_an_experiment_is_told_it_understands(part, monkeypatch, tmp_path):
+    class ReachedError(Exception):
+        pass
+
+    def reached(jobs: list[Any], *_: Any, **__: Any) -> None:
+        raise ReachedError(len(jobs))
+
+    module = importlib.import_module(benchmarks.modules()[part.words[0]])
+    monkeypatch.setattr(module, "run_within", reached)
+    (tmp_path / "weights").touch()
+    init = ["--init", str(tmp_path / "weights")] if part.starts else []
+    with pytest.raises(ReachedError) as planned:
+        module.main([*part.words[1:], "--device", "cpu", "--budget", "full", "--minutes", "2", *init])
+    assert planned.value.args[0] > 10
 
 
 @pytest.mark.slow

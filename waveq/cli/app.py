@@ -194,6 +194,9 @@ def _failure(error: Exception) -> int:
     if sentence := missing_sentence(error):
         say(sentence)
         return FAILED
+    if isinstance(error, OSError) and error.filename is not None:  # a full disk, a medium that is read-only
+        say(_message(error))
+        return FAILED
     say(f"{_message(error)} ({type(error).__name__}; WAVEQ_DEBUG=1 shows where)")
     return FAILED
 

@@ -15,7 +15,7 @@ from waveq.cli.grouped import GroupedCommand
 from waveq.method.options import option_help, option_names
 from waveq.train.result import share_sentence
 from waveq.train.saying import say_nothing
-from waveq.train.user_modules import import_modules, is_own, user_object
+from waveq.train.user_modules import import_modules, is_own, named_or_own, user_object
 
 if TYPE_CHECKING:
     from waveq.train.config import TrainConfig
@@ -260,8 +260,8 @@ def _shipped_recipe(model: str | None, dataset: str | None) -> str | None:
     from waveq.zoo import network
     from waveq.zoo.datasets.data import source
 
-    want_model = None if model is None else model if is_own(model) else network(model).name
-    want_data = None if dataset is None else dataset if is_own(dataset) else source(dataset).name
+    want_model = None if model is None else model if is_own(model) else named_or_own(model, network).name
+    want_data = None if dataset is None else dataset if is_own(dataset) else named_or_own(dataset, source).name
     for name in filter(is_own, filter(None, (want_model, want_data))):
         user_object(name)  # before anything is said of recipes
     if want_model is None and want_data is None:

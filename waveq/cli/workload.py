@@ -12,6 +12,7 @@ import typer
 from waveq._reading import read_json, read_object
 from waveq.cli.common import NETWORKS
 from waveq.cli.parsing import check_numbers, parse_shapes
+from waveq.train.user_modules import named_or_own
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,7 +150,9 @@ class Network(NamedTuple):
         factory = self.model is not None and ":" in self.model
         own = {"input_shape": self.input_shape, "data": self.data}
         if self.model is not None and not factory:
-            _require_network(self.model)
+            from waveq.zoo import network
+
+            named_or_own(self.model, network)
         for option, value in {**sizes, **own}.items():
             if value is not None and (self.model is None or factory == (option not in own)):
                 raise ValueError(f"--{option.replace('_', '-')} says nothing of {self.title}: leave it out")
@@ -226,27 +229,6 @@ def named_network(given: Mapping[str, Any]) -> tuple[Network, int]:
     """
     network, batch = Network(**{name: given[name] for name in Network._fields}), int(given["batch"])
     return (network, 1) if network.llm is not None else (network._replace(batch=None), batch)
-
-
-def _require_network(name: str) -> None:
-    """Before anything is said of options that only a model of one's own has.
-
-    Raises:
-        ValueError: the zoo has none of that name.
-    """
-    from waveq.zoo import network
-
-    try:
-        network(name)
-    except ValueError as error:
-        raise ValueError(f"{error}; one of yours is PACKAGE.MODULE:FACTORY{_with_colon(name)}") from None
-
-
-def _with_colon(name: str) -> str:
-    """ "my_models:net" for "my_models.net", where there is such a file."""
-    module, _, factory = name.rpartition(".")
-    there = module and factory != "py" and Path(*module.split(".")).with_suffix(".py").is_file()
-    return f"; did you mean {module}:{factory}?" if there else ""
 
 
 def _factory_layers(name: str, shapes: Sequence[tuple[int, ...]]) -> list[LayerShape]:

@@ -20,7 +20,7 @@ from waveq._own_code import naming_errors
 from waveq._reading import read_object
 from waveq.train.config import TrainConfig, parse_config
 from waveq.train.strict import require_types
-from waveq.train.user_modules import IN_MEMORY, give, is_own, user_call, user_object
+from waveq.train.user_modules import IN_MEMORY, give, is_own, named_or_own, user_call, user_object
 from waveq.zoo.datasets.own import data_digest, own_dataset
 from waveq.zoo.datasets.seeds import drawn_from
 
@@ -92,7 +92,7 @@ def require_named(config: TrainConfig) -> None:
     from waveq.zoo.datasets.data import source
 
     for name, known in ((config.model, network), (config.dataset, source)):
-        user_object(name) if is_own(name) else known(name)
+        user_object(name) if is_own(name) else named_or_own(name, known)
     get_preset(config.preset)
     quantizer_class(config.quantizer)
     if config.activation_quantizer is not None:

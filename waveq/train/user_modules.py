@@ -8,14 +8,14 @@ import os
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from waveq._lazy import missing_sentence
 from waveq._names import nearest
 from waveq._own_code import naming_errors
 
-__all__ = ["IN_MEMORY", "give", "import_modules", "is_own", "module_name", "user_call", "user_object"]
+__all__ = ["IN_MEMORY", "give", "import_modules", "is_own", "module_name", "named_or_own", "user_call", "user_object"]
 
+Thing = TypeVar("Thing")
 IN_MEMORY = "in-memory:"
 """What the names of things begin with that were given in Python and that no import finds."""
 _HELD: dict[str, Callable[[], Any]] = {}
@@ -74,8 +74,6 @@ def import_modules(names: Collection[str] | None) -> None:
                 importlib.import_module(name)
         except ValueError as told:
             error = told.__cause__
-            if error is not None and missing_sentence(error):
-                raise error from None
             if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
                 raise ValueError(f"no module {name!r} in the current folder or on Python's path (PYTHONPATH)") from None
             raise
@@ -89,6 +87,25 @@ def is_own(name: str) -> bool:
         (True, False)
     """
     return ":" in name
+
+
+def named_or_own(name: str, known: Callable[[str], Thing]) -> Thing:
+    """The thing of a registry that has this name; where there is none, how one's own would be named.
+
+    Raises:
+        ValueError: nothing has that name.
+    """
+    try:
+        return known(name)
+    except ValueError as error:
+        raise ValueError(f"{error}; one of yours is PACKAGE.MODULE:FUNCTION{_with_colon(name)}") from None
+
+
+def _with_colon(name: str) -> str:
+    """ "; did you mean my_models:net?" for "my_models.net", where there is such a file."""
+    module, _, function = name.rpartition(".")
+    there = module and function != "py" and Path(*module.split(".")).with_suffix(".py").is_file()
+    return f"; did you mean {module}:{function}?" if there else ""
 
 
 def give(label: str, maker: Callable[[], Any]) -> str:

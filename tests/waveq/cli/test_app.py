@@ -108,6 +108,11 @@ def _app_that_raises(error: BaseException) -> typer.Typer:
         (ValueError("bits is 12"), 2, "bits is 12\n"),
         (FileNotFoundError(2, "No such file or directory", "x.json"), 2, "x.json: No such file"),
         (
+            OSError(28, "No space left on device", "a/score.csv"),
+            1,
+            "a/score.csv: No space left on device\n",
+        ),
+        (
             KeyboardInterrupt(),
             130,
             "stopped. What was there is as it was; the same command begins again, or goes on.\n",
