@@ -62,7 +62,8 @@ def demo(
         deployed = _deployed(design)
     data = deployed if isinstance(deployed, str) else deployed.to_dict()
     page = f"all of it as one page, to open in a browser or to mail: {design.page}"
-    emit(f"{demo_text(design)}\n{deployed}\n{page}", {**design.to_dict(), "onnx": data}, as_json=as_json)
+    own = "next, a network of your own: waveq train --model MODULE:FACTORY --data MODULE:LOADERS (waveq train --help)"
+    emit(f"{demo_text(design)}\n{deployed}\n{page}\n{own}", {**design.to_dict(), "onnx": data}, as_json=as_json)
 
 
 def _deployed(design: CoDesign) -> Deployed | str:

@@ -110,7 +110,7 @@ def run_sweep(
         raise ValueError(f"{folder} is the folder of one run; take another one for a sweep")
     folder.mkdir(parents=True, exist_ok=True)
     _note(grid, folder, points)
-    trials = Trials(points, folder)
+    trials = Trials(_noted_points(folder), folder)  # after a failure one that other grids have measured is asked again
     with _open_store(folder) as store, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".* failed and no\s+result")  # the status lists them by settings
         run_campaign(

@@ -77,8 +77,10 @@ def require_moved(wq: WaveQ, optimizers: Iterable[Optimizer]) -> None:
     """Refuse to train where no optimizer moves the attached weights, or not what is learned beside them.
 
     Raises:
+        RuntimeError: the model was finalised, or the method removed from it.
         ValueError: names layers.
     """
+    wq._require_live("train")
     moved = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     trained = [layer for layer in wq._all if layer.weight.requires_grad]
     if trained and not any(id(layer.weight) in moved for layer in trained):

@@ -132,6 +132,7 @@ class WaveQCallback(HandleOwner, Callback):
         require_moved(self.wq, trainer.optimizers)
         self.require_alone(trainer.callbacks)  # type: ignore[attr-defined]  # the callback connector sets it
         self._seen_steps = trainer.global_step
+        _go_on_in_data(trainer)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Add the penalty to the loss that is about to be differentiated."""
@@ -209,3 +210,14 @@ def _count_steps(trainer: Trainer) -> int | None:
             planned = sum(math.ceil(batches / each.get_accumulate_grad_batches(epoch)) for epoch in epochs)
             steps = planned if trainer.max_steps == -1 else min(planned, trainer.max_steps)
     return int(steps) if 0 < steps < math.inf else None
+
+
+def _go_on_in_data(trainer: Trainer) -> None:
+    """Tell data with a state their place in a checkpoint.
+
+    Lightning does when it loads them; but counting the steps has loaded them before the checkpoint was read.
+    """
+    loop = trainer.fit_loop
+    if loop._combined_loader_states_to_load and loop._data_fetcher is not None:
+        loop._load_combined_loader_states()
+        iter(loop._data_fetcher)

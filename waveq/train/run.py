@@ -10,7 +10,6 @@ once, at the end.
 
 from __future__ import annotations
 
-import copy
 import gc
 import itertools
 import sys
@@ -153,7 +152,7 @@ class _Run:
         network = self._network()
         if told := batch_norm_told(network, self.config, self.ranks, on_cpu=on_cpu(self.config)):
             self.say(told)
-        self._try_attaching(network)
+        self._try_attaching()
         self._float(network)
         float_weights = {key: value.clone() for key, value in network.state_dict().items()}
         self.teacher = self._frozen(float_weights) if self.config.distill else None
@@ -197,7 +196,7 @@ class _Run:
             teacher=None if name == "search" else self.teacher,  # the price of a bit is meant for cross-entropy
         )
 
-    def _try_attaching(self, network: nn.Module) -> None:
+    def _try_attaching(self) -> None:
         """What attach refuses is said before the float training, not after it."""
         c = self.config
         if c.init is not None or not c.pretrain_epochs or (self.folder.path / "float" / "result.json").exists():
@@ -205,7 +204,7 @@ class _Run:
         search, rest = c.parts(self._steps(c.epochs))
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns when it is meant
-            self._attach(copy.deepcopy(network), c.method(self._bits(), (search or rest) or None))
+            self._attach(self._network(), c.method(self._bits(), (search or rest) or None))
 
     def _float(self, network: nn.Module) -> None:
         c = self.config

@@ -34,7 +34,7 @@ def test_demo_asks_for_the_whole_pipeline_on_digits(
     assert data["onnx"] == told
     assert main(["demo", "--run", str(tmp_path)]) == 0
     page = f"all of it as one page, to open in a browser or to mail: {designed.page}"
-    assert capsys.readouterr().out.endswith(f"{told}\n{page}\n")
+    assert f"{told}\n{page}\nnext, a network of your own: waveq train" in capsys.readouterr().out
 
 
 def test_demo_prints_accuracy_costs_and_place(designed: Any) -> None:

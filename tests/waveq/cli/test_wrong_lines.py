@@ -116,7 +116,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_help_of_training_stands_in_groups_and_lists_choices(capsys: pytest.CaptureFixture[str]) -> None:
     from waveq.quantizers import activation_quantizer_names, quantizer_names
-    from waveq.train.config import recipe_names
+    from waveq.train.recipe_files import recipe_names
     from waveq.zoo.datasets.sources import SOURCES
     from waveq.zoo.networks.models import network_names
 

@@ -14,6 +14,8 @@ from stripes_sim.energy import area_mm2
 from waveq.cli.app import main
 from waveq.codesign.machine_policies import measure_policies
 from waveq.codesign.machines import DESIGNS, design_machines, machines_of
+from waveq.codesign.sweep import run_sweep
+from waveq.codesign.sweep_grid import SweepGrid
 from waveq.train.trained_run import TrainedRun
 
 GRID = {"tiles": [1, 4], "weight_buffer_bytes": [4096, 65536]}
@@ -90,6 +92,11 @@ def test_bits_are_learned_at_the_prices_of_each_machine(run_copy: Path) -> None:
     assert config.layer_costs is not None
     rows = found[found["origin"] == "learned"][list(run.policy)]
     assert {tuple(row) for row in rows.to_numpy().tolist()} == learned
+    base = {"model": "digitsnet", "dataset": "digits", "epochs": 1}
+    other = run_sweep(SweepGrid(base=base, axes={"bits": [1]}), run_copy / "codesign", progress=False)
+    assert len(other.reasons) == 1  # LSQ has no single bit; that is no failure of this grid
+    again = measure_policies(run, {"tiles": [1]}, how="learn", choices=(2, 4), budgets=[0.4], progress=False)
+    pd.testing.assert_frame_equal(again, found)
 
 
 @pytest.mark.slow

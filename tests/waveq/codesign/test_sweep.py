@@ -106,6 +106,10 @@ def test_a_sweep_keeps_results_and_failures_and_grows(tmp_path: Path, monkeypatc
     found = run_sweep(grid(bits=[1, 4], tiles=[8, 16]), tmp_path, progress=False)  # LSQ has no single bit
     assert found.done.sum() == 2
     assert ["1" in why for why in found.reasons.values()] == [True, True]
+    left = tmp_path / "runs" / found.points[next(iter(found.reasons))].run_name / "config.json"
+    left.parent.mkdir(exist_ok=True)
+    left.touch()
+    assert sweep_status(tmp_path).begun == 0  # a run that failed is not under way
     table = sweep_table(tmp_path)
     assert table[["bits", "tiles"]].values.tolist() == [[4, 8], [4, 16]]
     assert table["accuracy"].nunique() == table["run"].nunique() == 1  # one run, priced twice

@@ -80,6 +80,8 @@ def test_the_frontier_of_a_campaign(tmp_path: Path, capsys: pytest.CaptureFixtur
     with Store(path, layers=["conv", "fc"], fingerprint={"seed": 0}) as store:
         store.add([[2, 3], [4, 4], [8, 8]], [80.0, 91.0, 90.0])
     assert main(["frontier", str(path), "--out", str(tmp_path / "out")]) == 0
+    with pytest.raises(ValueError, match="the column 'energy_pj' is missing"):
+        read_table(path, numbers=("accuracy", "energy_pj"))
     front = pd.read_csv(tmp_path / "out" / "frontier.csv")
     assert front[["accuracy", "mean_bits"]].to_numpy().tolist() == [[80.0, 2.5], [91.0, 4.0]]
     assert "2 of 3 policies are efficient" in capsys.readouterr().out

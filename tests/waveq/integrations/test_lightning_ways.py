@@ -239,6 +239,46 @@ def test_two_callbacks_of_one_handle_are_refused() -> None:
         trainer(WaveQCallback(wq), WaveQCallback(wq)).fit(module)
 
 
+def test_a_fit_after_finalize_is_refused_by_name() -> None:
+    module, wave = trained(Net(), max_epochs=1)
+    wave.wq.finalize()
+    with pytest.raises(RuntimeError, match=r"train\(\) on a finalised model.*attach it"):
+        trainer(wave).fit(module)
+
+
+class Resumable:
+    """Batches that go on where a checkpoint was written."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def __len__(self) -> int:
+        return STEPS // 2
+
+    def __iter__(self) -> Any:
+        for place in range(self._next % len(self), len(self)):
+            self._next = place + 1
+            yield list(DataLoader(rows(), batch_size=SIZE))[place]  # type: ignore[arg-type]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"next": self._next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._next = state["next"]
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_checkpoint_within_an_epoch_goes_on_to_the_last_bit(tmp_path: Path, accumulate: int) -> None:
+    modules: list[Net] = []
+    for path in (None, tmp_path / "step=2.ckpt"):
+        keeps = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=0 if path else -1)
+        modules.append(Net())
+        modules[-1].train_dataloader = Resumable  # type: ignore[method-assign,assignment]
+        stops = {"enable_checkpointing": True, "accumulate_grad_batches": accumulate}
+        trained(modules[-1], keeps, ckpt_path=path, **stops)
+    require_same(*modules)
+
+
 # ---------------------------------------------------------------------- other people's callbacks
 
 
