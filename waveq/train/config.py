@@ -286,6 +286,8 @@ class TrainConfig(BaseModel):
             raise ValueError("bits 'learn' needs epochs: at least 1, rather 10")
         if self.target is not None and not self.learns:
             raise ValueError("target is a budget for learned bits; preset bits have none")
+        if self.lambda_beta is not None and not self.learns:
+            raise ValueError("lambda_beta is the price of a learned bit; preset bits have none")
         if self.rewind and not self.learns:
             raise ValueError("rewind is for learned bits; with preset bits there is no search to rewind from")
         if self.search_share is not None and not self.searches:
@@ -339,17 +341,15 @@ class TrainConfig(BaseModel):
         """The options of `waveq.attach` for the first stage with WaveQ.
 
         Args:
-            bits: "learn", or preset ones; where nothing is learned, what drives learned bits is left out.
+            bits: "learn", or preset ones.
             total_steps: the stage's optimiser steps.
 
         Example:
-            >>> TrainConfig(lambda_w=0.3, lambda_beta=0.1).method(4, None).lambda_beta is None
-            True
+            >>> TrainConfig(lambda_w=0.3).method("learn", None).schedule
+            'search'
         """
         options = {name: getattr(self, name) for name in METHOD_FIELDS}
-        if bits != "learn" and not self.learns_inputs:
-            options |= {"lambda_beta": None, "target": None}
-        elif self.searches and self.schedule is None:
+        if self.searches and self.schedule is None:
             options["schedule"] = "search"
         return Method(**{**options, "bits": bits, "total_steps": total_steps})
 

@@ -212,17 +212,9 @@ class _Run:
             _load_into(network, c.init / "float" / "weights.pt" if c.init.is_dir() else c.init)
         elif c.pretrain_epochs:
             stage = self._stage("float", self._steps(c.pretrain_epochs), c.pretrain_lr or c.lr)
-            if stage.folder.result() is None:
-                self._require_options()
             announced = f"float training: {c.model} on {c.dataset}, {c.pretrain_epochs} epochs"
             self._run(stage, network, None, announced)
             _load_into(network, stage.folder.weights)
-
-    def _require_options(self) -> None:
-        """What the method says against its options is said before float training, not hours later."""
-        method = self.config.method(self._bits(), self._steps(self.config.epochs) or None)
-        with warnings.catch_warnings(action="ignore"):  # a warning comes where it counts
-            self._attach(self._network(), method)
 
     def _wave(self, network: nn.Module, start: dict[str, Tensor]) -> tuple[WaveQ, str, Doubts]:
         """Bits and weights in one run; or the bits in a search, and then the weights, from the start."""

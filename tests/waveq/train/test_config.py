@@ -66,6 +66,7 @@ def test_recipes_name_what_the_zoo_has(name: str) -> None:
         ({"batch_size": 33, "devices": 2}, r"^x: batch_size 33 cannot be shared by 2 devices; .* is 34$"),
         ({"epochs": 0}, r"^x: bits 'learn' needs epochs"),
         ({"bits": 3, "target": {"mean_bits": 3.0}}, r"^x: target is a budget for learned bits"),
+        ({"bits": 3, "lambda_beta": 0.1}, r"^x: lambda_beta is the price of a learned bit; preset bits have none"),
         ({"distill": True}, r"^x: distill needs a float network that can teach: pretrain_epochs"),
         ({"distill_weight": 0.3}, r"^x: distill_weight is for distill, which is off"),
     ],
@@ -124,9 +125,8 @@ def test_the_method_of_a_stage() -> None:
     learning = config.method("learn", 70)
     assert (learning.bits, learning.total_steps, learning.lambda_beta) == ("learn", 70, 0.1)
     assert (learning.quantizer, learning.skip, learning.preset) == ("wrpn", ("fc",), "paper")
-    fixed = config.method({"conv1": 3}, None)
-    assert (fixed.bits, fixed.total_steps, fixed.lambda_w) == ({"conv1": 3}, None, 0.3)
-    assert (fixed.lambda_beta, fixed.target) == (None, None)
+    fixed = TrainConfig(bits=3, lambda_w=0.3).method({"conv1": 3}, None)
+    assert (fixed.bits, fixed.total_steps, fixed.lambda_w, fixed.schedule) == ({"conv1": 3}, None, 0.3, None)
     assert TrainConfig(rewind=False).method("learn", 10) == Method(quantizer="lsq", total_steps=10)
 
 
