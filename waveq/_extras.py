@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["missing_sentence", "pip_line"]
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["missing_sentence", "needed_by", "pip_line"]
 
 _EXTRAS = {
     "torch": "train",
@@ -50,3 +53,25 @@ def missing_sentence(error: BaseException, what: str = "this") -> str | None:
     package = error.name if isinstance(error, ModuleNotFoundError) else None
     line = None if package is None else pip_line(package)
     return None if package is None or line is None else f"{what} needs {package}, which is not installed: {line}"
+
+
+@contextmanager
+def needed_by(what: str) -> Iterator[None]:
+    """Within, an import that fails because an extra is not installed fails with the sentence.
+
+    Raises:
+        ModuleNotFoundError: with the line for pip; any other error comes through as it is.
+
+    Example:
+        >>> with needed_by("my.module"):
+        ...     raise ModuleNotFoundError("No module named 'torch'", name="torch")
+        Traceback (most recent call last):
+        ModuleNotFoundError: my.module needs torch, which is not installed: pip install 'waveq[train]'
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        sentence = missing_sentence(error, what)
+        if sentence is None:
+            raise
+        raise ModuleNotFoundError(sentence, name=error.name) from None

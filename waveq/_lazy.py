@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 
-from waveq._extras import missing_sentence
+from waveq._extras import needed_by
 
 __all__ = ["lazy_names"]
 
@@ -29,13 +29,8 @@ def lazy_names(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], o
     def get(name: str) -> object:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        try:
+        with needed_by(f"{package}.{name}"):
             module = importlib.import_module(home[name])
-        except ModuleNotFoundError as error:
-            sentence = missing_sentence(error, f"{package}.{name}")
-            if sentence is None:
-                raise
-            raise ModuleNotFoundError(sentence, name=error.name) from None
         value = module if home[name] == f"{package}.{name}" else getattr(module, name)
         setattr(sys.modules[package], name, value)  # the next access does not come here
         return value

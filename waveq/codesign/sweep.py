@@ -99,6 +99,7 @@ def run_sweep(
         waveq.train.TrainingInterrupted: Ctrl-C; the same call goes on.
     """
     from pareto import run_campaign
+    from waveq.train import train  # noqa: F401  (where torch is missing, that is said once and not of every run)
 
     points = grid.points()
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,11 +6,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from waveq._extras import needed_by
 from waveq.integrations._handle import check_options, require_moved
+
+with needed_by("waveq.integrations.lightning"):
+    from lightning.pytorch import Callback, LightningModule, Trainer
 
 if TYPE_CHECKING:
     from waveq.method.handle import WaveQ

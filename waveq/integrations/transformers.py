@@ -15,16 +15,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from waveq._extras import missing_sentence
+from waveq._extras import needed_by
 from waveq.integrations._handle import check_options, require_moved
 from waveq.method.attachment import WaveQ, attach
 
-try:
+with needed_by("waveq.integrations.transformers"):
     from transformers import TrainerCallback
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
-except ModuleNotFoundError as error:
-    sentence = missing_sentence(error, "waveq.integrations.transformers")
-    raise ModuleNotFoundError(sentence or str(error), name=error.name) from None
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
