@@ -20,7 +20,6 @@ _EXTRAS = {
     "transformers": "hf",
     "accelerate": "hf",
     "compressed_tensors": "hf",
-    "safetensors": "hf",
     "ray": "ray",
     "pyarrow": "parquet",
 }
