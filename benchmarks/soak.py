@@ -33,7 +33,7 @@ from benchmarks._report import write_json
 from waveq.cli.app import main as command_line
 from waveq.train.config import TrainConfig, parse_config
 from waveq.train.divergence import StopsWhenDiverged, require_numbers
-from waveq.train.run import make_dataset, make_network
+from waveq.train.materials import make_dataset, make_network
 from waveq.train.run_folder import StageFolder
 from waveq.train.stage import Stage, make_loader
 from waveq.train.stopping import StopRequested

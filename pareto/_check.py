@@ -27,6 +27,7 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Sense = Literal["max", "min"]
 SENSES = ("max", "min")
+_FEW_VALUES = 4096
 EXACT_INTEGER = 2**53  # integers up to here are exact as float64, in which objectives are compared
 
 
@@ -180,9 +181,12 @@ def _real(raw: npt.NDArray[Any]) -> Floats:
 
 def _refuse_nan(array: Floats, names: Sequence[str], argument: str) -> None:
     # A sum is NaN when any term is, and needs no mask of N booleans; infinities of both signs also make
-    # one, so a suspicious sum is looked at again.
-    with np.errstate(invalid="ignore", over="ignore"):
-        suspicious = bool(np.isnan(array.sum()))
+    # one, so a suspicious sum is looked at again. Few values are quicker masked than added up with warnings off.
+    if array.size > _FEW_VALUES:
+        with np.errstate(invalid="ignore", over="ignore"):
+            suspicious = np.isnan(array.sum())
+    else:
+        suspicious = np.isnan(array).any()
     if not suspicious:
         return
     rows, columns = np.nonzero(np.isnan(array))

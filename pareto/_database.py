@@ -29,7 +29,10 @@ def open_to_write(path: Path) -> sqlite3.Connection:
         ValueError: it cannot be opened, or is no database.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    try:
+        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    except sqlite3.OperationalError as error:
+        raise ValueError(f"{path} cannot be opened as a campaign store: {error}") from None
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
         try:

@@ -72,7 +72,7 @@ def _records(points: Floats, signs: Floats, rows: slice | Indices, numbers: Floa
 
 
 def _front_of(records: Floats) -> Floats:
-    records = records[np.lexsort((records[:, 1], records[:, 0]))]
+    records = np.take(records, np.lexsort((records[:, 1], records[:, 0])), axis=0)
     lowest = np.minimum.accumulate(records[:, 1])
     return records[np.concatenate(([True], records[1:, 1] < lowest[:-1]))]
 

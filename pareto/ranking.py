@@ -53,7 +53,7 @@ def rank(points: Any, *, sense: Sequence[str] | Mapping[str, str]) -> Indices:
     if (first[1:] == first[:-1]).any():
         order = np.lexsort(signed.T[::-1])
     kernel = _rank_2d if signed.shape[1] == 2 else _rank_3d
-    ranks[order] = kernel(np.ascontiguousarray(signed[order].T))
+    ranks[order] = kernel(np.ascontiguousarray(np.take(signed, order, axis=0).T))
     return ranks
 
 

@@ -37,8 +37,9 @@ from waveq.cli.frontier import efficient_of
 from waveq.codesign.page import page_data
 from waveq.codesign.pictures import learning_data
 from waveq.codesign.pipeline import codesign
+from waveq.codesign.placement import TABLE
 from waveq.codesign.report import report_text
-from waveq.codesign.space import TABLE, read_table, run_protocol
+from waveq.codesign.space import read_table, run_protocol
 from waveq.exporting.npz import read_npz
 from waveq.policy import Policy
 from waveq.train.checkpoint_files import LOADER_STATE, read_newest

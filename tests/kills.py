@@ -183,7 +183,7 @@ def found_by_search(folder: Path) -> dict[str, str]:
     run = TrainedRun(folder)
     evaluate = evaluation(run, Protocol())
     frame = read_frame(folder / "search.csv")
-    right = evaluate(frame[list(evaluate.names)].to_numpy("uint8"))
+    right = 100.0 * evaluate.correct(frame[list(evaluate.names)].to_numpy("uint8")).mean(axis=1)
     drafts = {path.name: "draft" for path in folder.rglob(".*") if path.name != LOCK_FILE}
     return {"policies": str(len(frame)), "wrong": str(int((frame["accuracy"] != right).sum())), **drafts}
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from waveq._alias import serve_aliases
 from waveq._lazy import lazy_names
 from waveq._moved import serve_moved_modules
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from waveq.evaluate import PolicyEvaluator as PolicyEvaluator
     from waveq.exporting.door import export as export
     from waveq.exporting.integers import integers as integers
-    from waveq.learning_plot import plot_learning as plot_learning
     from waveq.method.attachment import WaveQ as WaveQ
     from waveq.method.attachment import attach as attach
     from waveq.method.batch_norm import reestimate_batch_norm as reestimate_batch_norm
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from waveq.method.folding import fold_batch_norm as fold_batch_norm
     from waveq.method.input_quantizers import restore_inputs as restore_inputs
     from waveq.method.input_ranges import calibrate as calibrate
+    from waveq.method.learning_plot import plot_learning as plot_learning
     from waveq.method.rewinding import rewind as rewind
     from waveq.policy import Policy as Policy
 
@@ -50,7 +49,6 @@ __all__ = [
     "use_backend",
 ]
 
-serve_aliases()
 serve_moved_modules()
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -67,7 +65,7 @@ __getattr__, __dir__ = lazy_names(
         "reestimate_batch_norm": "waveq.method.batch_norm",
         "export": "waveq.exporting.door",
         "integers": "waveq.exporting.integers",
-        "plot_learning": "waveq.learning_plot",
+        "plot_learning": "waveq.method.learning_plot",
         "restore_inputs": "waveq.method.input_quantizers",
         "rewind": "waveq.method.rewinding",
         "pareto": "waveq.pareto",

@@ -37,7 +37,10 @@ def save_archive(path: Path | str, content: Any) -> None:
         OSError: the file cannot be written; see `waveq._files.whole`.
     """
     with whole(path) as draft, draft.open("w+b") as file:  # a path would put its name into the file
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's own of its archive, which hides what writing the file said
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
         file.seek(-2, os.SEEK_END)  # the length of the zip's comment: 0
         file.write(_COMMENT.to_bytes(2, "little"))
         file.write(_MARK + _digest(file, file.tell()))

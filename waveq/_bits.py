@@ -1,4 +1,4 @@
-"""How few and how many bits there are; read without torch, by policies, files and the command line as well."""
+"""How few and how many bits there are, and what has a scale; read without torch, by policies and files as well."""
 
 from __future__ import annotations
 
@@ -24,18 +24,17 @@ Granularity = Literal["layer", "channel"]
 
 def check_total_bits(total_bits: object, *, layer: str | None = None) -> int:
     """The bits as an int, or a ValueError that names the layer and the range."""
-    where = f" of layer {layer!r}" if layer else ""
-    whole = isinstance(total_bits, Integral) and not isinstance(total_bits, bool)  # numpy's integers are welcome
-    if not whole or not 1 <= total_bits <= MAX_TOTAL_BITS:  # type: ignore[operator]
-        raise ValueError(
-            f"the bits{where} must be a whole number from 1 to {MAX_TOTAL_BITS} (sign included), not {total_bits!r}"
-        )
-    return int(total_bits)  # type: ignore[call-overload, no-any-return]
+    return _checked(total_bits, "the bits", layer, f"from 1 to {MAX_TOTAL_BITS} (sign included)", MAX_TOTAL_BITS)
 
 
 def check_activation_bits(bits: object, *, layer: str | None = None) -> int:
     """The bits as an int, or a ValueError that names the layer and the range."""
-    if isinstance(bits, bool) or not isinstance(bits, Integral) or not 1 <= bits <= 8:  # type: ignore[operator]
-        where = f" of layer {layer!r}" if layer else ""
-        raise ValueError(f"activation bits{where} must be a whole number from 1 to 8, not {bits!r}")
-    return int(bits)
+    return _checked(bits, "activation bits", layer, f"from 1 to {MAX_INPUT_BITS}", MAX_INPUT_BITS)
+
+
+def _checked(bits: object, what: str, layer: str | None, allowed: str, most: int) -> int:
+    # numpy's integers are welcome
+    if isinstance(bits, Integral) and not isinstance(bits, bool) and 1 <= int(bits) <= most:
+        return int(bits)
+    where = f" of layer {layer!r}" if layer else ""
+    raise ValueError(f"{what}{where} must be a whole number {allowed}, not {bits!r}")

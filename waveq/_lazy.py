@@ -1,14 +1,34 @@
-"""Names of a package that are loaded on first use, so that ``waveq --help`` does not wait for torch."""
+"""Names of a package that are loaded on first use, so that ``waveq --help`` does not wait for torch.
+
+Where that fails because an extra is not installed, one sentence says which.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
-from waveq._extras import needed_by
+__all__ = ["lazy_names", "missing_sentence", "needed_by", "pip_line"]
 
-__all__ = ["lazy_names"]
+_EXTRAS = {
+    "torch": "train",
+    "lightning": "train",
+    "tensorboard": "train",
+    "scipy": "train",
+    "torchvision": "vision",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
+    "torchao": "export",
+    "transformers": "hf",
+    "accelerate": "hf",
+    "compressed_tensors": "hf",
+    "ray": "ray",
+    "pyarrow": "parquet",
+}
+_ALSO = {"qonnx": "export"}  # in no extra, and of use beside one
 
 
 def lazy_names(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
@@ -39,3 +59,53 @@ def lazy_names(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], o
         return sorted({*vars(sys.modules[package]), *home})
 
     return get, names
+
+
+def pip_line(package: str) -> str | None:
+    """What to call so that a package is there; None for one that no extra brings.
+
+    Example:
+        >>> pip_line("torch"), pip_line("qonnx"), pip_line("antigravity")
+        ("pip install 'waveq[train]'", "pip install 'waveq[export]' qonnx", None)
+    """
+    if package in _ALSO:
+        return f"pip install 'waveq[{_ALSO[package]}]' {package}"
+    return f"pip install 'waveq[{_EXTRAS[package]}]'" if package in _EXTRAS else None
+
+
+def missing_sentence(error: BaseException, what: str = "this") -> str | None:
+    """The sentence for an import that failed because an extra is not installed; None for any other error.
+
+    Args:
+        error: what was raised.
+        what: needs the package.
+
+    Example:
+        >>> missing_sentence(ModuleNotFoundError("No module named 'torch'", name="torch"), "waveq.attach")
+        "waveq.attach needs torch, which is not installed: pip install 'waveq[train]'"
+    """
+    package = error.name if isinstance(error, ModuleNotFoundError) else None
+    line = None if package is None else pip_line(package)
+    return None if package is None or line is None else f"{what} needs {package}, which is not installed: {line}"
+
+
+@contextmanager
+def needed_by(what: str) -> Iterator[None]:
+    """Within, an import that fails because an extra is not installed fails with the sentence.
+
+    Raises:
+        ModuleNotFoundError: with the line for pip; any other error comes through as it is.
+
+    Example:
+        >>> with needed_by("my.module"):
+        ...     raise ModuleNotFoundError("No module named 'torch'", name="torch")
+        Traceback (most recent call last):
+        ModuleNotFoundError: my.module needs torch, which is not installed: pip install 'waveq[train]'
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        sentence = missing_sentence(error, what)
+        if sentence is None:
+            raise
+        raise ModuleNotFoundError(sentence, name=error.name) from None

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from waveq._alias import Same
-
 __all__ = ["MOVED", "serve_moved_modules"]
 
 MOVED = {
@@ -36,6 +34,7 @@ MOVED = {
     "float_road": "method.float_road",
     "handle": "method.handle",
     "inputs": "method.input_quantizers",
+    "learning_plot": "method.learning_plot",
     "losstables": "allocate.losstables",
     "parametrization": "method.parametrization",
     "penalty": "method.penalty",
@@ -77,17 +76,23 @@ class _Several(ModuleType):
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
 
-class _Together(importlib.abc.Loader):
-    """Loads several modules as one."""
+class _Alias(importlib.abc.Loader):
+    """Loads the module at its new path, and leaves it as it is."""
 
     def __init__(self, new: Sequence[str]) -> None:
         self._new = new
+        self._own: importlib.machinery.ModuleSpec | None = None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        return _Several(spec.name, [importlib.import_module(new) for new in self._new])
+        modules = [importlib.import_module(new) for new in self._new]
+        if len(modules) > 1:
+            self._own = spec
+            return _Several(spec.name, modules)
+        self._own = modules[0].__spec__
+        return modules[0]
 
     def exec_module(self, module: ModuleType) -> None:
-        """It is whole already."""
+        module.__spec__ = self._own  # Python has just given it the spec of the old path
 
 
 class _MovedModules(importlib.abc.MetaPathFinder):
@@ -99,8 +104,7 @@ class _MovedModules(importlib.abc.MetaPathFinder):
         package, _, old = fullname.partition(".")
         if package != "waveq" or old not in MOVED:
             return None
-        homes = [f"waveq.{new}" for new in MOVED[old].split()]
-        return importlib.machinery.ModuleSpec(fullname, Same(homes[0]) if len(homes) == 1 else _Together(homes))
+        return importlib.machinery.ModuleSpec(fullname, _Alias([f"waveq.{new}" for new in MOVED[old].split()]))
 
 
 def serve_moved_modules() -> None:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.lab.job import Job, Where
+from benchmarks.lab.options import device, whole
 from benchmarks.lab.search import needs_losses
 from benchmarks.lab.settings import BUDGETS
 from benchmarks.lab.training import float_network, losses_of, run_job
@@ -30,14 +31,14 @@ __all__ = ["add_options", "run_jobs", "run_within", "where_of"]
 
 def add_options(parser: argparse.ArgumentParser, *, seeds: Sequence[int] = (0, 1, 2)) -> None:
     """The options that every experiment has."""
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
+    parser.add_argument("--seeds", type=whole(0), nargs="+", default=list(seeds))
     parser.add_argument("--budget", choices=BUDGETS, default="quick", help="see benchmarks/lab/settings.py")
     parser.add_argument("--dataset", default="fashion-mnist", help="any of `waveq data`")
     parser.add_argument("--data-dir", type=Path, default=None)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bf16", action="store_true", help="train under autocast in bfloat16")
     parser.add_argument(
-        "--processes", type=int, default=os.cpu_count(), help="jobs at a time, one thread each; 0: here"
+        "--processes", type=whole(0), default=os.cpu_count(), help="jobs at a time, one thread each; 0: here"
     )
     parser.add_argument("--folder", type=Path, default=Path("runs/lab"), help="results by job; finished ones are read")
     parser.add_argument("--out", type=Path, default=Path("runs/experiments"), help="tables, pictures, CSV, JSON")

@@ -73,6 +73,10 @@ def search(
     if method not in LEARNING:
         raise ValueError(f"allocation method {method!r} (known: {', '.join((*LOOKING, *LEARNING))})")
     searching = round(wanted["share"] * steps)
+    if not 0 < searching < steps:
+        raise ValueError(
+            f"--share {wanted['share']:g} of {steps} steps: {searching} to search with, {steps - searching} left"
+        )
     generator = torch.Generator().manual_seed(job.seed)
     stream = itertools.islice(endless(train, job.setting.batch, generator, flip=job.setting.flip), searching)
     own = copy.deepcopy(network)

@@ -32,6 +32,7 @@ from benchmarks._names import unknown
 from benchmarks.lab.choices import OBJECTIVES, REFERENCE_BITS
 from benchmarks.lab.equal_cost import above_ladder, collapsed, saved_at_equal_accuracy, spread_and_noise, verdict
 from benchmarks.lab.job import Job
+from benchmarks.lab.options import number, stem, whole
 from benchmarks.lab.pool import add_options, run_within, where_of
 from benchmarks.lab.relaxed import WAYS as RELAXED
 from benchmarks.lab.settings import Setting, setting
@@ -108,8 +109,8 @@ def _nominal(bits: tuple[int, int]) -> float:
     return bits[0] * (bits[1] or REFERENCE_BITS) / REFERENCE_BITS**2
 
 
-def measure(args: argparse.Namespace) -> pd.DataFrame:
-    """One row a training that is done."""
+def planned(args: argparse.Namespace) -> list[tuple[dict[str, Any], Job]]:
+    """Every training that is asked for with what names it, the urgent ones first."""
     listed = [
         each
         for objective in args.objectives
@@ -117,7 +118,11 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
         for network in args.networks
         for each in jobs_of(setting_of(network, args.budget, dataset, args.scale_rate), objective, args)
     ]
-    listed.sort(key=lambda each: not each[0].pop("urgent"))
+    return sorted(listed, key=lambda each: not each[0].pop("urgent"))
+
+
+def measure(listed: list[tuple[dict[str, Any], Job]], args: argparse.Namespace) -> pd.DataFrame:
+    """One row a training that is done."""
     results = run_within([job for _, job in listed], where_of(args), processes=args.processes, minutes=args.minutes)
     return pd.DataFrame([_row(label, results[job.key()]) for label, job in listed if job.key() in results])
 
@@ -218,17 +223,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=["macs"])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--limits", type=float, nargs="+", default=None, help="shares of the cost of 3 bits everywhere")
-    parser.add_argument("--draws", type=int, default=_DRAWS, help="random policies of each budget")
-    parser.add_argument("--share", type=float, default=0.1, help="of the steps, for those that search by training")
-    parser.add_argument("--scale-rate", type=float, default=0.1, help="rate of LSQ's steps, as a share of the weights'")
-    parser.add_argument("--minutes", type=float, default=None, help="begin no further training after so many")
-    parser.add_argument("--name", default="claim", help="of the files that are written")
+    parser.add_argument("--draws", type=whole(1), default=_DRAWS, help="random policies of each budget")
+    parser.add_argument("--share", type=number(0, 1), default=0.1, help="of the steps, for searches by training")
+    parser.add_argument("--scale-rate", type=number(), default=0.1, help="of LSQ's steps, as a share of the weights'")
+    parser.add_argument("--minutes", type=number(), default=None, help="begin no further training after so many")
+    parser.add_argument("--name", type=stem, default="claim", help="of the files that are written")
     add_options(parser)
     parser.set_defaults(dataset=None)
     parser.add_argument("--datasets", nargs="+", default=["cifar10", "fashion-mnist"], help="any of `waveq data`")
     args = parser.parse_args(argv)
     args.datasets = [args.dataset] if args.dataset else args.datasets
-    rows = measure(args)
+    listed = planned(args)
+    rows = measure(listed, args)
     if rows.empty:
         raise ValueError("--minutes: no training was finished in time")
     table, verdicts = summary(rows)
@@ -236,5 +242,5 @@ def main(argv: list[str]) -> int:
         print(f"{where}: {says}")
     args.dataset = " and ".join(args.datasets)
     index = ["dataset", "network", "objective", "budget", "method"]
-    save_table(args.name, table.set_index(index), rows, args, verdicts=verdicts)
+    save_table(args.name, table.set_index(index), rows, args, verdicts=verdicts, planned=len(listed))
     return 0

@@ -24,6 +24,7 @@ import pandas as pd
 
 from benchmarks._names import unknown
 from benchmarks.lab.job import Job
+from benchmarks.lab.options import number, stem
 from benchmarks.lab.pool import add_options, run_within, where_of
 from benchmarks.lab.settings import Setting, setting
 from benchmarks.lab.tables import save_table, with_error
@@ -116,8 +117,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--bits", type=int, nargs="+", default=[2, 3, 4], help="preset ones, beside learned bits")
     parser.add_argument("--epochs", type=int, default=None, help="after the float network's, instead of the setting's")
     parser.add_argument("--init", type=Path, default=None, help="float weights of SimpleNet-5 for CIFAR10")
-    parser.add_argument("--minutes", type=float, default=None, help="begin no further training after so many")
-    parser.add_argument("--name", default="default_grid", help="of the files that are written")
+    parser.add_argument("--minutes", type=number(), default=None, help="begin no further training after so many")
+    parser.add_argument("--name", type=stem, default="default_grid", help="of the files that are written")
     add_options(parser)
     args = parser.parse_args(argv)
     rows_of = [setting_for(network, args) for network in args.networks]
@@ -134,5 +135,5 @@ def main(argv: list[str]) -> int:
     rows = pd.DataFrame(done)
     args.init = args.init and args.init.name
     args.dataset = " and ".join(dict.fromkeys(rows.dataset))
-    save_table(args.name, summary(rows).set_index(["network", "grid"]), rows, args)
+    save_table(args.name, summary(rows).set_index(["network", "grid"]), rows, args, planned=len(listed))
     return 0

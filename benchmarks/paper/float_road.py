@@ -24,6 +24,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.lab.job import Job
+from benchmarks.lab.options import number
 from benchmarks.lab.pool import add_options, run_within, where_of
 from benchmarks.lab.settings import Budget, Setting, setting
 from benchmarks.lab.tables import save_table, with_error
@@ -99,7 +100,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--quantizer", choices=("midrise", "wrpn"), default="midrise", help="of all rows but lsq")
     parser.add_argument("--freezing", type=float, default=None, help="exponent of the course, instead of the default")
-    parser.add_argument("--minutes", type=float, default=None, help="begin no further training after so many")
+    parser.add_argument("--minutes", type=number(), default=None, help="begin no further training after so many")
     add_options(parser)
     args = parser.parse_args(argv)
     rows = measure(args)

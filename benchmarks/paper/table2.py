@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.lab.job import Job
+from benchmarks.lab.options import stem
 from benchmarks.lab.pool import add_options, run_jobs, where_of
 from benchmarks.lab.settings import setting
 from benchmarks.lab.tables import as_rows, pivot, save_table, with_error
@@ -107,7 +108,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--bits", type=int, nargs="+", default=None, help="default: 2 3 (quick), 2 3 4 5 (full)")
     parser.add_argument("--bases", nargs="+", choices=list(BASES), default=list(BASES))
-    parser.add_argument("--name", default="table2", help="of the files that are written")
+    parser.add_argument("--name", type=stem, default="table2", help="of the files that are written")
     add_options(parser)
     args = parser.parse_args(argv)
     args.bits = args.bits or ([2, 3] if args.budget == "quick" else [2, 3, 4, 5])

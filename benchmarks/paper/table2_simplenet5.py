@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.lab.job import Job
+from benchmarks.lab.options import number
 from benchmarks.lab.pool import add_options, run_within, where_of
 from benchmarks.lab.settings import Setting
 from benchmarks.lab.tables import save_table, with_error
@@ -89,7 +90,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--bases", nargs="+", choices=list(BASES), default=list(BASES), metavar="BASE")
     parser.add_argument("--epochs", type=int, nargs="+", default=None, help="of DoReFa; default 1 2 (quick), 1 3 8 20")
     parser.add_argument("--epochs-others", type=int, default=None, help="of the other bases; default 2 (quick), 8")
-    parser.add_argument("--minutes", type=float, default=None, help="begin no further training after so many")
+    parser.add_argument("--minutes", type=number(), default=None, help="begin no further training after so many")
     add_options(parser)
     parser.set_defaults(dataset="cifar10")
     args = parser.parse_args(argv)
@@ -118,7 +119,9 @@ def main(argv: list[str]) -> int:
     if rows.empty:
         raise ValueError("--minutes: no training was finished in time")
     args.init = args.init.name
-    save_table("table2_simplenet5", summary(rows).set_index(["base", "epochs", "rate"]), rows, args)
+    save_table(
+        "table2_simplenet5", summary(rows).set_index(["base", "epochs", "rate"]), rows, args, planned=len(listed)
+    )
     return 0
 
 

@@ -112,12 +112,14 @@ def main(argv: list[str]) -> int:
     """Compare; 1 where a form parts further than twenty times the control and a hundredth."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks alike", description=__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    names = sorted({method for method, _ in METHODS})
+    parser.add_argument("--methods", nargs="+", choices=names, default=names, help="these alone", metavar="METHOD")
     parser.add_argument("--json", metavar="OUT")
     options = parser.parse_args(argv)
     print(backend())
     rows, bad = [], 0
     print(f"{'method':<16} {'case':<26} {'loss':>9} {'control':>9} {'beta':>9} {'control':>9}")
-    for method, scale in METHODS:
+    for method, scale in [each for each in METHODS if each[0] in options.methods]:
         for name, arguments, bf16, channels_last in cases(method, scale):
             torch.manual_seed(0)
             start = network(channels_last, options.device, transposed=name.startswith("channel"))

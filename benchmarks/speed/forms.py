@@ -33,7 +33,7 @@ from waveq import use_backend
 from waveq.method.parametrization import parametrization_of
 from waveq.train.classifier import measure
 from waveq.train.config import TrainConfig, load_recipe
-from waveq.train.run import make_dataset, make_network
+from waveq.train.materials import make_dataset, make_network
 from waveq.train.stage import make_loader
 from waveq.zoo import Dataset
 

@@ -2,7 +2,8 @@
 
 Layers of at most 2^20 weights, DoReFa's tanh over its maximum, 4 bits. What must move is one read of the weights and
 one write of the gradient; a copy of the weights moves as much, so that its time is the limit. The plain form is eager
-torch with autograd. Forms take turns; the table shows medians. 10^8 weights need 4 GB.
+torch with autograd, "compiled" the same formulas of all layers as one graph of ``torch.compile``. Forms take turns; the
+table shows medians. 10^8 weights need 4 GB, and their graph of 96 layers a minute or two to be compiled.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import argparse
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,10 +21,13 @@ from torch import nn
 
 import waveq
 from benchmarks._report import write_json
+from benchmarks.speed._compiled import compiled_penalty
+from benchmarks.speed.step import told
 
 SEED = 0
 BITS = 4
 LAYER = 2**20
+FORMS = ("plain", "fused", "compiled")
 
 
 def attached(start: torch.Tensor) -> tuple[waveq.WaveQ, list[torch.Tensor]]:
@@ -45,26 +50,52 @@ def attached(start: torch.Tensor) -> tuple[waveq.WaveQ, list[torch.Tensor]]:
     return handle, list(layers.parameters())
 
 
-def forms(size: int, device: str, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
-    """The same value and gradient in both forms, checked against each other, and a copy."""
+@dataclass(frozen=True)
+class Forms:
+    """What can be timed at one size, and of what cannot, why.
+
+    Attributes:
+        work: by form; "copy" copies the weights.
+        why: by form.
+        ready_s: what a form's first call took, in which it is compiled.
+    """
+
+    work: dict[str, Callable[[], object]]
+    why: dict[str, str]
+    ready_s: dict[str, float]
+
+
+def forms(size: int, names: Sequence[str], device: str, dtype: torch.dtype) -> Forms:
+    """The same value and gradient in several forms, checked against the plain one, and a copy."""
     start = (torch.randn(size, generator=torch.Generator().manual_seed(SEED)) * 0.05).to(device, dtype)
     handle, weights = attached(start)
     target = torch.empty_like(start)
 
-    def work(form: str) -> tuple[torch.Tensor, ...]:
-        with waveq.use_backend(form):
-            return torch.autograd.grad(handle.penalty(), weights)
+    def work(backend: str, penalty: Callable[[], torch.Tensor] = handle.penalty) -> tuple[torch.Tensor, ...]:
+        with waveq.use_backend(backend):
+            return torch.autograd.grad(penalty(), weights)
 
-    def copied() -> object:
-        return target.copy_(start)
-
-    found: dict[str, Callable[[], object]] = {"copy": copied, "plain": lambda: work("plain")}
+    found = Forms({"copy": lambda: target.copy_(start), "plain": lambda: work("plain")}, {}, {})
     here = waveq.backend().cuda if device == "cuda" else waveq.backend().cpu
-    if here.name != "plain":
-        found["fused"] = lambda: work("auto")
-        ours, theirs = work("auto")[0].float(), work("plain")[0].float()
+    graph = compiled_penalty(handle)
+    made = {"fused": lambda: work("auto"), "compiled": lambda: work("plain", graph)}
+    for name in (name for name in names if name in made):
+        if name == "fused" and here.name == "plain":
+            found.why[name] = here.reason
+            continue
+        began = time.perf_counter()
+        try:
+            ours = made[name]()[0].float()
+        except Exception as error:
+            if name != "compiled":
+                raise
+            found.why[name] = told(error)  # the compiler's, or that there is none
+            continue
+        theirs = work("plain")[0].float()
         apart = float((ours - theirs).abs().max() / theirs.abs().max())
-        assert apart < 1e-2, f"the two forms differ by {apart:g} of the largest gradient"
+        assert apart < 1e-2, f"{name} and plain differ by {apart:g} of the largest gradient"
+        found.ready_s[name] = time.perf_counter() - began
+        found.work[name] = made[name]
     return found
 
 
@@ -80,9 +111,10 @@ def seconds(work: Callable[[], object], repeats: int, device: str) -> tuple[floa
     return (time.perf_counter() - wall) / repeats, (time.process_time() - cpu) / repeats
 
 
-def measure(size: int, *, rounds: int, device: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Medians for one size."""
-    candidates = forms(size, device, dtype)
+def measure(size: int, *, names: Sequence[str], rounds: int, device: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Medians for one size; of a form that does not run, why."""
+    found = forms(size, names, device, dtype)
+    candidates = found.work
     repeats = max(1, min(200, 2_000_000 // size))
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
     for _ in range(rounds):
@@ -93,17 +125,32 @@ def measure(size: int, *, rounds: int, device: str, dtype: torch.dtype) -> dict[
     for name, pairs in times.items():
         wall, cpu = (statistics.median(column) for column in zip(*pairs, strict=True))
         row[name] = {"wall_s": wall, "cpu_s": cpu, "gb_per_s": moved / wall / 1e9, "best_wall_s": min(pairs)[0]}
-    if "fused" in row:
+        row[name] |= {"ready_s": found.ready_s[name]} if name in found.ready_s else {}
+    row |= {name: {"why": why} for name, why in found.why.items()}
+    if "fused" in candidates:
         row["share_of_copy"] = row["copy"]["wall_s"] / row["fused"]["wall_s"]
         row["faster_than_plain"] = row["plain"]["wall_s"] / row["fused"]["wall_s"]
         row["less_cpu_than_plain"] = row["plain"]["cpu_s"] / row["fused"]["cpu_s"]
     return row
 
 
+def line(row: dict[str, Any]) -> str:
+    """One size: GB/s of each form, and how much faster than plain, in wall and processor time."""
+    rates = [row.get(name, {}).get("gb_per_s") for name in ("copy", *FORMS)]
+    compiled = row["compiled"].get("wall_s") if "compiled" in row else None
+    ratios = [row.get("faster_than_plain"), row.get("less_cpu_than_plain")]
+    ratios.append(None if compiled is None else row["plain"]["wall_s"] / compiled)
+    cells = [f"{'-':>9}" if rate is None else f"{rate:9.3f}" for rate in rates]
+    widths = (len("plain/fused"), 9, len("plain/compiled"))
+    cells += [f"{'-':>{w}}" if ratio is None else f"{ratio:{w}.2f}" for ratio, w in zip(ratios, widths, strict=True)]
+    return " ".join([f"{row['weights']:>10}", *cells])
+
+
 def main(argv: list[str]) -> int:
     """Run it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks penalty", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10**4, 10**5, 10**6, 11 * 10**6, 10**8])
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), help="beside the copy and plain")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
@@ -113,17 +160,17 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore", message=".*without step")
     print(f"{waveq.backend()}\n")
-    heads = (("weights", 10), ("copy GB/s", 10), ("fused GB/s", 11), ("of copy", 8), ("plain GB/s", 11))
-    print(" ".join(f"{head:>{width}}" for head, width in (*heads, ("faster", 7), ("by cpu", 7))))
+    heads = ("copy GB/s", "plain", "fused", "compiled", "plain/fused", "by cpu", "plain/compiled")
+    print(" ".join([f"{'weights':>10}", *(f"{head:>{max(len(head), 9)}}" for head in heads)]))
     rows = []
     for size in options.sizes:
-        row = measure(size, rounds=options.rounds, device=options.device, dtype=getattr(torch, options.dtype))
+        asked = {"names": options.forms, "rounds": options.rounds, "device": options.device}
+        row = measure(size, **asked, dtype=getattr(torch, options.dtype))
         rows.append(row)
-        line = f"{size:>10} {row['copy']['gb_per_s']:10.2f} "
-        if "fused" in row:
-            line += f"{row['fused']['gb_per_s']:11.2f} {row['share_of_copy']:8.2f} {row['plain']['gb_per_s']:11.3f} "
-            line += f"{row['faster_than_plain']:7.1f} {row['less_cpu_than_plain']:7.1f}"
-        print(line)
+        print(line(row))
+        for name in FORMS:
+            if "why" in row.get(name, {}):
+                print(f"{'':>10} {name}: {row[name]['why']}")
     if options.json:
         settings = {"seed": SEED, "bits": BITS, "rounds": options.rounds, "threads": options.threads}
         settings |= {"device": options.device, "dtype": options.dtype, "backend": str(waveq.backend()).splitlines()}

@@ -3,7 +3,9 @@
 All methods take turns within every round, and each round's times are divided by the plain step's of the same round;
 the table shows medians and quartiles. On a busy machine read the processor-time column: other people's work stretches
 the wall clock, not it. Brevitas and torchao take part where they are installed (``pip install brevitas torchao``).
-Defaults take about ten minutes on two cores; ``--networks simplenet5 --rounds 5`` takes one.
+"naive wave" is "dorefa+wave" by the plain formulas, "compiled wave" the same through ``torch.compile`` (all layers'
+formulas as one graph, the layers themselves as ever), on a GPU also with CUDA graphs. What does not run has a row that
+says why. Defaults take about twelve minutes on two cores; ``--networks simplenet5 --rounds 5`` takes one or two.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import copy
 import importlib.util
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +26,7 @@ from torch.nn.utils import parametrize
 
 import waveq
 from benchmarks._report import write_json
+from benchmarks.speed._compiled import CompiledForm
 from waveq import backend, use_backend
 from waveq.layers import quantizable
 from waveq.zoo import build
@@ -31,6 +34,10 @@ from waveq.zoo import build
 SEED = 0
 BITS = 4
 SIZES = {"simplenet5": 32, "resnet20": 32, "resnet18": 224, "mobilenet_v2": 224}
+PLAIN, FUSED, NAIVE = "plain", "dorefa+wave", "naive wave"
+COMPILED = {"compiled wave": None, "compiled wave, CUDA graph": "reduce-overhead"}  # with the mode of torch.compile
+PEERS = ("brevitas", "torchao")
+METHODS = (PLAIN, "dorefa", FUSED, "dorefa+wave by channel", "lsq", "lsq+wave", NAIVE, *COMPILED, *PEERS)
 Step = Callable[[Tensor, Tensor], None]
 
 
@@ -44,6 +51,7 @@ class Method:
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     peak_bytes: int = 0
+    ready_s: float = 0.0  # what the first steps took, in which things are compiled
 
 
 # ---------------------------------------------------------------------- methods
@@ -108,22 +116,27 @@ def torchao(model: nn.Module) -> None:
 def method(name: str, network: nn.Module, bf16: bool) -> Method:
     """A copy of the network made ready for one method, with its own optimizer."""
     model = copy.deepcopy(network).train()
-    handle, form = None, "auto"
+    handle, compiled, form = None, None, "auto"
     if name.startswith(("dorefa", "lsq")):
         handle = ours(model, name)
-    elif name == "naive wave":
-        handle, form = ours(model, "dorefa+wave"), "plain"
-    elif name != "plain":
+    elif name == NAIVE:
+        handle, form = ours(model, FUSED), "plain"
+    elif name in COMPILED:
+        handle = ours(model, FUSED)
+        compiled = CompiledForm(handle, COMPILED[name])
+    elif name != PLAIN:
         {"brevitas": brevitas, "torchao": torchao}[name](model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     device = next(model.parameters()).device.type
 
     def step(x: Tensor, y: Tensor) -> None:
         with use_backend(form):
+            if compiled is not None:
+                compiled.round()
             with torch.autocast(device, torch.bfloat16, enabled=bf16):
                 loss = F.cross_entropy(model(x), y)
             if handle is not None:
-                loss = loss + handle.penalty()
+                loss = loss + (handle if compiled is None else compiled).penalty()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -133,10 +146,11 @@ def method(name: str, network: nn.Module, bf16: bool) -> Method:
     return Method(name, step, model)
 
 
-def available() -> list[str]:
-    """Ours, and the peers that are installed."""
-    names = ["plain", "dorefa", "dorefa+wave", "dorefa+wave by channel", "lsq", "lsq+wave", "naive wave"]
-    return names + [peer for peer in ("brevitas", "torchao") if importlib.util.find_spec(peer)]
+def obstacle(name: str, device: str) -> str:
+    """Why a method cannot run here; empty where it can."""
+    if name in PEERS and not importlib.util.find_spec(name):
+        return "not installed"
+    return "CUDA graphs need a GPU" if COMPILED.get(name) and device != "cuda" else ""
 
 
 # ---------------------------------------------------------------------- measuring
@@ -166,8 +180,8 @@ def resident(model: nn.Module) -> int:
     return 2 * own + sum(b.numel() * b.element_size() for b in model.buffers())
 
 
-def measure(network: str, *, rounds: int, batch: int, device: str, bf16: bool) -> dict[str, Any]:
-    """All methods on one network."""
+def measure(network: str, *, names: Sequence[str], rounds: int, batch: int, device: str, bf16: bool) -> dict[str, Any]:
+    """Methods on one network, the plain step first; of a method that does not run, why."""
     torch.manual_seed(SEED)
     size = SIZES[network]
     model = build(network).to(device)
@@ -175,11 +189,18 @@ def measure(network: str, *, rounds: int, batch: int, device: str, bf16: bool) -
     with torch.no_grad():
         classes = copy.deepcopy(model).eval()(x[:1]).shape[1]
     y = torch.randint(0, classes, (batch,), device=device)
-    methods = [method(name, model, bf16) for name in available()]
-    for each in methods:
-        each.step(x, y)  # compiles
-        each.step(x, y)
-        each.peak_bytes = resident(each.model) + peak_of(lambda each=each: each.step(x, y), device)  # type: ignore[misc]
+    methods: list[Method] = []
+    refused: dict[str, str] = {}
+    for name in (PLAIN, *(name for name in names if name != PLAIN)):
+        if why := obstacle(name, device):
+            refused[name] = why
+            continue
+        try:
+            methods.append(prepared(name, model, x, y, bf16))
+        except Exception as error:
+            if name not in (*COMPILED, *PEERS):
+                raise
+            refused[name] = told(error)  # others' programs: what they cannot do must not cost the other rows
     for turn in range(rounds):
         order = methods[turn % len(methods) :] + methods[: turn % len(methods)]  # nobody always follows the same one
         for each in order:
@@ -191,8 +212,26 @@ def measure(network: str, *, rounds: int, batch: int, device: str, bf16: bool) -
                 torch.cuda.synchronize()
             each.wall.append(time.perf_counter() - wall)
             each.cpu.append(time.process_time() - cpu)
-    plain = methods[0]
-    return {each.name: summary(each, plain) for each in methods}
+    return {each.name: summary(each, methods[0]) for each in methods} | {
+        name: {"why": why} for name, why in refused.items()
+    }
+
+
+def prepared(name: str, network: nn.Module, x: Tensor, y: Tensor, bf16: bool) -> Method:
+    """A method after its first steps, in which things are compiled, with its peak."""
+    began = time.perf_counter()
+    each = method(name, network, bf16)
+    each.step(x, y)
+    each.step(x, y)
+    each.ready_s = time.perf_counter() - began
+    each.peak_bytes = resident(each.model) + peak_of(lambda: each.step(x, y), x.device.type)
+    return each
+
+
+def told(error: Exception) -> str:
+    """The kind of an error and its first line."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def summary(each: Method, plain: Method) -> dict[str, Any]:
@@ -205,7 +244,8 @@ def summary(each: Method, plain: Method) -> dict[str, Any]:
         ratios = [a / b for a, b in zip(getattr(each, clock), getattr(plain, clock), strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
         result[f"{clock}_ratio"], result[f"{clock}_ratio_quartiles"] = middle, [low, high]
-    return {**result, "peak_bytes": each.peak_bytes, "peak_ratio": each.peak_bytes / plain.peak_bytes}
+    result |= {"peak_bytes": each.peak_bytes, "peak_ratio": each.peak_bytes / plain.peak_bytes}
+    return {**result, "ready_s": each.ready_s}
 
 
 def show(network: str, batch: int, table: dict[str, Any]) -> None:
@@ -220,11 +260,14 @@ def show(network: str, batch: int, table: dict[str, Any]) -> None:
         ("quartiles", 13),
         ("peak", 6),
     )
-    print(" ".join([f"{'method':<12}", *(f"{head:>{width}}" for head, width in heads)]))
+    print(" ".join([f"{'method':<25}", *(f"{head:>{width}}" for head, width in heads)]))
     for name, row in table.items():
+        if "why" in row:
+            print(f"{name:<25} {row['why']}")
+            continue
         spread = {clock: "{:.3f}-{:.3f}".format(*row[f"{clock}_ratio_quartiles"]) for clock in ("wall", "cpu")}
         print(
-            f"{name:<12} {row['wall_ms']:9.1f} {row['wall_ratio']:7.3f} {spread['wall']:>13} "
+            f"{name:<25} {row['wall_ms']:9.1f} {row['wall_ratio']:7.3f} {spread['wall']:>13} "
             f"{row['cpu_ms']:9.1f} {row['cpu_ratio']:7.3f} {spread['cpu']:>13} {row['peak_ratio']:6.3f}"
         )
 
@@ -233,6 +276,7 @@ def main(argv: list[str]) -> int:
     """Run it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks step", description=__doc__)
     parser.add_argument("--networks", nargs="+", choices=list(SIZES), default=list(SIZES))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, help="default: 128 at 32 pixels, 8 at 224 (256 on a GPU)")
     parser.add_argument("--threads", type=int, default=2)
@@ -245,7 +289,8 @@ def main(argv: list[str]) -> int:
     results = {}
     for network in options.networks:
         batch = options.batch or (256 if bf16 else 128 if SIZES[network] == 32 else 8)
-        table = measure(network, rounds=options.rounds, batch=batch, device=options.device, bf16=bf16)
+        asked = {"names": options.methods, "rounds": options.rounds, "batch": batch, "device": options.device}
+        table = measure(network, **asked, bf16=bf16)
         results[network] = {"batch": batch, "methods": table}
         show(network, batch, table)
     if options.json:

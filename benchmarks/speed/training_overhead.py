@@ -20,7 +20,7 @@ import waveq
 from benchmarks._report import write_json
 from benchmarks.speed._loop import steps_of
 from waveq.train.config import TrainConfig, load_recipe
-from waveq.train.run import make_dataset, make_network
+from waveq.train.materials import make_dataset, make_network
 from waveq.train.run_folder import StageFolder
 from waveq.train.stage import Stage, make_loader
 from waveq.zoo.datasets.data import Dataset

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import signal
+import subprocess
+import sys
+import time
 from argparse import Namespace
 
 import pandas as pd
@@ -109,7 +113,56 @@ def test_every_method_from_end_to_end(options, tmp_path):
 
 def test_no_time_is_told(options):
     with pytest.raises(ValueError, match="--minutes: no training was finished in time"):
-        main([*options, "--networks", "digitsnet", "--datasets", "digits", "--minutes", "-1", "--seeds", "5"])
+        main([*options, "--networks", "digitsnet", "--datasets", "digits", "--minutes", "0", "--seeds", "5"])
+
+
+WORDS = ["--networks", "digitsnet", "--datasets", "digits", "--seeds", "0"]
+WORDS += ["--methods", "hawq", "random", "--limits", "0.9"]
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_has_finished_is_read_by_the_next_one(tmp_path):
+    folder = tmp_path / "lab"
+    words = ["--budget", "tiny", "--processes", "0", "--folder", str(folder), "--out", str(tmp_path), *WORDS]
+    killed = subprocess.Popen([sys.executable, "-m", "benchmarks", "claim", *words], stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if len(finished := list(folder.glob("cpu/*[0-9a-f].json"))) >= 3 or killed.poll() is not None:
+            break
+        time.sleep(0.1)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL  # it was still at it
+    made = {path: path.stat().st_mtime_ns for path in finished}
+    assert main(words) == 0
+    assert all(path.stat().st_mtime_ns == when for path, when in made.items())
+    assert len(pd.read_csv(tmp_path / "claim.csv")) == 4 + 1 + 5  # ladder, hawq, draws
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--draws", "0"], "argument --draws: a whole number of at least 1 is expected, not '0'"),
+        (["--share", "1"], "argument --share: a number from 0 on and below 1 is expected, not '1'"),
+        (["--scale-rate", "-1"], "argument --scale-rate: a number from 0 on is expected, not '-1'"),
+        (["--minutes", "nan"], "argument --minutes: a number from 0 on is expected, not 'nan'"),
+        (["--processes", "-3"], "argument --processes: a whole number of at least 0 is expected, not '-3'"),
+        (["--device", "gpu"], "argument --device: 'gpu' is no device of torch's"),
+        (["--name", "a/b"], "argument --name: a file's name without folders is expected, not 'a/b'"),
+        (["--methods", "rewoud"], "argument --methods: invalid choice: 'rewoud'"),
+    ],
+)
+def test_options_that_are_none_are_named_before_anything_is_done(words, why, options, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*options, *WORDS, *words])
+    assert stop.value.code == 2
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_budgets_and_shares_that_no_training_can_keep(options):
+    with pytest.raises(ValueError, match=r"budget 0\.1 cannot be met: the fewest bits in every layer cost"):
+        main([*options, *WORDS, "--methods", "random", "--limits", "0.1"])
+    with pytest.raises(ValueError, match=r"--share 0 of 32 steps: 0 to search with, 32 left"):
+        main([*options, *WORDS, "--methods", "steps", "--share", "0"])
 
 
 def test_table_2_gives_the_wave_beside_each_base_seed_by_seed():

@@ -202,18 +202,88 @@ def test_table2_no_training_stands_for_two_columns():
 
 
 @pytest.mark.slow
-def test_experiments_runs_what_is_asked_for_with_its_options(folder, tmp_path, capsys):
+def test_experiments_runs_what_is_asked_for_with_its_options_and_goes_on(folder, tmp_path, capsys):
     run(experiments, folder, tmp_path, "--prices", "0.5", "--only", "hardware")
     assert len(read(tmp_path, "hardware")) == 2 * 2
     assert not (tmp_path / "defaults.json").exists()
-    assert list(json.loads((tmp_path / "minutes.json").read_text())) == ["hardware"]
-    assert "minutes: hardware" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "minutes.json").read_text())
+    assert list(kept) == [
+        f"hardware --budget tiny --dataset digits --networks digitsnet --prices 0.5 --seeds {seeds}"
+        for seeds in ("0", "0 1")
+    ]
+    assert "2 pieces, 0 done, 2 left: minutes not known" in capsys.readouterr().out
+    (tmp_path / "hardware.json").unlink()
+    run(experiments, folder, tmp_path, "--prices", "0.5", "--only", "hardware")
+    assert "2 of 2 pieces are done" in capsys.readouterr().out
+    assert not (tmp_path / "hardware.json").exists()  # nothing was left to do
+    run(experiments, folder, tmp_path, "--prices", "0.5", "--only", "hardware", "--again")
+    assert len(read(tmp_path, "hardware")) == 2 * 2
+
+
+class Clock:
+    """Stands for ``experiments.time``; each experiment that is run turns it on."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """Experiments that take 1.5 times the minutes they are expected to take; what each was told."""
+    clock, told = Clock(), []
+
+    def of(path):
+        module = path.rpartition(".")[2]
+
+        def main(argv):
+            seeds = argv[argv.index("--seeds") + 1 : argv.index("--device")]
+            told.append((module, seeds))
+            name = argv[argv.index("--name") + 1] if "--name" in argv else module
+            clock.seconds += 60 * 1.5 * experiments.EXPERIMENTS[name].core_minutes / 2
+            return 0
+
+        return argparse.Namespace(main=main)
+
+    monkeypatch.setattr(experiments, "time", clock)
+    monkeypatch.setattr(experiments, "importlib", argparse.Namespace(import_module=of))
+    return told
+
+
+def test_quick_experiments_fit_two_hours_of_two_cores_in_pieces_of_twenty_minutes():
+    minutes = [each.core_minutes / 2 for each in experiments.EXPERIMENTS.values()]
+    assert max(minutes) < 20
+    assert 3 * sum(minutes) < 120
+
+
+def test_experiments_stop_in_time_and_go_on(pretended, tmp_path, capsys):
+    words = ["--processes", "2", "--out", str(tmp_path), "--folder", str(tmp_path)]
+    assert experiments.main([*words, "--plan"]) == 0
+    assert pretended == []
+    count = 3 * len(experiments.EXPERIMENTS)
+    assert f"{count} pieces, 0 done, {count} left" in capsys.readouterr().out
+    assert experiments.main([*words, "--minutes", "30"]) == 0
+    # 3 x 6.75, then 5.6 more fit and the piece after them does not, at the pace of those before
+    assert pretended == [("claim", ["0"]), ("claim", ["0", "1"]), ("claim", ["0", "1", "2"]), ("claim", ["0"])]
+    said = capsys.readouterr().out
+    assert "4 of 42 pieces are done, 25.9 minutes were spent" in said
+    assert "--minutes 30 is over before claim_quick_bitops; the same command goes on" in said
+    assert experiments.main([*words, "--minutes", "9"]) == 0
+    assert "done in 6.8" in capsys.readouterr().out
+    assert pretended[4:] == [("claim", ["0", "1"])]
+    while (done := len(pretended)) < count:
+        assert experiments.main(words) == 0
+        assert len(pretended) > done
+    assert experiments.main(words) == 0
+    assert len(pretended) == count
 
 
 def test_experiments_knows_every_experiment():
     here = Path(experiments.__file__).parent
     users = {path.stem for path in here.glob("[!_]*.py") if "add_options(parser" in path.read_text()}
-    known = {module for module, _ in experiments.EXPERIMENTS.values()} | set(experiments.BY_THEMSELVES)
+    known = {each.module for each in experiments.EXPERIMENTS.values()} | set(experiments.BY_THEMSELVES)
     assert users - {"experiments"} == known
 
 

@@ -38,11 +38,15 @@ def test_a_staircase_has_a_closed_form(objectives):
     assert volume == pytest.approx(above)
 
 
-@pytest.mark.parametrize(("objectives", "rows"), [(2, 3000), (3, 2000), (4, 150), (5, 60), (6, 20)])
-def test_equal_to_moocore(objectives, rows):
+@pytest.mark.parametrize(("objectives", "rows"), [(2, 3000), (3, 2000), (4, 1500), (5, 200), (6, 60), (7, 30)])
+@pytest.mark.parametrize("kind", ["all efficient", "few efficient", "ties"])
+def test_equal_to_moocore(objectives, rows, kind):
     moocore = pytest.importorskip("moocore", reason="moocore is not installed")
     points = np.abs(np.random.default_rng(objectives).standard_normal((rows, objectives)))
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    if kind == "all efficient":
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+    if kind == "ties":  # some with an edge of no length
+        points = np.floor(2 * points)
     ours = hypervolume(points, reference=[0.0] * objectives, sense=["max"] * objectives)
     theirs = moocore.hypervolume(points, ref=[0.0] * objectives, maximise=True)
     assert ours == pytest.approx(theirs, rel=1e-10)

@@ -6,6 +6,8 @@ import io
 import os
 import random
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,17 @@ def test_the_digest_is_that_of_all_bytes_before_the_comment(tmp_path: Path) -> N
     whole = path.read_bytes()
     told = subprocess.run(["sha256sum"], input=whole[:-71], capture_output=True, check=True).stdout.split()[0]
     assert whole.endswith(b"sha256:" + told)
+
+
+def test_a_disk_that_is_full_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+
+    @contextmanager
+    def drafted(_path: object) -> Iterator[Path]:
+        yield full
+
+    monkeypatch.setattr("waveq._archive.whole", drafted)
+    with pytest.raises(OSError, match="No space left on device"):
+        save_archive(tmp_path / "a.pt", {"a": torch.zeros(10_000)})

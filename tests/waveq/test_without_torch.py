@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from waveq._extras import _ALSO, _EXTRAS
+from waveq._lazy import _ALSO, _EXTRAS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,7 +48,7 @@ assert "tokens per second" in call("score", "4", "--llm", "llama-7b", "--hardwar
 assert "efficient" in call("explore", "bits.json", "--workload", "net.csv", "--grid", "tiles=1,2")[0]
 Path("table.csv").write_text("conv,fc,accuracy,energy_pj\\n2,2,80,1\\n4,2,90,2\\n8,8,85,3\\n")
 assert "2 of 3 policies" in call("frontier", "table.csv", "--policy", "bits.json", "--html")[0]
-assert waveq.sim is stripes_sim and waveq.pareto is pareto
+assert waveq.sim.Stripes is stripes_sim.Stripes and waveq.pareto.search is pareto.search
 
 space = pareto.DesignSpace({"conv": (2, 4, 8), "fc": (2, 4, 8)})
 table = stripes_sim.cost_table(layers, stripes_sim.Stripes(), bits=(2, 4, 8))

@@ -9,12 +9,14 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
 
-from waveq._extras import missing_sentence
+from waveq._lazy import missing_sentence
+from waveq._names import nearest
 from waveq.cli import (
     codesign,
     data,
@@ -32,12 +34,21 @@ from waveq.cli import (
     train,
 )
 from waveq.cli import enumerate as enumeration
-from waveq.cli.common import Interrupted, say
+from waveq.cli.common import Interrupted, results_alone, say
 
 __all__ = ["app", "main"]
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
-_BAD_INPUT_ERRORS = (ValueError, TypeError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+_BAD_INPUT_ERRORS = (
+    ValueError,
+    TypeError,
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+)
+_STOPPED = "stopped. What was there is as it was; the same command begins again, or goes on."
 # typer carries its own copy of click in some versions: the classes are reached through typer's public names
 _CLICK_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
@@ -51,6 +62,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help is quicker, and pipes well
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -89,6 +101,9 @@ for verb in (
     data,
 ):
     verb.register(app)
+for command in app.registered_commands:
+    assert command.callback is not None
+    command.callback = results_alone(command.callback)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,25 +129,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except typer.Exit as end:
         return int(end.exit_code)
     except _CLICK_ERROR as error:
-        return _usage_error(error)
+        return _usage_error(error, words)
     except Interrupted as stop:
         say(f"stopped. {stop}")
         return INTERRUPTED
     except (typer.Abort, KeyboardInterrupt):
-        say("stopped.")
+        say(_STOPPED)
         return INTERRUPTED
-    except BrokenPipeError:  # `waveq score ... | head` has read enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the interpreter flushes it at exit
-        return 0
     except Exception as error:
         return _failure(error)
     if outcome == INTERRUPTED:  # how newer typer reports a Ctrl-C
-        say("stopped.")
+        say(_STOPPED)
     return int(outcome) if isinstance(outcome, int) else 0
 
 
-def _usage_error(error: Any) -> int:
-    message = error.format_message()
+def _usage_error(error: Any, words: Sequence[str]) -> int:
+    message = _number_message(error, words) or error.format_message()
     if message.startswith("Usage:"):  # `waveq` alone asks for the help
         say(message)
         return BAD_INPUT
@@ -144,10 +156,33 @@ def _usage_error(error: Any) -> int:
             "them with --model PACKAGE.MODULE:FACTORY --data PACKAGE.MODULE:LOADERS; waveq score prices shapes."
         )
         return BAD_INPUT
+    if message.startswith("No such command") and "mean" not in message:
+        message = f"{message.rstrip('.')}{nearest(words[0].lower(), error.cmd.commands)}"
     message = message.rstrip(".?") + ("?" if message.endswith(("?", "?.")) else ".")
     where = error.ctx.command_path if getattr(error, "ctx", None) else "waveq"
     say(f"{message} See: {where} --help")
     return BAD_INPUT
+
+
+def _number_message(error: Any, words: Sequence[str]) -> str | None:
+    """With the value, for a word where a number belongs; None for any other error."""
+    kind = next((kind for kind in ("integer", "number", "float") if kind in getattr(error, "message", "")), None)
+    names: Sequence[str] = getattr(getattr(error, "param", None), "opts", ())
+    if kind is None or not any(name.startswith("--") for name in names):
+        return None
+    given = [word.partition("=")[2] for word in words if word.partition("=")[0] in names and "=" in word]
+    given += [after for name, after in pairwise(words) if name in names]
+    wrong = next((text for text in given if not _parses(text, int if kind == "integer" else float)), None)
+    what = "a whole number" if kind == "integer" else "a number"
+    return None if wrong is None else f"{names[0]} must be {what}, not {wrong!r}"
+
+
+def _parses(text: str, kind: Callable[[str], object]) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _failure(error: Exception) -> int:
@@ -159,13 +194,20 @@ def _failure(error: Exception) -> int:
     if sentence := missing_sentence(error):
         say(sentence)
         return FAILED
+    if isinstance(error, OSError) and error.filename is not None:  # a full disk, a medium that is read-only
+        say(_message(error))
+        return FAILED
     say(f"{_message(error)} ({type(error).__name__}; WAVEQ_DEBUG=1 shows where)")
     return FAILED
 
 
 def _message(error: Exception) -> str:
+    if isinstance(error, FileExistsError) and error.filename is not None:
+        return f"{error.filename}: a file, where a folder is wanted"
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        return "the current folder is not there any more: change to another one"
     return str(error) or "no message"
 
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from waveq.cli.common import (
+    Address,
     AsJson,
+    Bits,
+    Engine,
     FinishedRun,
     Hardware,
     Part,
     Quiet,
     TuningEpochs,
     TuningRate,
+    Workers,
     aligned,
     emit,
     resumable,
     say,
     warnings_as_lines,
 )
+from waveq.cli.grouped import GroupedCommand
 from waveq.cli.parsing import changed_protocol, check_numbers, for_engine, parse_bits, parse_grid
 
 __all__ = ["codesign", "register"]
@@ -32,6 +37,7 @@ def register(app: typer.Typer) -> None:
         "codesign",
         epilog="Example: waveq codesign runs/demo --grid tiles=4,8,16 --grid weight_buffer_bytes=262144,1048576",
         short_help="Bits and machine together: one frontier of both.",
+        cls=GroupedCommand,
     )(codesign)
 
 
@@ -51,7 +57,7 @@ def codesign(
     table: Annotated[
         Path | None, typer.Option(help="Policies with accuracies measured elsewhere; nothing is measured then.")
     ] = None,
-    bits: Annotated[str, typer.Option(help="Bits that every layer may take.")] = "2,3,4,5,8",
+    bits: Bits = "2,3,4,5,8",
     budget: Annotated[
         list[float] | None,
         typer.Option(help="Share of the 8-bit energy that bits are learned within (default 0.3 and 0.45); repeatable."),
@@ -61,9 +67,9 @@ def codesign(
     part: Part = None,
     finetune_epochs: TuningEpochs = None,
     finetune_lr: TuningRate = None,
-    engine: Annotated[str, typer.Option(help="serial, processes (this machine) or ray (a cluster).")] = "serial",
-    workers: Annotated[int | None, typer.Option(help="Processes, or Ray tasks at once.")] = None,
-    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
+    engine: Engine = "serial",
+    workers: Workers = None,
+    address: Address = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -91,8 +97,14 @@ def codesign(
     }
     if table is not None and (given := [option for option, value in measures.items() if value is not None]):
         raise ValueError(f"--{given[0]} is for measuring, and --table has the accuracies")
+    if budget is not None and how not in ("learn", "both"):
+        raise ValueError("--budget is for bits that are learned: leave it out, or add --how learn or --how both")
+    for share in budget or ():
+        if not 0 < share <= 1:
+            raise ValueError(
+                f"--budget must be a share of the cost at 8 bits, more than 0 and at most 1, not {share:g}"
+            )
     trained = TrainedRun(run)
-    options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     asked = parse_grid(grid)
     silent = quiet or as_json
     hint = f"What was measured is in {run}; the same command goes on from there."
@@ -111,7 +123,7 @@ def codesign(
                 say=None if silent else say,
                 engine=engine,
                 progress=not silent,
-                **for_engine(engine, options),
+                **for_engine(engine, workers, address),
             )
             measuring = f"{protocol}, {protocol.part} images"
         else:

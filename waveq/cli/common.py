@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
 __all__ = [
+    "MEASURING",
+    "NETWORKS",
+    "RUNNING",
+    "Address",
     "AsJson",
+    "Bits",
     "DataDir",
+    "Engine",
     "FinishedRun",
     "Hardware",
     "Imports",
@@ -25,10 +33,12 @@ __all__ = [
     "Run",
     "TuningEpochs",
     "TuningRate",
+    "Workers",
     "aligned",
     "cell",
     "emit",
     "printable",
+    "results_alone",
     "resumable",
     "say",
     "say_progress",
@@ -36,8 +46,17 @@ __all__ = [
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+NETWORKS = "digitsnet, lenet, simplenet5, svhn8, vgg11, vgg11-bn, resnet20, alexnet, resnet18 or mobilenet-v2"
+"""Written out, so that help need not import them; a test holds them to the zoo."""
+MEASURING, RUNNING = "How accuracy is measured", "How the work is done"
+
+Address = Annotated[str | None, typer.Option(help="Of a running Ray cluster.", rich_help_panel=RUNNING)]
+Bits = Annotated[str, typer.Option(help="Bits that every layer may take, as 2,3,4 or 2-8.")]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where data sets are looked for (default: $WAVEQ_DATA, else data).")
+]
+Engine = Annotated[
+    str, typer.Option(help="serial, processes (this machine) or ray (a cluster).", rich_help_panel=RUNNING)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
 FinishedRun = Annotated[Path, typer.Argument(help="Folder of a finished run (waveq train, waveq demo).")]
@@ -50,13 +69,27 @@ Imports = Annotated[
         help="A module of yours that registers quantizers, networks or data sets; repeatable.",
     ),
 ]
-Part = Annotated[str | None, typer.Option(help="Images that policies are compared on: validation, test or train.")]
+Part = Annotated[
+    str | None,
+    typer.Option(help="Images that policies are compared on: validation, test or train.", rich_help_panel=MEASURING),
+]
 Run = Annotated[Path | None, typer.Option("--run", help="Run folder that everything is written to.")]
 RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Try policies again that failed; else they stay out, with their reason.")
+    bool,
+    typer.Option(
+        "--retry-failed",
+        help="Try policies again that failed; else they stay out, with their reason.",
+        rich_help_panel=RUNNING,
+    ),
 ]
-TuningEpochs = Annotated[int | None, typer.Option(help="Fine-tune every policy for so many epochs; 0 only rounds.")]
-TuningRate = Annotated[float | None, typer.Option(help="Learning rate of the fine-tuning.")]
+TuningEpochs = Annotated[
+    int | None,
+    typer.Option(help="Fine-tune every policy for so many epochs; 0 only rounds.", rich_help_panel=MEASURING),
+]
+TuningRate = Annotated[float | None, typer.Option(help="Learning rate of the fine-tuning.", rich_help_panel=MEASURING)]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes, or Ray actors (default: one a core).", rich_help_panel=RUNNING)
+]
 
 
 _STEERING = {
@@ -112,13 +145,11 @@ def say_progress(text: str) -> None:
 def warnings_as_lines() -> Iterator[None]:
     """Within, a warning is one line for people, not Python's two with a place in the source.
 
-    What libraries print (Ray does, where a node is lost) goes to standard error too: standard output is for results.
-
     Example:
         >>> with warnings_as_lines():
         ...     pass
     """
-    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+    with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)  # this project's own, whatever Python was told of others
         warnings.showwarning = lambda message, *_place: say(f"warning: {message}")
         yield
@@ -126,7 +157,41 @@ def warnings_as_lines() -> Iterator[None]:
 
 def emit(text: str, data: Mapping[str, Any], *, as_json: bool) -> None:
     """Print a result: the text, or the same as one JSON object."""
-    print(json.dumps(data, indent=2, default=_plain) if as_json else printable(text), flush=True)
+    told = json.dumps(data, indent=2, default=_plain) if as_json else printable(text)
+    stream = _results[-1] if _results else sys.stdout
+    if stream is None:  # closed by whoever called
+        return
+    try:
+        print(told, file=stream, flush=True)
+    except BrokenPipeError:  # `waveq score ... | head` has read enough; the interpreter flushes once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+_results: list[TextIO | None] = []
+
+
+def results_alone(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The verb, with standard output for what it emits alone: what a user's module or a library prints goes to standard
+    error.
+
+    Example:
+        >>> def verb():
+        ...     print("reading images")
+        ...     emit("4 bits", {}, as_json=False)
+        >>> results_alone(verb)()
+        4 bits
+    """
+
+    @functools.wraps(verb)
+    def alone(*args: Any, **options: Any) -> Any:
+        _results.append(sys.stdout)
+        try:
+            with redirect_stdout(sys.stderr):
+                return verb(*args, **options)
+        finally:
+            _results.pop()
+
+    return alone
 
 
 def _plain(value: Any) -> Any:

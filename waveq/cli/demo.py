@@ -43,6 +43,7 @@ def demo(
     from waveq.codesign.pipeline import codesign
     from waveq.codesign.protocol import Protocol
     from waveq.train.config import load_recipe
+    from waveq.train.saying import say_nothing
 
     silent = quiet or as_json
     # A third of the training images is held out: a tenth would be 143, too few to tell policies apart.
@@ -54,7 +55,7 @@ def demo(
             hardware=hardware,
             choices=parse_bits(bits),
             protocol=Protocol(finetune_epochs=finetune_epochs),
-            say=_nothing if silent else say_progress,
+            say=say_nothing if silent else say_progress,
         )
         if not silent:
             say_progress("export: integers in ONNX, run by ONNX Runtime")
@@ -94,7 +95,3 @@ def demo_text(design: CoDesign) -> str:
             f"report and pictures: {design.report} ({total:.0f} s)",
         ]
     )
-
-
-def _nothing(_line: str) -> None:
-    """Say nothing."""

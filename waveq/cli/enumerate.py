@@ -5,12 +5,15 @@ from __future__ import annotations
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from waveq.cli.common import (
+    Address,
     AsJson,
+    Bits,
+    Engine,
     Hardware,
     Imports,
     Part,
@@ -18,11 +21,13 @@ from waveq.cli.common import (
     RetryFailed,
     TuningEpochs,
     TuningRate,
+    Workers,
     emit,
     resumable,
     say,
     warnings_as_lines,
 )
+from waveq.cli.grouped import GroupedCommand
 from waveq.cli.own_run import OwnData, OwnModel, OwnPolicy, RunOrNone, finished_run
 from waveq.cli.parsing import changed_protocol, check_numbers, for_engine, parse_bits
 
@@ -37,14 +42,15 @@ def register(app: typer.Typer) -> None:
     app.command(
         "enumerate",
         epilog="Example: waveq enumerate runs/demo --bits 2,3,4,8    "
-        "or: waveq enumerate --model my_models:net --data my_data:loaders",
+        "or, two at a time: waveq enumerate runs/demo --bits 2,3,4,8 --engine processes --workers 2",
         short_help="Accuracy and cost of every policy of a space; resumable.",
+        cls=GroupedCommand,
     )(enumerate_policies)
 
 
 def enumerate_policies(
     run: RunOrNone = None,
-    bits: Annotated[str, typer.Option(help="Bits that every layer may take.")] = "2,3,4,5,8",
+    bits: Bits = "2,3,4,5,8",
     activation_bits: Annotated[
         str | None,
         typer.Option(help="Bits that the inputs of every layer may take too (default: they keep the run's)."),
@@ -59,9 +65,9 @@ def enumerate_policies(
     sample: Annotated[int | None, typer.Option(help="So many policies, drawn at random, instead of all.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
     store: Annotated[Path | None, typer.Option(help="SQLite file of the accuracies (default: in the run).")] = None,
-    engine: Annotated[str, typer.Option(help="serial, processes (this machine) or ray (a cluster).")] = "serial",
-    workers: Annotated[int | None, typer.Option(help="Processes, or Ray actors (default: one a core).")] = None,
-    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
+    engine: Engine = "serial",
+    workers: Workers = None,
+    address: Address = None,
     retry_failed: RetryFailed = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="The run's policies.csv may lose policies that it has.")
@@ -77,8 +83,8 @@ def enumerate_policies(
     few epochs where asked.
     """
     from stripes_sim import load_hardware
-    from waveq.codesign.placement import TABLE
-    from waveq.codesign.space import INPUTS_STORE, STORE, enumerate_run, run_protocol
+    from waveq.codesign.placement import STORE, TABLE
+    from waveq.codesign.space import INPUTS_STORE, enumerate_run, run_protocol
     from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 
@@ -87,7 +93,6 @@ def enumerate_policies(
         _check_export(export)
     run = finished_run(run, model, data, policy, verb="enumerate", imports=imports)
     trained = TrainedRun(run)
-    options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     usual = STORE if activation_bits is None else INPUTS_STORE
     hint = f"What was evaluated is in {store or run / usual}; the same command goes on from there."
     with alone_in_runs(run), resumable(hint), warnings_as_lines():
@@ -104,7 +109,7 @@ def enumerate_policies(
             retry_failed=retry_failed,
             engine=engine,
             progress=not (quiet or as_json),
-            **for_engine(engine, options),
+            **for_engine(engine, workers, address),
         )
     if export is not None:
         _export(frame, export)

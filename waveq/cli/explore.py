@@ -20,10 +20,10 @@ from waveq.cli.workload import (
     LlmContext,
     LlmPhase,
     ModelName,
-    Network,
     NumClasses,
     OwnShapes,
     WorkloadFile,
+    named_network,
     priced_policy,
     read_activation_bits,
 )
@@ -70,6 +70,7 @@ def explore(
     as_json: AsJson = False,
 ) -> None:
     """Score a policy on every combination of hardware parameters, and show the machines that no other one beats."""
+    given = dict(locals())
     from pareto import frontier
     from stripes_sim import explore as explore_machines
     from stripes_sim import load_hardware, plot_exploration
@@ -83,22 +84,7 @@ def explore(
     import_modules(imports)
     chosen = parse_sense(sense)
     streamed = None if activation_bits is None else read_activation_bits(activation_bits)
-    # sequences of a language model are part of its workload: they share weights and have a cache each
-    sequences, batch = (batch, 1) if llm is not None else (None, batch)
-    network = Network(
-        model,
-        workload,
-        input_size,
-        in_channels,
-        num_classes,
-        input_shape,
-        llm,
-        phase,
-        context,
-        group_size,
-        sequences,
-        data,
-    )
+    network, batch = named_network(given)
     priced = priced_policy(policy, network)
     frame = explore_machines(
         priced.layers,

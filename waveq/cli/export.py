@@ -50,6 +50,9 @@ def export(
     from waveq.train.trained_run import TrainedRun
 
     check_choice("--to", to, tuple(SUFFIXES))
+    ending = "" if path is None else path.suffix.removeprefix(".")
+    if ending in SUFFIXES.values() and not SUFFIXES[to].endswith(ending):
+        raise ValueError(f"--path {path} ends like another target's file; --to {to} writes .{SUFFIXES[to]}")
     import_modules(imports)
     trained = TrainedRun(run)
     images, _ = next(iter(trained.images("test")))

@@ -26,7 +26,8 @@ def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     app.command(
         "frontier",
-        epilog="Example: waveq frontier runs/demo    or: waveq frontier policies.csv --sense accuracy=max,cycles=min",
+        epilog="Example: waveq frontier runs/demo    "
+        "or: waveq frontier runs/demo/policies.csv --sense accuracy=max,cycles=min",
         short_help="The efficient policies, a picture, where a policy lies.",
     )(frontier)
 
@@ -64,6 +65,8 @@ def frontier(
             f"--policy {source}"
         )
     is_run = source.is_dir()
+    if is_run:
+        TrainedRun(source)  # or says that it is none
     table = source / TABLE if is_run else source
     folder = out or (source if is_run else source.parent)
     chosen = parse_sense(sense or (_OF_A_CAMPAIGN if is_campaign(table) else _OF_A_TABLE))

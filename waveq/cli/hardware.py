@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     app.command(
         "hardware",
-        epilog="Example: waveq hardware stripes    or: waveq hardware my_chip.toml",
+        epilog="Example: waveq hardware stripes    or: waveq hardware loom",
         short_help="Parameters of an accelerator, with units and sources.",
     )(hardware)
 

@@ -11,7 +11,7 @@ from waveq.cli.common import say
 
 __all__ = ["OwnData", "OwnModel", "OwnPolicy", "RunOrNone", "finished_run"]
 
-_BITS = "8"
+_BITS, _INSTEAD = "8", "Instead of a finished run"
 _SOURCES = {"model": "--model", "dataset": "--data", "bits": "--policy", "run_dir": "RUN"}
 RunOrNone = Annotated[
     Path | None,
@@ -20,15 +20,26 @@ RunOrNone = Annotated[
 OwnModel = Annotated[
     str | None,
     typer.Option(
-        "--model", help="Instead of a finished run a trained network: PACKAGE.MODULE:FACTORY, a function that gives it."
+        "--model",
+        help="A trained network: PACKAGE.MODULE:FACTORY, a function that gives it.",
+        rich_help_panel=_INSTEAD,
     ),
 ]
 OwnData = Annotated[
     str | None,
-    typer.Option("--data", help="Of --model: PACKAGE.MODULE:LOADERS, or a data set by name; see: waveq data"),
+    typer.Option(
+        "--data",
+        help="Of --model: PACKAGE.MODULE:LOADERS, or a data set by name; see: waveq data",
+        rich_help_panel=_INSTEAD,
+    ),
 ]
 OwnPolicy = Annotated[
-    str | None, typer.Option("--policy", help=f"Of --model: its policy, a file or a number of bits (default {_BITS}).")
+    str | None,
+    typer.Option(
+        "--policy",
+        help=f"Of --model: its policy, a file or a number of bits (default {_BITS}).",
+        rich_help_panel=_INSTEAD,
+    ),
 ]
 
 

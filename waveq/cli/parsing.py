@@ -106,6 +106,8 @@ def parse_grid(entries: list[str]) -> dict[str, list[int | float | str | bool]]:
         name, sign, values = entry.partition("=")
         if not sign or not values:
             raise ValueError(f"--grid must be PARAMETER=VALUE,VALUE such as tiles=1,2,4, not {entry!r}")
+        if name.strip() in grid:
+            raise ValueError(f"--grid names {name.strip()} twice; all its values stand in one, {name.strip()}=1,2")
         grid[name.strip()] = [_value(value.strip()) for value in values.split(",")]
     return grid
 
@@ -133,12 +135,13 @@ def changed_protocol(base: Protocol | None, part: str | None, epochs: int | None
     return changed
 
 
-def for_engine(engine: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of an engine, refused where it has none of them.
+def for_engine(engine: str, workers: int | None, address: str | None) -> dict[str, Any]:
+    """The options of an engine that are given, refused where it has none of them.
 
     Raises:
         ValueError: an option of another engine.
     """
+    options = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     if engine == "serial" and options:
         raise ValueError(f"--{next(iter(options))} needs --engine processes or --engine ray")
     if engine == "processes" and "address" in options:

@@ -22,11 +22,11 @@ from waveq.cli.workload import (
     LlmContext,
     LlmPhase,
     ModelName,
-    Network,
     NumClasses,
     OwnShapes,
     WorkloadFile,
     captured,
+    named_network,
     priced_policy,
     read_activation_bits,
 )
@@ -90,7 +90,9 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Cycles and energy of a policy on a bit-serial accelerator, with the saving against 16 and 8 bits."""
+    given = dict(locals())
     from stripes_sim import load_hardware
+    from stripes_sim.dataflows import Sensed, dataflow_named
     from stripes_sim.exports import FORMATS, export_workload
     from waveq._names import check_choice
     from waveq.codesign.pipeline import record_score, save_score
@@ -107,26 +109,18 @@ def score(
     import_modules(imports)
     machine = load_hardware(hardware)
     streamed = None if activation_bits is None else read_activation_bits(activation_bits)
-    # sequences of a language model are part of its workload: they share weights and have a cache each
-    sequences, batch = (batch, 1) if llm is not None else (None, batch)
-    network = Network(
-        model,
-        workload,
-        input_size,
-        in_channels,
-        num_classes,
-        input_shape,
-        llm,
-        phase,
-        context,
-        group_size,
-        sequences,
-        data,
-    )
+    network, batch = named_network(given)
     priced = priced_policy(policy, network)
     inputs = priced.activation_bits if streamed is None else streamed
     values: dict[str, Any] = {}
     if activations is not None:
+        from stripes_sim.dataflows import Sensed, dataflow_named
+
+        if not isinstance(dataflow_named(machine.serial), Sensed):
+            raise ValueError(
+                f"--activations says nothing on {hardware}, whose cycles do not depend on values: leave it out, or "
+                "take --hardware dynamic_stripes, loom, pragmatic or laconic"
+            )
         found = captured(priced, activations, images, inputs, default_bits)
         values = {"activations": found.activations, "weights": found.weights}
         say(f"{found} of {activations}")

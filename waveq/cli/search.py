@@ -9,7 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from waveq.cli.common import (
+    Address,
     AsJson,
+    Bits,
+    Engine,
     Hardware,
     Imports,
     Part,
@@ -17,11 +20,13 @@ from waveq.cli.common import (
     RetryFailed,
     TuningEpochs,
     TuningRate,
+    Workers,
     emit,
     resumable,
     warnings_as_lines,
 )
 from waveq.cli.frontier import front_table
+from waveq.cli.grouped import GroupedCommand
 from waveq.cli.own_run import OwnData, OwnModel, OwnPolicy, RunOrNone, finished_run
 from waveq.cli.parsing import changed_protocol, check_numbers, for_engine, parse_bits
 
@@ -32,15 +37,16 @@ def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     app.command(
         "search",
-        epilog="Example: waveq search runs/resnet20 --evaluations 300    then: waveq frontier runs/resnet20/search.csv",
+        epilog="Example: waveq search runs/demo --evaluations 50    then: waveq frontier runs/demo/search.csv",
         short_help="Good policies of a network that is too large to enumerate; resumable.",
+        cls=GroupedCommand,
     )(search)
 
 
 def search(
     run: RunOrNone = None,
     evaluations: Annotated[int, typer.Option(help="Policies measured in the end, earlier ones included.")] = 300,
-    bits: Annotated[str, typer.Option(help="Bits that every layer may take.")] = "2,3,4,5,8",
+    bits: Bits = "2,3,4,5,8",
     objective: Annotated[
         str, typer.Option(help="What is traded against accuracy: energy_pj, cycles or weight_bytes.")
     ] = "energy_pj",
@@ -57,9 +63,9 @@ def search(
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
     store: Annotated[Path | None, typer.Option(help="SQLite file of the accuracies (default: in the run).")] = None,
     retry_failed: RetryFailed = False,
-    engine: Annotated[str, typer.Option(help="serial, processes (this machine) or ray (a cluster).")] = "serial",
-    workers: Annotated[int | None, typer.Option(help="Processes, or Ray actors (default: one a core).")] = None,
-    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
+    engine: Engine = "serial",
+    workers: Workers = None,
+    address: Address = None,
     imports: Imports = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -73,17 +79,18 @@ def search(
     from stripes_sim import load_hardware
     from waveq.codesign.certainty import band_of, certainty_sentences
     from waveq.codesign.pictures import frontier_figure, save_figure
-    from waveq.codesign.placement import own_bits
+    from waveq.codesign.placement import STORE, own_bits
     from waveq.codesign.report import OWN_LABEL, placement_sentence
     from waveq.codesign.search import FOUND, search_run
-    from waveq.codesign.space import STORE, run_protocol
+    from waveq.codesign.space import run_protocol
     from waveq.train.lock import alone_in_runs
     from waveq.train.trained_run import TrainedRun
 
     check_numbers({"evaluations": evaluations, "workers": workers})
+    if floor is not None and not 0 <= floor <= 100:
+        raise ValueError(f"--floor must be a percentage from 0 to 100, but it is {floor:g}")
     run = finished_run(run, model, data, policy, verb="search", imports=imports)
     trained = TrainedRun(run)
-    options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
     hint = f"What was evaluated is in {store or run / STORE}; the same command goes on from there."
     with alone_in_runs(run), resumable(hint), warnings_as_lines():
         frame, front, placement = search_run(
@@ -99,7 +106,7 @@ def search(
             retry_failed=retry_failed,
             engine=engine,
             progress=not (quiet or as_json),
-            **for_engine(engine, options),
+            **for_engine(engine, workers, address),
         )
         sense = {"accuracy": "max", objective: "min"}
         own = own_bits(trained.policy, frame.columns)

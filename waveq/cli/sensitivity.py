@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from waveq.cli.common import AsJson, Imports, Part, TuningEpochs, TuningRate, aligned, emit, say
+from waveq.cli.grouped import GroupedCommand
 from waveq.cli.own_run import OwnData, OwnModel, OwnPolicy, RunOrNone, finished_run
 from waveq.cli.parsing import changed_protocol, parse_integers
 
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
         "sensitivity",
         epilog="Example: waveq sensitivity runs/demo",
         short_help="What one bit less, or more, in one layer does.",
+        cls=GroupedCommand,
     )(sensitivity)
 
 

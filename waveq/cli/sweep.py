@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from waveq.cli.common import (
+    RUNNING,
     AsJson,
     DataDir,
+    Engine,
     Imports,
     Quiet,
     Run,
@@ -21,6 +23,7 @@ from waveq.cli.common import (
     say,
     warnings_as_lines,
 )
+from waveq.cli.grouped import GroupedCommand
 from waveq.cli.parsing import check_numbers, for_engine
 from waveq.train.user_modules import import_modules
 
@@ -36,12 +39,17 @@ _SHOWN = ("accuracy", "mean_bits", "energy_pj", "cycles", "area_mm2")
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("sweep", epilog=_EXAMPLE, short_help="Many training runs: budgets, presets, seeds, machines.")(sweep)
+    app.command(
+        "sweep",
+        epilog=_EXAMPLE,
+        short_help="Many training runs: budgets, presets, seeds, machines.",
+        cls=GroupedCommand,
+    )(sweep)
 
 
 def sweep(
     source: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A TOML file: recipe, hardware, [set], [grid].")
+        Path | None, typer.Argument(metavar="FILE", help="A TOML file: recipe, hardware, [set], [grid].")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A shipped recipe, or a TOML or JSON file.")] = None,
     setting: Annotated[
@@ -60,13 +68,26 @@ def sweep(
     ] = None,
     status: Annotated[bool, typer.Option("--status", help="Say how far the sweep in --run has come, and end.")] = False,
     export: Annotated[Path | None, typer.Option(help="Write the results that are there as .csv, too.")] = None,
-    engine: Annotated[str, typer.Option(help="serial, processes (this machine) or ray (a cluster).")] = "serial",
-    workers: Annotated[int | None, typer.Option(help="Runs at once (default: one a core, or what Ray holds).")] = None,
-    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster; auto finds one.")] = None,
-    cpus: Annotated[float | None, typer.Option(help="Cores of one run, for Ray (default 1).")] = None,
-    gpus: Annotated[float | None, typer.Option(help="GPUs of one run, for Ray; 0.5 lets two runs share one.")] = None,
+    engine: Engine = "serial",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Runs at once (default: one a core, or what Ray holds).", rich_help_panel=RUNNING),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of a running Ray cluster; auto finds one.", rich_help_panel=RUNNING)
+    ] = None,
+    cpus: Annotated[
+        float | None, typer.Option(help="Cores of one run, for Ray (default 1).", rich_help_panel=RUNNING)
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(help="GPUs of one run, for Ray; 0.5 lets two runs share one.", rich_help_panel=RUNNING),
+    ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Train runs again that failed; else they stay out.")
+        bool,
+        typer.Option(
+            "--retry-failed", help="Train runs again that failed; else they stay out.", rich_help_panel=RUNNING
+        ),
     ] = False,
     data_dir: DataDir = None,
     imports: Imports = None,
@@ -77,7 +98,7 @@ def sweep(
     """Train every combination of a grid, each as `waveq train` does, and keep all results in one store.
 
     The same command goes on where it stopped, after kill -9 too; a second one beside it shares the work, and one with
-    another grid adds to what is in the folder. Runs that fail are kept with their reasons.
+    another grid adds to what is in the folder. Runs that fail are kept with their reasons, and end it with code 1.
     """
     import_modules(imports)
     from waveq.codesign.frames import write_frame
@@ -92,9 +113,13 @@ def sweep(
             raise ValueError("--status and --export alone read the sweep of --run, and take no settings")
         found, folder = sweep_status(run), run
     else:
+        options = _engine_options(engine, workers, address, cpus, gpus)
+        if not any(given):
+            raise ValueError(
+                "say what is swept: --grid AXIS=VALUE,VALUE such as seed=0,1, --recipe NAME, or a TOML file"
+            )
         wanted = _grid(source, recipe, setting or [], grid or [], hardware, data_dir, imports)
         folder = run or Path("runs") / f"sweep-{wanted.base.get('model', 'simplenet5')}"
-        options = _engine_options(engine, workers, address, cpus, gpus)
         hint = f"What was trained is in {folder}; the same command goes on from there."
         with resumable(hint), warnings_as_lines():
             found = run_sweep(
@@ -111,6 +136,8 @@ def sweep(
         say(f"written to {export}")
     results = [] if table is None else table.to_dict("records")
     emit(_text(found, folder, table), {**found.to_dict(), "run": str(folder), "results": results}, as_json=as_json)
+    if found.reasons and not status:
+        raise typer.Exit(1)
 
 
 def _grid(
@@ -124,7 +151,7 @@ def _grid(
 ) -> SweepGrid:
     """The file's, with what the command line says over it."""
     from waveq.codesign.sweep_grid import SweepGrid, read_sweep
-    from waveq.train.config import read_recipe
+    from waveq.train.recipe_files import read_recipe
 
     told: dict[str, Any] = {"recipe": None, "hardware": None, "set": {}, "grid": {}}
     told = told if source is None else read_sweep(source)
@@ -171,8 +198,7 @@ def _engine_options(
     shares = {name: value for name, value in (("num_cpus", cpus), ("num_gpus", gpus)) if value is not None}
     if shares and engine != "ray":
         raise ValueError("--cpus and --gpus need --engine ray")
-    options: dict[str, Any] = {name: value for name, value in (("workers", workers), ("address", address)) if value}
-    return for_engine(engine, options) | ({"resources": shares} if shares else {})
+    return for_engine(engine, workers, address) | ({"resources": shares} if shares else {})
 
 
 def _text(found: SweepStatus, folder: Path, table: Any) -> str:

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from waveq.cli.common import AsJson, DataDir, Imports, Quiet, Run, aligned, emit, resumable, say, say_progress
+from waveq.cli.common import NETWORKS, AsJson, DataDir, Imports, Quiet, Run, aligned, emit, resumable, say, say_progress
 from waveq.cli.grouped import GroupedCommand
 from waveq.method.options import option_help, option_names
 from waveq.train.result import share_sentence
-from waveq.train.user_modules import import_modules, is_own, user_object
+from waveq.train.saying import say_nothing
+from waveq.train.user_modules import import_modules, is_own, named_or_own, user_object
 
 if TYPE_CHECKING:
     from waveq.train.config import TrainConfig
-    from waveq.train.run import TrainResult
+    from waveq.train.result import TrainResult
 
 __all__ = ["register", "result_text", "train"]
 
-_EXAMPLE = "Example: waveq train --dataset fashion-mnist --model simplenet5 --target mean_bits=3"
+_EXAMPLE = "Example: waveq train --recipe digits --target mean_bits=3 --run runs/mine"
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +34,10 @@ def register(app: typer.Typer) -> None:
 
 
 _WHAT, _BITS, _METHOD, _STEPS = "What is trained", "Bits", "Method", "Steps"
+_RECIPES = (
+    "alexnet-imagenet, digits, fashion-mnist, mobilenet-v2-imagenet, resnet18-imagenet, resnet20-cifar10, "
+    "simplenet5-cifar10, svhn8-svhn or vgg11-cifar10"
+)
 _CHOICES = {
     "quantizer": "dorefa, wrpn, midrise, pact, lsq, lqnets, dsq or ttq (default lsq), or one of yours",
     "activation_quantizer": "dorefa, range, pact, lsq, lqnets or dsq",
@@ -54,12 +59,14 @@ def _option(name: str, group: str) -> Any:
 def train(
     recipe: Annotated[
         str | None,
-        typer.Option(help="A shipped recipe, or a TOML or JSON file (RUN/config.json).", rich_help_panel=_WHAT),
+        typer.Option(
+            help=f"A shipped recipe, {_RECIPES}; or a TOML or JSON file (RUN/config.json).", rich_help_panel=_WHAT
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="A network of the zoo, or PACKAGE.MODULE:FACTORY, a function that gives yours.", rich_help_panel=_WHAT
+            help=f"{NETWORKS}; or PACKAGE.MODULE:FACTORY, a function that gives yours.", rich_help_panel=_WHAT
         ),
     ] = None,
     dataset: Annotated[
@@ -67,8 +74,8 @@ def train(
         typer.Option(
             "--dataset",
             "--data",
-            help="A data set (see: waveq data), or PACKAGE.MODULE:LOADERS, a function that gives yours: train, "
-            "validation and test loaders, or a LightningDataModule.",
+            help="digits, fashion-mnist, cifar10, svhn or imagenet (see: waveq data); or PACKAGE.MODULE:LOADERS, a "
+            "function that gives yours: train, validation and test loaders, or a LightningDataModule.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -107,7 +114,9 @@ def train(
     objective: Annotated[
         str | None,
         typer.Option(
-            help="The cost that --hardware weighs by (default: the target's, else energy_pj).", rich_help_panel=_BITS
+            help="The cost that --hardware weighs by: energy_pj, cycles, compute_cycles or weight_bytes (default: the "
+            "target's, else energy_pj).",
+            rich_help_panel=_BITS,
         ),
     ] = None,
     first_last: Annotated[int | None, _option("first_last", _BITS)] = None,
@@ -213,7 +222,7 @@ def train(
     from waveq.train.run import train as train_run
 
     with resumable(f"Everything is in {config.folder}, and the same command goes on from there."):
-        result = train_run(config, say=_nothing if silent else say_progress)
+        result = train_run(config, say=say_nothing if silent else say_progress)
     if find_ranks(config).leads:  # of several processes one speaks
         emit(result_text(result), result.to_dict(), as_json=as_json)
 
@@ -246,12 +255,13 @@ def _config(recipe: str | None, changes: dict[str, Any], sources: dict[str, str]
 
 def _shipped_recipe(model: str | None, dataset: str | None) -> str | None:
     """The only recipe that fits what was said of network and data; the defaults' one when nothing was said."""
-    from waveq.train.config import TrainConfig, load_recipe, recipe_names
+    from waveq.train.config import TrainConfig, load_recipe
+    from waveq.train.recipe_files import recipe_names
     from waveq.zoo import network
     from waveq.zoo.datasets.data import source
 
-    want_model = None if model is None else model if is_own(model) else network(model).name
-    want_data = None if dataset is None else dataset if is_own(dataset) else source(dataset).name
+    want_model = None if model is None else model if is_own(model) else named_or_own(model, network).name
+    want_data = None if dataset is None else dataset if is_own(dataset) else named_or_own(dataset, source).name
     for name in filter(is_own, filter(None, (want_model, want_data))):
         user_object(name)  # before anything is said of recipes
     if want_model is None and want_data is None:
@@ -314,10 +324,6 @@ def _typed(changes: dict[str, Any]) -> dict[str, Any]:
         name: as_typed(value, known[name].annotation) if isinstance(value, str) and name in known else value
         for name, value in changes.items()
     }
-
-
-def _nothing(_line: str) -> None:
-    """Say nothing."""
 
 
 def result_text(result: TrainResult) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from waveq._reading import read_json, read_object
+from waveq.cli.common import NETWORKS
 from waveq.cli.parsing import check_numbers, parse_shapes
-from waveq.train.user_modules import user_call
+from waveq.train.user_modules import named_or_own
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,7 @@ __all__ = [
     "PricedPolicy",
     "WorkloadFile",
     "captured",
+    "named_network",
     "priced_policy",
     "read_activation_bits",
 ]
@@ -47,7 +49,7 @@ ModelName = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="Network that a policy file or number is for: a name of the zoo, or PACKAGE.MODULE:FACTORY of yours.",
+        help=f"Network that a policy file or number is for: {NETWORKS}; or PACKAGE.MODULE:FACTORY of yours.",
         rich_help_panel=_NETWORK,
     ),
 ]
@@ -147,6 +149,10 @@ class Network(NamedTuple):
         shapes = parse_shapes(self.input_shape)
         factory = self.model is not None and ":" in self.model
         own = {"input_shape": self.input_shape, "data": self.data}
+        if self.model is not None and not factory:
+            from waveq.zoo import network
+
+            named_or_own(self.model, network)
         for option, value in {**sizes, **own}.items():
             if value is not None and (self.model is None or factory == (option not in own)):
                 raise ValueError(f"--{option.replace('_', '-')} says nothing of {self.title}: leave it out")
@@ -214,17 +220,29 @@ class Network(NamedTuple):
         return trace(net, (channels, side, side))
 
 
+def named_network(given: Mapping[str, Any]) -> tuple[Network, int]:
+    """The network among the arguments of a verb, and the images of one run of the accelerator.
+
+    Args:
+        given: arguments by name: the fields of `Network`, of which "batch" is sequences of a language model (they share
+            weights and have a cache each) or else images.
+    """
+    network, batch = Network(**{name: given[name] for name in Network._fields}), int(given["batch"])
+    return (network, 1) if network.llm is not None else (network._replace(batch=None), batch)
+
+
 def _factory_layers(name: str, shapes: Sequence[tuple[int, ...]]) -> list[LayerShape]:
     """The workload of what PACKAGE.MODULE:FACTORY makes: a model, or a model with what it is called with."""
     from stripes_sim import trace
+    from waveq.train.given import own_model
 
-    made = user_call(name)
-    if isinstance(made, tuple) and len(made) == 2:
+    model, inputs = own_model(name)
+    if inputs is not None:
         if shapes:
             raise ValueError(f"{name} gives a model with its inputs: leave --input-shape and --data out")
-        return trace(made[0], inputs=made[1])
+        return trace(model, inputs=inputs)
     try:
-        return trace(made, shapes or None)
+        return trace(model, shapes or None)
     except ValueError as error:
         if shapes:
             raise
@@ -313,10 +331,10 @@ def captured(
     import torch
 
     from stripes_sim import capture
+    from waveq.train.given import own_model
     from waveq.train.trained_run import PARTS
 
-    made = user_call(network.model)
-    model, inputs = made if isinstance(made, tuple) else (made, None)
+    model, inputs = own_model(network.model)
     if network.data is not None and source in PARTS:
         inputs = _images(network.dataset(), source, samples)
     elif source != "inputs":

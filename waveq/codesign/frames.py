@@ -19,7 +19,7 @@ from waveq._files import write_text
 from waveq._names import suggestion
 from waveq._reading import read_text
 
-__all__ = ["as_name", "as_text", "read_frame", "write_frame"]
+__all__ = ["as_name", "as_text", "read_frame", "require_numbers", "write_frame"]
 
 _LINES = re.MULTILINE | re.IGNORECASE
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -62,7 +62,7 @@ def read_frame(
     frame = _mapped(frame, as_name)
     further = [name for name in frame.columns if prefixes and name.startswith(prefixes)]
     for name in (*numbers, *wholes, *gaps, *further):
-        _require_numbers(path, frame, name, whole=name in wholes, gaps=name in gaps or name in further)
+        require_numbers(path, frame, name, whole=name in wholes, gaps=name in gaps or name in further)
     return frame
 
 
@@ -81,7 +81,19 @@ def _decimal(text: str, separator: str) -> str:
     return "," if separator != "," and re.search(cell, text, _LINES) else "."
 
 
-def _require_numbers(path: Path, frame: pd.DataFrame, name: str, *, whole: bool, gaps: bool) -> None:
+def require_numbers(path: Path, frame: pd.DataFrame, name: str, *, whole: bool = False, gaps: bool = False) -> None:
+    """Refuse a table without such a column.
+
+    Args:
+        path: where it comes from, for messages.
+        frame: the table.
+        name: of the column, which must be there and hold finite numbers.
+        whole: whether they must be whole.
+        gaps: whether cells may be empty.
+
+    Raises:
+        ValueError: it is missing, or holds something else; the message names the file.
+    """
     if name not in frame.columns:
         raise ValueError(f"{path}: damaged: the column {name!r} is missing{suggestion(name, frame.columns)}")
     values = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float)

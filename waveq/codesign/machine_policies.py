@@ -18,11 +18,12 @@ import pandas as pd
 from waveq._names import check_choice
 from waveq.codesign.campaign import fingerprint, versions
 from waveq.codesign.machines import FOLDER, machines_of
-from waveq.codesign.placement import own_bits
-from waveq.codesign.protocol import Protocol, evaluation
-from waveq.codesign.space import CHOICES, STORE, TUNED_ROWS, run_protocol
+from waveq.codesign.placement import STORE, own_bits
+from waveq.codesign.protocol import Protocol, evaluation, require_choices
+from waveq.codesign.space import CHOICES, TUNED_ROWS, run_protocol
 from waveq.codesign.sweep import run_sweep
 from waveq.codesign.sweep_grid import SweepGrid
+from waveq.train.saying import Say, say_nothing
 from waveq.train.trained_run import TrainedRun
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def measure_policies(
     budgets: Sequence[float] = (0.3, 0.45),
     points: int = 8,
     protocol: Protocol | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
     engine: str = "serial",
     progress: bool = True,
     **engine_options: Any,
@@ -76,7 +77,8 @@ def measure_policies(
     from stripes_sim import load_hardware
 
     check_choice("how", how, HOW)
-    speak, machines = say or _silent, machines_of(grid, load_hardware(hardware))
+    require_choices(run.config, choices)
+    speak, machines = say or say_nothing, machines_of(grid, load_hardware(hardware))
     chosen = protocol or run_protocol(run)
     evaluate = evaluation(run, chosen)
     names, widths = tuple(evaluate.names), sorted(choices)
@@ -156,17 +158,10 @@ def _learned(
     base = {**told, **start, "bits": "learn"}
     sweep = SweepGrid(base=base, axes=axes, hardware=str(hardware), sources=sources)
     status = run_sweep(sweep, run.path / FOLDER, engine=engine, progress=progress, **engine_options)
-    if status.reasons:
-        place, reason = next(iter(status.reasons.items()))
-        raise ValueError(f"{len(status.reasons)} runs failed, such as {status.points[place]}: {reason}")
-    asked = {point.run_digest for point in sweep.points()}
-    runs = {point.run_name for point in status.points if point.run_digest in asked}
-    found = []
-    for name in sorted(runs):
-        policy = TrainedRun(run.path / FOLDER / "runs" / name).policy
-        found.append(tuple(policy.values()))
-    return found
-
-
-def _silent(_line: str) -> None:
-    """Say nothing."""
+    asked = {point.digest: point.run_name for point in sweep.points()}  # the folder may hold other grids too
+    failed = {place: reason for place, reason in status.reasons.items() if status.points[place].digest in asked}
+    if failed:
+        place, reason = next(iter(failed.items()))
+        raise ValueError(f"{len(failed)} runs failed, such as {status.points[place]}: {reason}")
+    runs = run.path / FOLDER / "runs"
+    return [tuple(TrainedRun(runs / name).policy.values()) for name in sorted(set(asked.values()))]

@@ -38,6 +38,7 @@ from waveq.codesign.report import (
 from waveq.codesign.search import DESCRIBED as SEARCHED
 from waveq.codesign.search import FOUND
 from waveq.codesign.space import SENSITIVITY, read_table
+from waveq.codesign.training_gap import training_gap
 from waveq.method.operand_names import input_name
 from waveq.train.trained_run import TrainedRun
 
@@ -160,7 +161,8 @@ def _policies(run: TrainedRun) -> tuple[dict[str, Any], list[str]]:
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     data["layer_energy"] = _layer_energy(run, DESCRIBED if source.name == TABLE else SEARCHED, list(bits))
-    placed = placement.summary()
+    measured = run.read_json(DESCRIBED if source.name == TABLE else SEARCHED, {})
+    placed = placement.summary() | {"training_gap": training_gap(run, measured, placement.own["accuracy"])}
     how = run.read_json(DESCRIBED, ENUMERATED) if source.name == TABLE else None
     found = f"{len(frame):,} policies, measured by the search; {len(front):,} of them are efficient."
     told = [found if how is None else how_enumerated(placed, how), placement_sentence(placed)]
@@ -200,11 +202,13 @@ def _energy(run: TrainedRun) -> dict[str, Any] | None:
     from stripes_sim.costs import PARTS
 
     path = run.path / "score.csv"
-    if not path.exists() or changed_since(run.path, "score.csv") == "policy.json":
+    if not path.exists():
         return None
     frame = read_frame(path, numbers=[f"{part}_pj" for part in PARTS])
     if "name" not in frame.columns:
         raise ValueError(f"{path}: damaged: the column 'name' is missing")
+    if changed_since(run.path, "score.csv") is not None:  # it is of another policy
+        return None
     series = [{"name": part.replace("_", " "), "values": _digits(frame[f"{part}_pj"] / 1e6)} for part in PARTS]
     label = "energy of the learned policy by layer and part"
     return {"label": label, "unit": "energy (µJ)", "names": _names(frame["name"]), "series": series, "stacked": True}

@@ -13,7 +13,7 @@ import pandas as pd
 
 from waveq._files import whole
 from waveq.codesign.frames import read_frame
-from waveq.learning_plot import draw_bits
+from waveq.method.learning_plot import draw_bits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,21 +8,23 @@ print(design.score); design.placement.efficient; design.report
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from waveq._files import write_json, write_text
+from waveq._names import check_choice
 from waveq.codesign.frames import write_frame
 from waveq.codesign.origins import record
 from waveq.codesign.placement import Placement, place_run
-from waveq.codesign.protocol import Protocol
+from waveq.codesign.protocol import Protocol, require_choices
 from waveq.codesign.score import result_data, score_run, trace_config, training_costs
 from waveq.codesign.search import search_run
 from waveq.codesign.space import CHOICES, enumerate_run, run_sensitivity
 from waveq.train.config import TrainConfig, parse_config
+from waveq.train.saying import Say, say_nothing
 from waveq.train.trained_run import TrainedRun
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CoDesign", "codesign", "record_score", "save_score", "weigh_by_cost"]
 
-Say = Callable[[str], None]
 _MOST_ENUMERATED, _SEARCHED = 10_000, 300
 
 
@@ -107,6 +108,7 @@ def codesign(
         ValueError: wrong arguments, missing data, a run folder of another config.
         waveq.train.TrainingInterrupted: Ctrl-C or SIGTERM during training; the same call goes on.
     """
+    from pareto.engines import ENGINES
     from stripes_sim import load_hardware
     from waveq.codesign.page import write_page
     from waveq.codesign.report import write_report
@@ -114,8 +116,12 @@ def codesign(
     from waveq.train.run import train
 
     config = _config(model, data, fields)
-    speak = say or _silent
+    speak = say or say_nothing
     machine = load_hardware(hardware)
+    require_choices(config, choices)
+    if evaluations is not None and evaluations < 1:
+        raise ValueError(f"evaluations must be at least 1, not {evaluations}")
+    check_choice("engine", engine, tuple(ENGINES))
     watch = _Watch(speak)
     with watch("train", "float network, learned bits, fine-tuning"):
         training = train(weigh_by_cost(config, machine, weigh), say=speak)
@@ -226,7 +232,3 @@ class _Watch:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 2)
-
-
-def _silent(_line: str) -> None:
-    """Say nothing."""

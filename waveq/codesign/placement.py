@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from waveq._files import write_json
+from waveq._reading import read_object
 from waveq.codesign.certainty import Certainty, certainty_of, store_beside
 from waveq.codesign.frames import write_frame
 from waveq.codesign.origins import record
+from waveq.codesign.training_gap import training_gap
 from waveq.method.operand_names import input_name
 from waveq.policy import Policy
 from waveq.train.trained_run import TrainedRun
@@ -53,6 +55,8 @@ class Placement:
     """Energy that the cheapest policy of at least the same accuracy needs less; 0 on the frontier."""
     certainty: Certainty | None = None
     """What other images would have made of it; None where no store was named."""
+    training_gap: Mapping[str, float] | None = None
+    """What training with the policy's bits reached, where that is far above; see `training_gap`."""
 
     def summary(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -64,6 +68,7 @@ class Placement:
             "accuracy_gap": self.accuracy_gap,
             "energy_gap_pj": self.energy_gap_pj,
             "certainty": None if self.certainty is None else self.certainty.told,
+            "training_gap": self.training_gap,
         }
 
 
@@ -99,6 +104,8 @@ def place_run(run: TrainedRun, frame: pd.DataFrame, folder: Path | None = None) 
     front = frontier(frame, sense=SENSE)
     store = store_beside(run.path, DESCRIBED, STORE)
     placement = place(frame, front, own_bits(run.policy, frame.columns), store=store)
+    described = read_object(run.path / DESCRIBED) if (run.path / DESCRIBED).exists() else None
+    placement = replace(placement, training_gap=training_gap(run, described, placement.own["accuracy"]))
     target = folder or run.path
     write_frame(target / FRONT, placement.front)
     write_json(target / PLACED, placement.summary())

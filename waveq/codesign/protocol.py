@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from waveq._names import check_choice
+from waveq.quantizers.registry import require_bits
 from waveq.train.trained_run import PARTS, TrainedRun
 
 if TYPE_CHECKING:
     from waveq.evaluate.evaluator import PolicyEvaluator
     from waveq.evaluate.finetune import PolicyFinetuner
     from waveq.evaluate.pairs import PairEvaluator
+    from waveq.train.config import TrainConfig
 
-__all__ = ["Evaluation", "Protocol", "evaluation"]
+__all__ = ["Evaluation", "Protocol", "evaluation", "require_choices"]
 
 Policies = npt.NDArray[np.uint8]
 _TOGETHER = 16  # policies that are fine-tuned as one; fixed, so that a resumed enumeration groups them alike
@@ -82,19 +84,11 @@ class Evaluation:
         labels: npt.NDArray[np.int64],
         threads: int | None,
     ) -> None:
-        self._accuracy = evaluator.accuracy
         self._correct = correct
         self._losses = getattr(evaluator, "losses", None)
         self._threads = threads
         self.names = evaluator.names
         self.labels = labels
-
-    def __call__(self, policies: Policies) -> npt.NDArray[np.float64]:
-        """Accuracies in percent: (N, L) uint8 -> (N,)."""
-        from waveq.threads import torch_threads
-
-        with torch_threads(self._threads):
-            return 100.0 * self._accuracy(policies)
 
     def losses(self, policies: Policies) -> npt.NDArray[np.float64]:
         """Mean cross-entropy: (N, L) uint8 -> (N,); of a protocol that trains nothing."""
@@ -110,6 +104,18 @@ class Evaluation:
 
         with torch_threads(self._threads):
             return np.asarray(self._correct(policies))
+
+
+def require_choices(config: TrainConfig, choices: Sequence[int]) -> None:
+    """Refuse bits to choose from that the run's quantizer does not have, before anything is measured.
+
+    Raises:
+        ValueError: no bits, or not the quantizer's.
+    """
+    if isinstance(choices, str) or not len(choices):
+        raise ValueError(f"choices must be numbers of bits such as (2, 3, 4, 8), not {choices!r}")
+    for bits in choices:
+        require_bits(config.quantizer, bits)
 
 
 def evaluation(run: TrainedRun, protocol: Protocol, *, inputs: bool = False) -> Evaluation:

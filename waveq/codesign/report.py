@@ -20,6 +20,7 @@ from waveq.codesign.origins import changed_since, recorded
 from waveq.codesign.pictures import frontier_figure, save_figure, save_learning
 from waveq.codesign.placement import DESCRIBED, FRONT, PLACED, SENSE, TABLE, own_bits, place_run
 from waveq.codesign.space import SENSITIVITY, read_table
+from waveq.codesign.training_gap import gap_sentence
 from waveq.train.result import share_sentence
 from waveq.train.trained_run import TrainedRun
 
@@ -123,7 +124,7 @@ def draw_pictures(run: TrainedRun) -> set[str]:
     metrics = run.path / ("search" if run.config.searches else "wave") / "metrics.csv"
     if run.config.bits == "learn" and metrics.exists() and save_learning(metrics, run.path / "learning.png"):
         drawn.add("learning.png")
-    if (run.path / "breakdown.png").exists() and changed_since(run.path, "breakdown.png") != "policy.json":
+    if (run.path / "breakdown.png").exists() and changed_since(run.path, "breakdown.png") is None:
         drawn.add("breakdown.png")
     if (run.path / TABLE).exists():
         _draw_frontier(run)
@@ -234,8 +235,9 @@ def _cost(run: TrainedRun, pictures: set[str]) -> str:
     again = f"`waveq score {shlex.quote(str(run.path))} --breakdown`"
     if not path.exists():
         return f"## Cost\n\nNot scored yet: {again}"
-    if changed_since(run.path, "score.txt") == "policy.json":
-        return f"## Cost\n\nNot shown: policy.json is not the one that was priced. Again with: {again}"
+    changed = changed_since(run.path, "score.txt")
+    if changed is not None:
+        return f"## Cost\n\nNot shown: {changed} is not the one of the run's score. Again with: {again}"
     lines = ["## Cost", f"```text\n{read_text(path).rstrip()}\n```"]
     if "breakdown.png" in pictures:
         lines.append("![energy by layer and part](breakdown.png)")
@@ -280,15 +282,21 @@ def _noise(percent: float, images: int) -> str:
 
 
 def placement_sentence(placed: dict[str, Any]) -> str:
-    """Whether the policy is on the frontier, and how far from it otherwise."""
+    """Whether the policy is on the frontier, how far from it otherwise, and whether training did far better."""
+    return f"{_placed_sentence(placed)}{gap_sentence(placed.get('training_gap'))}"
+
+
+def _placed_sentence(placed: dict[str, Any]) -> str:
     if placed["efficient"]:
         return "The learned policy lies on the frontier: no policy is better in one and not worse in the other."
-    points = f"{placed['accuracy_gap']:.2f} points more accuracy{gap_words(placed.get('certainty'))}"
-    return (
-        f"The learned policy is not on the frontier: at its energy another one has {points}; "
-        f"at its accuracy another one needs {placed['energy_gap_pj'] / 1e6:.4g} µJ less "
-        f"({100 * placed['energy_gap_pj'] / placed['own']['energy_pj']:.1f} %)."
-    )
+    better, cheaper = placed["accuracy_gap"], placed["energy_gap_pj"]
+    less = f"{cheaper / 1e6:.4g} µJ less ({100 * cheaper / placed['own']['energy_pj']:.1f} %)"
+    if not better:
+        return f"The learned policy is not on the frontier: another one is as accurate and needs {less}."
+    points = f"{better:.2f}" if better >= 0.005 else f"{better:.1g}"
+    more = f"at its energy another one has {points} points more accuracy{gap_words(placed.get('certainty'))}"
+    at_its_accuracy = f"; at its accuracy another one needs {less}" if cheaper else ""
+    return f"The learned policy is not on the frontier: {more}{at_its_accuracy}."
 
 
 def _compared(frame: pd.DataFrame, names: list[str], own: dict[str, float]) -> str:

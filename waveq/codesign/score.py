@@ -130,7 +130,7 @@ def _rows(
 def trace_config(config: TrainConfig) -> list[LayerShape]:
     """The workload of the network that a config trains, before it is trained."""
     from stripes_sim import trace
-    from waveq.train.run import make_dataset, make_network
+    from waveq.train.materials import make_dataset, make_network
 
     dataset = make_dataset(config)
     return trace(make_network(config, dataset), dataset.shape)

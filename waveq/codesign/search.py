@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +16,19 @@ from waveq.codesign.campaign import fingerprint, versions
 from waveq.codesign.certainty import store_named
 from waveq.codesign.frames import write_frame
 from waveq.codesign.origins import record
-from waveq.codesign.placement import Placement, own_bits, place
-from waveq.codesign.protocol import Protocol, evaluation
-from waveq.codesign.score import layer_energies, price_policies
-from waveq.codesign.space import CHOICES, STORE, run_protocol
+from waveq.codesign.placement import STORE, Placement, own_bits, place
+from waveq.codesign.protocol import Protocol, evaluation, require_choices
+from waveq.codesign.score import OBJECTIVES, layer_energies, price_policies
+from waveq.codesign.space import CHOICES, run_protocol
+from waveq.codesign.training_gap import training_gap
 from waveq.train.trained_run import TrainedRun
 
 if TYPE_CHECKING:
     from stripes_sim import Accelerator
 
-__all__ = ["DESCRIBED", "FOUND", "OBJECTIVES", "search_run"]
+__all__ = ["DESCRIBED", "FOUND", "search_run"]
 
 FOUND, DESCRIBED = "search.csv", "search.json"
-OBJECTIVES = ("energy_pj", "cycles", "weight_bytes")
 
 
 def search_run(
@@ -55,7 +56,7 @@ def search_run(
         run: a finished run.
         hardware: the machine that prices policies.
         choices: bits that every quantised layer may take; each layer may also take the run's own.
-        objective: one of OBJECTIVES.
+        objective: one of `score.OBJECTIVES`.
         evaluations: how many policies of this space are measured in the end.
         protocol: how an accuracy is measured; by default as the run's enumeration measured it.
         floor: accuracy (percent) below which a policy is of no interest.
@@ -74,6 +75,7 @@ def search_run(
     import pareto
 
     check_choice("objective", objective, OBJECTIVES)
+    require_choices(run.config, choices)
     chosen = protocol or run_protocol(run)
     evaluate = evaluation(run, chosen)
     names = evaluate.names
@@ -118,4 +120,8 @@ def search_run(
     described |= store_named(path, run.path)
     write_json(run.path / DESCRIBED, {**described, "seed": seed, **identity, "versions": versions()})
     record(run.path, FOUND, [DESCRIBED, "policy.json"])
-    return frame, front, place(frame, front, own, store=path) if objective == "energy_pj" else None
+    if objective != "energy_pj":
+        return frame, front, None
+    placement = place(frame, front, own, store=path)
+    gap = training_gap(run, identity, placement.own["accuracy"])
+    return frame, front, replace(placement, training_gap=gap)

@@ -20,7 +20,7 @@ from waveq.codesign.certainty import store_named
 from waveq.codesign.frames import read_frame, write_frame
 from waveq.codesign.origins import record
 from waveq.codesign.placement import DESCRIBED, STORE, TABLE, own_bits
-from waveq.codesign.protocol import Protocol, evaluation
+from waveq.codesign.protocol import Protocol, evaluation, require_choices
 from waveq.codesign.score import OBJECTIVES, layer_energies, price_policies
 from waveq.codesign.tables import check_table, read_any
 from waveq.policy import Policy
@@ -33,11 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHOICES",
-    "DESCRIBED",
     "INPUTS_STORE",
     "SENSITIVITY",
-    "STORE",
-    "TABLE",
     "enumerate_run",
     "read_table",
     "run_protocol",
@@ -96,6 +93,7 @@ def enumerate_run(
     """
     from pareto import DesignSpace, Store, run_campaign
 
+    require_choices(run.config, choices)
     chosen = protocol or run_protocol(run)
     evaluate = evaluation(run, chosen, inputs=input_choices is not None)
     names = evaluate.names
@@ -231,7 +229,7 @@ def read_table(
         check_table(path, frame, costs=costs, layers=[] if policy is None else list(own_bits(policy, frame.columns)))
         return frame
     except FileNotFoundError:
-        if path.name == TABLE:
+        if path.name == TABLE and (path.parent / "config.json").exists():
             raise ValueError(
                 f"{path} is not there; make it with: waveq enumerate {shlex.quote(str(path.parent))}"
             ) from None

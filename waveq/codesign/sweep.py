@@ -10,6 +10,7 @@ the one that `waveq train` would go on in; and a run folder that somebody else i
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import warnings
@@ -27,6 +28,7 @@ from waveq._reading import read_object
 from waveq.codesign.campaign import versions
 from waveq.codesign.sweep_grid import Point, SweepGrid
 from waveq.train.config import parse_config
+from waveq.train.saying import say_nothing
 
 __all__ = ["METRICS", "SweepStatus", "run_sweep", "sweep_status", "sweep_table"]
 
@@ -99,9 +101,13 @@ def run_sweep(
         waveq.train.TrainingInterrupted: Ctrl-C; the same call goes on.
     """
     from pareto import run_campaign
-    from waveq.train import train  # noqa: F401  (where torch is missing, that is said once and not of every run)
+    from waveq.train.given import require_named
 
     points = grid.points()
+    for point in points:
+        require_named(point.config)
+    if (folder / "config.json").exists():
+        raise ValueError(f"{folder} is the folder of one run; take another one for a sweep")
     folder.mkdir(parents=True, exist_ok=True)
     _note(grid, folder, points)
     trials = Trials(points, folder)
@@ -163,7 +169,7 @@ class Trials:
 
         while True:
             try:
-                train(config, say=_silent)
+                train(config, say=say_nothing)
                 return
             except FolderInUseError:
                 time.sleep(_POLL_SECONDS)
@@ -195,8 +201,6 @@ def _open_store(folder: Path) -> Any:
 
 def _note(grid: SweepGrid, folder: Path, points: Sequence[Point]) -> None:
     """Keep what was asked for; a file for each grid, so that two who ask at once do not wait for each other."""
-    import hashlib
-
     name = hashlib.sha256("".join(point.digest for point in points).encode()).hexdigest()[:12]
     write_json(folder / f"grid-{name}.json", grid.to_dict(), default=str)
 
@@ -236,7 +240,7 @@ def sweep_status(folder: Path) -> SweepStatus:
         done, failures = store.known(rows), store.failures()
     reasons = {tuple(row[:-1]): row[-1] for row in failures.itertuples(index=False, name=None)}
     failed = {n: reasons[tuple(row)] for n, row in enumerate(rows.tolist()) if tuple(row) in reasons}
-    runs = {point.run_name for point in points}
+    runs = {point.run_name for n, point in enumerate(points) if n not in failed}
     begun = [name for name in runs if (folder / "runs" / name / "config.json").exists()]
     ended = [path for name in begun if (path := folder / "runs" / name / "result.json").exists()]
     waiting = len(points) - int(done.sum()) - len(failed)
@@ -279,7 +283,3 @@ def sweep_table(folder: Path) -> pd.DataFrame:
         if key in values
     ]
     return pd.DataFrame(rows, columns=[*axes, *METRICS, "run"])
-
-
-def _silent(_line: str) -> None:
-    """Say nothing."""

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from waveq._names import nearest
+from waveq._names import check_choice, nearest
 from waveq.train.config import RUNTIME_FIELDS, TrainConfig, parse_config
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ class SweepGrid:
             else:
                 parameters[axis] = value
         config = parse_config(base, where=where, sources=sources)
+        _require_target(config, where, on_machine=machine is not None or bool(parameters))
         try:
             priced = replace(load_hardware(machine or _USUAL_MACHINE), **parameters)
         except (TypeError, ValueError) as error:
@@ -166,6 +167,17 @@ class SweepGrid:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {"base": dict(self.base), "axes": {k: list(v) for k, v in self.axes.items()}, "hardware": self.hardware}
+
+
+def _require_target(config: TrainConfig, where: str, *, on_machine: bool) -> None:
+    from stripes_sim.cost import OBJECTIVES
+
+    for name in config.target or {}:
+        check_choice(f"{where}: target", name, ("mean_bits", "bitops", *OBJECTIVES))
+        if name in OBJECTIVES and not on_machine:
+            raise ValueError(
+                f"{where}: target {name} is a share of what 8 bits cost: say on which machine, hardware stripes"
+            )
 
 
 def _objective(config: TrainConfig) -> str | None:

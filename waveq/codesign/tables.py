@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from waveq._reading import require_regular
-from waveq.codesign.frames import read_frame
+from waveq.codesign.frames import read_frame, require_numbers
 from waveq.codesign.score import OBJECTIVES
 
 __all__ = ["MEAN_BITS", "check_table", "is_campaign", "read_any"]
@@ -40,11 +40,12 @@ def read_any(path: Path, *, numbers: Sequence[str] = ()) -> pd.DataFrame:
         ValueError: no table of that kind; the message names the file.
         ModuleNotFoundError: Parquet without pyarrow.
     """
-    if is_campaign(path):
-        return _read_campaign(path)
-    if path.suffix == ".parquet":
-        return _read_parquet(path)
-    return read_frame(path, numbers=numbers)
+    if not is_campaign(path) and path.suffix != ".parquet":
+        return read_frame(path, numbers=numbers)
+    frame = _read_campaign(path) if is_campaign(path) else _read_parquet(path)
+    for name in numbers:
+        require_numbers(path, frame, name)
+    return frame
 
 
 def _read_campaign(path: Path) -> pd.DataFrame:

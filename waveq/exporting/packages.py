@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from waveq._extras import pip_line
+from waveq._lazy import pip_line
 
 __all__ = ["load_package", "quiet"]
 

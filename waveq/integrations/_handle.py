@@ -1,11 +1,12 @@
-"""What every trainer's callback asks: which options there are, and whether the optimizer came too early."""
+"""What the callbacks of all trainers share: the handle, its row for loggers, whether the optimizer came too early."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch.optim import Optimizer
 
 from waveq._names import nearest
@@ -14,10 +15,51 @@ from waveq.method.options import Method
 if TYPE_CHECKING:
     from waveq.method.handle import WaveQ
 
-__all__ = ["check_options", "require_moved"]
+__all__ = ["HandleOwner", "require_moved"]
 
 
-def check_options(wq: WaveQ | None, options: Mapping[str, Any]) -> None:
+class HandleOwner:
+    """Has a handle, or what ``attach`` needs for one.
+
+    Attributes:
+        wave_loss: the last penalty, 0-dim.
+    """
+
+    _attaches: ClassVar[str]
+    """The call that attaches, to be named where it has not been made yet."""
+
+    def __init__(self, wq: WaveQ | None, options: Mapping[str, Any]) -> None:
+        _check_options(wq, options)
+        self._wq = wq
+        self._options = dict(options)
+        self.wave_loss = torch.zeros(())
+
+    @property
+    def wq(self) -> WaveQ:
+        """The handle.
+
+        Raises:
+            RuntimeError: nothing is attached yet.
+        """
+        if self._wq is None:
+            raise RuntimeError(f"WaveQCallback has attached nothing yet: {self._attaches} does")
+        return self._wq
+
+    def row(self) -> dict[str, float]:
+        """What loggers are told: ``wq.metrics()`` and the last penalty."""
+        return self.wq.metrics() | {"wave_loss": float(self.wave_loss)}
+
+    def require_alone(self, callbacks: Iterable[object]) -> None:
+        """Refuse a trainer in which more than one callback would take the steps of this handle.
+
+        Raises:
+            ValueError: there are two, or one stands there twice.
+        """
+        if sum(isinstance(each, HandleOwner) and each._wq is self._wq for each in callbacks) > 1:
+            raise ValueError("two WaveQCallbacks of one handle would take two steps at a time: give the trainer one")
+
+
+def _check_options(wq: WaveQ | None, options: Mapping[str, Any]) -> None:
     """Either a handle or options for ``attach``, which it knows.
 
     Raises:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from waveq._extras import needed_by
-from waveq.integrations._handle import check_options, require_moved
+from waveq._lazy import needed_by
+from waveq.integrations._handle import HandleOwner, require_moved
 from waveq.method.attachment import WaveQ, attach
 
 with needed_by("waveq.integrations.transformers"):
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["WaveQCallback"]
 
 
-class WaveQCallback(TrainerCallback):  # type: ignore[misc]
+class WaveQCallback(HandleOwner, TrainerCallback):  # type: ignore[misc]
     """Trains with WaveQ in transformers' Trainer, as it is.
 
     Either ``WaveQCallback(bits="learn").add_to(trainer)``, which attaches, counts the steps of the run and hands
@@ -48,14 +47,14 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
         TypeError: a handle and options, or an unknown option.
         ValueError: at the start of training, where nothing was attached; where the optimizer was built before
             ``attach`` and scales are learned; where it moves none of the weights (steps within the backward pass, a
-            model that ``model_init`` has made since); with DeepSpeed; where a checkpoint did not reach the handle.
+            model that ``model_init`` has made since); with DeepSpeed; with ``load_best_model_at_end`` of a peft model;
+            where a checkpoint did not reach the handle; two callbacks with one handle.
     """
 
+    _attaches: ClassVar[str] = "add_to(trainer)"
+
     def __init__(self, wq: WaveQ | None = None, **options: Any) -> None:
-        check_options(wq, options)
-        self._wq = wq
-        self.wave_loss = torch.zeros(())
-        self._options = options
+        super().__init__(wq, options)
         self._loggers: list[TrainerCallback] = []
 
     def add_to(self, trainer: Trainer) -> WaveQ:
@@ -74,7 +73,9 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
             self._wq = attach(trainer.model, **options)
         callbacks = trainer.callback_handler.callbacks
         self._loggers = [each for each in callbacks if isinstance(each, tuple(INTEGRATION_TO_CALLBACK.values()))]
-        callbacks.insert(0, self)  # before whoever prints the row that it adds to
+        # before whoever prints the row that it adds to; the trainer may have been made with it
+        callbacks[:] = [self, *(each for each in callbacks if each is not self)]
+        self.require_alone(callbacks)
         return self.wq
 
     # ------------------------------------------------------------------ the trainer's events
@@ -99,7 +100,13 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
             raise ValueError("WaveQCallback came too late to attach: WaveQCallback(...).add_to(trainer), then train()")
         if args.deepspeed:
             raise ValueError("WaveQCallback needs gradients in .grad, where DeepSpeed does not keep them")
+        if args.load_best_model_at_end and hasattr(self.wq._model, "peft_config"):
+            raise ValueError(
+                "checkpoints of a peft model hold the adapters alone, so that load_best_model_at_end would join one "
+                "step's adapters with the bits and scales of another: train without it"
+            )
         require_moved(self.wq, [optimizer])
+        _tell_ties(self.wq._model, attached=True)
         if self.wq.steps < state.global_step:
             raise ValueError(
                 f"the trainer goes on at step {state.global_step}, WaveQ at step {self.wq.steps}: the checkpoint was "
@@ -120,6 +127,10 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
         """Take WaveQ's own step."""
         self.wq.step()
 
+    def on_train_end(self, *_unused: Any, **_unused_too: Any) -> None:
+        """Leave the model's ties as they were."""
+        _tell_ties(self.wq._model, attached=False)
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -131,23 +142,12 @@ class WaveQCallback(TrainerCallback):  # type: ignore[misc]
         """Add what holds for the whole model to a row of training; the loggers get every layer's numbers too."""
         if "loss" not in logs or not state.is_world_process_zero:
             return
-        row = self.wq.metrics() | {"wave_loss": float(self.wave_loss)}
+        row = self.row()
         whole = {name: value for name, value in row.items() if "/" not in name}
         logs.update(whole)
         state.log_history[-1].update(whole)
         for each in self._loggers:
             each.on_log(args, state, control, logs={name: row[name] for name in row if name not in whole}, **others)
-
-    @property
-    def wq(self) -> WaveQ:
-        """The handle.
-
-        Raises:
-            RuntimeError: nothing is attached yet.
-        """
-        if self._wq is None:
-            raise RuntimeError("WaveQCallback has attached nothing yet: add_to(trainer) does")
-        return self._wq
 
 
 def _total_steps(trainer: Trainer) -> int:
@@ -161,3 +161,21 @@ def _total_steps(trainer: Trainer) -> int:
         raise ValueError("the data have no length: give WaveQCallback total_steps, or the trainer max_steps") from None
     steps: int = math.ceil(args.num_train_epochs * max(1, -(-batches // args.gradient_accumulation_steps)))
     return steps
+
+
+def _tell_ties(model: nn.Module, *, attached: bool) -> None:
+    """Name tied weights as they are called while attached: files of safetensors take no tensor under two names.
+
+    transformers leaves out what stands in ``_tied_weights_keys`` when it writes a checkpoint.
+    """
+    for module in model.modules():
+        module.__dict__.pop("_tied_weights_keys", None)
+        tied = getattr(module, "_tied_weights_keys", None)
+        if attached and tied:
+            module.__dict__["_tied_weights_keys"] = tied | {_inner(one): _inner(other) for one, other in tied.items()}
+
+
+def _inner(name: str) -> str:
+    """``lm_head.weight`` as ``lm_head.parametrizations.weight``; names of modules stay, whose tensors all match."""
+    owner, _, tensor = name.rpartition(".")
+    return f"{owner}.parametrizations.{tensor}" if tensor in ("weight", "bias") else name

@@ -36,12 +36,13 @@ from waveq.method.fixed_input import FixedInput, drop_input, keep_input
 from waveq.method.frozen import Frozen, follow_loading
 from waveq.method.handle import WaveQ
 from waveq.method.input_bits import InputBits
+from waveq.method.input_hook import quantize_input
 from waveq.method.input_signs import InputSign
 from waveq.method.layer_costs import require_costs
 from waveq.method.multiplications import Multiplications, require_countable
 from waveq.method.operand_names import input_name
 from waveq.method.options import Bits, Forward, InputBitsOption, Method, takes_options
-from waveq.method.parametrization import WaveParametrization, quantize_input
+from waveq.method.parametrization import WaveParametrization
 from waveq.method.presets import get_preset
 from waveq.method.recurrent import read_parametrised
 from waveq.method.relus import Leaning

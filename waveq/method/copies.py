@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from waveq.method.checkpoint import ROOT_STATE, accept_plain_root, accept_plain_weight, drop_root_state
+from waveq.method.input_hook import quantize_input
 from waveq.method.learned_policy import require_finite
 from waveq.method.multiplications import CountCalls
-from waveq.method.parametrization import WaveParametrization, quantize_input
+from waveq.method.parametrization import WaveParametrization
 from waveq.method.relus import Leaning
 from waveq.method.settings import WaveLayer
 from waveq.method.start import Start

@@ -17,7 +17,7 @@ from waveq.method.notes import read_note
 from waveq.method.parametrization import WaveParametrization
 from waveq.method.sites import site_name
 
-__all__ = ["compare_checkpoint", "inputs_of"]
+__all__ = ["compare_checkpoint", "inputs_of", "steps_told"]
 
 _VERSION = 1
 Difference = tuple[str, object, object]
@@ -71,6 +71,13 @@ def inputs_of(state: WaveParametrization) -> tuple[str | None, int | str | None]
     if state.activation is None:
         return None, None
     return state.activation.method, state.activation.bits if state.inputs is None else "learn"
+
+
+def steps_told(state_dict: Mapping[str, Any]) -> int | None:
+    """The ``total_steps`` of the run that a checkpoint is of; None where it says nothing of them."""
+    notes = (read_note(value) for key, value in state_dict.items() if key.endswith(".0._extra_state"))
+    told = (note.get("total_steps") for note in notes if note is not None)
+    return next((steps for steps in told if steps), None)
 
 
 def _attached(model: nn.Module) -> Iterator[tuple[str, str, WaveParametrization]]:

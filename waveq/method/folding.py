@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import copy
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
 from waveq.layers import QUANTIZABLE, outputs_of, resolve_skip
@@ -24,7 +26,9 @@ def fold_batch_norm(model: nn.Module, *, skip: Iterable[str] = ()) -> dict[str, 
 
     With running mean m and variance v, gamma, beta and eps of the norm, output channel by output channel:
     w <- s w and b <- s (b - m) + beta, where s = gamma / sqrt(v + eps); computed in float64. An ``nn.Identity`` stands
-    in the norm's place, and layers without a bias get one (Jacob et al. 2018, arXiv 1712.05877, section 3.2).
+    in the norm's place, and layers without a bias get one (Jacob et al. 2018, arXiv 1712.05877, section 3.2). Of a norm
+    whose class has modules of its own (timm's BatchNormAct2d: an activation) these stay, one after the other. Classes
+    that are not torch's are tried on copies and drawn numbers first, and refused where the fold is another function.
 
     Levels are not kept by this: a network that is folded once it is quantised has to be rounded anew, and loses most
     of its accuracy at few bits. So fold first, and let the last training be of the folded network: before ``attach``,
@@ -67,7 +71,7 @@ def fold_batch_norm(model: nn.Module, *, skip: Iterable[str] = ()) -> dict[str, 
         folded[name] = layer_name
     for name in folded:
         parent, _, child = name.rpartition(".")
-        model.get_submodule(parent)._modules[child] = nn.Identity()
+        model.get_submodule(parent)._modules[child] = _rest(norms[name])
     return folded
 
 
@@ -94,7 +98,7 @@ def _layers_before(norms: Mapping[str, _BatchNorm], model: nn.Module) -> dict[st
             found[name] = f"it follows {before}, which is no convolution or linear layer"
         else:
             layer = modules[str(before.target)]
-            reason = _cannot_take(layer, before, calls, holders)
+            reason = _cannot_take(layer, before, calls, holders) or _differs(norm, layer)
             found[name] = f"{before.target} {reason}" if reason else (str(before.target), layer)
     return found
 
@@ -112,6 +116,46 @@ def _cannot_take(layer: nn.Module, node: fx.Node, calls: Counter[int], holders: 
     if any(tensor is not None and holders[id(tensor)] > 1 for tensor in layer._parameters.values()):
         return "before it shares its weight"
     return ""
+
+
+def _rest(norm: nn.Module) -> nn.Module:
+    """What stands in a norm's place: the modules that its class has beside normalising, if any."""
+    if not norm._modules:
+        return nn.Identity()
+    rest = nn.Sequential(OrderedDict(norm.named_children()))
+    rest.training = norm.training
+    return rest
+
+
+def _differs(norm: _BatchNorm, layer: Any) -> str:
+    """Why the fold is another function, where the class of either has a forward that is not torch's; empty if not."""
+    pair: tuple[Any, Any] = layer, norm
+    strange = [type(each).__name__ for each in pair if not type(each).__module__.startswith("torch.nn.")]
+    if not strange:
+        return ""
+    own, its = (copy.deepcopy(each).double().eval() for each in pair)
+    drawn = torch.Generator().manual_seed(0)
+    for tensor, low in ((its.running_mean, -0.5), (its.running_var, 0.5), (its.weight, 0.5), (its.bias, -0.5)):
+        if tensor is not None:  # fresh ones would say nothing: they change no number
+            tensor.copy_(torch.rand(tensor.shape, generator=drawn) + low)
+    try:
+        x = _example(own, drawn)
+        expected = its(own(x))
+        _fold(its, own)
+        agrees = torch.allclose(_rest(its)(own(x)), expected, rtol=1e-6, atol=1e-6)
+    except Exception as error:  # whatever a class of the user's makes of a double
+        return f"and it cannot be tried on copies ({' and '.join(strange)}; {type(error).__name__}: {error})"
+    return "" if agrees else f"and it are another function once they are folded ({' and '.join(strange)})"
+
+
+def _example(layer: Any, drawn: torch.Generator) -> Tensor:
+    """Inputs that a layer takes, of two samples, float64."""
+    if isinstance(layer, _ConvNd):
+        sides = [2 + (kernel - 1) * gap for kernel, gap in zip(layer.kernel_size, layer.dilation, strict=True)]
+        shape = (2, layer.in_channels, *sides)
+    else:
+        shape = (2, getattr(layer, "in_features", layer.weight.shape[0]))
+    return torch.randn(shape, generator=drawn, dtype=torch.float64).to(layer.weight.device)
 
 
 class _Followed(fx.Tracer):

@@ -202,7 +202,7 @@ class History:
                 "beta": betas.ravel(),
                 "bits": self._bits(betas, fixed).ravel(),
                 "wave": np.stack([_by_name(each.waves, names) for each in records]).ravel(),
-                "lambda_w": by_step("lambda_w"),
+                "strength": by_step("lambda_w"),
                 "lambda_beta": by_step("lambda_beta"),
                 "price": np.stack([_prices(each, names) for each in records]).ravel(),
             }

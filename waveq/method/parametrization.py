@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from waveq.functional import Grid, ScaleRule, exact_scale, frequency, grid_scale
 from waveq.method.frozen import Frozen
 from waveq.method.idle_scales import with_idle
 from waveq.method.input_bits import InputBits
-from waveq.method.input_signs import InputSign, sign_of
+from waveq.method.input_signs import InputSign
 from waveq.method.kept_weights import KeptWeight, can_keep
 from waveq.method.notes import noted
 from waveq.method.seal import seal_of, warn_averaged, was_averaged
@@ -27,10 +27,7 @@ from waveq.quantizers import ActivationQuantizer
 from waveq.quantizers.activation import DataStarted
 from waveq.quantizers.base import WeightQuantizer
 
-__all__ = ["STATE", "WaveParametrization", "parametrization_of", "quantize_input"]
-
-_Args: TypeAlias = tuple[Any, ...]
-_Kwargs: TypeAlias = dict[str, Any]
+__all__ = ["STATE", "WaveParametrization", "parametrization_of"]
 
 STATE = ("beta", "total_bits", "quantized", "strength", "velocity", "trend", "activation_signed", "bound", "seal")
 _UNBOUNDED = torch.finfo(torch.float32).max  # finite, for those who check that all of a checkpoint is
@@ -458,30 +455,3 @@ def parametrization_of(module: nn.Module, tensor: str = "weight") -> WaveParamet
     found = module.parametrizations[tensor][0]  # type: ignore[index]
     assert isinstance(found, WaveParametrization)
     return found
-
-
-def quantize_input(module: nn.Module, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs] | None:
-    """Forward pre-hook, with keywords: quantise a layer's input where its parametrisation says so."""
-    state = parametrization_of(module)
-    if state.activation is None or not (state.quantizes_inputs or state.observer):
-        return None
-    x = args[0] if args else kwargs["input"]
-    if x.is_meta:
-        return None
-    if not torch.compiler.is_compiling():
-        state.__dict__["input_calls"] += 1
-    if state.observer is not None:
-        state.observer(x.detach())
-        return None
-    if (unrectified := state.unrectified) is not None:
-        state.unrectified = None
-        if x is unrectified:
-            return _with_input(state.activation.rectified(x), args, kwargs)
-    # TransformerEncoder leaves padding out in evaluation
-    signed = sign_of(state, x.values() if x.is_nested else x)
-    quantizer = state.activation if state.inputs is None else state.inputs
-    return _with_input(quantizer(x, signed=signed), args, kwargs)
-
-
-def _with_input(x: Tensor, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs]:
-    return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "input": x})

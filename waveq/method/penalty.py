@@ -15,7 +15,7 @@ from waveq._kernels.engine import Engine
 from waveq._kernels.groups import alike
 from waveq._kernels.rounding import Sines, waves
 from waveq._kernels.sharded import gathered, is_sharded
-from waveq.functional import sine_penalty
+from waveq.functional import power_of_two, sine_penalty
 from waveq.method.operands import Operand, operands_of
 from waveq.method.settings import Settings, WaveLayer
 from waveq.method.sharding import by_shards
@@ -150,7 +150,7 @@ def _joined(parts: Sequence[_Waves]) -> list[_Waves]:
 
 def _waves(sines: Sines, layers: Sequence[WaveLayer | None], settings: Settings, strengths: Strengths) -> Tensor:
     """sum_i lambda_w strength_i R_k of some layers, and beta's own gradient where the preset has it."""
-    strength, by_weights = torch.exp2(-settings.order * sines.at) * strengths.wave, sines.by_weights
+    strength, by_weights = power_of_two(-settings.order * sines.at) * strengths.wave, sines.by_weights
     if settings.balance:
         one = sines.at.new_ones(())
         held = [one if layer is None else layer.kept("strength") for layer in layers]
@@ -164,7 +164,7 @@ def _waves(sines: Sines, layers: Sequence[WaveLayer | None], settings: Settings,
             at if layer is None or not layer.state.learns else layer.state.beta
             for at, layer in zip(sines.at, layers, strict=True)
         ]
-        damping = torch.exp2(-settings.order * torch.stack(moving)) * strengths.wave
+        damping = power_of_two(-settings.order * torch.stack(moving)) * strengths.wave
         pull = ((damping if counted is None else damping * counted) * sines.by_beta).sum()
         # its value is already in the first term: only the gradient is wanted
         term = term + (pull - pull.detach())

@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn.modules import module as torch_modules
 
 from waveq.layers import QUANTIZABLE
-from waveq.method.parametrization import WaveParametrization, parametrization_of, quantize_input
+from waveq.method.input_hook import quantize_input
+from waveq.method.parametrization import WaveParametrization, parametrization_of
 
 __all__ = ["LeanSequential", "Leaning", "relus_left_out"]
 

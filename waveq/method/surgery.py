@@ -141,9 +141,10 @@ class UnmovedScales:
             if layer.name not in self._before:
                 continue
             weight, *scales = self._before[layer.name]
-            if layer.weight._version == weight or not layer.state.is_quantized:
-                continue
-            if any(scale._version != before for scale, before in zip(self._scales(layer), scales, strict=True)):
+            now = self._scales(layer)
+            if layer.weight._version == weight or not layer.state.is_quantized or len(now) != len(scales):
+                continue  # the last where scales were frozen, or thawed, since
+            if any(scale._version != before for scale, before in zip(now, scales, strict=True)):
                 self._layers.remove(layer)
                 self._still.pop(layer.name, None)
             else:

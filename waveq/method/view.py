@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from waveq.functional import sine_penalty
-from waveq.learning_plot import plot_learning
 from waveq.method.coverage import Summary, count_weights, never_ran, summarize
 from waveq.method.diagnosis import diagnose_bits
 from waveq.method.float_road import TOLERANCE, forecast_rounding, off_levels, share_on_levels
@@ -18,6 +17,7 @@ from waveq.method.freezing import forecast_freezing
 from waveq.method.guards import Guards
 from waveq.method.history import History
 from waveq.method.learned_policy import policy_of
+from waveq.method.learning_plot import plot_learning
 from waveq.method.lost_layers import lost_layers
 from waveq.method.operands import InputOperand, operands_of
 from waveq.method.progress import Progress
@@ -234,9 +234,9 @@ class View:
             Columns ``step`` (optimiser steps taken), ``phase``, ``layer`` (its name, "conv1 (inputs)" for inputs),
             ``beta`` (real bits less one), ``bits`` (total, as they are or would be fixed), ``wave`` (mean sin^2 as
             ``penalty`` met it; NaN without wave or penalty, where no compiled kernel computed it, for inputs, and for
-            the present), ``lambda_w``,
-            ``lambda_beta`` (as a budget has driven it; 0 outside of phase 2, where no bit is paid for), ``price`` (of
-            one bit of this layer, lambda_beta c_i of eq. 2.2; 0 where its bits are fixed).
+            the present), ``strength`` (of the wave, lambda_w), ``lambda_beta`` (as a budget has driven it; 0 outside of
+            phase 2, where no bit is paid for), ``price`` (of one bit of this layer, lambda_beta c_i of eq. 2.2; 0 where
+            its bits are fixed).
 
         Raises:
             ModuleNotFoundError: pandas is not installed.

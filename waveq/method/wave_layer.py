@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from waveq.method.fixed_input import FixedInput, keep_input
-from waveq.method.parametrization import WaveParametrization, quantize_input
+from waveq.method.input_hook import quantize_input
+from waveq.method.parametrization import WaveParametrization
 from waveq.method.recurrent import keep_plain_weights
 from waveq.method.settings import WaveLayer
 

@@ -12,7 +12,7 @@ from waveq._kernels.engine import Engine
 from waveq._kernels.layout import widened
 from waveq._kernels.rounding import Formulas
 from waveq._kernels.sharded import gathered, is_sharded
-from waveq.functional import frequency, phase
+from waveq.functional import frequency, phase, power_of_two
 from waveq.method.penalty import UNMEASURED, engine_of, kinds_of
 from waveq.method.settings import Settings, WaveLayer
 from waveq.method.sharding import by_shards
@@ -85,7 +85,7 @@ def _rebalance_together(engine: Engine, layers: Sequence[WaveLayer], settings: S
     found = engine.lengths(formulas.laid_out(weights), formulas.table, formulas.laid_out(gradients))
     pulls, twins, along, tasks = found.unbind(1)
     across = (tasks - along.square() / pulls.clamp_min(torch.finfo(pulls.dtype).tiny)).clamp_min(0.0)
-    amplitude = math.pi * formulas.periods(slice(None)) * torch.exp2(-settings.order * formulas.at) / formulas.counts
+    amplitude = math.pi * formulas.periods(slice(None)) * power_of_two(-settings.order * formulas.at) / formulas.counts
     _remember(layers, across.sqrt() / (amplitude * ((pulls + twins) / 2.0).sqrt()))
 
 
@@ -96,7 +96,7 @@ def _pull_and_length(layer: WaveLayer, settings: Settings) -> tuple[Tensor, Tens
         u = layer.wave_input(settings.wave_on)
     beta = state.wave_beta().detach()
     theta2 = 2.0 * math.pi * phase(u.detach(), beta, state.grid)
-    amplitude = math.pi * frequency(beta, state.grid) * torch.exp2(-settings.order * beta) / u.numel()
+    amplitude = math.pi * frequency(beta, state.grid) * power_of_two(-settings.order * beta) / u.numel()
     (pull,) = torch.autograd.grad(u, weight, amplitude * torch.sin(theta2), retain_graph=True)
     (across,) = torch.autograd.grad(u, weight, amplitude * torch.cos(theta2))
     pull, across = widened(pull), widened(across)

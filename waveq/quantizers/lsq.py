@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from waveq._kernels.activations import fused_round_by_step
 from waveq._kernels.backends import engine_for
 from waveq._kernels.levels import rounded
-from waveq.functional import Grid
+from waveq.functional import Grid, power_of_two
 from waveq.quantizers.activation import DataStarted, features_of
 from waveq.quantizers.base import TINY, Given, Levels, WeightQuantizer, damped, kept_positive
 
@@ -102,7 +102,7 @@ class LSQ(WeightQuantizer):
             high=most,
             closed=False,
             wave_divisor=self.span.detach(),
-            wave_bounds=(-1.0 - 1.0 / (torch.exp2(given.beta) - 1.0), 1.0),
+            wave_bounds=(-1.0 - 1.0 / (power_of_two(given.beta) - 1.0), 1.0),
         )
 
 

@@ -224,6 +224,27 @@ def _unknown(what: str, name: object, known: tuple[str, ...]) -> ValueError:
     return ValueError(f"unknown {what} {name!r}{suggestion(name, known)} (known: {', '.join(known)})")
 
 
+def require_bits(quantizer: Quantizer, total_bits: int, *, layer: str | None = None) -> None:
+    """Refuse bits that a method does not have.
+
+    Raises:
+        ValueError: unknown method, or not its bits; the message names methods that have them.
+
+    Example:
+        >>> require_bits("lsq", 1)
+        Traceback (most recent call last):
+        ...
+        ValueError: quantizer 'lsq' has 2 to 9 total bits, not 1; these have: ...
+    """
+    found = find_quantizer(quantizer)
+    if check_total_bits(total_bits, layer=layer) not in found.bit_counts:
+        least, most = found.bit_counts[0], found.bit_counts[-1]
+        where = f" (layer {layer!r})" if layer else ""
+        span = f"{least} total bits only" if least == most else f"{least} to {most} total bits"
+        able = ", ".join(repr(known) for known in quantizer_names() if total_bits in _WEIGHTS[known].bit_counts)
+        raise ValueError(f"quantizer {found.method!r} has {span}, not {total_bits}{where}; these have: {able}")
+
+
 def make_quantizer(
     quantizer: Quantizer,
     weight: Tensor,
@@ -260,11 +281,8 @@ def make_quantizer(
         raise ValueError(
             f"quantizer {name!r} cannot learn bits: its levels are no stretched grid; give each layer's bits{where}"
         )
-    if total_bits is not None and check_total_bits(total_bits, layer=layer) not in found.bit_counts:
-        least, most = found.bit_counts[0], found.bit_counts[-1]
-        span = f"{least} total bits only" if least == most else f"{least} to {most} total bits"
-        able = ", ".join(repr(known) for known in quantizer_names() if total_bits in _WEIGHTS[known].bit_counts)
-        raise ValueError(f"quantizer {name!r} has {span}, not {total_bits}{where}; these have: {able}")
+    if total_bits is not None:
+        require_bits(found, total_bits, layer=layer)
     where_outputs = outputs or Outputs()
     channels: dict[str, Any] = {"outputs": where_outputs} if found.by_output else {}
     check_choice("granularity", granularity, get_args(Granularity))

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from waveq.train.config import TrainConfig as TrainConfig
     from waveq.train.config import load_recipe as load_recipe
     from waveq.train.given import own_config as own_config
+    from waveq.train.materials import make_dataset as make_dataset
+    from waveq.train.materials import make_network as make_network
     from waveq.train.result import TrainResult as TrainResult
     from waveq.train.run import TrainingInterrupted as TrainingInterrupted
-    from waveq.train.run import make_dataset as make_dataset
-    from waveq.train.run import make_network as make_network
     from waveq.train.run import train as train
 
 __all__ = [
@@ -35,8 +35,8 @@ __getattr__, __dir__ = lazy_names(
         "TrainingInterrupted": "waveq.train.run",
         "load_recipe": "waveq.train.config",
         "own_config": "waveq.train.given",
-        "make_dataset": "waveq.train.run",
-        "make_network": "waveq.train.run",
+        "make_dataset": "waveq.train.materials",
+        "make_network": "waveq.train.materials",
         "train": "waveq.train.run",
     },
 )

@@ -14,7 +14,7 @@ from waveq.zoo.datasets.folders import FolderSplit
 from waveq.zoo.datasets.seeds import mixed_seed
 from waveq.zoo.datasets.splits import Split
 
-__all__ = ["EpochLoader", "mixed_seed"]
+__all__ = ["EpochLoader"]
 
 Item = TypeVar("Item")
 

@@ -12,8 +12,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from waveq.method.distillation import TEMPERATURE, WEIGHT, distillation_loss
-from waveq.train.batches import mixed_seed
 from waveq.train.config import TrainConfig
+from waveq.zoo.datasets.seeds import mixed_seed
 
 __all__ = ["Classifier", "measure", "rate_at", "seed_step"]
 

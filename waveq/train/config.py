@@ -6,9 +6,7 @@ No torch here, so that checking a recipe costs nothing.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -27,9 +25,9 @@ from pydantic import (
 from waveq._bits import MAX_INPUT_BITS, MAX_TOTAL_BITS
 from waveq._names import suggestion
 from waveq._policy_file import read_policy_file
-from waveq._reading import parse_json, read_text
 from waveq.method.layer_costs import require_costs
 from waveq.method.options import Bits, Forward, Method, option_names, usual_quantizer
+from waveq.train.recipe_files import read_recipe
 from waveq.train.strict import expected, fits, words
 from waveq.train.user_modules import import_modules, is_own, module_name
 
@@ -43,8 +41,6 @@ __all__ = [
     "TrainConfig",
     "load_recipe",
     "parse_config",
-    "read_recipe",
-    "recipe_names",
 ]
 
 RUNTIME_FIELDS = frozenset(
@@ -369,8 +365,9 @@ class TrainConfig(BaseModel):
         """All fields that are set, as JSON that `load_recipe` reads back.
 
         Example:
+            >>> import json
             >>> config = TrainConfig(epochs=3, target={"mean_bits": 3.5})
-            >>> parse_config(parse_json(config.to_json(), where="here")) == config
+            >>> parse_config(json.loads(config.to_json()), where="here") == config
             True
         """
         return self.model_dump_json(exclude_none=True, indent=2) + "\n"
@@ -446,17 +443,6 @@ def _sentence(problem: ErrorDetails, field: str) -> str:
     return f"{field} is {value!r}: {message[0].lower()}{message[1:]}{suggestion(value, words(annotation))}"
 
 
-def recipe_names() -> tuple[str, ...]:
-    """The recipes that ship with the package.
-
-    Example:
-        >>> "simplenet5-cifar10" in recipe_names()
-        True
-    """
-    files = resources.files("waveq.zoo.recipes").iterdir()
-    return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
-
-
 def load_recipe(name: str | Path, *, sources: Mapping[str, str] | None = None, **changes: Any) -> TrainConfig:
     """A recipe by name, or a TOML or JSON file by path (a run folder's config.json), with some fields changed.
 
@@ -475,36 +461,3 @@ def load_recipe(name: str | Path, *, sources: Mapping[str, str] | None = None, *
     fields, where = read_recipe(name)
     told = dict.fromkeys(changes, "load_recipe") | dict(sources or {})
     return parse_config({**fields, **changes}, where=where, sources=told)
-
-
-def read_recipe(name: str | Path) -> tuple[dict[str, Any], str]:
-    """The fields of a recipe, or of a TOML or JSON file, as they are written there, and what to call it in errors.
-
-    Raises:
-        ValueError: no such recipe or file (the message gives the nearest name), not TOML or JSON.
-
-    Example:
-        >>> read_recipe("digits")[0]["batch_size"]
-        32
-    """
-    text, where = _recipe_text(name)
-    if where.endswith(".json"):
-        fields = parse_json(text, where=where)
-        if not isinstance(fields, dict):
-            raise ValueError(f"{where}: a JSON object is expected, not {type(fields).__name__}")
-        return fields, where
-    try:
-        return tomllib.loads(text), where
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits is no TOMLDecodeError
-        raise ValueError(f"{where}: damaged ({error})") from None
-
-
-def _recipe_text(name: str | Path) -> tuple[str, str]:
-    if str(name) in recipe_names():
-        return resources.files("waveq.zoo.recipes").joinpath(f"{name}.toml").read_text("utf-8"), f"recipe {name}"
-    path = Path(name)
-    if path.suffix in (".toml", ".json") and path.exists():
-        return read_text(path), str(path)
-    known = recipe_names()
-    hint = suggestion(name, known)
-    raise ValueError(f"recipe: {name} is neither a recipe nor a file{hint} (known: {', '.join(known)})")

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from waveq._files import write_json
+from waveq._own_code import naming_errors
 from waveq._reading import read_object
 from waveq.train.config import TrainConfig, parse_config
 from waveq.train.strict import require_types
-from waveq.train.user_modules import IN_MEMORY, give, is_own, user_call, user_object
+from waveq.train.user_modules import IN_MEMORY, give, is_own, named_or_own, user_call, user_object
 from waveq.zoo.datasets.own import data_digest, own_dataset
 from waveq.zoo.datasets.seeds import drawn_from
 
@@ -30,6 +31,7 @@ __all__ = [
     "GIVEN",
     "own_config",
     "own_data",
+    "own_model",
     "own_network",
     "remember",
     "require_fit",
@@ -41,16 +43,31 @@ GIVEN = "given.json"
 
 
 def own_network(name: str) -> nn.Module:
-    """The model of PACKAGE.MODULE:FACTORY; of a model with the inputs that it is called with, the model.
+    """The model of PACKAGE.MODULE:FACTORY, ready to be trained; of a model with inputs, the model.
 
     Raises:
-        ValueError: no such module or function, one that needs arguments, or something else than a model.
+        ValueError: see `own_model`; or it is wrapped for several devices.
+    """
+    model, _ = own_model(name)
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ValueError(f"model: {name} gives a {type(model).__name__}; give the network in it, model.module")
+    return model if model.training else model.train()  # layers that alone are in eval mode are left so
+
+
+def own_model(name: str) -> tuple[nn.Module, Any]:
+    """What PACKAGE.MODULE:FACTORY gives, or is: a model, with the inputs that it is called with or None.
+
+    Raises:
+        ValueError: no such module or function, one that needs arguments or raises an error, or something else than a
+            model.
     """
     made = user_call(name)
-    model = made[0] if isinstance(made, tuple) and len(made) == 2 else made
+    if made is user_object(name):
+        made = copy.deepcopy(made)  # what is trained is never the module's own
+    model, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
         raise ValueError(f"model: {name} must give a torch module, not {type(model).__name__}")
-    return model
+    return model, inputs
 
 
 def own_data(name: str, seed: int) -> Dataset:
@@ -64,13 +81,22 @@ def own_data(name: str, seed: int) -> Dataset:
 
 
 def require_named(config: TrainConfig) -> None:
-    """The functions that a config names are there; nothing is called yet.
+    """Methods, network and data that a config names are there; nothing is called yet.
 
     Raises:
-        ValueError: no such module or function.
+        ValueError: one is not; the message gives the nearest name.
     """
-    for name in filter(is_own, (config.model, config.dataset)):
-        user_object(name)
+    from waveq.method.presets import get_preset
+    from waveq.quantizers import activation_quantizer_class, quantizer_class
+    from waveq.zoo import network
+    from waveq.zoo.datasets.data import source
+
+    for name, known in ((config.model, network), (config.dataset, source)):
+        user_object(name) if is_own(name) else named_or_own(name, known)
+    get_preset(config.preset)
+    quantizer_class(config.quantizer)
+    if config.activation_quantizer is not None:
+        activation_quantizer_class(config.activation_quantizer)
 
 
 def require_importable(config: TrainConfig) -> None:
@@ -94,22 +120,42 @@ def require_fit(network: nn.Module, dataset: Dataset, config: TrainConfig) -> No
     Raises:
         ValueError: it does not; the message names both.
     """
+    _require_trainable(network, config)
     x, _ = dataset.validation.batch(torch.arange(min(2, len(dataset.validation))))
     told = f"{config.model}, called with x of shape {tuple(x.shape)} from {config.dataset},"
-    was_training = network.training
+    modes = [(module, module.training) for module in network.modules()]
     try:
-        found = network.eval()(x.to(next((p.dtype for p in network.parameters()), x.dtype)))
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"{told} fails: {str(error).splitlines()[0]}") from error
+        with naming_errors(told):
+            found = network.eval()(x.to(next((p.dtype for p in network.parameters()), x.dtype)))
+    except ValueError as error:
+        last = x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3)
+        raise ValueError(f"{error}{_CHANNELS_LAST if last else ''}") from error.__cause__
     finally:
-        network.train(was_training)
+        for module, training in modes:
+            module.training = training
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x):
         got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"{told} gives {got}; logits of shape (n, classes) are expected")
+        raise ValueError(
+            f"{told} gives {got}; logits of shape (n, classes) are expected"
+            + ("" if isinstance(found, Tensor) else ": wrap it in a module whose forward returns them alone")
+        )
     if not found.isfinite().all():
         raise ValueError(f"{told} gives logits that are NaN or infinite")
     if found.shape[1] < len(dataset.classes):
         raise ValueError(f"{told} gives {found.shape[1]} logits, but the data have {len(dataset.classes)} classes")
+
+
+_CHANNELS_LAST = "; x seems to have its channels last, x.permute(0, 3, 1, 2) puts them first"
+
+
+def _require_trainable(network: nn.Module, config: TrainConfig) -> None:
+    """In float32, which the run turns into its precision, and with something to train where anything is trained."""
+    for tensor in network.parameters():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ValueError(f"{config.model} has parameters of {kind}; float32 is expected: give model.float()")
+    if (config.epochs or config.pretrain_epochs) and not any(p.requires_grad for p in network.parameters()):
+        raise ValueError(f"{config.model} has no parameter that requires a gradient, so nothing can be trained")
 
 
 def remember(folder: Path, config: TrainConfig, dataset: Dataset, network: nn.Module, *, leads: bool = True) -> None:

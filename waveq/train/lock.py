@@ -40,8 +40,10 @@ def alone_in(folder: Path) -> Iterator[int]:
         waveq.train.lock.FolderInUseError: ... is in use by process ...; wait until it ends, or choose another folder
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK_FILE
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise type(error)(error.errno, f"cannot be written ({error.strerror})", str(folder)) from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,6 +10,7 @@ once, at the end.
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import sys
@@ -23,30 +24,27 @@ import torch
 from torch import Tensor, nn
 
 from waveq.threads import torch_threads
-from waveq.train.batches import mixed_seed
 from waveq.train.classifier import measure
 from waveq.train.config import TrainConfig
 from waveq.train.doubts import Doubts
-from waveq.train.given import own_data, own_network, remember, require_fit, require_importable, require_named
+from waveq.train.given import remember, require_fit, require_importable, require_named
 from waveq.train.lock import alone_in
+from waveq.train.materials import make_dataset, make_network
 from waveq.train.opening import batch_norm_told, opened
 from waveq.train.processes import launch
 from waveq.train.ranks import ALONE, Ranks, by_the_first, find_ranks, joined
 from waveq.train.result import TrainResult, share_sentence
 from waveq.train.run_folder import STAGES, RunFolder, load_weights, save_weights
+from waveq.train.saying import Say, say_nothing
 from waveq.train.stage import Stage, make_loader, on_cpu, steps_per_epoch
 from waveq.train.stopping import StoppedAtOnce, StopRequested, signals_noted
 from waveq.train.user_modules import is_own
-from waveq.zoo import Dataset, build, load_data, network
-from waveq.zoo.datasets.seeds import drawn_from
 
 if TYPE_CHECKING:
     from waveq.method.handle import WaveQ
     from waveq.method.options import Method
 
-__all__ = ["TrainResult", "TrainingInterrupted", "make_dataset", "make_network", "train"]
-
-Say = Callable[[str], None]
+__all__ = ["TrainingInterrupted", "train"]
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -71,7 +69,7 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
         TrainingInterrupted: Ctrl-C, SIGTERM or SIGHUP; the same call goes on.
     """
     speak = say or _say
-    _require_known(config)  # before there is a folder
+    require_named(config)  # before there is a folder
     ranks = find_ranks(config)
     if ranks.size == 1 and config.devices * config.num_nodes > 1:
         finished = _in_processes(config, speak)
@@ -79,7 +77,7 @@ def train(config: TrainConfig, *, say: Say | None = None) -> TrainResult:
         if ranks.size > 1:
             config = config.model_copy(update={"devices": ranks.devices, "num_nodes": ranks.nodes})
         with joined(ranks, on_cpu=on_cpu(config)):
-            finished = _in_this_one(config, ranks, speak if ranks.leads else _silent)
+            finished = _in_this_one(config, ranks, speak if ranks.leads else say_nothing)
     return TrainResult.of(config.folder, finished)
 
 
@@ -135,69 +133,6 @@ def _going_on(folder: RunFolder) -> Iterator[None]:
         ) from None
 
 
-def _require_known(config: TrainConfig) -> None:
-    """Every name of the config is known.
-
-    Raises:
-        ValueError: one is not; the message gives the nearest.
-    """
-    from waveq.method.presets import get_preset
-    from waveq.quantizers import activation_quantizer_class, quantizer_class
-
-    require_named(config)
-    get_preset(config.preset)
-    quantizer_class(config.quantizer)
-    if config.activation_quantizer is not None:
-        activation_quantizer_class(config.activation_quantizer)
-
-
-def make_dataset(config: TrainConfig) -> Dataset:
-    """The dataset, in the size and channels that the network takes.
-
-    Raises:
-        ValueError: unknown names, missing or damaged files, functions that do not give loaders.
-    """
-    from waveq.zoo.datasets.data import source
-
-    if is_own(config.dataset):
-        return own_data(config.dataset, config.split_seed)
-    entry = source(config.dataset)
-    least = 1 if is_own(config.model) else network(config.model).smallest_size
-    size = config.input_size or max(entry.size, least)
-    return load_data(
-        config.dataset,
-        data_dir=config.data_dir,
-        download=config.download,
-        channels=config.in_channels,
-        size=size,
-        validation=config.validation,
-        split_seed=config.split_seed,
-        workers=config.workers,
-    )
-
-
-def make_network(config: TrainConfig, dataset: Dataset) -> nn.Module:
-    """The network for the dataset, with the initial weights that the seed gives.
-
-    Raises:
-        ValueError: unknown network, images too small for it; a factory that does not give one.
-    """
-    if is_own(config.model):
-        with drawn_from(mixed_seed(config.seed)):
-            return own_network(config.model)
-    if len(dataset.size) != 2:
-        raise ValueError(f"model: {config.model} takes images (n, channels, height, width), not x of {dataset.shape}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mixed_seed(config.seed))
-        return build(
-            config.model,
-            num_classes=len(dataset.classes),
-            in_channels=dataset.channels,
-            input_size=(dataset.size[0], dataset.size[1]),
-            width=config.width,
-        )
-
-
 class _Run:
     """The stages of one run, in order."""
 
@@ -218,6 +153,7 @@ class _Run:
         network = self._network()
         if told := batch_norm_told(network, self.config, self.ranks, on_cpu=on_cpu(self.config)):
             self.say(told)
+        self._try_attaching(network)
         self._float(network)
         float_weights = {key: value.clone() for key, value in network.state_dict().items()}
         self.teacher = self._frozen(float_weights) if self.config.distill else None
@@ -261,23 +197,25 @@ class _Run:
             teacher=None if name == "search" else self.teacher,  # the price of a bit is meant for cross-entropy
         )
 
+    def _try_attaching(self, network: nn.Module) -> None:
+        """What attach refuses is said before the float training, not after it."""
+        c = self.config
+        if c.init is not None or not c.pretrain_epochs or (self.folder.path / "float" / "result.json").exists():
+            return
+        search, rest = c.parts(self._steps(c.epochs))
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns when it is meant
+            self._attach(copy.deepcopy(network), c.method(self._bits(), (search or rest) or None))
+
     def _float(self, network: nn.Module) -> None:
         c = self.config
         if c.init is not None:
             _load_into(network, c.init / "float" / "weights.pt" if c.init.is_dir() else c.init)
         elif c.pretrain_epochs:
             stage = self._stage("float", self._steps(c.pretrain_epochs), c.pretrain_lr or c.lr)
-            if stage.folder.result() is None:
-                self._require_options()
             announced = f"float training: {c.model} on {c.dataset}, {c.pretrain_epochs} epochs"
             self._run(stage, network, None, announced)
             _load_into(network, stage.folder.weights)
-
-    def _require_options(self) -> None:
-        """What the method says against its options is said before float training, not hours later."""
-        method = self.config.method(self._bits(), self._steps(self.config.epochs) or None)
-        with warnings.catch_warnings(action="ignore"):  # a warning comes where it counts
-            self._attach(self._network(), method)
 
     def _wave(self, network: nn.Module, start: dict[str, Tensor]) -> tuple[WaveQ, str, Doubts]:
         """Bits and weights in one run; or the bits in a search, and then the weights, from the start."""
@@ -447,7 +385,3 @@ def _meet() -> None:
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def _silent(_text: str) -> None:
-    pass

@@ -28,6 +28,7 @@ from waveq.train.config import PROCESS_FIELDS, RUNTIME_FIELDS, TrainConfig, load
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_LONGEST = 80  # of a value in a message: costs by layer and bits are many
 STAGES = ("float", "search", "wave", "finetune")
 """The stages' folders, in order; a run has some of them."""
 
@@ -207,10 +208,15 @@ class RunFolder:
         """Fields in which the folder's run differs, RUNTIME_FIELDS and PROCESS_FIELDS left out: "lr 0.1 (now 0.2)"."""
         old, new = load_recipe(self.config_file).model_dump(), config.model_dump()
         return [
-            f"{name} {old[name]} (now {value})"
+            f"{name} {_short(old[name])} (now {_short(value)})"
             for name, value in new.items()
             if name not in RUNTIME_FIELDS | PROCESS_FIELDS and old[name] != value
         ]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

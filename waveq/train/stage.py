@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from waveq.integrations.lightning import WaveQCallback
-from waveq.train.batches import EpochLoader, mixed_seed
+from waveq.train.batches import EpochLoader
 from waveq.train.callbacks import Checkpoints, LastStep, Recorder, StepDiscipline
 from waveq.train.checkpoint_files import LOADER_STATE, CheckpointFiles, read_newest
 from waveq.train.classifier import Classifier
@@ -26,6 +26,7 @@ from waveq.train.progress_bar import Bar
 from waveq.train.ranks import ALONE, Ranks
 from waveq.train.recomputing import recomputed
 from waveq.train.run_folder import StageFolder
+from waveq.zoo.datasets.seeds import mixed_seed
 
 if TYPE_CHECKING:
     from waveq.method.handle import WaveQ

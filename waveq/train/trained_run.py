@@ -99,7 +99,7 @@ class TrainedRun:
             ValueError: not there; or network or data of one's own are not those that the run began with.
         """
         from waveq.train.given import remember
-        from waveq.train.run import make_dataset, make_network
+        from waveq.train.materials import make_dataset, make_network
 
         dataset = make_dataset(self.config)
         if is_own(self.config.model) or is_own(self.config.dataset):
@@ -112,7 +112,7 @@ class TrainedRun:
 
     def float_network(self) -> nn.Module:
         """The float network that every policy starts from, in evaluation mode."""
-        from waveq.train.run import make_network
+        from waveq.train.materials import make_network
 
         network = make_network(self.config, self.dataset)
         source = self.float_weights
@@ -125,7 +125,7 @@ class TrainedRun:
         mode."""
         from waveq.method.fixed_input import FIXED_INPUT
         from waveq.method.input_quantizers import restore_inputs
-        from waveq.train.run import make_network
+        from waveq.train.materials import make_network
 
         network, weights = make_network(self.config, self.dataset), load_weights(self.folder.weights)
         if any(f".{FIXED_INPUT}." in key for key in weights):
@@ -145,7 +145,7 @@ class TrainedRun:
     def layers(self) -> list[LayerShape]:
         """The workload of one image."""
         from stripes_sim import trace
-        from waveq.train.run import make_network
+        from waveq.train.materials import make_network
 
         return trace(make_network(self.config, self.dataset), self.dataset.shape)
 

@@ -7,12 +7,15 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Collection
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from waveq._names import nearest
+from waveq._own_code import naming_errors
 
-__all__ = ["IN_MEMORY", "give", "import_modules", "is_own", "module_name", "user_call", "user_object"]
+__all__ = ["IN_MEMORY", "give", "import_modules", "is_own", "module_name", "named_or_own", "user_call", "user_object"]
 
+Thing = TypeVar("Thing")
 IN_MEMORY = "in-memory:"
 """What the names of things begin with that were given in Python and that no import finds."""
 _HELD: dict[str, Callable[[], Any]] = {}
@@ -32,15 +35,27 @@ def module_name(text: str) -> str:
         ValueError: a module's name is expected, as in "import my_package.methods", not 'lab/methods.py'
     """
     if text.endswith(".py") or not all(part.isidentifier() for part in text.split(".")):
-        raise ValueError(f'a module\'s name is expected, as in "import my_package.methods", not {text!r}')
+        raise ValueError(
+            f'a module\'s name is expected, as in "import my_package.methods", not {text!r}{_as_module(text)}'
+        )
     return text
+
+
+def _as_module(path: str) -> str:
+    """What a path to a file below the current folder is called as a module."""
+    found = Path(path if path.endswith(".py") else f"{path}.py").absolute()
+    if not (found.is_file() and found.is_relative_to(Path.cwd())):
+        return f"; change to the folder of {path}, or put it on PYTHONPATH" if found.is_file() else ""
+    name = ".".join(found.relative_to(Path.cwd()).with_suffix("").parts)
+    return f"; did you mean {name!r}?" if all(part.isidentifier() for part in name.split(".")) else ""
 
 
 def import_modules(names: Collection[str] | None) -> None:
     """Import modules, where there are any, from Python's path or, after all other places, from the current folder.
 
     Raises:
-        ValueError: not a module's name, or no such module. Errors of the module's own come through as they are.
+        ValueError: not a module's name, no such module, or one that raises an error.
+        ModuleNotFoundError: it imports a package that an extra of waveq brings, which is not installed.
 
     Example:
         >>> import_modules(["json", "no_such_module"])
@@ -55,11 +70,13 @@ def import_modules(names: Collection[str] | None) -> None:
     importlib.invalidate_caches()  # a file may have been written a moment ago
     for name in names:
         try:
-            importlib.import_module(module_name(name))
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise  # something that the module itself needs
-            raise ValueError(f"no module {name!r} in the current folder or on Python's path (PYTHONPATH)") from None
+            with naming_errors(f"import {module_name(name)}"):
+                importlib.import_module(name)
+        except ValueError as told:
+            error = told.__cause__
+            if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+                raise ValueError(f"no module {name!r} in the current folder or on Python's path (PYTHONPATH)") from None
+            raise
 
 
 def is_own(name: str) -> bool:
@@ -72,21 +89,40 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
+def named_or_own(name: str, known: Callable[[str], Thing]) -> Thing:
+    """The thing of a registry that has this name; where there is none, how one's own would be named.
+
+    Raises:
+        ValueError: nothing has that name.
+    """
+    try:
+        return known(name)
+    except ValueError as error:
+        raise ValueError(f"{error}; one of yours is PACKAGE.MODULE:FUNCTION{_with_colon(name)}") from None
+
+
+def _with_colon(name: str) -> str:
+    """ "; did you mean my_models:net?" for "my_models.net", where there is such a file."""
+    module, _, function = name.rpartition(".")
+    there = module and function != "py" and Path(*module.split(".")).with_suffix(".py").is_file()
+    return f"; did you mean {module}:{function}?" if there else ""
+
+
 def give(label: str, maker: Callable[[], Any]) -> str:
     """Keep a function for as long as this process lives; returns the name that `user_object` finds it by."""
     _HELD[IN_MEMORY + label] = maker
     return IN_MEMORY + label
 
 
-def user_object(name: str) -> Callable[..., Any]:
-    """What ``PACKAGE.MODULE:FUNCTION`` names, a class too; the module is imported.
+def user_object(name: str) -> Any:
+    """What ``PACKAGE.MODULE:FUNCTION`` names, as it is: a function, a class, or what it would give.
 
     Raises:
-        ValueError: not of that form, no such module, no such name in it, or nothing that can be called.
+        ValueError: not of that form, no such module, or no such name in it.
 
     Example:
-        >>> user_object("json:dumps")([1])
-        '[1]'
+        >>> user_object("json:dumps")([1]), user_object("json:JSONDecoder.decode").__name__
+        ('[1]', 'decode')
         >>> user_object("json:dunps")
         Traceback (most recent call last):
         ValueError: module 'json' has no 'dunps'; did you mean 'dumps'?
@@ -98,34 +134,45 @@ def user_object(name: str) -> Callable[..., Any]:
                 "make the run with a function that can be imported, PACKAGE.MODULE:FUNCTION"
             )
         return _HELD[name]
-    module, _, attribute = name.partition(":")
-    if not module or not attribute.isidentifier():
+    module, _, path = name.partition(":")
+    if not module or not all(part.isidentifier() for part in path.split(".")):
         raise ValueError(f"a function is named as PACKAGE.MODULE:FUNCTION, not {name!r}")
     import_modules([module])
-    names = vars(sys.modules[module])
-    if attribute not in names:
-        own = [known for known, thing in names.items() if callable(thing) and not known.startswith("_")]
-        raise ValueError(f"module {module!r} has no {attribute!r}{nearest(attribute, own)}")
-    found = names[attribute]
-    if not callable(found):
-        raise ValueError(f"{name} must be a function, but it is {found!r}")
-    return found  # type: ignore[no-any-return]
+    found, parts = sys.modules[module], path.split(".")
+    for at, part in enumerate(parts):
+        if not hasattr(found, part):
+            where = ":".join((module, ".".join(parts[:at]))) if at else f"module {module!r}"
+            own = [known for known, thing in vars(found).items() if callable(thing) and not known.startswith("_")]
+            raise ValueError(f"{where} has no {part!r}{nearest(part, own) if own else ''}{_hidden(module)}")
+        found = getattr(found, part)
+    return found
+
+
+def _hidden(module: str) -> str:
+    """Where a file of the current folder has the name of a module that Python finds before it."""
+    here, taken = Path(*module.split(".")).with_suffix(".py"), getattr(sys.modules[module], "__file__", None)
+    if not here.is_file() or (taken is not None and Path(taken).samefile(here)):
+        return ""
+    return f"; {here} of the current folder is hidden by a module of that name ({taken or 'built in'}): rename it"
 
 
 def user_call(name: str) -> Any:
-    """What the function of that name gives; it is called without arguments.
+    """What the function of that name gives, called without arguments; what is no function is taken as it is.
 
     Raises:
-        ValueError: see `user_object`; or it needs arguments.
+        ValueError: see `user_object`; or it needs arguments, or raises an error.
 
     Example:
-        >>> user_call("os:getcwd") == os.getcwd()
-        True
+        >>> user_call("os:getcwd") == os.getcwd(), user_call("os:sep") == os.sep
+        (True, True)
         >>> user_call("os.path:isabs")
         Traceback (most recent call last):
         ValueError: os.path:isabs needs 's'; it is called without arguments: give it defaults, or name one that has none
     """
     function = user_object(name)
+    made = not isinstance(function, type) and hasattr(function, "state_dict")  # a network: it can be called, with data
+    if made or not callable(function):
+        return function
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # written in C, without a signature
@@ -137,4 +184,5 @@ def user_call(name: str) -> Any:
             f"{name} needs {', '.join(needed)}; it is called without arguments: give it defaults, or name one that has "
             "none"
         )
-    return function()
+    with naming_errors(name):
+        return function()

@@ -18,11 +18,12 @@ def main(argv: list[str]) -> int:
     from waveq.train.divergence import Diverged
     from waveq.train.processes import INTERRUPTED
     from waveq.train.run import TrainingInterrupted, train
+    from waveq.train.saying import say_nothing
 
     path = Path(argv[0])
     try:
         config = load_recipe(path, run_dir=path.parent, resume=True)
-        train(config, say=_say if config.progress else _say_nothing)
+        train(config, say=_say if config.progress else say_nothing)
     except TrainingInterrupted:
         return INTERRUPTED
     except ValueError as error:
@@ -36,10 +37,6 @@ def main(argv: list[str]) -> int:
 
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")  # standard output is the launcher's, for the result
-
-
-def _say_nothing(_text: str) -> None:
-    pass
 
 
 if __name__ == "__main__":

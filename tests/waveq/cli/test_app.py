@@ -66,7 +66,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["score"], "Missing argument"),
         (["hardware", "--jsn"], "--json"),
         (["hardware", "stripe"], "did you mean 'stripes'?"),
-        (["demo", "--seed", "one"], "Invalid value for '--seed'"),
+        (["demo", "--seed", "one"], "--seed must be a whole number, not 'one'"),
         (["report", "no/such/folder"], "no run folder"),
         (["train", "--dataset", "fashion-mnits"], "did you mean 'fashion-mnist'?"),
     ],
@@ -107,7 +107,16 @@ def _app_that_raises(error: BaseException) -> typer.Typer:
         (RuntimeError("the pump broke"), 1, "the pump broke (RuntimeError"),
         (ValueError("bits is 12"), 2, "bits is 12\n"),
         (FileNotFoundError(2, "No such file or directory", "x.json"), 2, "x.json: No such file"),
-        (KeyboardInterrupt(), 130, "stopped.\n"),
+        (
+            OSError(28, "No space left on device", "a/score.csv"),
+            1,
+            "a/score.csv: No space left on device\n",
+        ),
+        (
+            KeyboardInterrupt(),
+            130,
+            "stopped. What was there is as it was; the same command begins again, or goes on.\n",
+        ),
         (Interrupted("The same command goes on."), 130, "The same command goes on."),
     ],
 )

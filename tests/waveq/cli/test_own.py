@@ -47,12 +47,59 @@ def needs(width):
     return net(width)
 
 
+def loud():
+    print("weights are read")
+    return net()
+
+
 def twice():
     return nn.Sequential(nn.Conv2d(1, 8, 3))
 
 
 def narrow():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+
+
+def doubled():
+    return net().double()
+
+
+def frozen():
+    return net().requires_grad_(False)
+
+
+def failing():
+    raise KeyError("weights")
+
+
+class Wrapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x):
+        return {"logits": self.net(x)}
+
+
+class Upright(Wrapped):
+    def forward(self, x):
+        assert x.shape[1] == 3, "colours are wanted"
+        return self.net(x)
+
+
+def unread():
+    class Broken(TensorDataset):
+        def __getitem__(self, index):
+            raise OSError("image 7.png is cut off")
+
+    part = Broken(*data().tensors)
+    return part, part, part
+
+
+def upright():
+    x, y = data().tensors
+    part = TensorDataset(x.expand(-1, 3, -1, -1).permute(0, 2, 3, 1), y)
+    return part, part, part
 
 
 def other():
@@ -162,7 +209,10 @@ def test_shapes_and_values_come_from_the_data(here: Path, capsys: pytest.Capture
         (["train", "--model", "my_on:net", "--data", "my_own:loaders"], "no module 'my_on'"),
         (["train", "--model", "my_own:nett", "--data", "my_own:loaders"], "did you mean 'net'?"),
         (["train", "--model", "my_own:net", "--data", "my_own:loader"], "did you mean 'loaders'?"),
-        (["train", "--model", "my_own:changes", "--data", "my_own:loaders"], "must be a function, but it is 0"),
+        (
+            ["train", "--model", "my_own:changes", "--data", "my_own:loaders"],
+            "my_own:changes must give a torch module, not int",
+        ),
         (["train", "--model", "my_own:needs", "--data", "my_own:loaders"], "my_own:needs needs 'width'"),
         (["train", "--model", "my_own:nothing", "--data", "my_own:loaders"], "must give a torch module, not NoneType"),
         (["train", "--model", "my_own:net", "--data", "my_own:data"], "not TensorDataset"),
@@ -170,6 +220,23 @@ def test_shapes_and_values_come_from_the_data(here: Path, capsys: pytest.Capture
         (["train", "--model", "my_own:narrow", "--data", "my_own:loaders"], "1 logits, but the data have 2 classes"),
         (["train", "--model", "my_own:other", "--data", "my_own:loaders"], "called with x of shape (2, 1, 8, 8)"),
         (["train", "--model", "my_own:infinite", "--data", "my_own:loaders"], "logits that are NaN or infinite"),
+        (
+            ["train", "--model", "my_own:failing", "--data", "my_own:loaders"],
+            "my_own:failing raises KeyError: 'weights' (",
+        ),
+        (
+            ["train", "--model", "my_own:doubled", "--data", "my_own:loaders"],
+            "parameters of float64; float32 is expected: give model.float()",
+        ),
+        (["train", "--model", "my_own:frozen", "--data", "my_own:loaders"], "no parameter that requires a gradient"),
+        (
+            ["train", "--model", "my_own:Wrapped", "--data", "my_own:loaders"],
+            "gives dict; logits of shape (n, classes)",
+        ),
+        (["train", "--model", "my_own:Upright", "--data", "my_own:loaders"], "raises AssertionError: colours are"),
+        (["train", "--model", "my_own:net", "--data", "my_own:unread"], "train: item 0 raises OSError: image 7.png is"),
+        (["train", "--model", "my_own:net", "--data", "my_own:upright"], "x.permute(0, 3, 1, 2) puts them first"),
+        (["train", *OWN, "--skip", "conv9", "--pretrain-epochs", "9"], "skip names 'conv9', which matches no layer"),
         (["train", *OWN, "--set", "input_size=9"], "input_size says nothing of my_own:loaders"),
         (["train", *OWN, "--set", "width=2"], "width says nothing of my_own:net"),
         (["score", "4", "--model", "my_own:needs"], "my_own:needs needs 'width'"),
@@ -198,3 +265,22 @@ def test_data_that_change_from_call_to_call_are_refused(capsys: pytest.CaptureFi
     assert main(words) == 0
     assert main(["enumerate", "run", "--quiet"]) == 2
     assert "it must give the same at every call" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_what_a_users_code_prints_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "4", "--model", "my_own:loud", "--input-shape", "1x8x8", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["run"] == "runs/score-loud-4"
+    assert "weights are read" in captured.err
+
+
+@pytest.mark.slow
+def test_a_start_that_attach_refuses_trains_nothing_and_binds_nobody(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", *OWN, *SHORT, "--bits", "3", "--run", "run"]
+    assert main([*words, "--skip", "conv9"]) == 2
+    assert not (here / "run" / "float").exists()
+    assert main([*words, "--json"]) == 0
+    capsys.readouterr()

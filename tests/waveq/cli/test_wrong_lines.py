@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,25 @@ LINES = [
     ("frontier nothing.csv", "nothing.csv is not there"),
     ("data --check digit", "did you mean 'digits'?"),
     ("scor 4", "Did you mean 'score'?"),
+    ("SCORE 4", "did you mean 'score'?"),
+    ("score 4 --workload net.csv --batch=1.5", "--batch must be a whole number, not '1.5'"),
+    ("frontier net.csv --budget 3 --budget x", "--budget must be a number, not 'x'"),
+    ("score 4 --workload net.csv --run net.csv", "net.csv: a file, where a folder is wanted"),
+    ("score 4 --model my_lab.net --input-shape 1x8x8", "did you mean my_lab:net?"),
+    ("score 4 --model lennet --input-shape 1x8x8", "did you mean 'lenet'?"),
+    ("score 4 --workload net.csv --activations inputs", "--activations says nothing on stripes"),
+    ("explore 4 --workload net.csv --grid tiles=1 --grid tiles=2", "--grid names tiles twice"),
+    ("frontier .", ". is no run folder"),
+    ("search run --floor 200", "--floor must be a percentage from 0 to 100, but it is 200"),
+    ("codesign run --grid tiles=1 --budget 0.3", "--budget is for bits that are learned"),
+    ("codesign run --grid tiles=1 --how learn --budget 3", "more than 0 and at most 1, not 3"),
+    ("export run --to npz --path x.onnx", "--path x.onnx ends like another target's file"),
+    ("train --recipe old", "did you mean old/config.json?"),
+    ("sweep", "say what is swept"),
+    ("sweep --recipe digits --grid target.mean_bit=3", "did you mean 'mean_bits'?"),
+    ("sweep --recipe digits --grid target.energy_pj=0.3", "say on which machine, hardware stripes"),
+    ("sweep --recipe digits --grid quantizer=lqs", "did you mean 'lsq'?"),
+    ("sweep --recipe digits --grid seed=0 --run old", "old is the folder of one run"),
 ]
 
 
@@ -57,6 +77,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.csv").write_text("name,kind,in_channels,out_channels\nfc,linear,8,4\n")
     (tmp_path / "pol.json").write_text('{"bits": {"fc": 3}}')
+    (tmp_path / "my_lab.py").touch()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.json").write_text("{}")
     return tmp_path
 
 
@@ -93,15 +116,28 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_help_of_training_stands_in_groups_and_lists_choices(capsys: pytest.CaptureFixture[str]) -> None:
     from waveq.quantizers import activation_quantizer_names, quantizer_names
+    from waveq.train.config import recipe_names
+    from waveq.zoo.datasets.sources import SOURCES
+    from waveq.zoo.networks.models import network_names
 
     assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out
     titles = ["What is trained:", "Bits:", "Method:", "Steps:", "Options:"]
     places = [text.index(f"\n{title}\n") for title in titles]
     assert places == sorted(places)
-    words = set(text.replace(",", " ").replace(".", " ").split())
+    words = set(re.split(r"[\s,.;]+", text))
     own = {*quantizer_names(), *activation_quantizer_names()} - {
         "dorefa-with-zero",
         "lsq-power-of-two",
     }  # a benchmark's
     assert {*own, "recommended", "three-phase", "bf16"} <= words
+    assert {*network_names(), *recipe_names(), *SOURCES, "compute_cycles"} <= words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["sweep", "enumerate", "search", "codesign", "sensitivity"])
+def test_the_help_of_what_measures_stands_in_groups(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "-h"]) == 0
+    text = capsys.readouterr().out
+    title = "How the work is done:" if verb == "sweep" else "How accuracy is measured:"
+    assert f"\n{title}\n" in text

@@ -36,7 +36,7 @@ def test_table_report_and_page_say_the_same(designed: Any) -> None:
     run = TrainedRun(designed.run.path)
     front = read_frame(run.path / "frontier.csv", numbers=("membership", "alike", "accuracy_low", "accuracy_high"))
     assert json.loads((run.path / "frontier.json").read_text())["certainty"] == told
-    assert ((front["accuracy_low"] <= front["accuracy"]) | (front["accuracy_high"] >= front["accuracy"])).all()
+    assert (front["accuracy_low"] <= front["accuracy_high"]).all()
     assert front["alike"].iloc[-1] == told["frontier_groups"]
     text, data = (run.path / "report.md").read_text(), page_data(run)
     for sentence in certainty_sentences(told):
@@ -52,6 +52,19 @@ def test_the_gap_has_the_error_of_the_images_that_differ() -> None:
     known = placed | {"certainty": {"accuracy_gap_error": 0.3129}}
     assert "0.23 points more accuracy, standard error 0.31; at" in placement_sentence(known)
     assert "0.23 points more accuracy; at" in placement_sentence(placed)  # as older versions left it
+
+
+@pytest.mark.parametrize(
+    ("better", "cheaper", "words"),
+    [
+        (0.0, 1e6, "not on the frontier: another one is as accurate and needs 1 µJ less (25.0 %)."),
+        (0.5, 0.0, "not on the frontier: at its energy another one has 0.50 points more accuracy."),
+        (0.002, 0.0, "not on the frontier: at its energy another one has 0.002 points more accuracy."),
+    ],
+)
+def test_what_is_equal_is_not_called_better(better: float, cheaper: float, words: str) -> None:
+    placed = {"efficient": False, "accuracy_gap": better, "energy_gap_pj": cheaper, "own": {"energy_pj": 4e6}}
+    assert placement_sentence(placed).endswith(words)
 
 
 def test_a_policy_among_its_rivals(tmp_path: Path) -> None:
@@ -136,7 +149,11 @@ def test_a_score_of_another_policy_is_not_shown(run_copy: Path) -> None:
         write_report(run_copy)
     for name in ("policies.csv", "search.csv"):
         (run_copy / name).unlink(missing_ok=True)
-    assert "Not shown: policy.json is not the one that was priced" in write_report(run_copy).read_text()
+    assert "Not shown: policy.json is not the one of the run's score" in write_report(run_copy).read_text()
     assert "energy" not in page_data(TrainedRun(run_copy))["bars"]
     assert main(["score", str(run_copy), "--breakdown"]) == 0
     assert "```text" in write_report(run_copy).read_text()
+    other = ["--model", "digitsnet", "--in-channels", "1", "--input-size", "8", "--run", str(run_copy)]
+    assert main(["score", "8", *other]) == 0
+    assert "Not shown: score.txt is not the one of the run's score" in write_report(run_copy).read_text()
+    assert "energy" not in page_data(TrainedRun(run_copy))["bars"]

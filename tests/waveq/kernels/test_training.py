@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import datetime
 import shutil
 import weakref
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import waveq
+from tests.ranks import in_two_ranks
 from waveq._kernels.backends import use_backend
 from waveq._kernels.cpu.engine import NumbaEngine
 from waveq.zoo.datasets.sources import DIGITS
@@ -334,10 +332,7 @@ def test_torch_compile_to_machine_code_trains_alike() -> None:
     torch._dynamo.reset()
 
 
-def _worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60))
+def _worker(rank: int, folder: Path) -> None:
     model = network()
     handle = attached(model, activation_quantizer="dorefa")  # a range is the mean of two halves' ranges
     wrapped = DistributedDataParallel(model)
@@ -350,13 +345,12 @@ def _worker(rank: int, folder: str) -> None:
         optimizer.step()
         handle.step()
     torch.save({"state": model.state_dict(), "betas": handle.betas()}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:layer .* of its first inputs lie outside:UserWarning")
 def test_two_processes_agree_with_one(tmp_path: Path) -> None:
-    mp.spawn(_worker, args=(str(tmp_path),), nprocs=2)
+    in_two_ranks(_worker, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     for name, value in first["state"].items():
         assert torch.equal(value, second["state"][name]), name

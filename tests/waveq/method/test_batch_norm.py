@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import waveq
 from waveq.method.batch_norm import reestimate_batch_norm
 from waveq.train.config import parse_config
-from waveq.train.run import make_dataset, make_network, train
+from waveq.train.materials import make_dataset, make_network
+from waveq.train.run import train
 from waveq.train.run_folder import load_weights
 from waveq.train.stage import make_loader
 

@@ -164,6 +164,69 @@ def test_names_in_skip_are_checked_and_may_be_patterns() -> None:
     assert waveq.fold_batch_norm(model, skip=("[12]",)) == {"3": "2"}
 
 
+class NormAct(nn.BatchNorm2d):
+    """Batch norm with an activation in its module, as timm has it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
+class Doubled(nn.BatchNorm2d):
+    """What it does beside normalising is in no module of its."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class Standardised(nn.Conv2d):
+    """Takes any factor out of its weights again."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight / self.weight.square().mean((1, 2, 3), keepdim=True).sqrt()
+        return F.conv2d(x, weight, self.bias, padding=self.padding)
+
+
+class Same(nn.Conv2d):
+    """Pads for itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, (1, 1, 1, 1)))
+
+
+def test_classes_derived_from_torchs_keep_what_they_do_beside() -> None:
+    model = stir(nn.Sequential(Same(3, 6, 3, bias=False), NormAct(6), nn.Conv2d(6, 4, 1), NormAct(4)))
+    x = torch.randn(2, 3, 5, 5)
+    before = model(x)
+    drawn = torch.get_rng_state()
+    assert waveq.fold_batch_norm(model) == {"1": "0", "3": "2"}
+    assert torch.equal(torch.get_rng_state(), drawn)
+    torch.testing.assert_close(model(x), before, rtol=1e-5, atol=1e-5)
+    assert [name for name, _ in model[1].named_children()] == ["drop", "act"]
+    assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (
+            nn.Sequential(nn.Conv2d(3, 6, 3), Doubled(6)),
+            r"1 \(0 and it are another function once they are folded \(Doubled\)\)",
+        ),
+        (nn.Sequential(Standardised(3, 6, 3), NormAct(6)), r"1 \(0 and it .* folded \(Standardised and NormAct\)\)"),
+    ],
+)
+def test_classes_of_which_the_fold_is_another_function_are_refused(model: nn.Sequential, why: str) -> None:
+    before = copy.deepcopy(stir(model).state_dict())
+    with pytest.raises(ValueError, match=why):
+        waveq.fold_batch_norm(model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert waveq.fold_batch_norm(model, skip=("1",)) == {}
+
+
 class Branching(nn.Module):
     """A forward that looks at numbers."""
 

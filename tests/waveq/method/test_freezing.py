@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import waveq
+from tests.ranks import in_two_ranks
 from tests.training import OPTIMIZERS, FunctionalNet, batches, mlp, train
 from waveq.method.freezing import freeze_nearest
 from waveq.method.parametrization import parametrization_of
@@ -315,8 +316,7 @@ def test_checkpoints_hold_one_number_a_weight_more_and_older_ones_load() -> None
     require_unchanged_by_finalize(model, wq, batches(1)[0][0])
 
 
-def _rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def _rank(rank: int, folder: Path) -> None:
     model = nn.Sequential(nn.Linear(64, 1, bias=False))
     waveq.attach(model, bits=2, forward="float", total_steps=10)
     with torch.no_grad():
@@ -327,12 +327,11 @@ def _rank(rank: int, folder: str) -> None:
     both = [torch.empty(1, 64, dtype=torch.int8) for _ in range(2)]
     dist.all_gather(both, stays(model).to(torch.int8))
     assert torch.equal(*both)
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_ranks_agree(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_rank, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two_ranks(_rank, tmp_path)
 
 
 # ---------------------------------------------------------------------- what is said, and bad input

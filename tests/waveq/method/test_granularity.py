@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import waveq
+from tests.ranks import in_two_ranks
 from waveq.evaluate.finetune import PolicyFinetuner
 from waveq.layers import Outputs, outputs_of
 from waveq.quantizers import make_quantizer, quantize_weight
@@ -387,18 +388,15 @@ def _after_three_steps(quantizer: str, rank: int = 0, world: int = 1) -> dict[st
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
-def _rank(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def _rank(rank: int, folder: Path) -> None:
     found = {quantizer: _after_three_steps(quantizer, rank, 2) for quantizer in ("lsq", "wrpn")}
     torch.save(found, f"{folder}/{rank}.pt")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     """To rounding, at first: over epochs a weight beside a threshold falls to the other side, and the runs part."""
-    torch.multiprocessing.spawn(_rank, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two_ranks(_rank, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     for quantizer, theirs in first.items():
         alone = _after_three_steps(quantizer)

@@ -18,7 +18,7 @@ from tests.training import OPTIMIZERS, batches, mlp, train
 from waveq.method import history as module
 from waveq.method.operand_names import input_name
 
-COLUMNS = ["step", "phase", "layer", "beta", "bits", "wave", "lambda_w", "lambda_beta", "price"]
+COLUMNS = ["step", "phase", "layer", "beta", "bits", "wave", "strength", "lambda_beta", "price"]
 
 
 def begin(seed: int = 0, **options: Any) -> tuple[nn.Module, waveq.WaveQ, torch.optim.Optimizer]:
@@ -45,7 +45,7 @@ def asked(wq: waveq.WaveQ) -> dict[str, tuple[float, ...]]:
 
 def rows(frame: pd.DataFrame, step: int) -> dict[str, tuple[float, ...]]:
     found = frame[frame["step"] == step]
-    columns = ["phase", "beta", "bits", "wave", "lambda_w", "lambda_beta", "price"]
+    columns = ["phase", "beta", "bits", "wave", "strength", "lambda_beta", "price"]
     return dict(zip(found["layer"], found[columns].itertuples(index=False, name=None), strict=True))
 
 

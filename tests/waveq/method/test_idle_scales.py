@@ -47,3 +47,15 @@ def test_a_wrapped_network_learns_bits_from_float_weights_on(one_process: None, 
     assert wq.phase == 1
     train(parallel, wq, optimizer, batches(40))
     assert not wq.learning
+
+
+@pytest.mark.slow
+def test_no_optimizer_decays_what_no_step_has_used(one_process: None) -> None:
+    model = mlp()
+    wq = waveq.attach(model, quantizer="lsq", total_steps=100)
+    before = {scale: scale.detach().clone() for scale in wq.scales()}
+    parallel = nn.parallel.DistributedDataParallel(model)
+    train(parallel, wq, torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=1.0), batches(3))
+    assert wq.phase == 1
+    assert before
+    assert all(torch.equal(scale, value) for scale, value in before.items())

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 import waveq
+from tests.ranks import in_two_ranks
 from tests.training import mlp
 from waveq.method.parametrization import parametrization_of
 from waveq.quantizers import activation_quantizer_names
@@ -98,8 +97,7 @@ def test_a_relu_that_is_left_out_is_no_negative_input() -> None:
     assert parametrization_of(model[2]).signed_now == 0
 
 
-def _rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def _rank(rank: int, folder: Path) -> None:
     model, wq = network(activation_quantizer="lsq")
     model.eval()
     if rank == 0:
@@ -115,11 +113,10 @@ def _rank(rank: int, folder: str) -> None:
     fresh((UNSIGNED, SIGNED)[rank])
     found.append(parametrization_of(fresh[0]).signed_now)
     torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_ranks_agree(tmp_path: Path) -> None:
-    mp.spawn(_rank, args=(str(tmp_path),), nprocs=2)
+    in_two_ranks(_rank, tmp_path)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     assert found[0] == found[1] == [0, 1, 1, 1]

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import waveq
+from tests.ranks import in_two_ranks
 from tests.training import OPTIMIZERS, FunctionalNet, batches, mlp, train
 from waveq.method.checkpoint import ROOT_COUNTS
 from waveq.method.parametrization import parametrization_of
@@ -281,8 +280,7 @@ def test_averages_of_models_finish() -> None:
         assert averaged.module.get_submodule(name).waveq_restore_inputs.bits == bits  # type: ignore[union-attr]
 
 
-def _rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def _rank(rank: int, folder: Path) -> None:
     model, data = mlp(), batches(60, seed=rank + 1, size=16 + 8 * rank)
     wq = waveq.attach(model, **BOTH, total_steps=60, target={"bitops": 0.3})
     parallel = nn.parallel.DistributedDataParallel(model)
@@ -290,12 +288,11 @@ def _rank(rank: int, folder: str) -> None:
     torch.save(
         (wq.betas(), wq.input_betas(), wq.policy().to_json(), model.state_dict()[ROOT_COUNTS]), f"{folder}/{rank}.pt"
     )
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_ranks_agree(tmp_path: Path) -> None:
-    mp.spawn(_rank, args=(str(tmp_path),), nprocs=2)
+    in_two_ranks(_rank, tmp_path)
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
     assert one[:3] == other[:3]
     assert torch.equal(one[3], other[3])

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 import waveq
+from tests.ranks import in_two_ranks
 
 
-def _rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def _rank(rank: int, folder: Path) -> None:
     torch.manual_seed(0)
     experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
     wq = waveq.attach(experts, total_steps=40, target={"mean_bits": 4.0})
@@ -28,12 +26,11 @@ def _rank(rank: int, folder: str) -> None:
         optimizer.step()
         wq.step()
     torch.save((wq.betas(), wq.strengths(), wq.bits()), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_a_layer_that_ran_on_one_rank_counts_on_all(tmp_path: Path) -> None:
-    mp.spawn(_rank, args=(str(tmp_path),), nprocs=2)
+    in_two_ranks(_rank, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert first == second
     bits = first[2]

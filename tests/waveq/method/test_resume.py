@@ -71,6 +71,28 @@ def test_resuming_with_learned_scale_and_activation_bits() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*(m.state_dict().values() for m in models), strict=True))
 
 
+def test_a_layer_is_rounded_alone_as_it_is_among_others() -> None:
+    """The first step after loading rounds layer by layer, those before it rounded all of them in one call."""
+    models, handles = [], []
+    for _ in range(2):
+        model = nn.Sequential(*(nn.Linear(5, 5) for _ in range(40)))
+        handles.append(waveq.attach(model, total_steps=20, activation_bits="learn", target={"bitops": 0.5}))
+        models.append(model)
+    model, wq = models[0], handles[0]
+    for _ in range(3):  # betas are between whole numbers then
+        (model(torch.randn(4, 5)).square().mean() + wq.penalty()).backward()
+        wq.step()
+        model.zero_grad()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for layer in model:
+            parametrization_of(layer).beta.copy_(1.0 + 6.0 * torch.rand((), generator=generator))
+    model(torch.randn(4, 5)).sum().backward()
+    models[1].load_state_dict(model.state_dict())
+    for among, alone in zip(*models, strict=True):
+        assert torch.equal(among.weight, alone.weight)
+
+
 # ---------------------------------------------------------------------- any optimizer of the user's
 
 

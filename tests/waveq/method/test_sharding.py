@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import waveq
+from tests.ranks import in_two_ranks
 
 _RUNS: dict[str, dict[str, Any]] = {
     "lsq": {"quantizer": "lsq", "activation_bits": 4},
@@ -21,7 +21,7 @@ _RUNS: dict[str, dict[str, Any]] = {
     "midrise": {"quantizer": "midrise", "target": {"mean_bits": 3.5}},
     "paper": {"preset": "paper"},
 }
-_STEPS = 24
+_STEPS = 12
 
 
 def network() -> nn.Sequential:
@@ -80,18 +80,16 @@ def _refused(wq: waveq.WaveQ) -> str:
     return ""
 
 
-def _rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def _rank(rank: int, folder: Path) -> None:
     for name, options in _RUNS.items():
         for sharded in (False, True):
             torch.save(trained(options, rank, sharded=sharded), f"{folder}/{name}-{sharded}-{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_shards_take_the_steps_of_whole_weights(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_rank, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two_ranks(_rank, tmp_path)
     for name, options in _RUNS.items():
         whole, shards, others = (torch.load(tmp_path / f"{name}-{run}.pt") for run in ("False-0", "True-0", "True-1"))
         assert "full_state_dict" in shards["refused"]

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waveq.train.batches import EpochLoader, mixed_seed
+from waveq.train.batches import EpochLoader
 from waveq.zoo.datasets.augment import Augmentation
 from waveq.zoo.datasets.folders import FolderSplit
+from waveq.zoo.datasets.seeds import mixed_seed
 from waveq.zoo.datasets.splits import MemorySplit
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from waveq.method.options import Method
-from waveq.train.config import RUNTIME_FIELDS, TrainConfig, load_recipe, parse_config, recipe_names
+from waveq.train.config import RUNTIME_FIELDS, TrainConfig, load_recipe, parse_config
+from waveq.train.recipe_files import recipe_names
 
 # Table 4: network, data, epochs by phase, batch, rate; momentum 0.9 and decay 1e-4 everywhere
 TABLE_4 = {

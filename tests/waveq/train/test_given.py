@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from waveq.codesign import codesign
-from waveq.train.given import GIVEN, own_config
+from waveq.train.config import TrainConfig
+from waveq.train.given import GIVEN, own_config, own_model, own_network, require_fit
 from waveq.train.run import TrainingInterrupted, train
 from waveq.train.trained_run import TrainedRun
 from waveq.train.user_modules import user_object
+from waveq.zoo.datasets.own import own_dataset
 
 SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 40, "threads": 1, "progress": False, "lr": 0.1}
 
@@ -140,3 +144,27 @@ def test_a_start_that_failed_binds_nobody(tmp_path: Path) -> None:
     found = train(own_config(net, Sides, bits=4, **run | {"epochs": 0}), say=lambda _line: None)
     assert found.bits == {"0": 4, "3": 4}
     assert (tmp_path / "run" / GIVEN).exists()
+
+
+def test_a_network_of_a_module_is_copied_and_put_into_training_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_new: Callable[[], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (
+        "from torch import nn\nnet = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).eval()\npair = net, 'inputs'\n"
+    )
+    (tmp_path / "my_own.py").write_text(text)
+    first, second = own_network("my_own:net"), own_network("my_own:pair")
+    assert first is not second
+    assert first.training
+    assert first[1].training
+    assert not sys.modules["my_own"].net.training
+    assert own_model("my_own:pair")[1] == "inputs"
+
+
+def test_looking_whether_data_fit_leaves_frozen_layers_frozen() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2), nn.BatchNorm1d(2))
+    network[2].eval()
+    pair = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])
+    require_fit(network, own_dataset("mine", (pair, pair, pair)), TrainConfig(bits=4, epochs=1))
+    assert [part.training for part in network] == [True, True, False]

@@ -82,6 +82,36 @@ def test_files_of_windows_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert read_conllu(path) == parse_conllu(tabbed(GAPPING))
 
 
+def test_texts_of_windows_and_texts_that_just_end() -> None:
+    expected = parse_conllu(tabbed(GAPPING))
+    assert parse_conllu(tabbed(GAPPING).replace("\n", "\r\n") + "\r\n") == expected
+    assert parse_conllu(tabbed(GAPPING).rstrip("\n")) == expected
+    assert parse_conllu("\n\n" + tabbed(GAPPING) + "\n\n\n" + tabbed(GAPPING)) == expected * 2  # blank lines in plenty
+    assert parse_conllu("") == parse_conllu("\n\n") == []
+
+
+def test_empty_nodes_before_the_first_word_and_several_after_one() -> None:
+    text = tabbed("0.1 _ _ PRON _ _ _ _ 1:nsubj _\n1 va aller VERB _ _ 0 root 0:root _\n1.1 a _ X _ _ _ _ _ _")
+    (sentence,) = parse_conllu(
+        text
+        + tabbed("\n1.2 b _ X _ _ _ _ _ _\n2-3 du _ _ _ _ _ _ _ _\n")
+        + tabbed("2 de _ ADP _ _ 1 obl _ _\n3 le _ DET _ _ 2 det _ _")
+    )
+    assert [(node.after, node.number, node.form) for node in sentence.empty_nodes] == [
+        (0, 1, "_"),
+        (1, 1, "a"),
+        (1, 2, "b"),
+    ]
+    assert [word.head for word in sentence.words] == [0, 1, 2]
+    assert parse_conllu("\n".join(sentence.lines())) == [sentence]
+
+
+def test_comments_are_anything_after_a_hash() -> None:
+    (sentence,) = parse_conllu("#\n##\n# text = 1 = 1\n# text_en=\n#sent_id=x\n1\ta\t_\t_\t_\t_\t0\troot\t_\t_")
+    assert sentence.comments == ("", "#", " text = 1 = 1", " text_en=", "sent_id=x")
+    assert sentence.metadata == {"text": "1 = 1", "text_en": "", "sent_id": "x"}
+
+
 def test_a_line_separator_of_unicode_ends_no_line() -> None:
     (sentence,) = parse_conllu("1\ta\u2028b\t_\t_\t_\t_\t0\troot\t_\t_\n")
     assert sentence.words[0].form == "a\u2028b"

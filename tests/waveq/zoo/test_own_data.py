@@ -125,10 +125,12 @@ def test_labels_are_read_where_torchvision_keeps_them() -> None:
         (TensorDataset(X[:0], Y[:0]), "mine: there is nothing in it"),
         (DataLoader(TensorDataset(X)), "a pair of tensors (x, y), not x alone: labels are missing"),
         ([X], "not Tensor: labels are missing"),
-        ([{"x": X, "y": Y}], "a pair of tensors (x, y), not dict"),
+        ([{"x": X, "y": Y}], "a pair of tensors (x, y), not a dict of x, y; a collate_fn makes pairs of it"),
         ((X, Y.float()), "class numbers y of shape (n,), not (12, 1, 1, 2) and (12,) of float32"),
         ((X, Y[:, None]), "not (12, 1, 1, 2) and (12, 1) of int64"),
         ((X.byte(), Y), "x must be floating point, such as x.float() / 255 of bytes, not uint8"),
+        ((X.to_sparse(), Y), "a batch must hold dense tensors with values"),
+        ([(X, ["a"] * 12)], "not 2 things (Tensor, list)"),
         ((X / 0, Y), "x is NaN or infinite somewhere"),
         ((X, Y - 1), "a label is -1; class numbers begin at 0"),
         ([(X, Y), (X[..., :1], Y)], "x has several shapes, (1, 1, 1) and (1, 1, 2); one is expected"),
@@ -185,7 +187,8 @@ def test_a_data_module_is_asked_for_its_test_part_last() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (PAIR, "as a tuple, a mapping or a LightningDataModule, not 2 things"),
+        (PAIR, "as a tuple, a mapping or a LightningDataModule, not 2 things: test is missing"),
+        ((TensorDataset(X, Y * 10**8),) * 3, "mine, train: a label is 200,000,000; class numbers 0, 1, 2, ... are"),
         (None, "not NoneType"),
         ({"train": PAIR, "vall": PAIR}, "no part is called 'vall'; did you mean 'val'?"),
         ({"train": PAIR, "val": PAIR}, "the test loader is missing"),
@@ -196,3 +199,18 @@ def test_a_data_module_is_asked_for_its_test_part_last() -> None:
 def test_what_are_no_data_is_refused(given: Any, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         own_dataset("mine", given)
+
+
+def test_a_data_module_without_a_part_is_refused_before_anything_is_read() -> None:
+    from lightning import LightningDataModule
+
+    given = LightningDataModule.from_datasets(TensorDataset(*PAIR), TensorDataset(*PAIR), batch_size=4)
+    with pytest.raises(ValueError, match="LightningDataModule has no test_dataloader"):
+        own_dataset("mine", given)
+    part = TensorDataset(*PAIR)
+    assert len(own_dataset("mine", LightningDataModule.from_datasets(part, part, part, batch_size=4)).test()) == 12
+
+
+def test_tensors_of_a_graph_are_taken_out_of_it() -> None:
+    taken, _ = read_loader((X.clone().requires_grad_(), Y), "mine").batch(torch.arange(2))
+    assert not taken.requires_grad

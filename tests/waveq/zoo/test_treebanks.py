@@ -101,3 +101,25 @@ def test_a_sentence_has_one_tree(tmp_path: Path) -> None:
     write_conllu(tmp_path / "bank" / "xx_bank-ud-dev.conllu", [sentence("a b", 2, 1)])
     with pytest.raises(ValueError, match=r"xx_bank-ud-dev\.conllu: 0 words have HEAD 0"):
         load_treebank(str(tmp_path / "bank"))
+
+
+def test_a_treebank_with_all_that_the_format_has(tmp_path: Path) -> None:
+    """Tokens of several words, an empty node, comments, lines of Windows, a file that just ends; trees are of words."""
+    first = "# sent_id = 1\n1-2 du _ _ _ _ _ _ _ _\n1 de _ ADP _ _ 3 case _ _\n2 le _ DET _ _ 3 det _ _\n"
+    first += "3 pain _ NOUN _ _ 0 root _ SpaceAfter=No\n3.1 boire _ VERB _ _ _ _ 0:root _\n"
+    lines = [line if line.startswith("#") else line.replace(" ", "\t") for line in first.split("\n")]
+    text = "\r\n".join([*lines, *lines]).rstrip("\r\n")
+    for part in ("train", "dev", "test"):
+        (tmp_path / f"fr_essai-ud-{part}.conllu").write_bytes(text.encode())
+    found = load_treebank(str(tmp_path))
+    for sentences in (found.train, found.validation, found.test()):
+        assert [[word.form for word in each.words] for each in sentences] == [["de", "le", "pain"]] * 2
+        assert [each.metadata["sent_id"] for each in sentences] == ["1", "1"]
+
+
+def test_a_second_root_is_named_with_its_file_and_sentence(tmp_path: Path) -> None:
+    three_parts(tmp_path / "bank", "xx_bank")
+    twice = Sentence(words=(Word(form="a", head=0), Word(form="b", head=0)), comments=(" sent_id = w-7",))
+    write_conllu(tmp_path / "bank" / "xx_bank-ud-train.conllu", [sentence("oui", 0), twice])
+    with pytest.raises(ValueError, match=r"xx_bank-ud-train\.conllu, sent_id w-7: 2 words have HEAD 0 where one root"):
+        load_treebank(str(tmp_path / "bank"))

@@ -157,7 +157,7 @@ def parse_conllu(text: str, *, where: str = "text") -> list[Sentence]:
     """The sentences in a text.
 
     Args:
-        text: lines that end in LF; the last blank line may be missing.
+        text: lines that end in LF, or in CR and LF; the last blank line may be missing.
         where: what errors name before the line.
 
     Raises:
@@ -179,7 +179,7 @@ def parse_conllu(text: str, *, where: str = "text") -> list[Sentence]:
     reading = _Reading(where)
     for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would split at U+2028 too
         reading.number = number
-        if line:
+        if line := line.removesuffix("\r"):
             reading.take(line)
         elif reading.begun:
             sentences.append(reading.end())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -83,14 +83,7 @@ class FolderSplit:
 
     def take(self, indices: Tensor) -> FolderSplit:
         """A split of these images only."""
-        return FolderSplit(
-            files=tuple(self.files[i] for i in indices.tolist()),
-            labels=self.labels[indices],
-            size=self.size,
-            mean=self.mean,
-            std=self.std,
-            workers=self.workers,
-        )
+        return replace(self, files=tuple(self.files[i] for i in indices.tolist()), labels=self.labels[indices])
 
     def _image(self, path: Path, seed: int | None) -> Tensor:
         import numpy as np

@@ -7,7 +7,7 @@ from a seed, and what an item draws at random follows from one too: so a run tha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch.utils.data import (
     default_collate,
 )
 
+from waveq._own_code import naming_errors
 from waveq.zoo.datasets.augment import Augmentation
 from waveq.zoo.datasets.seeds import drawn_from, mixed_seed, seed_all
 
@@ -77,8 +78,11 @@ class LoaderSplit:
         with drawn_from(0):
             for index in self.chosen[indices[rows]].tolist():
                 seed_all(mixed_seed(seed, index))
-                taken.append(self.items[index])
-            return _checked(self.collate(taken), self.where)
+                with naming_errors(f"{self.where}: item {index}"):
+                    taken.append(self.items[index])
+            with naming_errors(f"{self.where}: collate_fn"):
+                collated = self.collate(taken)
+            return _checked(collated, self.where)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Everything at once."""
@@ -151,7 +155,7 @@ def _indices(loader: DataLoader[Any], where: str) -> Tensor | None:
 def _tensor_dataset(batches: Iterable[Any], where: str) -> TensorDataset:
     """All batches in memory."""
     held, size = [], 0
-    for batch in batches:
+    for batch in _each(batches, where):
         x, y = _checked(batch, where)
         held.append((x, y))
         size += x.nbytes
@@ -168,6 +172,11 @@ def _tensor_dataset(batches: Iterable[Any], where: str) -> TensorDataset:
             f"{where}: x has several shapes, {' and '.join(map(str, sorted(shapes)[:2]))}; one is expected"
         )
     return TensorDataset(torch.cat([x for x, _ in held]), torch.cat([y for _, y in held]))
+
+
+def _each(batches: Iterable[Any], where: str) -> Iterator[Any]:
+    with naming_errors(f"{where}: iterating"):
+        yield from batches
 
 
 def _split(items: Any, chosen: Tensor | None, collate: Collate, where: str) -> LoaderSplit:
@@ -203,13 +212,11 @@ def _are_labels(y: Tensor, count: int) -> bool:
 
 def _checked(batch: Any, where: str) -> tuple[Tensor, Tensor]:
     """x as float32 and y as int64."""
-    if not isinstance(batch, tuple | list) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
-        got = f"{len(batch)} things" if isinstance(batch, tuple | list) else type(batch).__name__
-        lacking = ": labels are missing" if isinstance(batch, Tensor) or got == "1 things" else ""
-        raise ValueError(
-            f"{where}: a batch must be a pair of tensors (x, y), not {got.replace('1 things', 'x alone')}{lacking}"
-        )
-    x, y = batch
+    if not _is_pair(batch):
+        raise ValueError(f"{where}: a batch must be a pair of tensors (x, y), not {_kind(batch)}")
+    x, y = (part.detach() for part in batch)
+    if x.is_meta or x.layout != torch.strided or y.layout != torch.strided:
+        raise ValueError(f"{where}: a batch must hold dense tensors with values, not meta or sparse ones")
     if x.ndim < 2 or not _are_labels(y, len(x)):
         raise ValueError(
             f"{where}: a batch must hold x of shape (n, ...) and class numbers y of shape (n,), not "
@@ -222,4 +229,16 @@ def _checked(batch: Any, where: str) -> tuple[Tensor, Tensor]:
         raise ValueError(f"{where}: x is NaN or infinite somewhere")
     if y.numel() and int(y.min()) < 0:
         raise ValueError(f"{where}: a label is {int(y.min())}; class numbers begin at 0")
-    return x.float(), y.long()
+    return x.float().cpu(), y.long().cpu()
+
+
+def _kind(batch: object) -> str:
+    if isinstance(batch, Tensor):
+        return "Tensor: labels are missing"
+    if isinstance(batch, Mapping):
+        return f"a {type(batch).__name__} of {', '.join(map(str, batch))}; a collate_fn makes pairs of it"
+    if not isinstance(batch, tuple | list):
+        return type(batch).__name__
+    if len(batch) == 1:
+        return "x alone: labels are missing"
+    return f"{len(batch)} things ({', '.join(type(part).__name__ for part in batch[:4])})"

@@ -9,14 +9,17 @@ from typing import Any
 import torch
 
 from waveq._names import nearest
+from waveq._own_code import naming_errors
 from waveq.zoo.datasets.augment import Augmentation
 from waveq.zoo.datasets.data import Dataset
 from waveq.zoo.datasets.loader_split import LoaderSplit, read_loader
 
 __all__ = ["data_digest", "own_dataset"]
 
+_MOST_CLASSES = 1_000_000
 _PARTS = ("train", "validation", "test")
 _KEYS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+_NOT_GIVEN = ("lightning.pytorch.core.hooks", "pytorch_lightning.core.hooks")  # where Lightning has methods that raise
 Later = Callable[[], Any]
 
 
@@ -86,9 +89,10 @@ def _loaders(name: str, given: Any) -> dict[str, Later]:
     if isinstance(given, tuple | list) and len(given) == len(_PARTS):
         return {part: _later(loader) for part, loader in zip(_PARTS, given, strict=True)}
     got = f"{len(given)} things" if isinstance(given, tuple | list) else type(given).__name__
+    lacking = ": test is missing" if got == "2 things" else ""
     raise ValueError(
         f"{name}: train, validation and test loaders are expected, as a tuple, a mapping or a LightningDataModule, "
-        f"not {got}"
+        f"not {got}{lacking}"
     )
 
 
@@ -98,21 +102,30 @@ def _later(loader: Any) -> Later:
 
 def _of_module(name: str, module: Any) -> dict[str, Later]:
     """Lightning's order of calls, without a Trainer."""
-    module.prepare_data()
-    module.setup("fit")
+    for part in ("train", "val", "test"):
+        method = getattr(module, f"{part}_dataloader", None)
+        if method is None or getattr(method, "__module__", "") in _NOT_GIVEN:
+            what = f"{type(module).__name__} has no {part}_dataloader"
+            raise ValueError(f"{name}: {what}; train, val and test are expected")
+    with naming_errors(f"{name}: prepare_data or setup"):
+        module.prepare_data()
+        module.setup("fit")
 
     def test() -> Any:
-        module.setup("test")
-        return _one(name, "test", module.test_dataloader())
+        with naming_errors(f"{name}: setup"):
+            module.setup("test")
+        return _one(name, "test", module)
 
     return {
-        "train": lambda: _one(name, "train", module.train_dataloader()),
-        "validation": lambda: _one(name, "val", module.val_dataloader()),
+        "train": lambda: _one(name, "train", module),
+        "validation": lambda: _one(name, "val", module),
         "test": test,
     }
 
 
-def _one(name: str, part: str, loader: Any) -> Any:
+def _one(name: str, part: str, module: Any) -> Any:
+    with naming_errors(f"{name}: {part}_dataloader"):
+        loader = getattr(module, f"{part}_dataloader")()
     if isinstance(loader, list | tuple) and len(loader) == 1:
         return loader[0]
     if loader is None or isinstance(loader, Mapping) or (isinstance(loader, list | tuple) and not len(loader) == 2):
@@ -123,6 +136,8 @@ def _one(name: str, part: str, loader: Any) -> Any:
 def _classes(train: LoaderSplit) -> tuple[str, ...]:
     """Their names where the dataset keeps them, else the class numbers."""
     count = int(train.labels.max()) + 1
+    if count > _MOST_CLASSES:
+        raise ValueError(f"{train.where}: a label is {count - 1:,}; class numbers 0, 1, 2, ... are expected")
     names = getattr(train.items, "classes", None)
     if isinstance(names, list | tuple) and len(names) >= count:
         return tuple(map(str, names))

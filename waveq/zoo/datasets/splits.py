@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -135,13 +135,7 @@ class MemorySplit:
 
     def take(self, indices: Tensor) -> MemorySplit:
         """A split of these images only."""
-        return MemorySplit(
-            pixels=self.pixels[indices],
-            labels=self.labels[indices],
-            mean=self.mean,
-            std=self.std,
-            full_scale=self.full_scale,
-        )
+        return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         # (p / full_scale - mean) / std as one multiplication and one addition

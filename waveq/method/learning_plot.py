@@ -5,7 +5,8 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart. matplotl
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +17,7 @@ __all__ = ["draw_bits", "plot_learning"]
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 _LINES = ("-", "--", "-.", ":")
+_MOST_STYLES = len(_COLOURS) * len(_LINES)
 _NEEDED = ("step", "phase", "layer", "beta")
 
 
@@ -64,20 +66,20 @@ def draw_bits(bits: pd.DataFrame, phase: pd.Series) -> Figure:
         ModuleNotFoundError: matplotlib is not installed.
     """
     figure, axes = _figure()
+    many = len(bits.columns) > _MOST_STYLES
     for number, name in enumerate(bits.columns):
-        axes.plot(
-            bits.index,
-            bits[name],
-            color=_COLOURS[number % len(_COLOURS)],
-            linestyle=_LINES[number // len(_COLOURS) % len(_LINES)],
-            linewidth=1.6,
-            label=name,
-        )
+        style = {"color": _by_depth(number, len(bits.columns)), "linewidth": 0.8} if many else _own_style(number)
+        # a run without a step is a point, not a line
+        axes.plot(bits.index, bits[name], label=name, marker="o" if len(bits) == 1 else None, **style)
     _shade_phases(axes, phase)
     axes.set_xlabel("Step")
     axes.set_ylabel("Bits (β + 1)")
     axes.set_ylim(min(1.5, float(bits.min().min()) - 0.3), float(bits.max().max()) + 0.7)
-    if len(bits.columns) <= 12:
+    if len(bits) == 1:
+        axes.set_xticks(bits.index)
+    if many:
+        _tell_depth(figure, axes, list(bits.columns))
+    elif len(bits.columns) <= 12:
         axes.legend(fontsize=9, framealpha=0.92)
     else:  # among the lines it would cover them
         columns = -(-len(bits.columns) // 30)
@@ -86,18 +88,39 @@ def draw_bits(bits: pd.DataFrame, phase: pd.Series) -> Figure:
     return figure
 
 
+def _own_style(number: int) -> dict[str, Any]:
+    """Of one of few layers, which a legend can tell apart."""
+    line = _LINES[number // len(_COLOURS) % len(_LINES)]
+    return {"color": _COLOURS[number % len(_COLOURS)], "linestyle": line, "linewidth": 1.6}
+
+
+def _by_depth(number: int, count: int) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](number / (count - 1))
+
+
+def _tell_depth(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
+    """A scale of colours from the first layer to the last, where a legend of all would be longer than the picture."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    scale = figure.colorbar(ScalarMappable(Normalize(1, len(names)), "viridis"), ax=axes, label="layer")
+    scale.set_ticks([1, len(names)], labels=[f"1: {names[0]}", f"{len(names)}: {names[-1]}"], fontsize=7)
+
+
 def _shade_phases(axes: Axes, phase: pd.Series) -> None:
     learned = phase.index[phase == 2]
     if len(learned):
         axes.axvspan(learned[0], learned[-1], color="0.92", zorder=0, label="bits are learned")
 
 
-def _figure(width: float = 6.4) -> tuple[Figure, Axes]:
+def _figure() -> tuple[Figure, Axes]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ModuleNotFoundError("pictures need matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(width, 4.4), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(color="0.9", linewidth=0.7)
     axes.set_axisbelow(True)

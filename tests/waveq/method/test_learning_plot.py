@@ -31,6 +31,29 @@ def test_lines_are_total_bits_in_the_order_of_the_layers() -> None:
     assert (shade.get_x(), shade.get_x() + shade.get_width()) == (10, 20)
 
 
+@pytest.mark.slow
+def test_many_layers_have_a_scale_of_depth_and_no_legend() -> None:
+    names = [f"block{number}" for number in range(40)]
+    rows = {
+        "step": [0] * 40 + [9] * 40,
+        "phase": 2,
+        "layer": names * 2,
+        "beta": [7.0] * 40 + [float(n) for n in range(40)],
+    }
+    figure = waveq.plot_learning(pd.DataFrame(rows))
+    axes, scale = figure.axes
+    assert len({line.get_color() for line in axes.lines}) == 40
+    assert (axes.get_legend(), figure.legends) == (None, [])
+    assert [label.get_text() for label in scale.get_yticklabels()] == ["1: block0", "40: block39"]
+
+
+@pytest.mark.slow
+def test_a_run_without_a_step_is_seen() -> None:
+    (axes,) = waveq.plot_learning(HISTORY.iloc[:2]).axes
+    assert [line.get_marker() for line in axes.lines] == ["o", "o"]
+    assert list(axes.get_xticks()) == [0]
+
+
 @pytest.mark.parametrize(
     ("history", "said"),
     [

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from waveq._extras import _ALSO, _EXTRAS, missing_sentence, pip_line
-from waveq._lazy import lazy_names
+from waveq._lazy import _ALSO, _EXTRAS, lazy_names, missing_sentence, pip_line
 from waveq.cli.app import main
 
 PROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text("utf-8"))["project"]

@@ -1,3 +1,0 @@
-"""`waveq.pareto` is `pareto`; see _alias.py."""
-
-from pareto import *  # noqa: F403
