@@ -53,7 +53,7 @@ docs: $(DOCS)
 
 models: $(READY)
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[test,models]"
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/benchmarks/reach
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/benchmarks/reach "tests/waveq/test_docs.py::test_blocks_of_python_run[hugging_face]"
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --seconds 600 --seed $(or $(SEED),0)

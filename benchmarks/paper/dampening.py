@@ -148,7 +148,7 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
                 label = {"dataset": dataset, "bits": bits, "way": way, "seed": seed, "test": result["test"]}
                 held_out = {"as trained": result["validation_before_rounding"], "renewed": result["validation"]}
                 rows.append(label | held_out | result["seen"])
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).sort_values(["dataset", "bits"], kind="stable", ignore_index=True)
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:

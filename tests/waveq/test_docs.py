@@ -25,10 +25,8 @@ from tests.docs_names import finalised_state, given
 from waveq.zoo.datasets.conllu import Sentence, Word, write_conllu
 
 PAGES = sorted(path for path in DOCS.glob("*.md") if any(each.kind == "python" for each in blocks(path)))
-OPTIONAL = ("sklearn", "torchao", "transformers")
+OPTIONAL = ("accelerate", "sklearn", "torchao", "transformers")
 ELSEWHERE = {  # blocks that tests of their own run
-    ("hugging_face.md", "accelerate"): "tests/benchmarks/reach/test_trainers.py",
-    ("lightning.md", "Lightning"): "tests/waveq/integrations",
     ("pareto.md", "Campaigns: results that are never lost"): "its function must be importable by other processes",
     ("rtl.md", "Writing it"): "tests/stripes_sim/rtl/test_rtl.py",
 }
@@ -90,6 +88,7 @@ def machines_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 @pytest.mark.filterwarnings("ignore::UserWarning")  # a network of three steps is not a good one
+@pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec:FutureWarning")  # Lightning's own use of torch
 @pytest.mark.usefixtures("files", "attach_again", "machines_forgotten")
 def test_blocks_of_python_run(page: Path, as_new: Callable[[], None]) -> None:
     kept: dict[str, Any] = {"__name__": "page"}

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import waveq
-from tests.docs_blocks import first_block
+from tests.docs_blocks import DOCS, blocks, first_block
 from tests.training import batches, mlp
 
 ROWS, SIZE, EPOCHS = 96, 8, 2
@@ -159,6 +158,125 @@ def test_loggers_of_the_trainer_get_every_layer(transformers: Any, callback: Any
     assert trainer.state.log_history[-2]["mean_bits"] == wq.mean_bits()
 
 
+def language_model(transformers: Any, kind: str) -> Any:
+    torch.manual_seed(0)
+    if kind == "GPT-2":
+        return transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=8)
+        )
+    config = transformers.T5Config(
+        vocab_size=50, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
+    return transformers.T5ForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize("kind", ["GPT-2", "T5"])
+def test_tied_weights_are_in_checkpoints_once(transformers: Any, callback: Any, tmp_path: Path, kind: str) -> None:
+    data = [{"input_ids": row["input_ids"], "labels": row["input_ids"]} for row in rows()]
+    given = arguments(transformers, tmp_path, save_strategy="steps", save_steps=9)
+    trainers, handles = [], []
+    for path in (None, str(tmp_path / "checkpoint-9")):
+        trainers.append(transformers.Trainer(language_model(transformers, kind), given, train_dataset=data))
+        handles.append(callback().add_to(trainers[-1]))
+        trainers[-1].train(resume_from_checkpoint=path)
+    assert handles[0].betas() == handles[1].betas()
+    assert farthest(trainers[0].model, trainers[1].model) == 0.0
+    handles[0].finalize()
+    trainers[0].save_model(str(tmp_path / "whole"))
+    assert farthest(type(trainers[0].model).from_pretrained(tmp_path / "whole"), trainers[0].model) == 0.0
+
+
+def test_the_best_checkpoint_brings_its_bits_and_its_step(transformers: Any, callback: Any, tmp_path: Path) -> None:
+    scores = iter([0.1, 0.9, 0.2, 0.3])
+    given = arguments(
+        transformers,
+        tmp_path,
+        **{f"{name}_strategy": "steps" for name in ("eval", "save")},
+        **dict.fromkeys(("eval_steps", "save_steps"), 6),
+        load_best_model_at_end=True,
+        metric_for_best_model="score",
+    )
+    trainer = transformers.Trainer(
+        bert(transformers),
+        given,
+        train_dataset=rows(),
+        eval_dataset=rows()[:8],
+        compute_metrics=lambda _: {"score": next(scores)},
+    )
+    wq = callback().add_to(trainer)
+    trainer.train()
+    assert wq.steps == wq.history()["step"].max() == 12
+    kept = pytest.importorskip("safetensors.torch").load_file(tmp_path / "checkpoint-12" / "model.safetensors")
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, kept[name]), name
+
+
+@pytest.mark.parametrize("made_with_it", [False, True])
+def test_added_twice_it_takes_one_step(transformers: Any, callback: Any, tmp_path: Path, made_with_it: bool) -> None:
+    wave = callback(bits=3)
+    given = arguments(transformers, tmp_path, num_train_epochs=1)
+    joined = [wave] if made_with_it else []
+    trainer = transformers.Trainer(bert(transformers), given, train_dataset=rows(), callbacks=joined)
+    wave.add_to(trainer)
+    wave.add_to(trainer)
+    trainer.train()
+    assert wave.wq.steps == ROWS // SIZE
+    with pytest.raises(ValueError, match="two WaveQCallbacks of one handle"):
+        callback(wave.wq).add_to(trainer)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+def test_the_best_of_adapters_alone_is_refused(transformers: Any, callback: Any, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="needs peft")
+    config = peft.LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS")
+    given = arguments(transformers, tmp_path, save_strategy="epoch", eval_strategy="epoch", load_best_model_at_end=True)
+    adapted = peft.get_peft_model(bert(transformers), config)
+    trainer = transformers.Trainer(adapted, given, train_dataset=rows(), eval_dataset=rows()[:8])
+    callback().add_to(trainer)
+    with pytest.raises(ValueError, match="checkpoints of a peft model hold the adapters alone"):
+        trainer.train()
+
+
+DISTRIBUTED = """
+import os, sys, torch, transformers
+from waveq.integrations.transformers import WaveQCallback
+
+torch.manual_seed(0)
+dropout = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
+model = transformers.BertForSequenceClassification(transformers.BertConfig(
+    vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, **dropout))
+data = [{"input_ids": (torch.arange(8) * (i + 3)) % 50, "labels": i % 2} for i in range(48)]
+world = int(os.environ.get("WORLD_SIZE", 1))
+given = transformers.TrainingArguments(
+    sys.argv[1], per_device_train_batch_size=8 // world, num_train_epochs=2, learning_rate=0.05, optim="sgd",
+    max_grad_norm=0.0, report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True,
+    average_tokens_across_devices=False, **({"ddp_backend": "gloo"} if world > 1 else {}))
+trainer = transformers.Trainer(model, given, train_dataset=data)
+wq = WaveQCallback(target={"mean_bits": 5.0}).add_to(trainer)
+trainer.train()
+rank = os.environ.get("RANK", "alone")
+torch.save({"steps": wq.steps, "bits": wq.bits(), "parameters": list(model.parameters())}, f"{sys.argv[1]}/{rank}.pt")
+"""
+
+
+@pytest.mark.usefixtures("transformers")
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(DISTRIBUTED)
+    root = Path(__file__).resolve().parents[3]
+    environment = {"PYTHONPATH": ":".join([str(root), *sys.path]), "PATH": "", "OMP_NUM_THREADS": "1"}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for before in ([], launch):
+        command = [sys.executable, *before, "main.py", str(tmp_path)]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    one, first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in ("alone", 0, 1))
+    assert one["steps"] == first["steps"] == 12
+    assert one["bits"] == first["bits"] == second["bits"]
+    for alone, ours, theirs in zip(one["parameters"], first["parameters"], second["parameters"], strict=True):
+        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(ours, alone, rtol=1e-4, atol=2e-6)
+
+
 def test_a_model_that_the_trainer_makes_anew_is_refused(transformers: Any, callback: Any, tmp_path: Path) -> None:
     trainer = transformers.Trainer(
         model_init=lambda: bert(transformers), args=arguments(transformers, tmp_path), train_dataset=rows()
@@ -171,11 +289,15 @@ def test_a_model_that_the_trainer_makes_anew_is_refused(transformers: Any, callb
 # ---------------------------------------------------------------------- accelerate, LightningCLI
 
 
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_the_loop_of_accelerate(accumulate: int) -> None:
+def test_the_loop_of_accelerate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("accelerate", reason="needs accelerate")
-    by_hand = mlp()
-    data = batches(12)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    torch.manual_seed(0)
+    exec(first_block("hugging_face.md", "accelerate", "python"), names)
+    torch.manual_seed(0)
+    by_hand, data = nn.Sequential(nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 3)), names["loader"]
+    accumulate = names["accumulate"]
     wq = waveq.attach(by_hand, total_steps=len(data) // accumulate)
     optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.05)
     for place, (x, y) in enumerate(data, 1):
@@ -185,53 +307,60 @@ def test_the_loop_of_accelerate(accumulate: int) -> None:
             optimizer.step()
             optimizer.zero_grad()
             wq.step()
-    model = mlp()
-    names: dict[str, Any] = {
-        "model": model,
-        "loader": data,
-        "make_optimizer": functools.partial(torch.optim.SGD, lr=0.05),
-        "accumulate": accumulate,
-        "loss_of": F.cross_entropy,
-    }
-    exec(first_block("hugging_face.md", "accelerate", "python"), names)
     assert names["wq"].steps == wq.steps == len(data) // accumulate
     assert names["wq"].bits() == wq.bits()
-    assert farthest(model, by_hand) == 0.0
+    assert farthest(names["model"], by_hand) == 0.0
+
+
+def test_accelerates_own_checkpoint_goes_on_to_the_last_bit(tmp_path: Path) -> None:
+    accelerate = pytest.importorskip("accelerate", reason="needs accelerate")
+    data = batches(12)
+
+    def run(*, first: int = 0, saved: Path | None = None) -> tuple[nn.Module, waveq.WaveQ]:
+        model, accelerator = mlp(), accelerate.Accelerator(cpu=True)
+        wq = waveq.attach(model, total_steps=len(data))
+        wrapped, optimizer = accelerator.prepare(model, torch.optim.Adam(model.parameters(), lr=0.01))
+        if first:
+            accelerator.load_state(str(tmp_path))
+            assert wq.steps == first
+        for place, (x, y) in enumerate(data[first:], first + 1):
+            accelerator.backward(F.cross_entropy(wrapped(x), y) + wq.penalty())
+            optimizer.step()
+            wq.step()
+            optimizer.zero_grad()
+            if place == 6 and saved is not None:
+                accelerator.save_state(str(saved))
+        return model, wq
+
+    (straight, wq), (again, resumed) = run(saved=tmp_path), run(first=6)
+    assert resumed.betas() == wq.betas()
+    assert farthest(straight, again) == 0.0
 
 
 CLI = """
-import torch
-from lightning.pytorch import LightningModule
+import sys
 from lightning.pytorch.cli import LightningCLI
+from net import Net
 from waveq.integrations.lightning import WaveQCallback
 
-class Net(LightningModule):
-    def __init__(self, width: int):
-        super().__init__()
-        self.network = torch.nn.Sequential(torch.nn.Linear(6, width), torch.nn.ReLU(), torch.nn.Linear(width, 3))
-
-    def training_step(self, batch, _):
-        return torch.nn.functional.cross_entropy(self.network(batch[0]), batch[1])
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=0.01)
-
-    def train_dataloader(self):
-        return torch.utils.data.DataLoader([(torch.randn(6), i % 3) for i in range(96)], batch_size=8)
-
-cli = LightningCLI(Net)
+cli = LightningCLI(Net, subclass_mode_model=sys.argv.pop() == "subclass")
 (wave,) = [each for each in cli.trainer.callbacks if isinstance(each, WaveQCallback)]
 wave.wq.policy().save("policy.json")
 """
 
 
-def test_a_yaml_file_of_lightning_cli(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["class", "subclass"])
+def test_a_yaml_file_of_lightning_cli(tmp_path: Path, mode: str) -> None:
     pytest.importorskip("jsonargparse", reason="needs jsonargparse[signatures]")
+    recipe = first_block("lightning.md", "LightningCLI", "yaml")
+    if mode == "subclass":
+        recipe = recipe.replace("model:\n  width: 16\n", "model: {class_path: net.Net, init_args: {width: 16}}\n")
+    (tmp_path / "net.py").write_text(blocks(DOCS / "lightning.md")[0].code.partition("\nmodule = ")[0])
     (tmp_path / "main.py").write_text(CLI)
-    (tmp_path / "config.yaml").write_text(first_block("lightning.md", "LightningCLI", "yaml"))
+    (tmp_path / "config.yaml").write_text(recipe)
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run(
-        [sys.executable, "main.py", "fit", "--config", "config.yaml"],
+        [sys.executable, "main.py", "fit", "--config", "config.yaml", mode],
         cwd=tmp_path,
         env={"PYTHONPATH": ":".join([str(root), *sys.path]), "PATH": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,

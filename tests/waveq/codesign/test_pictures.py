@@ -46,10 +46,10 @@ def test_learning_data_are_total_bits_by_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_lines_of_many_layers_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_of_twenty_layers_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr("waveq.codesign.pictures.save_figure", lambda figure, path: drawn.append(figure))
-    names = [f"layer{number}" for number in range(54)]
+    names = [f"layer{number}" for number in range(20)]
     columns = {f"beta/{name}": [7.0, 3.0] for name in names}
     pd.DataFrame({"step": [1, 2], "phase": [1, 1], **columns}).to_csv(tmp_path / "metrics.csv", index=False)
     assert save_learning(tmp_path / "metrics.csv", tmp_path / "learning.png")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Logger", "Trainer", "without_transformers"]
+__all__ = ["Logger", "Trainer", "TrainerCallback", "without_transformers"]
 
 Batch = tuple[Tensor, Tensor]
 
@@ -25,6 +25,7 @@ class TrainerCallback:
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None: ...
     def on_optimizer_step(self, *_: Any, **__: Any) -> None: ...
     def on_log(self, *_: Any, **__: Any) -> None: ...
+    def on_train_end(self, *_: Any, **__: Any) -> None: ...
 
 
 class Logger(TrainerCallback):
@@ -45,7 +46,7 @@ class Trainer:
     ) -> None:
         self.model, self._batches = model, batches
         usual = {"max_steps": -1, "num_train_epochs": 1, "gradient_accumulation_steps": 1, "max_grad_norm": 0.0}
-        self.args = SimpleNamespace(**{**usual, "deepspeed": None, **arguments})
+        self.args = SimpleNamespace(**{**usual, "deepspeed": None, "load_best_model_at_end": False, **arguments})
         self.callback_handler = SimpleNamespace(callbacks=[Logger(), *callbacks])
         self.state = SimpleNamespace(global_step=0, log_history=[], is_world_process_zero=True, max_steps=0)
         self.optimizer: torch.optim.Optimizer | None = None
@@ -87,6 +88,7 @@ class Trainer:
             self.state.log_history.append(dict(logs))
             self._call("on_log", logs=logs)
         self._call("on_log", logs={"train_loss": 0.0})
+        self._call("on_train_end")
 
 
 @contextmanager

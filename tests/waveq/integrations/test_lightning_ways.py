@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     BaseFinetuning,
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import waveq
+from tests.docs_blocks import first_block
 from waveq.integrations.lightning import WaveQCallback
 from waveq.train.logs import quiet_lightning
 
@@ -38,9 +41,11 @@ ROWS, SIZE = 192, 16
 STEPS = 2 * ROWS // SIZE
 
 
-def network(*, norm: bool = False) -> nn.Sequential:
+def network(*, norm: bool = False, width: int = 12) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 12), *([nn.BatchNorm1d(12)] if norm else []), nn.ReLU(), nn.Linear(12, 3))
+    return nn.Sequential(
+        nn.Linear(6, width), *([nn.BatchNorm1d(width)] if norm else []), nn.ReLU(), nn.Linear(width, 3)
+    )
 
 
 def rows(count: int = ROWS) -> list[tuple[Tensor, int]]:
@@ -51,10 +56,10 @@ def rows(count: int = ROWS) -> list[tuple[Tensor, int]]:
 class Net(LightningModule):
     """A module as people write it, with the attributes that Tuner looks for."""
 
-    def __init__(self, *, norm: bool = False, batch_size: int = SIZE, lr: float = 0.01) -> None:
+    def __init__(self, *, width: int = 12, norm: bool = False, batch_size: int = SIZE, lr: float = 0.01) -> None:
         super().__init__()
         self.batch_size, self.lr = batch_size, lr
-        self.network: Any = network(norm=norm)
+        self.network: Any = network(norm=norm, width=width)
 
     def training_step(self, batch: Any, _index: int) -> Any:
         return F.cross_entropy(self.network(batch[0]), batch[1])
@@ -339,3 +344,20 @@ def test_two_optimizers_by_hand() -> None:
             optimizer.step()
             wq.step()
     require_same(by_hand, module.network)
+
+
+def test_the_recipe_of_the_page_with_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As LightningCLI reads it; with LightningCLI itself: tests/benchmarks/reach/test_trainers.py."""
+    monkeypatch.chdir(tmp_path)
+    recipe = yaml.safe_load(first_block("lightning.md", "LightningCLI", "yaml"))
+    made: dict[str, list[Any]] = {}
+    for role in ("callbacks", "logger"):
+        for each in recipe["trainer"].pop(role):
+            module, _, name = each["class_path"].rpartition(".")
+            kind = getattr(importlib.import_module(module), name)
+            made.setdefault(role, []).append(kind(**each["init_args"], **each.get("dict_kwargs", {})))
+    with quiet_lightning():
+        Trainer(**recipe["trainer"], **made, enable_model_summary=False).fit(Net(**recipe["model"]))
+    assert made["callbacks"][0].wq.policy().mean_bits <= 4.0
+    header = next(tmp_path.rglob("metrics.csv")).read_text().splitlines()[0].split(",")
+    assert {"bits/0", "beta/2", "wave/0", "phase", "price/2", "cost"} <= set(header)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import waveq
 from tests.training import batches, mlp
-from tests.waveq.integrations.stock_trainer import Trainer, without_transformers
+from tests.waveq.integrations.stock_trainer import Trainer, TrainerCallback, without_transformers
 
 STEPS = 12
 NEAR = 7e-9  # of a weight: the sums of two gradients are taken in another order
@@ -132,6 +132,41 @@ def test_what_would_not_learn_is_refused_by_name(callback: Any) -> None:
         callback(bit=3)
     with pytest.raises(TypeError, match="a handle and options"):
         callback(waveq.attach(mlp(), bits=3), bits=3)
+
+
+def test_added_twice_it_takes_one_step(callback: Any) -> None:
+    wave = callback(bits=3)
+    trainer = Trainer(mlp(), batches(2), [wave])
+    wave.add_to(trainer)
+    wave.add_to(trainer)
+    trainer.train()
+    assert wave.wq.steps == 2
+    with pytest.raises(ValueError, match="two WaveQCallbacks of one handle"):
+        callback(wave.wq).add_to(trainer)
+
+
+def test_tied_weights_have_their_attached_names_while_a_run_lasts(callback: Any) -> None:
+    class Seen(TrainerCallback):
+        def on_pre_optimizer_step(self, *_: Any, model: Any, **__: Any) -> None:
+            self.ties = model._tied_weights_keys
+
+    class Tied(nn.Sequential):
+        _tied_weights_keys = {"4.weight": "0.weight", "block": "other"}  # noqa: RUF012
+
+    seen, model = Seen(), Tied(*mlp())
+    trainer = Trainer(model, batches(1), [seen])
+    callback(bits=3).add_to(trainer)
+    trainer.train()
+    inner = {"4.parametrizations.weight": "0.parametrizations.weight"}
+    assert seen.ties == Tied._tied_weights_keys | inner
+    assert model._tied_weights_keys is Tied._tied_weights_keys
+
+
+def test_the_best_of_adapters_alone_is_refused(callback: Any) -> None:
+    model = mlp()
+    model.peft_config = {}
+    with pytest.raises(ValueError, match="checkpoints of a peft model hold the adapters alone"):
+        Trainer(model, batches(2), [callback(bits=3)], load_best_model_at_end=True).train()
 
 
 def test_an_optimizer_from_before_will_do_where_no_scale_is_learned(callback: Any) -> None:
