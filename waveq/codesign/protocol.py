@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from waveq._names import check_choice
-from waveq.quantizers.registry import require_bits
 from waveq.train.trained_run import PARTS, TrainedRun
 
 if TYPE_CHECKING:
@@ -112,6 +111,8 @@ def require_choices(config: TrainConfig, choices: Sequence[int]) -> None:
     Raises:
         ValueError: no bits, or not the quantizer's.
     """
+    from waveq.quantizers.registry import require_bits  # scores of a policy come by here without torch
+
     if isinstance(choices, str) or not len(choices):
         raise ValueError(f"choices must be numbers of bits such as (2, 3, 4, 8), not {choices!r}")
     for bits in choices:
