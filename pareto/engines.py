@@ -260,7 +260,7 @@ def ray_workers(
     try:
         import ray
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("the ray engine needs ray: pip install 'waveq[ray]'") from None
+        raise ModuleNotFoundError("the ray engine needs ray: pip install 'waveq[ray]'", name="ray") from None
     started_here = not ray.is_initialized()
     if started_here:
         ray.init(address=address, log_to_driver=False)

@@ -430,4 +430,6 @@ def _need_pyarrow() -> None:
     try:
         import pyarrow  # noqa: F401
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("writing Parquet needs pyarrow: pip install 'waveq[parquet]'") from None
+        raise ModuleNotFoundError(
+            "writing Parquet needs pyarrow: pip install 'waveq[parquet]'", name="pyarrow"
+        ) from None

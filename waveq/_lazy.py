@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
-__all__ = ["lazy_names", "missing_sentence", "pip_line"]
+__all__ = ["lazy_names", "missing_sentence", "needed_by", "pip_line"]
 
 _EXTRAS = {
     "torch": "train",
@@ -24,7 +25,6 @@ _EXTRAS = {
     "transformers": "hf",
     "accelerate": "hf",
     "compressed_tensors": "hf",
-    "safetensors": "hf",
     "ray": "ray",
     "pyarrow": "parquet",
 }
@@ -49,13 +49,8 @@ def lazy_names(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], o
     def get(name: str) -> object:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        try:
+        with needed_by(f"{package}.{name}"):
             module = importlib.import_module(home[name])
-        except ModuleNotFoundError as error:
-            sentence = missing_sentence(error, f"{package}.{name}")
-            if sentence is None:
-                raise
-            raise ModuleNotFoundError(sentence, name=error.name) from None
         value = module if home[name] == f"{package}.{name}" else getattr(module, name)
         setattr(sys.modules[package], name, value)  # the next access does not come here
         return value
@@ -92,3 +87,25 @@ def missing_sentence(error: BaseException, what: str = "this") -> str | None:
     package = error.name if isinstance(error, ModuleNotFoundError) else None
     line = None if package is None else pip_line(package)
     return None if package is None or line is None else f"{what} needs {package}, which is not installed: {line}"
+
+
+@contextmanager
+def needed_by(what: str) -> Iterator[None]:
+    """Within, an import that fails because an extra is not installed fails with the sentence.
+
+    Raises:
+        ModuleNotFoundError: with the line for pip; any other error comes through as it is.
+
+    Example:
+        >>> with needed_by("my.module"):
+        ...     raise ModuleNotFoundError("No module named 'torch'", name="torch")
+        Traceback (most recent call last):
+        ModuleNotFoundError: my.module needs torch, which is not installed: pip install 'waveq[train]'
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        sentence = missing_sentence(error, what)
+        if sentence is None:
+            raise
+        raise ModuleNotFoundError(sentence, name=error.name) from None

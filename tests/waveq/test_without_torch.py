@@ -34,6 +34,7 @@ def call(*words, code=0):
         assert main(words) == code, (words, error.getvalue())
     return out.getvalue(), error.getvalue()
 
+Path("t.parquet").write_bytes(b"PAR1")
 layers = [
     stripes_sim.LayerShape(name="conv", kind="conv", in_channels=3, out_channels=8, kernel_size=3, input_size=(8, 8)),
     stripes_sim.LayerShape(name="fc", kind="linear", in_channels=288, out_channels=10),
@@ -56,8 +57,11 @@ found = pareto.search(space, lambda rows: rows.sum(axis=1).astype(float), cost=e
 assert len(found.frame) >= 6
 
 says = "this needs torch, which is not installed: pip install 'waveq[train]'"
-for words in (["demo"], ["score", "4", "--model", "lenet"], ["data"], ["train", "--recipe", "digits"]):
+verbs = ["demo"], ["score", "4", "--model", "lenet"], ["data"], ["train"], ["sweep", "--grid", "seed=0"]
+for words in verbs:
     assert says in call(*words, code=1)[1], words
+assert call("frontier", "t.parquet", code=1)[1] == says.replace("torch", "pyarrow").replace("train", "parquet") + "\\n"
+assert not Path("runs", "sweep-simplenet5").exists()
 for name in set(waveq.__all__) - {"Policy", "pareto", "plot_learning", "sim"}:
     try:
         getattr(waveq, name)
@@ -65,6 +69,10 @@ for name in set(waveq.__all__) - {"Policy", "pareto", "plot_learning", "sim"}:
         assert str(error) == f"waveq.{name} needs torch, which is not installed: pip install 'waveq[train]'"
     else:
         raise AssertionError(name)
+try:
+    import waveq.integrations.lightning
+except ModuleNotFoundError as error:
+    assert str(error) == "waveq.integrations needs torch, which is not installed: pip install 'waveq[train]'"
 """
 
 

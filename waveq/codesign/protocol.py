@@ -111,7 +111,7 @@ def require_choices(config: TrainConfig, choices: Sequence[int]) -> None:
     Raises:
         ValueError: no bits, or not the quantizer's.
     """
-    from waveq.quantizers.registry import require_bits  # and torch with it
+    from waveq.quantizers.registry import require_bits  # scores of a policy come by here without torch
 
     if isinstance(choices, str) or not len(choices):
         raise ValueError(f"choices must be numbers of bits such as (2, 3, 4, 8), not {choices!r}")

@@ -63,7 +63,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except ImportError:
-        raise ModuleNotFoundError("reading Parquet needs pyarrow: pip install 'waveq[parquet]'") from None
+        raise ModuleNotFoundError(
+            "reading Parquet needs pyarrow: pip install 'waveq[parquet]'", name="pyarrow"
+        ) from None
     except Exception as error:  # pyarrow's own, which this package does not know
         raise ValueError(f"{path} is no Parquet file: {error}") from None
 

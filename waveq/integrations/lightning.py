@@ -7,17 +7,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
 
+from waveq._lazy import needed_by
 from waveq._names import nearest
 from waveq.integrations import _averaging
 from waveq.integrations._handle import HandleOwner, require_moved
 from waveq.method.checkpoint import ROOT_STATE
 from waveq.method.fingerprint import steps_told
+
+with needed_by("waveq.integrations.lightning"):
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler
+    from lightning.pytorch.utilities.model_helpers import is_overridden
 
 if TYPE_CHECKING:
     from waveq.method.handle import WaveQ

@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import nn
 from torch.optim import Optimizer
 
-from waveq._lazy import missing_sentence
+from waveq._lazy import needed_by
 from waveq.integrations._handle import HandleOwner, require_moved
 from waveq.method.attachment import WaveQ, attach
 
-try:
+with needed_by("waveq.integrations.transformers"):
     from transformers import TrainerCallback
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
-except ModuleNotFoundError as error:
-    sentence = missing_sentence(error, "waveq.integrations.transformers")
-    raise ModuleNotFoundError(sentence or str(error), name=error.name) from None
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
