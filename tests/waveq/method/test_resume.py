@@ -73,6 +73,7 @@ def test_resuming_with_learned_scale_and_activation_bits() -> None:
 
 def test_a_layer_is_rounded_alone_as_it_is_among_others() -> None:
     """The first step after loading rounds layer by layer, those before it rounded all of them in one call."""
+    torch.manual_seed(0)
     models, handles = [], []
     for _ in range(2):
         model = nn.Sequential(*(nn.Linear(5, 5) for _ in range(40)))
