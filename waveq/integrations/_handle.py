@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -76,6 +77,8 @@ def _check_options(wq: WaveQ | None, options: Mapping[str, Any]) -> None:
 def require_moved(wq: WaveQ, optimizers: Iterable[Optimizer]) -> None:
     """Refuse to train where no optimizer moves the attached weights, or not what is learned beside them.
 
+    Warns of layers that none moves while others are trained.
+
     Raises:
         RuntimeError: the model was finalised, or the method removed from it.
         ValueError: names layers.
@@ -87,6 +90,12 @@ def require_moved(wq: WaveQ, optimizers: Iterable[Optimizer]) -> None:
         raise ValueError(
             "the optimizer moves none of the weights that were attached: it is of another model, or takes its steps "
             "within the backward pass, before there is a penalty"
+        )
+    if left := [layer.name for layer in trained if id(layer.weight) not in moved]:
+        warnings.warn(
+            f"no optimizer moves the weights of {', '.join(left)}, which are quantised and get bits all the same: "
+            "leave the layers out by skip=, or turn requires_grad off where the weights are to stay",
+            stacklevel=2,
         )
     still = [
         layer.name

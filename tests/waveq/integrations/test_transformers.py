@@ -122,6 +122,11 @@ def test_what_would_not_learn_is_refused_by_name(callback: Any) -> None:
     other = Trainer(mlp(), batches(2), [callback(waveq.attach(mlp(), bits=3))])
     with pytest.raises(ValueError, match="moves none of the weights"):
         other.train()
+    model = mlp()
+    half = Trainer(model, batches(2), [callback(waveq.attach(model, bits=3, quantizer="dorefa"))])
+    half.optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    with pytest.warns(UserWarning, match="no optimizer moves the weights of 2, 4, which are quantised"):
+        half.train()
     with pytest.raises(ValueError, match="DeepSpeed"):
         Trainer(mlp(), batches(2), [callback(bits=3)], deepspeed="zero.json").train()
     gone_on = Trainer(mlp(), batches(2), [callback(bits=3)])
