@@ -171,7 +171,10 @@ def test_values_of_a_model_of_ones_own(
         ([*words], "computes with the values of its layers"),
         ([*words, "--activations", "inputs"], "sensed_models:net gives a model without them; name a .npy file"),
         ([*words, "--activations", "none.npy"], "--activations none.npy: must be a .npy file of inputs"),
-        (["4", *LENET, "--activations", "validation"], "--activations needs a network with trained weights"),
+        (
+            ["4", *LENET, "--activations", "validation", "--hardware", "loom"],
+            "--activations needs a network with trained weights",
+        ),
         ([*words, "--activations", "images.npy", "--images", "0"], "--images must be at least 1, but it is 0"),
     ]:
         assert main(["score", *wrong]) == 2
